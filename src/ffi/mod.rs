@@ -1,0 +1,1 @@
+//! The C library: `rsp_*` functions, `repr(C)` types, errno.

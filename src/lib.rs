@@ -1,0 +1,21 @@
+//! Reliable Server Pooling (RFC 5351-5356).
+//!
+//! Servers (*pool elements*) register under a *pool handle* with a *registrar*; clients (*pool
+//! users*) resolve the handle, choose an element by the pool's policy, and move their session to
+//! another element when the one in use fails. This crate is the registrar, the pool element and
+//! the pool user, as Rust rooms (`wire` .. `socket`) and as a C library ([`ffi`]) with the classic
+//! RSerPool socket API.
+//!
+//! `docs/ARCHITECTURE.md` draws the rooms and says which may use which.
+
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod handlespace;
+pub mod machine;
+pub mod runtime;
+pub mod socket;
+pub mod transport;
+pub mod wire;
+
+pub mod ffi;

@@ -1,0 +1,1 @@
+//! Timers: the RFCs' names, and deadlines by key.

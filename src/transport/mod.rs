@@ -1,0 +1,107 @@
+//! Sockets: one [`Link`] over TCP or kernel SCTP, listeners, UDP multicast, the interface list.
+//!
+//! Nothing here raises SIGPIPE, every descriptor is close-on-exec and non-blocking. This room knows
+//! message boundaries (`wire::frame`), not messages.
+
+pub mod interfaces;
+pub mod multicast;
+pub mod scope;
+pub mod sctp;
+pub mod tcp;
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// What reading from a link came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadStatus {
+    /// Nothing more to read for now.
+    Drained,
+    /// The budget of this call is used up; call again after serving others.
+    More,
+    /// The peer closed in order.
+    Closed,
+    /// What came is no message stream.
+    Garbage,
+}
+
+/// State of a link's send queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueStatus {
+    /// All of it is with the kernel.
+    Empty,
+    /// That many bytes wait for the socket to become writable.
+    Waiting(usize),
+    /// The bound was reached; nothing of this call was queued. The link should be dropped.
+    Overflow,
+}
+
+/// A connected message link: TCP connection, or SCTP association peeled off to its own descriptor.
+#[derive(Debug)]
+pub enum Link {
+    /// Over TCP.
+    Tcp(tcp::TcpLink),
+    /// Over SCTP.
+    Sctp(sctp::SctpLink),
+}
+
+impl Link {
+    /// Hands up to `budget` whole messages to `message`; a half message stays buffered (bounded by
+    /// one message).
+    pub fn read_messages(&mut self, budget: usize, message: &mut dyn FnMut(&[u8])) -> io::Result<ReadStatus> {
+        match self {
+            Link::Tcp(link) => link.read_messages(budget, message),
+            Link::Sctp(link) => link.read_messages(budget, message),
+        }
+    }
+
+    /// Queues whole messages and writes what the kernel takes.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<QueueStatus> {
+        match self {
+            Link::Tcp(link) => link.send(bytes),
+            Link::Sctp(link) => link.send(bytes),
+        }
+    }
+
+    /// The socket is writable: writes more of the queue.
+    pub fn flush(&mut self) -> io::Result<QueueStatus> {
+        match self {
+            Link::Tcp(link) => link.flush(),
+            Link::Sctp(link) => link.flush(),
+        }
+    }
+
+    /// For an outgoing link whose connect is under way: `Ok(true)` once connected.
+    pub fn finish_connect(&mut self) -> io::Result<bool> {
+        match self {
+            Link::Tcp(link) => link.finish_connect(),
+            Link::Sctp(link) => link.finish_connect(),
+        }
+    }
+
+    /// The peer's addresses, primary first.
+    pub fn peer_addresses(&self) -> Vec<SocketAddr> {
+        match self {
+            Link::Tcp(link) => link.peer_addresses(),
+            Link::Sctp(link) => link.peer_addresses(),
+        }
+    }
+
+    /// Our addresses.
+    pub fn local_addresses(&self) -> Vec<SocketAddr> {
+        match self {
+            Link::Tcp(link) => link.local_addresses(),
+            Link::Sctp(link) => link.local_addresses(),
+        }
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Link::Tcp(link) => link.as_fd(),
+            Link::Sctp(link) => link.as_fd(),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Code points, with room for the values nobody has assigned yet.

@@ -1,0 +1,74 @@
+//! Pool handles and the two kinds of 32-bit identifier.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The longest pool handle that fits every message that must carry one.
+pub const MAX_HANDLE: usize = 65_000;
+
+/// A pool handle: any byte string of 1 to [`MAX_HANDLE`] bytes (RFC 5354 section 3.9).
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PoolHandle(Arc<[u8]>);
+
+impl PoolHandle {
+    /// Copies `bytes`; `None` when empty or longer than [`MAX_HANDLE`].
+    pub fn new(bytes: &[u8]) -> Option<PoolHandle> {
+        (1..=MAX_HANDLE).contains(&bytes.len()).then(|| PoolHandle(bytes.into()))
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<[u8]> for PoolHandle {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Printable bytes as they are, the others as `\xNN`.
+impl fmt::Display for PoolHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for &byte in self.as_bytes() {
+            match byte {
+                b'\\' => f.write_str("\\\\")?,
+                b'"' => f.write_str("\\\"")?,
+                0x20..=0x7e => write!(f, "{}", byte as char)?,
+                _ => write!(f, "\\x{byte:02x}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for PoolHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+/// A pool element's identifier (RFC 5354 section 3.14), random, unique in its pool. 0 is not legal.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct PeId(pub u32);
+
+/// A registrar's identifier (RFC 5353 section 2), random, unique in the scope. 0 means "unknown".
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct RegistrarId(pub u32);
+
+macro_rules! hex_display {
+    ($($name:ident),*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "0x{:08x}", self.0)
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}(0x{:08x})", stringify!($name), self.0)
+            }
+        }
+    )*};
+}
+hex_display!(PeId, RegistrarId);

@@ -1,0 +1,45 @@
+//! Bytes to values and back: RFC 5354 parameters, RFC 5352 (ASAP) and RFC 5353 (ENRP) messages,
+//! RFC 5356 policies, the session frames of the TCP mapping, CSP reports, one-line printing.
+//!
+//! Promises, each held by a test and a fuzz target:
+//! - decoding never panics and never reads past a declared length;
+//! - encoding cannot fail, and fixes every length and all padding itself;
+//! - `decode(encode(m)) == m`, and what was decoded encodes to the same bytes.
+//!
+//! Where RFC and rsplib 3.4.4 differ, both readings are accepted, and what is sent is what both
+//! understand. Nothing in this room knows the rest of the crate, a clock, a socket or randomness.
+
+pub mod asap;
+pub mod code;
+pub mod enrp;
+pub mod error;
+pub mod frame;
+pub mod handle;
+pub mod param;
+pub mod policy;
+
+pub use asap::Asap;
+pub use enrp::{Enrp, EnrpMessage};
+pub use error::{Cause, CauseCode, DecodeError, OperationError};
+pub use handle::{PeId, PoolHandle, RegistrarId};
+pub use param::{PoolElement, Protocol, ServerInformation, Transport, TransportUse};
+pub use policy::Policy;
+
+/// The result of decoding: the message, and the unknown parameters that the sender wants reported
+/// (type bits `01` and `11`, RFC 5354 section 3.13), each as its whole TLV.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decoded<M> {
+    /// The message itself.
+    pub message: M,
+    /// Whole TLVs of unknown parameters to be reported with cause 0x1.
+    pub unrecognized: Vec<Vec<u8>>,
+}
+
+/// SCTP payload protocol identifier of ASAP (RFC 5352 section 7.2; host order).
+pub const PPID_ASAP: u32 = 11;
+/// SCTP payload protocol identifier of ENRP (RFC 5353 section 6.2; host order).
+pub const PPID_ENRP: u32 = 12;
+/// Default ASAP port (IANA).
+pub const ASAP_PORT: u16 = 3863;
+/// Default ENRP port (IANA).
+pub const ENRP_PORT: u16 = 9901;
