@@ -1,1 +1,305 @@
 //! The control channel of a session: cookies, cookie echoes, business cards, failover order.
+//!
+//! A session has no timers of its own: what fails it comes from its transport or from the pool
+//! (`fail`), and what moves it is the application (`begin_move`, then `moved` or `fail`).
+
+use crate::wire::{Asap, PeId, Policy, PoolElement, PoolHandle};
+use std::fmt;
+use std::sync::Arc;
+
+/// The longest cookie: what one ASAP message can carry.
+pub const MAX_COOKIE: usize = 65_527;
+
+/// Which end of a session we are (RFC 5352 section 1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The pool user: keeps the last cookie, echoes it to the next element.
+    User,
+    /// The pool element: hands a cookie echo to the application.
+    Element,
+}
+
+/// A session's life, as its user sees it.
+///
+/// ```text
+///            begin_move          moved
+///   Failed ─────────────► Moving ─────► Up
+///     ▲  ▲                   │ fail      │ fail
+///     │  └───────────────────┘           │
+///     └──────────────────────────────────┘
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Moving,
+    Up,
+    Failed,
+}
+
+/// What a control message meant for the session's owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// Nothing to be told.
+    Quiet,
+    /// A cookie echo waits for the application ([`Session::take_echo`]).
+    Echo,
+}
+
+/// A control message that is no use; the session goes on without it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ignored {
+    /// It can't be decoded.
+    Malformed(&'static str),
+    /// A message that does not belong on this end of a control channel.
+    Misplaced,
+}
+
+impl fmt::Display for Ignored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ignored::Malformed(reason) => write!(f, "malformed control message: {reason}"),
+            Ignored::Misplaced => f.write_str("control message that does not belong there"),
+        }
+    }
+}
+
+/// One session's control channel.
+#[derive(Debug)]
+pub struct Session {
+    role: Role,
+    phase: Phase,
+    /// A move ended well, and its owner was not told yet.
+    complete: bool,
+    cookie: Option<Arc<[u8]>>,
+    echo: Option<Vec<u8>>,
+    /// The failover order of the last business card for our pool.
+    preferred: Vec<PeId>,
+}
+
+impl Session {
+    /// A user's session starts failed: connecting is its first move. An element's is up.
+    pub fn new(role: Role) -> Session {
+        let phase = match role {
+            Role::User => Phase::Failed,
+            Role::Element => Phase::Up,
+        };
+        Session { role, phase, complete: false, cookie: None, echo: None, preferred: Vec::new() }
+    }
+
+    /// One message from the control channel. `handle` is the pool a user's session belongs to.
+    pub fn handle_message(&mut self, handle: Option<&PoolHandle>, bytes: &[u8]) -> Result<Control, Ignored> {
+        let message = Asap::decode(bytes).map_err(|error| Ignored::Malformed(error.reason))?.message;
+        match (message, self.role) {
+            (Asap::Cookie { cookie }, Role::User) => {
+                self.cookie = Some(cookie.into());
+                Ok(Control::Quiet)
+            }
+            // The first one counts until the application has read it.
+            (Asap::CookieEcho { cookie }, Role::Element) if self.echo.is_none() => {
+                self.echo = Some(cookie);
+                Ok(Control::Echo)
+            }
+            (Asap::CookieEcho { .. }, Role::Element) => Ok(Control::Quiet),
+            (Asap::BusinessCard { handle: pool, elements, .. }, Role::User) => {
+                if handle == Some(&pool) {
+                    self.preferred = elements.iter().map(|element| element.id).collect();
+                }
+                Ok(Control::Quiet)
+            }
+            (Asap::BusinessCard { .. } | Asap::Error { .. }, _) => Ok(Control::Quiet),
+            _ => Err(Ignored::Misplaced),
+        }
+    }
+
+    /// What a user's session says first on a new connection (RFC 5352 section 3.8): the cookie echo.
+    pub fn opening(&self) -> Option<Vec<u8>> {
+        let cookie = self.cookie.as_ref()?;
+        Some(Asap::CookieEcho { cookie: cookie.to_vec() }.encode())
+    }
+
+    /// Whether a user's session holds a cookie.
+    pub fn has_cookie(&self) -> bool {
+        self.cookie.is_some()
+    }
+
+    /// The cookie echo for the application, once.
+    pub fn take_echo(&mut self) -> Option<Vec<u8>> {
+        self.echo.take()
+    }
+
+    /// A connection attempt or failover begins; what was to be told about earlier ones is void.
+    pub fn begin_move(&mut self) {
+        self.phase = Phase::Moving;
+        self.complete = false;
+    }
+
+    /// It ended well. `announce`: the owner is to be told (failovers, not the first connect).
+    pub fn moved(&mut self, announce: bool) {
+        self.phase = Phase::Up;
+        self.complete = announce;
+    }
+
+    /// The element or the way to it is lost; whether that is news.
+    pub fn fail(&mut self) -> bool {
+        let news = self.phase != Phase::Failed;
+        self.phase = Phase::Failed;
+        news
+    }
+
+    /// Whether a failover is necessary. Stays so until the next move.
+    pub fn failed(&self) -> bool {
+        self.phase == Phase::Failed
+    }
+
+    /// Whether a completed failover is to be told, once.
+    pub fn take_complete(&mut self) -> bool {
+        std::mem::take(&mut self.complete)
+    }
+
+    /// The element that the last business card would have us try next, out of those known to be
+    /// alive, not `lost` itself; `None` where there is no card or the pool's policy decides by its
+    /// elements' values. Round robin and random leave the choice open: any element is as good.
+    pub fn preferred<'a>(&self, lost: PeId, alive: &'a [PoolElement]) -> Option<&'a PoolElement> {
+        let open = |policy: &Policy| matches!(policy, Policy::RoundRobin | Policy::Random);
+        self.preferred
+            .iter()
+            .filter(|&&id| id != lost)
+            .find_map(|&id| alive.iter().find(|element| element.id == id && open(&element.policy)))
+    }
+}
+
+/// An element's cookie message; `None` when `cookie` is longer than [`MAX_COOKIE`].
+pub fn cookie_message(cookie: &[u8]) -> Option<Vec<u8>> {
+    (cookie.len() <= MAX_COOKIE).then(|| Asap::Cookie { cookie: cookie.to_vec() }.encode())
+}
+
+/// An element's business card (RFC 5352 section 3.9): its pool with the order in which its users
+/// should try the others when it fails. `turn` rotates that order from user to user, so that the
+/// users of a failed element spread over the pool instead of meeting at one other element.
+/// `None` when there is nobody else to name. At most [`MAX_CARD`] elements.
+pub fn business_card(
+    handle: &PoolHandle,
+    own: PeId,
+    mut elements: Vec<PoolElement>,
+    turn: usize,
+) -> Option<Vec<u8>> {
+    elements.retain(|element| element.id != own);
+    if elements.is_empty() {
+        return None;
+    }
+    let middle = turn % elements.len();
+    elements.rotate_left(middle);
+    elements.truncate(MAX_CARD);
+    let policy = elements.first().map(|element| element.policy.clone());
+    Some(Asap::BusinessCard { handle: handle.clone(), policy, elements }.encode())
+}
+
+/// Most elements named on a business card.
+pub const MAX_CARD: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Protocol, RegistrarId, Transport, TransportUse};
+
+    fn element(id: u32, policy: Policy) -> PoolElement {
+        let transport =
+            Transport::new(Protocol::Tcp, TransportUse::DataPlusControl, 80, vec![[10, 0, 0, 1].into()]);
+        PoolElement { id: PeId(id), home: RegistrarId(0), life: 1000, transport, policy, asap: None }
+    }
+
+    fn pool() -> PoolHandle {
+        PoolHandle::new(b"pool").unwrap()
+    }
+
+    #[test]
+    fn the_last_cookie_is_echoed_to_every_next_element() {
+        let mut session = Session::new(Role::User);
+        assert_eq!(session.opening(), None);
+        for cookie in [b"first", b"other"] {
+            assert_eq!(session.handle_message(None, &cookie_message(cookie).unwrap()), Ok(Control::Quiet));
+        }
+        for _ in 0..2 {
+            let opening = session.opening().unwrap();
+            assert_eq!(
+                Asap::decode(&opening).unwrap().message,
+                Asap::CookieEcho { cookie: b"other".to_vec() }
+            );
+        }
+        assert!(session.has_cookie());
+    }
+
+    #[test]
+    fn an_echo_counts_until_it_is_read() {
+        let mut session = Session::new(Role::Element);
+        let echo = |text: &[u8]| Asap::CookieEcho { cookie: text.to_vec() }.encode();
+        assert_eq!(session.handle_message(None, &echo(b"one")), Ok(Control::Echo));
+        assert_eq!(session.handle_message(None, &echo(b"two")), Ok(Control::Quiet));
+        assert_eq!(session.take_echo().as_deref(), Some(&b"one"[..]));
+        assert_eq!(session.take_echo(), None);
+        assert_eq!(session.handle_message(None, &echo(b"three")), Ok(Control::Echo));
+    }
+
+    #[test]
+    fn messages_at_the_wrong_end_are_ignored() {
+        let cookie = cookie_message(b"c").unwrap();
+        assert_eq!(Session::new(Role::Element).handle_message(None, &cookie), Err(Ignored::Misplaced));
+        let echo = Asap::CookieEcho { cookie: b"c".to_vec() }.encode();
+        assert_eq!(Session::new(Role::User).handle_message(None, &echo), Err(Ignored::Misplaced));
+        assert!(matches!(Session::new(Role::User).handle_message(None, &[11]), Err(Ignored::Malformed(_))));
+    }
+
+    #[test]
+    fn failing_is_news_once_per_move() {
+        let mut session = Session::new(Role::User);
+        assert!(session.failed());
+        session.begin_move();
+        assert!(!session.failed());
+        session.moved(false);
+        assert!(!session.take_complete());
+        assert!(session.fail());
+        assert!(!session.fail());
+        session.begin_move();
+        session.moved(true);
+        assert!(session.take_complete());
+        assert!(!session.take_complete());
+        session.begin_move();
+        assert!(session.fail());
+    }
+
+    #[test]
+    fn the_card_orders_what_the_policy_leaves_open() {
+        let elements = || (1..=4).map(|id| element(id, Policy::RoundRobin)).collect::<Vec<_>>();
+        let mut session = Session::new(Role::User);
+        assert_eq!(session.preferred(PeId(2), &elements()), None);
+        let card = business_card(&pool(), PeId(2), elements(), 1).unwrap();
+        session.handle_message(Some(&pool()), &card).unwrap();
+        let next = |session: &Session, lost, alive: &[PoolElement]| {
+            session.preferred(PeId(lost), alive).map(|element| element.id.0)
+        };
+        // Without element 2 and rotated by one: 3, 4, 1.
+        assert_eq!(next(&session, 2, &elements()), Some(3));
+        assert_eq!(next(&session, 3, &elements()), Some(4));
+        assert_eq!(next(&session, 2, &elements()[..1]), Some(1));
+        assert_eq!(next(&session, 2, &[]), None);
+        assert_eq!(next(&session, 2, &[element(3, Policy::Priority { priority: 1 })]), None);
+    }
+
+    #[test]
+    fn a_card_for_another_pool_says_nothing() {
+        let mut session = Session::new(Role::User);
+        let card = business_card(&pool(), PeId(9), vec![element(1, Policy::Random)], 0).unwrap();
+        session.handle_message(PoolHandle::new(b"other").as_ref(), &card).unwrap();
+        assert_eq!(session.preferred(PeId(9), &[element(1, Policy::Random)]), None);
+        assert_eq!(business_card(&pool(), PeId(1), vec![element(1, Policy::Random)], 0), None);
+    }
+
+    #[test]
+    fn cookies_are_bounded_by_their_message() {
+        assert_eq!(cookie_message(&vec![1; MAX_COOKIE + 1]), None);
+        let longest = cookie_message(&vec![1; MAX_COOKIE]).unwrap();
+        assert_eq!(longest.len(), 65_536);
+        assert!(
+            matches!(Asap::decode(&longest).unwrap().message, Asap::Cookie { cookie } if cookie.len() == MAX_COOKIE)
+        );
+    }
+}

@@ -17,6 +17,7 @@ pub mod frame;
 pub mod handle;
 pub mod param;
 pub mod policy;
+pub mod session_frame;
 
 pub use asap::Asap;
 pub use enrp::{Enrp, EnrpMessage};
