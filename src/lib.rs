@@ -13,9 +13,14 @@
 
 pub mod handlespace;
 pub mod machine;
-pub mod runtime;
-pub mod socket;
-pub mod transport;
 pub mod wire;
 
+// The rooms that do input and output: clocks, sockets and threads are theirs.
+#[allow(clippy::disallowed_methods)]
 pub mod ffi;
+#[allow(clippy::disallowed_methods)]
+pub mod runtime;
+#[allow(clippy::disallowed_methods)]
+pub mod socket;
+#[allow(clippy::disallowed_methods)]
+pub mod transport;

@@ -1,1 +1,28 @@
-fn main() {}
+//! `rspctl`: resolve, register, decode and measure from a shell.
+#![allow(clippy::disallowed_methods)]
+
+mod bench;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Reliable Server Pooling from a shell (RFC 5351-5356).
+#[derive(Parser)]
+#[command(name = "rspctl", version, max_term_width = 100)]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure a registrar under load.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+}
+
+fn main() -> ExitCode {
+    match Options::parse().command {
+        Command::Bench(command) => bench::run(&command),
+    }
+}

@@ -1,0 +1,95 @@
+# rserpool: `make demo` shows the main job, `make test` passes the tests; the rest is below.
+#
+#   make              release build: library, rspregistrar, rspctl, C examples, librsplib.so.3 link
+#   make demo         registrars, pool elements, one client on this machine, and failover (< 60 s)
+#   make test         all tests (installs missing test tools where it may, else says SKIPPED)
+#   make check        formatting, clippy with warnings as errors
+#   make bench        benchmarks against their references
+#   make soak         the simulated world with new seeds, until stopped
+#   make compat       Debian's rsplib programs on our library and registrar
+#   make interop      the same over kernel SCTP, mixed with rsplib's registrars (needs the lab)
+#   make fuzz         each fuzz target for FUZZ_SECONDS
+#   make install      honours DESTDIR, prefix, libdir, includedir, mandir
+#   make clean
+
+prefix     ?= /usr/local
+bindir     ?= $(prefix)/bin
+libdir     ?= $(prefix)/lib
+includedir ?= $(prefix)/include
+mandir     ?= $(prefix)/share/man
+pkgdir     ?= $(libdir)/pkgconfig
+compatdir  ?= $(libdir)/rserpool/compat
+CARGO      ?= cargo
+CC         ?= cc
+TARGET     := $(or $(CARGO_TARGET_DIR),target)
+VERSION    := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+SOVERSION  := 0
+FUZZ_SECONDS ?= 600
+
+.PHONY: all build examples demo test check bench soak compat interop fuzz man install uninstall clean
+
+all: build examples
+
+build:
+	$(CARGO) build --release
+	ln -sf librserpool.so $(TARGET)/release/librserpool.so.$(SOVERSION)
+	mkdir -p $(TARGET)/release/compat
+	ln -sf ../librserpool.so $(TARGET)/release/compat/librsplib.so.3
+
+examples: build
+	$(MAKE) -s -C c-examples CC="$(CC)" LIBDIR="$(abspath $(TARGET)/release)" OUT="$(abspath $(TARGET)/examples)"
+
+demo: examples
+	TARGET="$(TARGET)" scripts/demo
+
+test:
+	scripts/test
+
+check:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+
+bench:
+	$(CARGO) bench
+
+soak:
+	RSP_SOAK=1 $(CARGO) test --release --test sim -- --nocapture soak
+
+compat: all
+	tests/compat/run
+
+interop: all
+	interop/run
+
+fuzz:
+	cd fuzz && for target in wire registrar session; do \
+	    $(CARGO) fuzz run -s none $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+
+man:
+	scripts/man $(TARGET)/man
+
+install: all man
+	install -d "$(DESTDIR)$(bindir)" "$(DESTDIR)$(libdir)" "$(DESTDIR)$(includedir)/rserpool" \
+	    "$(DESTDIR)$(pkgdir)" "$(DESTDIR)$(compatdir)"
+	install -m 755 $(TARGET)/release/rspregistrar $(TARGET)/release/rspctl "$(DESTDIR)$(bindir)/"
+	install -m 755 $(TARGET)/release/librserpool.so "$(DESTDIR)$(libdir)/librserpool.so.$(VERSION)"
+	ln -sf librserpool.so.$(VERSION) "$(DESTDIR)$(libdir)/librserpool.so.$(SOVERSION)"
+	ln -sf librserpool.so.$(SOVERSION) "$(DESTDIR)$(libdir)/librserpool.so"
+	install -m 644 $(TARGET)/release/librserpool.a "$(DESTDIR)$(libdir)/"
+	install -m 644 include/rserpool/*.h "$(DESTDIR)$(includedir)/rserpool/"
+	ln -sf "$$(realpath -m --relative-to="$(compatdir)" "$(libdir)")/librserpool.so.$(SOVERSION)" \
+	    "$(DESTDIR)$(compatdir)/librsplib.so.3"
+	sed -e 's|@prefix@|$(prefix)|; s|@libdir@|$(libdir)|; s|@includedir@|$(includedir)|; s|@version@|$(VERSION)|' \
+	    rserpool.pc.in > "$(DESTDIR)$(pkgdir)/rserpool.pc"
+	for page in $(TARGET)/man/*.[1-8]; do \
+	    [ -e "$$page" ] || continue; \
+	    install -D -m 644 "$$page" "$(DESTDIR)$(mandir)/man$${page##*.}/$${page##*/}"; done
+
+uninstall:
+	rm -f "$(DESTDIR)$(bindir)/rspregistrar" "$(DESTDIR)$(bindir)/rspctl" \
+	    "$(DESTDIR)$(libdir)"/librserpool.so* "$(DESTDIR)$(libdir)/librserpool.a" \
+	    "$(DESTDIR)$(compatdir)/librsplib.so.3" "$(DESTDIR)$(pkgdir)/rserpool.pc"
+	rm -rf "$(DESTDIR)$(includedir)/rserpool"
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,173 @@
+//! Reads the source: the arrows between the rooms, leftovers, and that every public C function has
+//! its header line, man page, C test and Python prototype.
+#![allow(clippy::disallowed_methods)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Which rooms a room may name (docs/ARCHITECTURE.md). `bin` and `fuzz` may use all.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("wire", &[]),
+    ("handlespace", &["wire"]),
+    ("machine", &["handlespace", "wire"]),
+    ("transport", &["wire"]),
+    ("runtime", &["machine", "handlespace", "transport", "wire"]),
+    ("socket", &["runtime", "machine", "handlespace", "transport", "wire"]),
+    ("ffi", &["socket", "runtime", "machine", "handlespace", "transport", "wire"]),
+];
+
+/// What may not be written below `runtime/`.
+const IMPURE: &[&str] =
+    &["std::thread", "std::sync::Mutex", "parking_lot", "Instant::now", "SystemTime", "mio::", "nix::"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All files below `folder` with one of the endings.
+fn files(folder: &str, endings: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        for entry in entries {
+            let path = entry.expect("readable folder").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if endings.iter().any(|ending| path.to_string_lossy().ends_with(ending)) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn name(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap_or(path).display().to_string()
+}
+
+fn report(problems: Vec<String>) {
+    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+}
+
+#[test]
+fn only_the_arrows_drawn_exist() {
+    let rooms: Vec<&str> = ARROWS.iter().map(|(room, _)| *room).collect();
+    let mut problems = Vec::new();
+    for (room, allowed) in ARROWS {
+        let sources = files(&format!("src/{room}"), &[".rs"]);
+        assert!(!sources.is_empty(), "src/{room} is empty");
+        for path in sources {
+            for (number, line) in read(&path).lines().enumerate() {
+                let code = line.split("//").next().unwrap_or_default();
+                for other in rooms.iter().filter(|other| *other != room && !allowed.contains(other)) {
+                    if code.contains(&format!("crate::{other}")) {
+                        problems.push(format!("{}:{}: {room} may not use {other}", name(&path), number + 1));
+                    }
+                }
+            }
+        }
+    }
+    report(problems);
+}
+
+#[test]
+fn nothing_below_runtime_touches_clock_threads_or_sockets() {
+    let mut problems = Vec::new();
+    for room in ["wire", "handlespace", "machine"] {
+        for path in files(&format!("src/{room}"), &[".rs"]) {
+            for (number, line) in read(&path).lines().enumerate() {
+                let code = line.split("//").next().unwrap_or_default();
+                for word in IMPURE.iter().filter(|word| code.contains(**word)) {
+                    problems.push(format!("{}:{}: {word}", name(&path), number + 1));
+                }
+            }
+        }
+    }
+    report(problems);
+}
+
+#[test]
+fn nothing_is_left_over() {
+    // Put together so that this file does not find itself.
+    let words = ["todo", "unimplemented", "dbg"].map(|word| format!("{word}!("));
+    let marks = ["FIX", "TO", "XX"].iter().zip(["ME", "DO", "X"]).map(|(a, b)| format!("{a}{b}"));
+    let words: Vec<String> = words.into_iter().chain(marks).collect();
+    let mut problems = Vec::new();
+    for folder in [
+        "src",
+        "tests",
+        "benches",
+        "c-examples",
+        "include",
+        "python",
+        "fuzz/fuzz_targets",
+        "interop",
+        "scripts",
+    ] {
+        for path in files(folder, &[".rs", ".c", ".h", ".py", ".sh"]) {
+            for (number, line) in read(&path).lines().enumerate() {
+                for word in words.iter().filter(|word| line.contains(word.as_str())) {
+                    problems.push(format!("{}:{}: {word}", name(&path), number + 1));
+                }
+            }
+        }
+    }
+    report(problems);
+}
+
+/// The `rsp_*` functions of the C API, from the list that the symbol check uses.
+fn functions() -> BTreeSet<String> {
+    let symbols = read(&root().join("tests/abi/symbols.txt"));
+    let functions: BTreeSet<String> =
+        symbols.lines().map(str::trim).filter(|line| line.starts_with("rsp_")).map(String::from).collect();
+    assert!(functions.len() >= 50, "tests/abi/symbols.txt lists only {} functions", functions.len());
+    functions
+}
+
+#[test]
+fn every_function_stands_in_a_header() {
+    let headers: String = files("include", &[".h"]).iter().map(|path| read(path)).collect();
+    let missing = functions()
+        .into_iter()
+        .filter(|function| function != "rsp_socket_internal" && !headers.contains(&format!("{function}(")));
+    report(missing.map(|function| format!("{function}: in no header")).collect());
+}
+
+#[test]
+fn every_function_has_a_c_test() {
+    let tests: String = files("tests/c", &[".c"]).iter().map(|path| read(path)).collect();
+    let missing = functions().into_iter().filter(|function| !tests.contains(&format!("{function}(")));
+    report(missing.map(|function| format!("{function}: in no C test")).collect());
+}
+
+#[test]
+fn every_c_function_body_is_one_guard() {
+    let mut problems = Vec::new();
+    let mut seen = 0;
+    for path in files("src/ffi", &[".rs"]) {
+        let text = read(&path);
+        let mut rest = text.as_str();
+        while let Some(at) = rest.find("extern \"C\" fn ") {
+            rest = &rest[at + "extern \"C\" fn ".len()..];
+            let function: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            // Function pointer types have no name, declarations no body.
+            let (Some(body), end) = (rest.find('{'), rest.find(';').unwrap_or(usize::MAX)) else { continue };
+            if function.is_empty() || end < body {
+                continue;
+            }
+            seen += 1;
+            if !rest[body + 1..].trim_start().starts_with("guard") {
+                problems.push(format!("{}: {function}: the body does not start with a guard", name(&path)));
+            }
+        }
+    }
+    assert!(seen >= 50, "only {seen} C functions found in src/ffi");
+    report(problems);
+}
