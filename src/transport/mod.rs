@@ -80,6 +80,14 @@ impl Link {
         }
     }
 
+    /// Whether the beginning of a message waits for its end (never over SCTP).
+    pub fn is_partial(&self) -> bool {
+        match self {
+            Link::Tcp(link) => link.is_partial(),
+            Link::Sctp(_) => false,
+        }
+    }
+
     /// The peer's addresses, primary first.
     pub fn peer_addresses(&self) -> Vec<SocketAddr> {
         match self {

@@ -1,40 +1,498 @@
-//! Links over TCP: ASAP and ENRP messages back to back.
+//! Links over TCP: ASAP and ENRP messages back to back, each padded to 4 bytes.
+//!
+//! An idle link costs its descriptor and this struct: bytes are read into one buffer per thread, and only
+//! what is left of an unfinished message (less than 64 KiB) is kept with the link.
 
 use super::{QueueStatus, ReadStatus};
-use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use crate::wire::frame;
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use std::cell::Cell;
+use std::io::{self, ErrorKind, Read};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+/// The longest message with its padding; what one read may bring.
+const LONGEST_MESSAGE: usize = 65_536;
+/// Default bound of a link's send queue in bytes.
+pub const QUEUE_BOUND: usize = 4 << 20;
+/// An emptied buffer larger than this is given back to the allocator.
+const KEPT_CAPACITY: usize = 4096;
+/// How long sent data may stay unacknowledged, or a closed window closed, before the kernel gives up.
+const USER_TIMEOUT: Duration = Duration::from_secs(15);
+const BACKLOG: i32 = 4096;
+
+thread_local! {
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// A link over TCP.
 #[derive(Debug)]
 pub struct TcpLink {
-    fd: OwnedFd,
+    socket: Socket,
+    peer: SocketAddr,
+    connecting: bool,
+    /// The beginning of a message whose end has not come yet, or whole messages beyond a call's budget.
+    partial: Vec<u8>,
+    /// Bytes that the kernel did not take; those before `written` it has taken since.
+    queue: Vec<u8>,
+    written: usize,
+    bound: usize,
 }
 
-#[allow(unused_variables, missing_docs)]
 impl TcpLink {
+    /// Starts to connect to `to`, from `from` if given. [`TcpLink::finish_connect`] tells how it went.
+    pub fn dial(to: SocketAddr, from: Option<SocketAddr>) -> io::Result<TcpLink> {
+        let socket = new_socket(to)?;
+        if let Some(from) = from {
+            socket.set_reuse_address(true)?;
+            socket.bind(&from.into())?;
+        }
+        match socket.connect(&to.into()) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        TcpLink::new(socket, to, true)
+    }
+
+    fn new(socket: Socket, peer: SocketAddr, connecting: bool) -> io::Result<TcpLink> {
+        socket.set_tcp_nodelay(true)?;
+        let keepalive = TcpKeepalive::new()
+            .with_time(Duration::from_secs(15))
+            .with_interval(Duration::from_secs(5))
+            .with_retries(3);
+        socket.set_tcp_keepalive(&keepalive)?;
+        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+        let peer = canonical(peer);
+        Ok(TcpLink {
+            socket,
+            peer,
+            connecting,
+            partial: Vec::new(),
+            queue: Vec::new(),
+            written: 0,
+            bound: QUEUE_BOUND,
+        })
+    }
+
+    /// Changes the send queue's bound (bytes).
+    pub fn set_queue_bound(&mut self, bound: usize) {
+        self.bound = bound;
+    }
+
+    /// Hands up to `budget` whole messages to `message`. What is left of an unfinished message stays.
     pub fn read_messages(&mut self, budget: usize, message: &mut dyn FnMut(&[u8])) -> io::Result<ReadStatus> {
-        todo!()
+        let mut buffer = SCRATCH.take();
+        buffer.resize(LONGEST_MESSAGE, 0);
+        let (result, rest) = self.read_into(&mut buffer, budget, message);
+        self.partial.clear();
+        match result {
+            Ok(ReadStatus::Drained | ReadStatus::More) => self.partial.extend_from_slice(&buffer[rest]),
+            _ => self.partial = Vec::new(),
+        }
+        if self.partial.is_empty() && self.partial.capacity() > KEPT_CAPACITY {
+            self.partial = Vec::new();
+        }
+        SCRATCH.set(buffer);
+        result
     }
+
+    /// The loop of `read_messages`; also says which part of `buffer` was not handed out.
+    fn read_into(
+        &mut self,
+        buffer: &mut [u8],
+        budget: usize,
+        message: &mut dyn FnMut(&[u8]),
+    ) -> (io::Result<ReadStatus>, std::ops::Range<usize>) {
+        let (mut start, mut end, mut handed) = (0, self.partial.len(), 0);
+        buffer[..end].copy_from_slice(&self.partial);
+        let mut exhausted = false;
+        loop {
+            match frame::first_message(&buffer[start..end]) {
+                Ok(Some(_)) if handed == budget => return (Ok(ReadStatus::More), start..end),
+                Ok(Some(length)) => {
+                    message(&buffer[start..start + length]);
+                    (start, handed) = (start + length, handed + 1);
+                    continue;
+                }
+                Ok(None) => {}
+                Err(_) => return (Ok(ReadStatus::Garbage), start..end),
+            }
+            // A read that did not fill the buffer has emptied the socket; asking again would cost a system
+            // call per message.
+            if exhausted {
+                return (Ok(ReadStatus::Drained), start..end);
+            }
+            buffer.copy_within(start..end, 0);
+            (start, end) = (0, end - start);
+            let room = buffer.len() - end;
+            match (&self.socket).read(&mut buffer[end..]) {
+                Ok(0) => return (Ok(ReadStatus::Closed), start..end),
+                Ok(count) => (end, exhausted) = (end + count, count < room),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return (Ok(ReadStatus::Drained), start..end);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return (Err(error), start..end),
+            }
+        }
+    }
+
+    /// Whether the beginning of a message waits for its end.
+    pub fn is_partial(&self) -> bool {
+        !self.partial.is_empty()
+    }
+
+    /// Bytes kept with the link: unfinished message and send queue.
+    pub fn buffered(&self) -> usize {
+        self.partial.len() + self.waiting()
+    }
+
+    fn waiting(&self) -> usize {
+        self.queue.len() - self.written
+    }
+
+    /// Queues whole messages and writes what the kernel takes; while connecting it only queues.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<QueueStatus> {
-        todo!()
+        let mut bytes = bytes;
+        if !self.connecting && self.waiting() == 0 {
+            bytes = &bytes[self.write(bytes)?..];
+            if bytes.is_empty() {
+                return Ok(QueueStatus::Empty);
+            }
+        }
+        // A single message is always taken, so that a small bound can't make a link useless.
+        if self.waiting() > 0 && self.waiting() + bytes.len() > self.bound {
+            return Ok(QueueStatus::Overflow);
+        }
+        self.queue.extend_from_slice(bytes);
+        Ok(QueueStatus::Waiting(self.waiting()))
     }
+
+    /// The socket is writable: writes more of the queue.
     pub fn flush(&mut self) -> io::Result<QueueStatus> {
-        todo!()
+        if self.connecting && !self.queue.is_empty() {
+            return Ok(QueueStatus::Waiting(self.waiting()));
+        }
+        while self.waiting() > 0 {
+            let count = self.write(&self.queue[self.written..])?;
+            self.written += count;
+            if count == 0 {
+                break;
+            }
+        }
+        if self.waiting() > 0 {
+            // Moving the rest is worth it only when at least as much was written.
+            if self.written > self.queue.len() / 2 {
+                self.queue.drain(..self.written);
+                self.written = 0;
+            }
+            return Ok(QueueStatus::Waiting(self.waiting()));
+        }
+        self.written = 0;
+        self.queue.clear();
+        if self.queue.capacity() > KEPT_CAPACITY {
+            self.queue = Vec::new();
+        }
+        Ok(QueueStatus::Empty)
     }
+
+    /// Writes until the kernel takes no more; how much it took.
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut count = 0;
+        while count < bytes.len() {
+            match self.socket.send_with_flags(&bytes[count..], libc::MSG_NOSIGNAL) {
+                Ok(more) => count += more,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(count)
+    }
+
+    /// For an outgoing link whose connect is under way: `Ok(true)` once connected.
     pub fn finish_connect(&mut self) -> io::Result<bool> {
-        todo!()
+        if !self.connecting {
+            return Ok(true);
+        }
+        if let Some(error) = self.socket.take_error()? {
+            return Err(error);
+        }
+        match self.socket.peer_addr() {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotConnected => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        // Dialling a port of the ephemeral range on this host, TCP can connect a socket to itself.
+        if self.local_addresses().first() == Some(&self.peer) {
+            return Err(ErrorKind::ConnectionRefused.into());
+        }
+        self.connecting = false;
+        Ok(true)
     }
+
+    /// Tells the peer that nothing more comes.
+    pub fn finish(&self) {
+        let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
+    /// The peer's address.
     pub fn peer_addresses(&self) -> Vec<SocketAddr> {
-        todo!()
+        vec![self.peer]
     }
+
+    /// Our address.
     pub fn local_addresses(&self) -> Vec<SocketAddr> {
-        todo!()
+        let local = self.socket.local_addr().ok().and_then(|local| local.as_socket());
+        local.map(canonical).into_iter().collect()
     }
 }
 
 impl AsFd for TcpLink {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.socket.as_fd()
+    }
+}
+
+/// Accepts links over TCP.
+#[derive(Debug)]
+pub struct TcpListener {
+    socket: mio::net::TcpListener,
+    local: SocketAddr,
+}
+
+impl TcpListener {
+    /// Listens on `local`; port 0 takes a free one. The unspecified IPv6 address also takes IPv4 links.
+    pub fn bind(local: SocketAddr) -> io::Result<TcpListener> {
+        let socket = new_socket(local)?;
+        socket.set_reuse_address(true)?;
+        if local.is_ipv6() {
+            socket.set_only_v6(!local.ip().is_unspecified())?;
+        }
+        socket.bind(&local.into())?;
+        socket.listen(BACKLOG)?;
+        let socket = std::net::TcpListener::from(socket);
+        let local = socket.local_addr()?;
+        Ok(TcpListener { socket: mio::net::TcpListener::from_std(socket), local })
+    }
+
+    /// Where it listens.
+    pub fn local_address(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The next link; `None` when nobody waits. An error (descriptors or memory are short) leaves the
+    /// caller of the connection waiting: try again later, not at once.
+    pub fn accept(&self) -> io::Result<Option<TcpLink>> {
+        loop {
+            match self.socket.accept() {
+                Ok((stream, peer)) => {
+                    let socket = Socket::from(std::net::TcpStream::from(stream));
+                    // Fails only when the peer is gone already.
+                    if let Ok(link) = TcpLink::new(socket, peer, false) {
+                        return Ok(Some(link));
+                    }
+                }
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => return Ok(None),
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => return Err(error),
+                    Some(
+                        libc::EINTR | libc::ECONNABORTED | libc::EPROTO | libc::EPERM | libc::ENETDOWN
+                        | libc::EHOSTUNREACH | libc::ENETUNREACH,
+                    ) => {}
+                    _ => return Err(error),
+                },
+            }
+        }
+    }
+}
+
+impl AsFd for TcpListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Non-blocking, close-on-exec.
+fn new_socket(family_of: SocketAddr) -> io::Result<Socket> {
+    Socket::new(Domain::for_address(family_of), Type::STREAM.nonblocking(), Some(Protocol::TCP))
+}
+
+/// IPv4 addresses as such, not mapped into IPv6.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn any() -> SocketAddr {
+        "127.0.0.1:0".parse().unwrap()
+    }
+
+    fn wait(fd: &impl AsFd, events: nix::poll::PollFlags) {
+        let mut fds = [nix::poll::PollFd::new(fd.as_fd(), events)];
+        assert_eq!(nix::poll::poll(&mut fds, 10_000u16).unwrap(), 1, "nothing happened for 10 s");
+    }
+
+    /// An accepted link and the plain stream at its other end.
+    fn pair() -> (TcpLink, std::net::TcpStream) {
+        let listener = TcpListener::bind(any()).unwrap();
+        let stream = std::net::TcpStream::connect(listener.local_address()).unwrap();
+        wait(&listener, nix::poll::PollFlags::POLLIN);
+        (listener.accept().unwrap().unwrap(), stream)
+    }
+
+    fn message(length: u16) -> Vec<u8> {
+        let mut bytes = vec![0; usize::from(length).next_multiple_of(4)];
+        bytes[2..4].copy_from_slice(&length.to_be_bytes());
+        bytes
+    }
+
+    /// Reads until `count` messages came or the link ends.
+    fn read(link: &mut TcpLink, count: usize) -> (Vec<usize>, ReadStatus) {
+        let mut lengths = Vec::new();
+        loop {
+            let status = link.read_messages(usize::MAX, &mut |bytes| lengths.push(bytes.len())).unwrap();
+            if lengths.len() >= count || status != ReadStatus::Drained {
+                return (lengths, status);
+            }
+            wait(link, nix::poll::PollFlags::POLLIN);
+        }
+    }
+
+    #[test]
+    fn messages_come_whole_however_they_are_cut() {
+        let (mut link, mut stream) = pair();
+        let bytes: Vec<u8> = [message(4), message(7), message(65_535), message(12)].concat();
+        let writer = std::thread::spawn(move || {
+            for piece in bytes.chunks(4999) {
+                stream.write_all(piece).unwrap();
+            }
+            stream
+        });
+        assert_eq!(read(&mut link, 4), (vec![4, 8, 65_536, 12], ReadStatus::Drained));
+        assert!(!link.is_partial());
+        assert!(link.partial.capacity() <= KEPT_CAPACITY, "an idle link keeps no large buffer");
+        drop(writer.join().unwrap());
+        assert_eq!(read(&mut link, 1), (vec![], ReadStatus::Closed));
+    }
+
+    #[test]
+    fn a_budget_is_kept_and_nothing_is_lost() {
+        let (mut link, mut stream) = pair();
+        stream.write_all(&message(8).repeat(10)).unwrap();
+        wait(&link, nix::poll::PollFlags::POLLIN);
+        let mut seen = 0;
+        while seen < 10 {
+            let before = seen;
+            let status = link.read_messages(3, &mut |_| seen += 1).unwrap();
+            assert!(seen - before <= 3);
+            assert!(status == ReadStatus::More || seen == 10, "{status:?} after {seen}");
+        }
+        assert!(!link.is_partial());
+    }
+
+    #[test]
+    fn a_length_below_the_header_is_garbage() {
+        let (mut link, mut stream) = pair();
+        stream.write_all(&[message(4), vec![1, 2, 0, 3]].concat()).unwrap();
+        assert_eq!(read(&mut link, 99), (vec![4], ReadStatus::Garbage));
+        assert!(!link.is_partial());
+    }
+
+    #[test]
+    fn a_half_message_is_known_as_such() {
+        let (mut link, mut stream) = pair();
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        wait(&link, nix::poll::PollFlags::POLLIN);
+        assert_eq!(link.read_messages(9, &mut |_| panic!("no message")).unwrap(), ReadStatus::Drained);
+        assert!(link.is_partial());
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read(&mut link, 99), (vec![], ReadStatus::Closed));
+        assert!(!link.is_partial());
+    }
+
+    #[test]
+    fn a_peer_that_does_not_read_fills_the_queue_up_to_its_bound() {
+        let (mut link, mut stream) = pair();
+        link.set_queue_bound(100_000);
+        let mut sent = 0;
+        let overflow = loop {
+            match link.send(&message(10_000)).unwrap() {
+                QueueStatus::Overflow => break link.waiting(),
+                QueueStatus::Waiting(_) | QueueStatus::Empty => sent += 10_000,
+            }
+        };
+        assert!(overflow <= 100_000 && link.buffered() <= 100_000);
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).unwrap();
+            all.len()
+        });
+        while link.flush().unwrap() != QueueStatus::Empty {
+            wait(&link, nix::poll::PollFlags::POLLOUT);
+        }
+        assert_eq!(link.queue.capacity(), 0);
+        drop(link);
+        assert_eq!(reader.join().unwrap(), sent, "all that was accepted arrives, nothing of the refused");
+    }
+
+    #[test]
+    fn dialling_sends_what_was_queued_meanwhile() {
+        let listener = TcpListener::bind(any()).unwrap();
+        let mut link = TcpLink::dial(listener.local_address(), None).unwrap();
+        assert_eq!(link.send(&message(20)).unwrap(), QueueStatus::Waiting(20));
+        while !link.finish_connect().unwrap() {
+            wait(&link, nix::poll::PollFlags::POLLOUT);
+        }
+        assert_eq!(link.flush().unwrap(), QueueStatus::Empty);
+        wait(&listener, nix::poll::PollFlags::POLLIN);
+        let mut accepted = listener.accept().unwrap().unwrap();
+        assert_eq!(read(&mut accepted, 1), (vec![20], ReadStatus::Drained));
+        assert_eq!(accepted.peer_addresses(), link.local_addresses());
+        assert!(listener.accept().unwrap().is_none());
+    }
+
+    #[test]
+    fn nobody_listening_is_an_error_and_a_closed_peer_no_signal() {
+        let address = TcpListener::bind(any()).unwrap().local_address();
+        let refused = TcpLink::dial(address, None).and_then(|mut link| {
+            loop {
+                wait(&link, nix::poll::PollFlags::POLLOUT);
+                if link.finish_connect()? {
+                    return Ok(());
+                }
+            }
+        });
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+
+        // Rust's test runner ignores SIGPIPE, so this only pins the error; MSG_NOSIGNAL does the rest.
+        let (mut link, stream) = pair();
+        drop(stream);
+        assert_eq!(read(&mut link, 1).1, ReadStatus::Closed);
+        let error = loop {
+            match link.send(&message(4)) {
+                Ok(_) => wait(&link, nix::poll::PollFlags::POLLOUT),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset), "{error}");
+    }
+
+    #[test]
+    fn one_listener_takes_both_families() {
+        let listener = TcpListener::bind("[::]:0".parse().unwrap()).unwrap();
+        let to = SocketAddr::new("127.0.0.1".parse().unwrap(), listener.local_address().port());
+        let stream = std::net::TcpStream::connect(to).unwrap();
+        wait(&listener, nix::poll::PollFlags::POLLIN);
+        let link = listener.accept().unwrap().unwrap();
+        assert_eq!(link.peer_addresses(), [stream.local_addr().unwrap()]);
+        assert_eq!(link.local_addresses(), [to]);
     }
 }
