@@ -300,8 +300,13 @@ impl TcpListener {
                     Some(libc::EAGAIN) => return Ok(None),
                     Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => return Err(error),
                     Some(
-                        libc::EINTR | libc::ECONNABORTED | libc::EPROTO | libc::EPERM | libc::ENETDOWN
-                        | libc::EHOSTUNREACH | libc::ENETUNREACH,
+                        libc::EINTR
+                        | libc::ECONNABORTED
+                        | libc::EPROTO
+                        | libc::EPERM
+                        | libc::ENETDOWN
+                        | libc::EHOSTUNREACH
+                        | libc::ENETUNREACH,
                     ) => {}
                     _ => return Err(error),
                 },
