@@ -9,6 +9,9 @@ pub mod scope;
 pub mod sctp;
 pub mod tcp;
 
+#[cfg(test)]
+pub(crate) mod netns;
+
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
