@@ -1,5 +1,8 @@
 //! ASAP messages (RFC 5352 section 2.2).
 
+use super::code::{AsapType, ParamType};
+use super::reader::{Param, Reader, Unrecognized};
+use super::writer::{MAX_MESSAGE, Writer, param_len};
 use super::{
     DecodeError, Decoded, OperationError, PeId, Policy, PoolElement, PoolHandle, RegistrarId, Transport,
 };
@@ -52,14 +55,313 @@ pub enum Asap {
 }
 
 impl Asap {
+    /// The message type.
+    pub fn kind(&self) -> AsapType {
+        match self {
+            Asap::Registration { .. } => AsapType::REGISTRATION,
+            Asap::Deregistration { .. } => AsapType::DEREGISTRATION,
+            Asap::RegistrationResponse { .. } => AsapType::REGISTRATION_RESPONSE,
+            Asap::DeregistrationResponse { .. } => AsapType::DEREGISTRATION_RESPONSE,
+            Asap::HandleResolution { .. } => AsapType::HANDLE_RESOLUTION,
+            Asap::HandleResolutionResponse { .. } => AsapType::HANDLE_RESOLUTION_RESPONSE,
+            Asap::EndpointKeepAlive { .. } => AsapType::ENDPOINT_KEEP_ALIVE,
+            Asap::EndpointKeepAliveAck { .. } => AsapType::ENDPOINT_KEEP_ALIVE_ACK,
+            Asap::EndpointUnreachable { .. } => AsapType::ENDPOINT_UNREACHABLE,
+            Asap::ServerAnnounce { .. } => AsapType::SERVER_ANNOUNCE,
+            Asap::Cookie { .. } => AsapType::COOKIE,
+            Asap::CookieEcho { .. } => AsapType::COOKIE_ECHO,
+            Asap::BusinessCard { .. } => AsapType::BUSINESS_CARD,
+            Asap::Error { .. } => AsapType::ERROR,
+        }
+    }
+
+    /// The message's flags: bit 0 has a meaning in some messages.
+    fn flags(&self) -> u8 {
+        match self {
+            Asap::RegistrationResponse { rejected, .. } => u8::from(*rejected),
+            Asap::HandleResolution { subscribe, .. } => u8::from(*subscribe),
+            Asap::HandleResolutionResponse { subscribed, .. } => u8::from(*subscribed),
+            Asap::EndpointKeepAlive { home, .. } => u8::from(*home),
+            _ => 0,
+        }
+    }
+
+    /// Bytes of the encoded message, padding included: to fill a message without trying.
+    pub fn encoded_len(&self) -> usize {
+        let elements = |list: &[PoolElement]| list.iter().map(PoolElement::encoded_len).sum::<usize>();
+        let error_len =
+            |error: &Option<OperationError>| error.as_ref().map_or(0, OperationError::encoded_len);
+        let policy_len = |policy: &Option<Policy>| policy.as_ref().map_or(0, Policy::encoded_len);
+        4 + match self {
+            Asap::Registration { handle, element } => handle.encoded_len() + element.encoded_len(),
+            Asap::Deregistration { handle, .. }
+            | Asap::EndpointKeepAliveAck { handle, .. }
+            | Asap::EndpointUnreachable { handle, .. } => handle.encoded_len() + PeId::ENCODED_LEN,
+            Asap::RegistrationResponse { handle, error, .. }
+            | Asap::DeregistrationResponse { handle, error, .. } => {
+                handle.encoded_len() + PeId::ENCODED_LEN + error_len(error)
+            }
+            Asap::HandleResolution { handle, items, .. } => {
+                handle.encoded_len() + items.map_or(0, |_| param_len(4))
+            }
+            Asap::HandleResolutionResponse {
+                handle, error, policy, elements: list, total, departed, ..
+            } => {
+                let departed = if departed.is_empty() { 0 } else { param_len(4 * departed.len()) };
+                let total = total.map_or(0, |_| param_len(4));
+                handle.encoded_len()
+                    + error_len(error)
+                    + policy_len(policy)
+                    + elements(list)
+                    + total
+                    + departed
+            }
+            Asap::EndpointKeepAlive { handle, id, .. } => {
+                4 + handle.encoded_len() + id.map_or(0, |_| PeId::ENCODED_LEN)
+            }
+            Asap::ServerAnnounce { transports, .. } => {
+                4 + transports.iter().map(Transport::encoded_len).sum::<usize>()
+            }
+            Asap::Cookie { cookie } | Asap::CookieEcho { cookie } => param_len(cookie.len()),
+            Asap::BusinessCard { handle, policy, elements: list } => {
+                handle.encoded_len() + policy_len(policy) + elements(list)
+            }
+            Asap::Error { error } => error.encoded_len(),
+        }
+    }
+
+    /// Whether the message can be sent: not longer than [`MAX_MESSAGE`].
+    pub fn fits(&self) -> bool {
+        self.encoded_len() <= MAX_MESSAGE
+    }
+
     /// Encodes the message, padding included.
+    ///
+    /// Cannot fail, but a message must fit ([`Asap::fits`]): of one that does not, the first
+    /// parameter that finds no room and all behind it are missing (and debug builds panic).
     pub fn encode(&self) -> Vec<u8> {
-        let _ = self;
-        todo!()
+        let mut out = Vec::with_capacity(self.encoded_len());
+        self.encode_into(&mut out);
+        out
+    }
+
+    /// The same, behind what is in `out` already.
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
+        Writer::message(out, self.kind().0, self.flags(), |w| self.write(w));
+    }
+
+    fn write(&self, w: &mut Writer<'_>) {
+        match self {
+            Asap::Registration { handle, element } => {
+                handle.write(w);
+                element.write(w);
+            }
+            Asap::Deregistration { handle, id }
+            | Asap::EndpointKeepAliveAck { handle, id }
+            | Asap::EndpointUnreachable { handle, id } => {
+                handle.write(w);
+                id.write(w);
+            }
+            Asap::RegistrationResponse { handle, id, error, .. }
+            | Asap::DeregistrationResponse { handle, id, error } => {
+                handle.write(w);
+                id.write(w);
+                if let Some(error) = error {
+                    error.write(w);
+                }
+            }
+            Asap::HandleResolution { handle, items, .. } => {
+                handle.write(w);
+                if let Some(items) = items {
+                    w.param(ParamType::ITEMS, |w| w.u32(*items));
+                }
+            }
+            Asap::HandleResolutionResponse { handle, error, policy, elements, total, departed, .. } => {
+                handle.write(w);
+                if let Some(error) = error {
+                    error.write(w);
+                }
+                write_pool(w, policy, elements);
+                if let Some(total) = total {
+                    w.param(ParamType::ITEMS, |w| w.u32(*total));
+                }
+                if !departed.is_empty() {
+                    w.param(ParamType::DEPARTED, |w| departed.iter().for_each(|id| w.u32(id.0)));
+                }
+            }
+            Asap::EndpointKeepAlive { registrar, handle, id, .. } => {
+                w.u32(registrar.0);
+                handle.write(w);
+                if let Some(id) = id {
+                    id.write(w);
+                }
+            }
+            Asap::ServerAnnounce { registrar, transports } => {
+                w.u32(registrar.0);
+                transports.iter().for_each(|transport| transport.write(w));
+            }
+            Asap::Cookie { cookie } | Asap::CookieEcho { cookie } => {
+                w.param(ParamType::COOKIE, |w| w.bytes(cookie));
+            }
+            Asap::BusinessCard { handle, policy, elements } => {
+                handle.write(w);
+                write_pool(w, policy, elements);
+            }
+            Asap::Error { error } => error.write(w),
+        }
     }
 
     /// Decodes one message; `bytes` is one SCTP user message or one padded TCP frame.
-    pub fn decode(_bytes: &[u8]) -> Result<Decoded<Asap>, DecodeError> {
-        todo!()
+    ///
+    /// # Errors
+    ///
+    /// Says where and why, and what to answer. An Error message never gets an answer.
+    pub fn decode(bytes: &[u8]) -> Result<Decoded<Asap>, DecodeError> {
+        let (kind, flags, body) = Reader::message(bytes)?;
+        let mut body = Body { reader: body, unrecognized: Vec::new() };
+        let mut result = body.message(AsapType(kind), flags & 1 != 0, bytes).and_then(|message| {
+            body.reader.end(&mut body.unrecognized)?;
+            Ok(Decoded { message, unrecognized: body.unrecognized })
+        });
+        if kind == AsapType::ERROR.0 {
+            match &mut result {
+                Ok(decoded) => decoded.unrecognized.clear(),
+                Err(error) => error.cause = None,
+            }
+        }
+        result
+    }
+}
+
+fn write_pool(w: &mut Writer<'_>, policy: &Option<Policy>, elements: &[PoolElement]) {
+    if let Some(policy) = policy {
+        policy.write(w);
+    }
+    elements.iter().for_each(|element| element.write(w));
+}
+
+/// A message that is being decoded.
+struct Body<'a> {
+    reader: Reader<'a>,
+    unrecognized: Unrecognized,
+}
+
+impl<'a> Body<'a> {
+    fn message(&mut self, kind: AsapType, flag: bool, bytes: &[u8]) -> Result<Asap, DecodeError> {
+        Ok(match kind {
+            AsapType::REGISTRATION => {
+                let handle = self.handle()?;
+                let element = self.reader.require(&[ParamType::ELEMENT], &mut self.unrecognized)?;
+                Asap::Registration { handle, element: PoolElement::decode(element, &mut self.unrecognized)? }
+            }
+            AsapType::DEREGISTRATION => Asap::Deregistration { handle: self.handle()?, id: self.pe_id()? },
+            AsapType::REGISTRATION_RESPONSE => Asap::RegistrationResponse {
+                rejected: flag,
+                handle: self.handle()?,
+                id: self.pe_id()?,
+                error: self.error()?,
+            },
+            AsapType::DEREGISTRATION_RESPONSE => Asap::DeregistrationResponse {
+                handle: self.handle()?,
+                id: self.pe_id()?,
+                error: self.error()?,
+            },
+            AsapType::HANDLE_RESOLUTION => {
+                let handle = self.handle()?;
+                let items = match self.optional(ParamType::ITEMS)? {
+                    Some(items) => Some(u32::from_be_bytes(items.value.exactly()?)),
+                    None => None,
+                };
+                Asap::HandleResolution { subscribe: flag, handle, items }
+            }
+            AsapType::HANDLE_RESOLUTION_RESPONSE => self.handle_resolution_response(flag)?,
+            AsapType::ENDPOINT_KEEP_ALIVE => {
+                let registrar = RegistrarId(self.reader.u32()?);
+                let handle = self.handle()?;
+                let id = self.optional(ParamType::PE_ID)?.map(PeId::decode).transpose()?;
+                Asap::EndpointKeepAlive { home: flag, registrar, handle, id }
+            }
+            AsapType::ENDPOINT_KEEP_ALIVE_ACK => {
+                Asap::EndpointKeepAliveAck { handle: self.handle()?, id: self.pe_id()? }
+            }
+            AsapType::ENDPOINT_UNREACHABLE => {
+                Asap::EndpointUnreachable { handle: self.handle()?, id: self.pe_id()? }
+            }
+            AsapType::SERVER_ANNOUNCE => {
+                let registrar = RegistrarId(self.reader.u32()?);
+                let mut transports = Vec::new();
+                while let Some(param) = self.reader.next(ParamType::TRANSPORTS, &mut self.unrecognized)? {
+                    transports.push(Transport::decode(param, &mut self.unrecognized)?);
+                }
+                Asap::ServerAnnounce { registrar, transports }
+            }
+            AsapType::COOKIE => Asap::Cookie { cookie: self.cookie()? },
+            AsapType::COOKIE_ECHO => Asap::CookieEcho { cookie: self.cookie()? },
+            AsapType::BUSINESS_CARD => self.business_card()?,
+            AsapType::ERROR => {
+                let error = self.reader.require(&[ParamType::ERROR], &mut self.unrecognized)?;
+                Asap::Error { error: OperationError::decode(error)? }
+            }
+            _ => return Err(DecodeError::unknown_message(bytes)),
+        })
+    }
+
+    fn optional(&mut self, kind: ParamType) -> Result<Option<Param<'a>>, DecodeError> {
+        self.reader.next(&[kind], &mut self.unrecognized)
+    }
+
+    fn handle(&mut self) -> Result<PoolHandle, DecodeError> {
+        PoolHandle::decode(self.reader.require(&[ParamType::HANDLE], &mut self.unrecognized)?)
+    }
+
+    fn pe_id(&mut self) -> Result<PeId, DecodeError> {
+        PeId::decode(self.reader.require(&[ParamType::PE_ID], &mut self.unrecognized)?)
+    }
+
+    fn error(&mut self) -> Result<Option<OperationError>, DecodeError> {
+        self.optional(ParamType::ERROR)?.map(OperationError::decode).transpose()
+    }
+
+    fn cookie(&mut self) -> Result<Vec<u8>, DecodeError> {
+        let mut param = self.reader.require(&[ParamType::COOKIE], &mut self.unrecognized)?;
+        Ok(param.value.rest().to_vec())
+    }
+
+    /// rsplib puts the error in the place of policy and elements, the RFC behind them.
+    fn handle_resolution_response(&mut self, subscribed: bool) -> Result<Asap, DecodeError> {
+        const PARTS: &[ParamType] =
+            &[ParamType::POLICY, ParamType::ELEMENT, ParamType::ERROR, ParamType::ITEMS, ParamType::DEPARTED];
+        let handle = self.handle()?;
+        let (mut error, mut policy, mut total) = (None, None, None);
+        let (mut elements, mut departed) = (Vec::new(), Vec::new());
+        while let Some(mut param) = self.reader.next(PARTS, &mut self.unrecognized)? {
+            match param.kind {
+                ParamType::POLICY => policy = Some(Policy::decode(param)?),
+                ParamType::ELEMENT => elements.push(PoolElement::decode(param, &mut self.unrecognized)?),
+                ParamType::ERROR => error = Some(OperationError::decode(param)?),
+                ParamType::ITEMS => total = Some(u32::from_be_bytes(param.value.exactly()?)),
+                _ => {
+                    while !param.value.is_empty() {
+                        departed.push(PeId(param.value.u32()?));
+                    }
+                }
+            }
+        }
+        Ok(Asap::HandleResolutionResponse { subscribed, handle, error, policy, elements, total, departed })
+    }
+
+    /// The RFC has handle and elements, rsplib's encoder puts a policy between them.
+    fn business_card(&mut self) -> Result<Asap, DecodeError> {
+        let handle = self.handle()?;
+        let (mut policy, mut elements) = (None, Vec::new());
+        while let Some(param) =
+            self.reader.next(&[ParamType::POLICY, ParamType::ELEMENT], &mut self.unrecognized)?
+        {
+            match param.kind {
+                ParamType::POLICY => policy = Some(Policy::decode(param)?),
+                _ => elements.push(PoolElement::decode(param, &mut self.unrecognized)?),
+            }
+        }
+        Ok(Asap::BusinessCard { handle, policy, elements })
     }
 }

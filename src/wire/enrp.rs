@@ -1,5 +1,8 @@
 //! ENRP messages (RFC 5353 section 2).
 
+use super::code::{EnrpType, ParamType};
+use super::reader::{Reader, Unrecognized};
+use super::writer::{MAX_MESSAGE, Writer, param_len};
 use super::{DecodeError, Decoded, OperationError, PoolElement, PoolHandle, RegistrarId, ServerInformation};
 
 /// An ENRP message: who, to whom (0: everybody), what.
@@ -48,15 +51,232 @@ pub enum Enrp {
     Error { error: OperationError },
 }
 
+impl Enrp {
+    /// The message type.
+    pub fn kind(&self) -> EnrpType {
+        match self {
+            Enrp::Presence { .. } => EnrpType::PRESENCE,
+            Enrp::HandleTableRequest { .. } => EnrpType::HANDLE_TABLE_REQUEST,
+            Enrp::HandleTableResponse { .. } => EnrpType::HANDLE_TABLE_RESPONSE,
+            Enrp::HandleUpdate { .. } => EnrpType::HANDLE_UPDATE,
+            Enrp::ListRequest => EnrpType::LIST_REQUEST,
+            Enrp::ListResponse { .. } => EnrpType::LIST_RESPONSE,
+            Enrp::InitTakeover { .. } => EnrpType::INIT_TAKEOVER,
+            Enrp::InitTakeoverAck { .. } => EnrpType::INIT_TAKEOVER_ACK,
+            Enrp::TakeoverServer { .. } => EnrpType::TAKEOVER_SERVER,
+            Enrp::Error { .. } => EnrpType::ERROR,
+        }
+    }
+
+    fn flags(&self) -> u8 {
+        match self {
+            Enrp::Presence { reply_required: flag, .. }
+            | Enrp::HandleTableRequest { own_only: flag }
+            | Enrp::HandleUpdate { takeover_suggested: flag, .. }
+            | Enrp::ListResponse { rejected: flag, .. } => u8::from(*flag),
+            Enrp::HandleTableResponse { rejected, more, .. } => u8::from(*rejected) | u8::from(*more) << 1,
+            _ => 0,
+        }
+    }
+}
+
 impl EnrpMessage {
+    /// Bytes of every message before the parameters: header and the two identifiers.
+    pub const HEADER_LEN: usize = 12;
+
+    /// Bytes of the encoded message, padding included: to fill a message without trying.
+    pub fn encoded_len(&self) -> usize {
+        EnrpMessage::HEADER_LEN
+            + match &self.body {
+                Enrp::Presence { checksum, server, .. } => {
+                    let server = server.as_ref().map_or(0, ServerInformation::encoded_len);
+                    checksum.map_or(0, |_| param_len(2)) + server
+                }
+                Enrp::HandleTableRequest { .. } | Enrp::ListRequest => 0,
+                Enrp::HandleTableResponse { pools, .. } => {
+                    let elements =
+                        |list: &[PoolElement]| list.iter().map(PoolElement::encoded_len).sum::<usize>();
+                    pools.iter().map(|(handle, list)| handle.encoded_len() + elements(list)).sum()
+                }
+                Enrp::HandleUpdate { handle, element, .. } => {
+                    4 + handle.encoded_len() + element.encoded_len()
+                }
+                Enrp::ListResponse { servers, .. } => {
+                    servers.iter().map(ServerInformation::encoded_len).sum()
+                }
+                Enrp::InitTakeover { .. } | Enrp::InitTakeoverAck { .. } | Enrp::TakeoverServer { .. } => 4,
+                Enrp::Error { error } => error.encoded_len(),
+            }
+    }
+
+    /// Whether the message can be sent: not longer than [`MAX_MESSAGE`].
+    pub fn fits(&self) -> bool {
+        self.encoded_len() <= MAX_MESSAGE
+    }
+
     /// Encodes the message, padding included.
+    ///
+    /// Cannot fail, but a message must fit ([`EnrpMessage::fits`]): of one that does not, the first
+    /// parameter that finds no room and all behind it are missing (and debug builds panic).
     pub fn encode(&self) -> Vec<u8> {
-        let _ = self;
-        todo!()
+        let mut out = Vec::with_capacity(self.encoded_len());
+        self.encode_into(&mut out);
+        out
+    }
+
+    /// The same, behind what is in `out` already.
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
+        Writer::message(out, self.body.kind().0, self.body.flags(), |w| {
+            w.u32(self.sender.0);
+            w.u32(self.receiver.0);
+            self.body.write(w);
+        });
     }
 
     /// Decodes one message; `bytes` is one SCTP user message, UDP datagram or padded TCP frame.
-    pub fn decode(_bytes: &[u8]) -> Result<Decoded<EnrpMessage>, DecodeError> {
-        todo!()
+    ///
+    /// # Errors
+    ///
+    /// Says where and why, and what to answer. An Error message never gets an answer.
+    pub fn decode(bytes: &[u8]) -> Result<Decoded<EnrpMessage>, DecodeError> {
+        let (kind, flags, mut reader) = Reader::message(bytes)?;
+        let mut unrecognized = Vec::new();
+        let mut decode = || {
+            let (sender, receiver) = (RegistrarId(reader.u32()?), RegistrarId(reader.u32()?));
+            let body = read(EnrpType(kind), flags, &mut reader, &mut unrecognized)?
+                .ok_or_else(|| DecodeError::unknown_message(bytes))?;
+            reader.end(&mut unrecognized)?;
+            Ok(EnrpMessage { sender, receiver, body })
+        };
+        let result: Result<EnrpMessage, DecodeError> = decode();
+        match result {
+            Ok(message) => {
+                if kind == EnrpType::ERROR.0 {
+                    unrecognized.clear();
+                }
+                Ok(Decoded { message, unrecognized })
+            }
+            Err(error) if kind == EnrpType::ERROR.0 => Err(DecodeError { cause: None, ..error }),
+            Err(error) => Err(error),
+        }
     }
+}
+
+impl Enrp {
+    fn write(&self, w: &mut Writer<'_>) {
+        match self {
+            Enrp::Presence { checksum, server, .. } => {
+                if let Some(checksum) = checksum {
+                    w.param(ParamType::CHECKSUM, |w| w.bytes(checksum));
+                }
+                if let Some(server) = server {
+                    server.write(w);
+                }
+            }
+            Enrp::HandleTableRequest { .. } | Enrp::ListRequest => {}
+            Enrp::HandleTableResponse { pools, .. } => {
+                for (handle, elements) in pools {
+                    handle.write(w);
+                    elements.iter().for_each(|element| element.write(w));
+                }
+            }
+            Enrp::HandleUpdate { action, handle, element, .. } => {
+                w.u16(match action {
+                    UpdateAction::Add => 0,
+                    UpdateAction::Delete => 1,
+                });
+                w.u16(0);
+                handle.write(w);
+                element.write(w);
+            }
+            Enrp::ListResponse { servers, .. } => servers.iter().for_each(|server| server.write(w)),
+            Enrp::InitTakeover { target }
+            | Enrp::InitTakeoverAck { target }
+            | Enrp::TakeoverServer { target } => {
+                w.u32(target.0);
+            }
+            Enrp::Error { error } => error.write(w),
+        }
+    }
+}
+
+/// Reads what follows the two identifiers; `None` if the type is unknown.
+fn read(
+    kind: EnrpType,
+    flags: u8,
+    reader: &mut Reader<'_>,
+    unrecognized: &mut Unrecognized,
+) -> Result<Option<Enrp>, DecodeError> {
+    let flag = flags & 1 != 0;
+    Ok(Some(match kind {
+        EnrpType::PRESENCE => read_presence(flag, reader, unrecognized)?,
+        EnrpType::HANDLE_TABLE_REQUEST => Enrp::HandleTableRequest { own_only: flag },
+        EnrpType::HANDLE_TABLE_RESPONSE => {
+            let pools = read_pools(reader, unrecognized)?;
+            Enrp::HandleTableResponse { rejected: flag, more: flags & 2 != 0, pools }
+        }
+        EnrpType::HANDLE_UPDATE => {
+            let action = match reader.u16()? {
+                0 => UpdateAction::Add,
+                1 => UpdateAction::Delete,
+                _ => return Err(reader.invalid("unknown update action")),
+            };
+            reader.u16()?;
+            let handle = PoolHandle::decode(reader.require(&[ParamType::HANDLE], unrecognized)?)?;
+            let element = reader.require(&[ParamType::ELEMENT], unrecognized)?;
+            let element = PoolElement::decode(element, unrecognized)?;
+            Enrp::HandleUpdate { takeover_suggested: flag, action, handle, element }
+        }
+        EnrpType::LIST_REQUEST => Enrp::ListRequest,
+        EnrpType::LIST_RESPONSE => {
+            let mut servers = Vec::new();
+            while let Some(server) = reader.next(&[ParamType::SERVER], unrecognized)? {
+                servers.push(ServerInformation::decode(server, unrecognized)?);
+            }
+            Enrp::ListResponse { rejected: flag, servers }
+        }
+        EnrpType::INIT_TAKEOVER => Enrp::InitTakeover { target: RegistrarId(reader.u32()?) },
+        EnrpType::INIT_TAKEOVER_ACK => Enrp::InitTakeoverAck { target: RegistrarId(reader.u32()?) },
+        EnrpType::TAKEOVER_SERVER => Enrp::TakeoverServer { target: RegistrarId(reader.u32()?) },
+        EnrpType::ERROR => {
+            let error = reader.require(&[ParamType::ERROR], unrecognized)?;
+            Enrp::Error { error: OperationError::decode(error)? }
+        }
+        _ => return Ok(None),
+    }))
+}
+
+/// RFC 5353 section 2.1: both parameters may be missing, rsplib always sends both.
+fn read_presence(
+    reply_required: bool,
+    reader: &mut Reader<'_>,
+    unrecognized: &mut Unrecognized,
+) -> Result<Enrp, DecodeError> {
+    let (mut checksum, mut server) = (None, None);
+    while let Some(param) = reader.next(&[ParamType::CHECKSUM, ParamType::SERVER], unrecognized)? {
+        match param.kind {
+            ParamType::CHECKSUM => checksum = Some(param.value.exactly::<2>()?),
+            _ => server = Some(ServerInformation::decode(param, unrecognized)?),
+        }
+    }
+    Ok(Enrp::Presence { reply_required, checksum, server })
+}
+
+/// A handle, then its elements, and so on.
+fn read_pools(
+    reader: &mut Reader<'_>,
+    unrecognized: &mut Unrecognized,
+) -> Result<Vec<(PoolHandle, Vec<PoolElement>)>, DecodeError> {
+    let mut pools: Vec<(PoolHandle, Vec<PoolElement>)> = Vec::new();
+    while let Some(param) = reader.next(&[ParamType::HANDLE, ParamType::ELEMENT], unrecognized)? {
+        if param.kind == ParamType::HANDLE {
+            pools.push((PoolHandle::decode(param)?, Vec::new()));
+            continue;
+        }
+        let Some((_, elements)) = pools.last_mut() else {
+            return Err(param.value.invalid("pool element before any pool handle"));
+        };
+        elements.push(PoolElement::decode(param, unrecognized)?);
+    }
+    Ok(pools)
 }

@@ -1,5 +1,9 @@
 //! Pool handles and the two kinds of 32-bit identifier.
 
+use super::code::ParamType;
+use super::error::DecodeError;
+use super::reader::Param;
+use super::writer::{Writer, param_len};
 use std::fmt;
 use std::sync::Arc;
 
@@ -14,6 +18,20 @@ impl PoolHandle {
     /// Copies `bytes`; `None` when empty or longer than [`MAX_HANDLE`].
     pub fn new(bytes: &[u8]) -> Option<PoolHandle> {
         (1..=MAX_HANDLE).contains(&bytes.len()).then(|| PoolHandle(bytes.into()))
+    }
+
+    /// Bytes of the whole parameter, padding included.
+    pub fn encoded_len(&self) -> usize {
+        param_len(self.0.len())
+    }
+
+    pub(crate) fn write(&self, w: &mut Writer<'_>) {
+        w.param(ParamType::HANDLE, |w| w.bytes(&self.0));
+    }
+
+    pub(crate) fn decode(mut param: Param<'_>) -> Result<PoolHandle, DecodeError> {
+        let error = param.value.invalid("pool handle empty or too long");
+        PoolHandle::new(param.value.rest()).ok_or(error)
     }
 
     /// The bytes.
@@ -56,6 +74,19 @@ pub struct PeId(pub u32);
 /// A registrar's identifier (RFC 5353 section 2), random, unique in the scope. 0 means "unknown".
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct RegistrarId(pub u32);
+
+impl PeId {
+    /// Bytes of the whole PE identifier parameter.
+    pub const ENCODED_LEN: usize = param_len(4);
+
+    pub(crate) fn write(self, w: &mut Writer<'_>) {
+        w.param(ParamType::PE_ID, |w| w.u32(self.0));
+    }
+
+    pub(crate) fn decode(param: Param<'_>) -> Result<PeId, DecodeError> {
+        param.value.exactly().map(u32::from_be_bytes).map(PeId)
+    }
+}
 
 macro_rules! hex_display {
     ($($name:ident),*) => {$(

@@ -17,14 +17,18 @@ pub mod frame;
 pub mod handle;
 pub mod param;
 pub mod policy;
+pub(crate) mod reader;
 pub mod session_frame;
+pub(crate) mod writer;
 
 pub use asap::Asap;
+pub use code::{AsapType, EnrpType, ParamType, Unknown};
 pub use enrp::{Enrp, EnrpMessage};
 pub use error::{Cause, CauseCode, DecodeError, OperationError};
 pub use handle::{PeId, PoolHandle, RegistrarId};
 pub use param::{PoolElement, Protocol, ServerInformation, Transport, TransportUse};
-pub use policy::Policy;
+pub use policy::{Policy, PolicyType, policy_name, policy_type_by_name};
+pub use writer::MAX_MESSAGE;
 
 /// The result of decoding: the message, and the unknown parameters that the sender wants reported
 /// (type bits `01` and `11`, RFC 5354 section 3.13), each as its whole TLV.

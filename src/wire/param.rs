@@ -1,7 +1,14 @@
 //! RFC 5354 parameters as owned values.
 
+use super::code::ParamType;
+use super::error::DecodeError;
+use super::reader::{Param, Unrecognized};
+use super::writer::{Writer, param_len};
 use super::{PeId, Policy, RegistrarId};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// The most addresses a transport may have (rsplib: 64).
+pub const MAX_ADDRESSES: usize = 128;
 
 /// The protocol of a transport parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,6 +32,38 @@ pub enum TransportUse {
     Other(u16),
 }
 
+impl Protocol {
+    fn param(self) -> ParamType {
+        match self {
+            Protocol::Sctp => ParamType::SCTP,
+            Protocol::Tcp => ParamType::TCP,
+            Protocol::Udp => ParamType::UDP,
+            Protocol::UdpLite => ParamType::UDP_LITE,
+            Protocol::Dccp { .. } => ParamType::DCCP,
+        }
+    }
+}
+
+impl TransportUse {
+    /// The number on the wire.
+    pub fn code(self) -> u16 {
+        match self {
+            TransportUse::DataOnly => 0,
+            TransportUse::DataPlusControl => 1,
+            TransportUse::Other(code) => code,
+        }
+    }
+
+    /// What a number on the wire means.
+    pub fn from_code(code: u16) -> TransportUse {
+        match code {
+            0 => TransportUse::DataOnly,
+            1 => TransportUse::DataPlusControl,
+            other => TransportUse::Other(other),
+        }
+    }
+}
+
 /// A transport parameter (RFC 5354 sections 3.3 to 3.7 and 3.16).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Transport {
@@ -44,8 +83,11 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// An address transport.
-    pub fn new(protocol: Protocol, usage: TransportUse, port: u16, addresses: Vec<IpAddr>) -> Transport {
+    /// An address transport. IPv4 addresses in IPv6 clothes become IPv4 ones, and addresses behind
+    /// [`MAX_ADDRESSES`] are left out.
+    pub fn new(protocol: Protocol, usage: TransportUse, port: u16, mut addresses: Vec<IpAddr>) -> Transport {
+        addresses.truncate(MAX_ADDRESSES);
+        addresses.iter_mut().for_each(|ip| *ip = ip.to_canonical());
         Transport::Address { protocol, port, usage, addresses }
     }
 
@@ -81,6 +123,66 @@ impl Transport {
         }
     }
 
+    /// Bytes of the whole parameter, padding included.
+    pub fn encoded_len(&self) -> usize {
+        match self {
+            Transport::Opaque(data) => param_len(data.len()),
+            Transport::Address { protocol, addresses, .. } => {
+                let fixed = if matches!(protocol, Protocol::Dccp { .. }) { 8 } else { 4 };
+                let each = |ip: &IpAddr| if ip.to_canonical().is_ipv4() { 8 } else { 20 };
+                param_len(fixed + addresses.iter().take(MAX_ADDRESSES).map(each).sum::<usize>())
+            }
+        }
+    }
+
+    pub(crate) fn write(&self, w: &mut Writer<'_>) {
+        match self {
+            Transport::Opaque(data) => w.param(ParamType::OPAQUE, |w| w.bytes(data)),
+            Transport::Address { protocol, port, usage, addresses } => w.param(protocol.param(), |w| {
+                w.u16(*port);
+                w.u16(usage.code());
+                if let Protocol::Dccp { service_code } = protocol {
+                    w.u32(*service_code);
+                }
+                for ip in addresses.iter().take(MAX_ADDRESSES) {
+                    match ip.to_canonical() {
+                        IpAddr::V4(ip) => w.param(ParamType::IPV4, |w| w.bytes(&ip.octets())),
+                        IpAddr::V6(ip) => w.param(ParamType::IPV6, |w| w.bytes(&ip.octets())),
+                    }
+                }
+            }),
+        }
+    }
+
+    pub(crate) fn decode(
+        param: Param<'_>,
+        unrecognized: &mut Unrecognized,
+    ) -> Result<Transport, DecodeError> {
+        let Param { kind, mut value } = param;
+        if kind == ParamType::OPAQUE {
+            return Ok(Transport::Opaque(value.rest().to_vec()));
+        }
+        let (port, usage) = (value.u16()?, TransportUse::from_code(value.u16()?));
+        let protocol = match kind {
+            ParamType::DCCP => Protocol::Dccp { service_code: value.u32()? },
+            ParamType::TCP => Protocol::Tcp,
+            ParamType::UDP => Protocol::Udp,
+            ParamType::UDP_LITE => Protocol::UdpLite,
+            _ => Protocol::Sctp,
+        };
+        let mut addresses = Vec::new();
+        while let Some(address) = value.next_nested(&[ParamType::IPV4, ParamType::IPV6], unrecognized)? {
+            if addresses.len() == MAX_ADDRESSES {
+                return Err(value.invalid("too many addresses"));
+            }
+            addresses.push(match address.kind {
+                ParamType::IPV4 => IpAddr::V4(Ipv4Addr::from(address.value.exactly::<4>()?)),
+                _ => IpAddr::V6(Ipv6Addr::from(address.value.exactly::<16>()?)),
+            });
+        }
+        Ok(Transport::new(protocol, usage, port, addresses))
+    }
+
     /// Addresses with the port.
     pub fn socket_addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         let port = self.port();
@@ -113,4 +215,69 @@ pub struct ServerInformation {
     pub id: RegistrarId,
     /// Its ENRP transports.
     pub transports: Vec<Transport>,
+}
+
+impl PoolElement {
+    /// Bytes of the whole parameter, padding included.
+    pub fn encoded_len(&self) -> usize {
+        let asap = self.asap.as_ref().map_or(0, Transport::encoded_len);
+        param_len(12 + self.transport.encoded_len() + self.policy.encoded_len() + asap)
+    }
+
+    pub(crate) fn write(&self, w: &mut Writer<'_>) {
+        w.param(ParamType::ELEMENT, |w| {
+            w.u32(self.id.0);
+            w.u32(self.home.0);
+            w.u32(self.life);
+            self.transport.write(w);
+            self.policy.write(w);
+            if let Some(asap) = &self.asap {
+                asap.write(w);
+            }
+        });
+    }
+
+    pub(crate) fn decode(
+        param: Param<'_>,
+        unrecognized: &mut Unrecognized,
+    ) -> Result<PoolElement, DecodeError> {
+        let mut value = param.value;
+        let (id, home, life) = (PeId(value.u32()?), RegistrarId(value.u32()?), value.u32()?);
+        let transport = value.require(ParamType::TRANSPORTS, unrecognized)?;
+        let transport = Transport::decode(transport, unrecognized)?;
+        let policy = Policy::decode(value.require(&[ParamType::POLICY], unrecognized)?)?;
+        let asap = match value.next_nested(ParamType::TRANSPORTS, unrecognized)? {
+            Some(asap) => Some(Transport::decode(asap, unrecognized)?),
+            None => None,
+        };
+        value.end_nested(unrecognized)?;
+        Ok(PoolElement { id, home, life, transport, policy, asap })
+    }
+}
+
+impl ServerInformation {
+    /// Bytes of the whole parameter, padding included.
+    pub fn encoded_len(&self) -> usize {
+        param_len(4 + self.transports.iter().map(Transport::encoded_len).sum::<usize>())
+    }
+
+    pub(crate) fn write(&self, w: &mut Writer<'_>) {
+        w.param(ParamType::SERVER, |w| {
+            w.u32(self.id.0);
+            self.transports.iter().for_each(|transport| transport.write(w));
+        });
+    }
+
+    pub(crate) fn decode(
+        param: Param<'_>,
+        unrecognized: &mut Unrecognized,
+    ) -> Result<ServerInformation, DecodeError> {
+        let mut value = param.value;
+        let id = RegistrarId(value.u32()?);
+        let mut transports = Vec::new();
+        while let Some(transport) = value.next_nested(ParamType::TRANSPORTS, unrecognized)? {
+            transports.push(Transport::decode(transport, unrecognized)?);
+        }
+        Ok(ServerInformation { id, transports })
+    }
 }

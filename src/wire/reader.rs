@@ -1,0 +1,267 @@
+//! A reader that cannot leave the bytes it was given.
+
+use super::code::{ParamType, Unknown};
+use super::error::{Cause, CauseCode, DecodeError};
+use super::writer::MAX_MESSAGE;
+
+/// The longest piece of a message that is put into an error cause.
+const MAX_CAUSE_DATA: usize = 65_000;
+
+/// Whole TLVs of unknown parameters that their sender wants reported.
+pub(crate) type Unrecognized = Vec<Vec<u8>>;
+
+/// Reads forward through a message or through the value of one parameter.
+#[derive(Debug, Clone)]
+pub(crate) struct Reader<'a> {
+    rest: &'a [u8],
+    /// Offset of `rest` in the message.
+    at: usize,
+    /// The parameter that is being read; empty on the level of the message.
+    tlv: &'a [u8],
+}
+
+/// One parameter: its type as received and a reader over its value.
+#[derive(Debug, Clone)]
+pub(crate) struct Param<'a> {
+    pub(crate) kind: ParamType,
+    pub(crate) value: Reader<'a>,
+}
+
+impl<'a> Reader<'a> {
+    /// Reads a message's header (RFC 5354 section 4): type, flags, and a reader over the rest.
+    ///
+    /// Bytes behind the declared length are not looked at: they may be padding.
+    pub(crate) fn message(bytes: &'a [u8]) -> Result<(u8, u8, Reader<'a>), DecodeError> {
+        let whole = Reader { rest: bytes, at: 0, tlv: &[] };
+        let Some(&[kind, flags, high, low]) = bytes.first_chunk::<4>() else {
+            return Err(whole.invalid("shorter than a message header"));
+        };
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        if length < 4 {
+            return Err(whole.invalid("message length below 4"));
+        }
+        if length > MAX_MESSAGE {
+            return Err(whole.invalid("longer than messages can be"));
+        }
+        let Some(body) = bytes.get(4..length) else {
+            return Err(whole.invalid("message shorter than its declared length"));
+        };
+        Ok((kind, flags, Reader { rest: body, at: 4, tlv: &[] }))
+    }
+
+    /// Nothing left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// Everything left.
+    pub(crate) fn rest(&mut self) -> &'a [u8] {
+        self.at += self.rest.len();
+        std::mem::take(&mut self.rest)
+    }
+
+    /// The next `count` bytes.
+    pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
+        let Some((taken, rest)) = self.rest.split_at_checked(count) else {
+            return Err(self.invalid("ends too early"));
+        };
+        self.rest = rest;
+        self.at += count;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        Ok(*self.take(N)?.first_chunk::<N>().expect("take gives what it was asked for"))
+    }
+
+    pub(crate) fn u16(&mut self) -> Result<u16, DecodeError> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    pub(crate) fn u32(&mut self) -> Result<u32, DecodeError> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    /// Exactly `N` bytes and nothing behind them.
+    pub(crate) fn exactly<const N: usize>(mut self) -> Result<[u8; N], DecodeError> {
+        if self.rest.len() != N {
+            return Err(self.invalid("parameter of the wrong size"));
+        }
+        self.array()
+    }
+
+    /// The next parameter, its padding skipped (if it is there: some leave out the last one's).
+    pub(crate) fn param(&mut self) -> Result<Param<'a>, DecodeError> {
+        let Some(&[k0, k1, l0, l1]) = self.rest.first_chunk::<4>() else {
+            return Err(self.bad_length("no room for a parameter header"));
+        };
+        let length = usize::from(u16::from_be_bytes([l0, l1]));
+        if length < 4 {
+            return Err(self.bad_length("parameter length below 4"));
+        }
+        let Some((tlv, _)) = self.rest.split_at_checked(length) else {
+            return Err(self.bad_length("parameter longer than what contains it"));
+        };
+        let value = Reader { rest: &tlv[4..], at: self.at + 4, tlv };
+        let padded = length.next_multiple_of(4).min(self.rest.len());
+        self.rest = &self.rest[padded..];
+        self.at += padded;
+        Ok(Param { kind: ParamType(u16::from_be_bytes([k0, k1])), value })
+    }
+
+    /// The next parameter if it is one of `wanted`; unknown ones before it are treated as their
+    /// two high bits ask, known ones that are not wanted are an error. `None` at the end.
+    pub(crate) fn next(
+        &mut self,
+        wanted: &[ParamType],
+        unrecognized: &mut Unrecognized,
+    ) -> Result<Option<Param<'a>>, DecodeError> {
+        self.seek(wanted, unrecognized, true)
+    }
+
+    /// The same within a parameter that contains others: known ones that have no business there
+    /// are passed over, as rsplib does.
+    pub(crate) fn next_nested(
+        &mut self,
+        wanted: &[ParamType],
+        unrecognized: &mut Unrecognized,
+    ) -> Result<Option<Param<'a>>, DecodeError> {
+        self.seek(wanted, unrecognized, false)
+    }
+
+    fn seek(
+        &mut self,
+        wanted: &[ParamType],
+        unrecognized: &mut Unrecognized,
+        strict: bool,
+    ) -> Result<Option<Param<'a>>, DecodeError> {
+        while !self.is_empty() {
+            let before = self.clone();
+            let mut param = self.param()?;
+            if let Some(kind) = wanted.iter().find(|wanted| wanted.matches(param.kind)) {
+                param.kind = *kind;
+                return Ok(Some(param));
+            }
+            if !param.kind.is_standard() {
+                param.unknown(unrecognized)?;
+            } else if strict {
+                return Err(before.invalid("parameter not expected here"));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A parameter that must be there.
+    pub(crate) fn require(
+        &mut self,
+        wanted: &[ParamType],
+        unrecognized: &mut Unrecognized,
+    ) -> Result<Param<'a>, DecodeError> {
+        match self.next(wanted, unrecognized)? {
+            Some(param) => Ok(param),
+            None => Err(self.invalid("mandatory parameter missing")),
+        }
+    }
+
+    /// Reads to the end of a message; what is left must be skippable.
+    pub(crate) fn end(&mut self, unrecognized: &mut Unrecognized) -> Result<(), DecodeError> {
+        self.next(&[], unrecognized).map(|_| ())
+    }
+
+    /// The same at the end of a parameter that contains others.
+    pub(crate) fn end_nested(&mut self, unrecognized: &mut Unrecognized) -> Result<(), DecodeError> {
+        self.next_nested(&[], unrecognized).map(|_| ())
+    }
+
+    /// "This makes no sense": cause 0x3 with the parameter, or rsplib's 0x10 for the whole message.
+    pub(crate) fn invalid(&self, reason: &'static str) -> DecodeError {
+        let cause = match self.tlv {
+            [] => Cause::bare(CauseCode::INVALID_MESSAGE),
+            tlv => Cause { code: CauseCode::INVALID_VALUES, data: excerpt(tlv) },
+        };
+        DecodeError { at: self.at, reason, cause: Some(cause) }
+    }
+
+    /// A length that leads nowhere: cause 0x3; there is no TLV to show.
+    fn bad_length(&self, reason: &'static str) -> DecodeError {
+        DecodeError { at: self.at, reason, cause: Some(Cause::bare(CauseCode::INVALID_VALUES)) }
+    }
+}
+
+impl Param<'_> {
+    /// The reaction to a parameter that nobody here knows.
+    fn unknown(&self, unrecognized: &mut Unrecognized) -> Result<(), DecodeError> {
+        let at = self.value.at - 4;
+        let reason = "unknown parameter that must be understood";
+        match Unknown::of(self.kind) {
+            Unknown::Stop => Err(DecodeError { at, reason, cause: None }),
+            Unknown::StopAndReport => {
+                let cause = Cause { code: CauseCode::UNRECOGNIZED_PARAMETER, data: excerpt(self.value.tlv) };
+                Err(DecodeError { at, reason, cause: Some(cause) })
+            }
+            Unknown::Skip => Ok(()),
+            Unknown::SkipAndReport => {
+                unrecognized.push(self.value.tlv.to_vec());
+                Ok(())
+            }
+        }
+    }
+}
+
+/// As much of a message or parameter as fits an error cause.
+pub(crate) fn excerpt(bytes: &[u8]) -> Vec<u8> {
+    bytes[..bytes.len().min(MAX_CAUSE_DATA)].to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(bytes: &[u8]) -> Reader<'_> {
+        Reader { rest: bytes, at: 4, tlv: &[] }
+    }
+
+    #[test]
+    fn a_child_cannot_read_its_neighbour() {
+        let mut outer = body(&[0, 9, 0, 5, b'x', 0, 0, 0, 0, 9, 0, 4]);
+        let mut first = outer.param().unwrap().value;
+        assert_eq!(first.take(1).unwrap(), b"x");
+        assert_eq!(first.take(1).unwrap_err().at, 9);
+        assert!(outer.param().unwrap().value.is_empty());
+        assert!(outer.is_empty());
+    }
+
+    #[test]
+    fn missing_last_padding_is_forgiven() {
+        let mut outer = body(&[0, 9, 0, 5, b'x']);
+        assert_eq!(outer.param().unwrap().value.rest(), b"x");
+        assert!(outer.is_empty());
+    }
+
+    #[test]
+    fn lengths_that_lead_nowhere() {
+        for bytes in [&[0, 9, 0][..], &[0, 9, 0, 3], &[0, 9, 0, 6, b'x'], &[0, 9, 0xff, 0xff, 0, 0]] {
+            let error = body(bytes).param().unwrap_err();
+            assert_eq!(error.cause, Some(Cause::bare(CauseCode::INVALID_VALUES)), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn the_two_high_bits_decide() {
+        let with = |high: u8| [high, 0x33, 0, 4, 0, 9, 0, 5, b'x', 0, 0, 0];
+        let read = |high: u8, unrecognized: &mut Unrecognized| {
+            body(&with(high)).require(&[ParamType::HANDLE], unrecognized).map(|mut p| p.value.rest().to_vec())
+        };
+        let mut unrecognized = Vec::new();
+        assert_eq!(read(0x00, &mut unrecognized).unwrap_err().cause, None);
+        let reported = read(0x40, &mut unrecognized).unwrap_err().cause.unwrap();
+        assert_eq!(
+            (reported.code, &reported.data[..]),
+            (CauseCode::UNRECOGNIZED_PARAMETER, &with(0x40)[..4])
+        );
+        assert_eq!(read(0x80, &mut unrecognized).unwrap(), b"x");
+        assert!(unrecognized.is_empty());
+        assert_eq!(read(0xc0, &mut unrecognized).unwrap(), b"x");
+        assert_eq!(unrecognized, [with(0xc0)[..4].to_vec()]);
+    }
+}
