@@ -3,7 +3,33 @@
 //! Pure data: no clock, socket, thread or lock; randomness comes from the seed given at
 //! construction. Every operation is O(log n) or better in the pool's size, for every policy.
 
-use crate::wire::{CauseCode, PeId, Policy, PoolElement, PoolHandle, RegistrarId};
+//! (Tables grow by doubling, so a registration is O(log n) amortised.)
+//!
+//! How a pool chooses is in `sorted` (round robin, priority, least used ..) and `lottery` (the random
+//! policies), what each policy's values mean in `policy`.
+
+mod checksum;
+mod element;
+mod hash;
+mod lottery;
+mod policy;
+mod pool;
+mod sorted;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use view::{ElementRef, PoolRef};
+
+use crate::wire::{CauseCode, PeId, PoolElement, PoolHandle, RegistrarId};
+use checksum::{Owners, Sum};
+use element::{Element, NewElement, Rare, Slab};
+use fastrand::Rng;
+use hash::Seeded;
+use policy::{Kind, Values};
+use pool::{Pool, has_control};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 
 /// Names an element as long as it is registered; small and dense, for side tables. A key of a
 /// removed element stays invalid (generation check).
@@ -76,98 +102,233 @@ impl Reject {
     }
 }
 
+/// How much a handlespace takes in; what is beyond gets [`Reject::Full`].
+///
+/// Besides, there can be 4096 home registrars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Elements in all pools together.
+    pub elements: usize,
+    /// Pools.
+    pub pools: usize,
+}
+
+/// Four million elements (about half a gigabyte), one million pools.
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds { elements: 4 << 20, pools: 1 << 20 }
+    }
+}
+
+/// Most addresses in one transport, as rsplib has it.
+const MAX_ADDRESSES: usize = 64;
+
 /// The handlespace of an operation scope.
-#[derive(Debug)]
 pub struct Handlespace {
-    _seed: u64,
+    bounds: Bounds,
+    rng: Rng,
+    elements: Slab,
+    rare: Rare,
+    owners: Owners,
+    pools: Vec<Option<Pool>>,
+    free_pools: Vec<u32>,
+    by_handle: BTreeMap<PoolHandle, u32>,
+    /// The same once more, for speed.
+    handles: HashMap<PoolHandle, u32, Seeded>,
+    /// Slots by pool and identifier, as one number.
+    ids: HashMap<Name, u32, Seeded>,
 }
 
-/// Read access to one element.
-#[derive(Debug, Clone, Copy)]
-pub struct ElementRef<'a> {
-    _space: &'a Handlespace,
+/// Pool index and element identifier. Not one `u64`: that would cost 4 bytes of padding per entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Name {
+    pool: u32,
+    id: u32,
 }
 
-/// Read access to one pool.
-#[derive(Debug, Clone, Copy)]
-pub struct PoolRef<'a> {
-    _space: &'a Handlespace,
-}
-
-#[allow(unused_variables, missing_docs)]
-impl<'a> ElementRef<'a> {
-    pub fn key(&self) -> ElementKey {
-        todo!()
-    }
-    pub fn handle(&self) -> &'a PoolHandle {
-        todo!()
-    }
-    pub fn id(&self) -> PeId {
-        todo!()
-    }
-    pub fn home(&self) -> RegistrarId {
-        todo!()
-    }
-    pub fn life(&self) -> u32 {
-        todo!()
-    }
-    /// The whole element as it stands in messages, `asap` included.
-    pub fn to_element(&self) -> PoolElement {
-        todo!()
+impl std::hash::Hash for Name {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write_u64(u64::from(self.pool) << 32 | u64::from(self.id));
     }
 }
 
-#[allow(unused_variables, missing_docs)]
-impl<'a> PoolRef<'a> {
-    pub fn handle(&self) -> &'a PoolHandle {
-        todo!()
-    }
-    pub fn len(&self) -> usize {
-        todo!()
-    }
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-    /// The policy parameter for the pool as a whole (values of some element).
-    pub fn policy(&self) -> Policy {
-        todo!()
-    }
-    /// Elements in order of identifier.
-    pub fn elements(&self) -> Box<dyn Iterator<Item = ElementRef<'a>> + 'a> {
-        todo!()
+impl fmt::Debug for Handlespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.pools()).finish()
     }
 }
 
-#[allow(unused_variables)]
 impl Handlespace {
     /// An empty handlespace; `seed` feeds the random policies.
     pub fn new(seed: u64) -> Handlespace {
-        Handlespace { _seed: seed }
+        Handlespace {
+            bounds: Bounds::default(),
+            rng: Rng::with_seed(seed),
+            elements: Slab::new(),
+            rare: Rare::default(),
+            owners: Owners::default(),
+            pools: Vec::new(),
+            free_pools: Vec::new(),
+            by_handle: BTreeMap::new(),
+            handles: HashMap::with_hasher(Seeded::new(seed)),
+            ids: HashMap::with_hasher(Seeded::new(!seed)),
+        }
     }
+
+    /// Other bounds than the default ones; elements beyond them stay until they are removed.
+    pub fn set_bounds(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
+    }
+
     /// Adds or updates an element under the home registrar it names.
+    ///
+    /// A pool takes protocol, transport use and policy from its first element. A known element keeps
+    /// its place among its equals unless its policy values differ; it starts anew with its reported
+    /// load. A refused registration changes nothing.
     pub fn register(
         &mut self,
         handle: &PoolHandle,
         element: &PoolElement,
     ) -> Result<(ElementKey, Change), Reject> {
-        todo!()
+        let pool = self.pool_index(handle);
+        let (kind, values) = self.admit(pool, element)?;
+        let known = pool.and_then(|pool| self.ids.get(&Name { pool, id: element.id.0 }).copied());
+        match known {
+            Some(slot) => self.update(slot, values, element),
+            None => self.add(pool, handle, kind, values, element),
+        }
     }
-    /// Removes an element; `None` if the key is stale.
+
+    /// Whether an element may be in a pool; checks in rsplib's order.
+    fn admit(&self, pool: Option<u32>, element: &PoolElement) -> Result<(Kind, Values), Reject> {
+        let pool = pool.and_then(|index| self.pools[index as usize].as_ref());
+        let transport = &element.transport;
+        if element.id == PeId(0) {
+            return Err(Reject::InvalidId);
+        }
+        if pool.is_some_and(|pool| transport.protocol() != Some(pool.protocol)) {
+            return Err(Reject::WrongProtocol);
+        }
+        if !(1..=MAX_ADDRESSES).contains(&transport.addresses().len()) || transport.port() == 0 {
+            return Err(Reject::InvalidAddresses);
+        }
+        if pool.is_some_and(|pool| has_control(transport.usage()) != pool.control) {
+            return Err(Reject::WrongControlChannel);
+        }
+        let (kind, values) = policy::split(&element.policy).ok_or(Reject::UnsupportedPolicy)?;
+        if pool.is_some_and(|pool| kind != pool.kind) {
+            return Err(Reject::IncompatiblePolicy);
+        }
+        Ok((kind, values))
+    }
+
+    fn add(
+        &mut self,
+        pool: Option<u32>,
+        handle: &PoolHandle,
+        kind: Kind,
+        values: Values,
+        element: &PoolElement,
+    ) -> Result<(ElementKey, Change), Reject> {
+        let protocol = element.transport.protocol().ok_or(Reject::InvalidAddresses)?;
+        if self.elements.len() >= self.bounds.elements
+            || pool.is_none() && self.by_handle.len() >= self.bounds.pools
+        {
+            return Err(Reject::Full);
+        }
+        let home = self.owners.ensure(element.home).ok_or(Reject::Full)?;
+        let pool = pool.unwrap_or_else(|| {
+            self.add_pool(Pool::new(handle.clone(), protocol, element.transport.usage(), kind))
+        });
+        let slot = self.elements.insert(NewElement {
+            id: element.id.0,
+            pool,
+            life: element.life,
+            values,
+            transport: self.rare.store(Some(&element.transport)),
+            asap: self.rare.store(element.asap.as_ref()),
+            home,
+        });
+        self.ids.insert(Name { pool, id: element.id.0 }, slot);
+        self.own(slot);
+        if let Some(pool) = &mut self.pools[pool as usize] {
+            pool.insert(&mut self.elements, slot);
+        }
+        Ok((self.elements.key(slot), Change::Added))
+    }
+
+    fn update(
+        &mut self,
+        slot: u32,
+        values: Values,
+        element: &PoolElement,
+    ) -> Result<(ElementKey, Change), Reject> {
+        let known = &self.elements[slot];
+        let from = self.owners.get(known.home).id;
+        let same_transport = self.rare.equals(known.transport, Some(&element.transport));
+        let same_asap = self.rare.equals(known.asap, element.asap.as_ref());
+        let same = same_transport && same_asap && known.values == values && known.life == element.life;
+        if from != element.home && !self.change_home(slot, element.home) {
+            return Err(Reject::Full);
+        }
+        let known = &mut self.elements[slot];
+        known.life = element.life;
+        if !same_transport {
+            self.rare.drop(known.transport);
+            known.transport = self.rare.store(Some(&element.transport));
+        }
+        if !same_asap {
+            self.rare.drop(known.asap);
+            known.asap = self.rare.store(element.asap.as_ref());
+        }
+        let pool = known.pool;
+        if let Some(pool) = &mut self.pools[pool as usize] {
+            pool.report(&mut self.elements, slot, values);
+        }
+        let change = match same {
+            _ if from != element.home => Change::Moved { from },
+            true => Change::Same,
+            false => Change::Updated,
+        };
+        Ok((self.elements.key(slot), change))
+    }
+
+    /// Removes an element; `None` if the key is stale. A pool goes with its last element.
     pub fn remove(&mut self, key: ElementKey) -> Option<PoolElement> {
-        todo!()
+        let removed = self.get(key)?.to_element();
+        let slot = key.index;
+        self.disown(slot);
+        let home = self.elements[slot].home;
+        self.owners.drop_if_empty(home);
+        let &Element { pool: index, id, transport, asap, .. } = &self.elements[slot];
+        self.ids.remove(&Name { pool: index, id });
+        if let Some(pool) = &mut self.pools[index as usize] {
+            pool.remove(&mut self.elements, slot);
+            if pool.len == 0 {
+                self.by_handle.remove(pool.handle.as_bytes());
+                self.handles.remove(pool.handle.as_bytes());
+                self.pools[index as usize] = None;
+                self.free_pools.push(index);
+            }
+        }
+        self.rare.drop(transport);
+        self.rare.drop(asap);
+        self.elements.remove(slot);
+        Some(removed)
     }
+
     /// Finds an element.
     pub fn find(&self, handle: &PoolHandle, id: PeId) -> Option<ElementKey> {
-        todo!()
+        let pool = self.pool_index(handle)?;
+        self.ids.get(&Name { pool, id: id.0 }).map(|&slot| self.elements.key(slot))
     }
-    /// Reads an element.
-    pub fn get(&self, key: ElementKey) -> Option<ElementRef<'_>> {
-        todo!()
-    }
-    /// Makes `owner` the element's home registrar. `false` if the key is stale.
+
+    /// Makes `owner` the element's home registrar. `false` if the key is stale (or there are too many
+    /// home registrars).
     pub fn set_home(&mut self, key: ElementKey, owner: RegistrarId) -> bool {
-        todo!()
+        self.elements.slot(key).is_some_and(|slot| self.change_home(slot, owner))
     }
+
     /// Chooses up to `items` different elements by the pool's policy, best first, into `out`
     /// (cleared first). `false`: no such pool.
     pub fn select(
@@ -177,53 +338,104 @@ impl Handlespace {
         increment: Increment,
         out: &mut Vec<ElementKey>,
     ) -> bool {
-        todo!()
+        out.clear();
+        let Some(index) = self.pool_index(handle) else { return false };
+        if let Some(pool) = &mut self.pools[index as usize] {
+            pool.select(&mut self.elements, &mut self.rng, items, increment, out);
+        }
+        true
     }
-    /// Reads a pool.
-    pub fn pool(&self, handle: &PoolHandle) -> Option<PoolRef<'_>> {
-        todo!()
+
+    /// Chooses one element by the pool's policy; `None`: no such pool.
+    pub fn select_one(&mut self, handle: &PoolHandle, increment: Increment) -> Option<ElementKey> {
+        let index = self.pool_index(handle)?;
+        let pool = self.pools[index as usize].as_mut()?;
+        let slot = pool.select_one(&mut self.elements, &mut self.rng, increment)?;
+        Some(self.elements.key(slot))
     }
-    /// All pools in order of handle.
-    pub fn pools(&self) -> Box<dyn Iterator<Item = PoolRef<'_>> + '_> {
-        todo!()
-    }
-    /// Elements in order of (handle, id), those after `after` only; O(log n) to start.
-    pub fn elements_after<'a>(
-        &'a self,
-        after: Option<(&PoolHandle, PeId)>,
-    ) -> Box<dyn Iterator<Item = ElementRef<'a>> + 'a> {
-        todo!()
-    }
-    /// The same, of one home registrar only; O(log n) to start.
-    pub fn owned_after<'a>(
-        &'a self,
-        owner: RegistrarId,
-        after: Option<(&PoolHandle, PeId)>,
-    ) -> Box<dyn Iterator<Item = ElementRef<'a>> + 'a> {
-        todo!()
-    }
+
     /// Number of elements.
     pub fn len(&self) -> usize {
-        todo!()
+        self.elements.len()
     }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
     /// Number of pools.
     pub fn pool_count(&self) -> usize {
-        todo!()
+        self.by_handle.len()
     }
+
     /// Number of elements of one home registrar.
     pub fn owned_count(&self, owner: RegistrarId) -> usize {
-        todo!()
+        self.owners.find(owner).map_or(0, |owner| owner.count)
     }
+
     /// The PE checksum over the elements of `owner`, as the two bytes of the wire (kept incrementally).
     pub fn checksum(&self, owner: RegistrarId) -> [u8; 2] {
-        todo!()
+        self.owners.find(owner).map_or(Sum::default(), |owner| owner.sum).to_wire()
     }
+
     /// The same, computed afresh, for tests and audits.
     pub fn recompute_checksum(&self, owner: RegistrarId) -> [u8; 2] {
-        todo!()
+        let mut sum = Sum::default();
+        for element in self.elements_after(None).filter(|element| element.home() == owner) {
+            sum.add(Sum::of_handle(element.handle()).with_id(element.id().0));
+        }
+        sum.to_wire()
+    }
+
+    fn pool_index(&self, handle: &PoolHandle) -> Option<u32> {
+        self.handles.get(handle.as_bytes()).copied()
+    }
+
+    fn add_pool(&mut self, pool: Pool) -> u32 {
+        let index = self.free_pools.pop().unwrap_or_else(|| {
+            self.pools.push(None);
+            (self.pools.len() - 1) as u32
+        });
+        self.by_handle.insert(pool.handle.clone(), index);
+        self.handles.insert(pool.handle.clone(), index);
+        self.pools[index as usize] = Some(pool);
+        index
+    }
+
+    fn change_home(&mut self, slot: u32, owner: RegistrarId) -> bool {
+        let Some(new) = self.owners.ensure(owner) else { return false };
+        let old = self.elements[slot].home;
+        if new != old {
+            self.disown(slot);
+            self.elements[slot].home = new;
+            self.own(slot);
+            self.owners.drop_if_empty(old);
+        }
+        true
+    }
+
+    /// Counts an element for the home registrar that it names.
+    fn own(&mut self, slot: u32) {
+        let element = &self.elements[slot];
+        let Some(pool) = &mut self.pools[element.pool as usize] else { return };
+        let owner = self.owners.get_mut(element.home);
+        owner.count += 1;
+        owner.sum.add(pool.sum.with_id(element.id));
+        if pool.own(element.home, element.id, slot) {
+            owner.pools.insert(pool.handle.clone(), element.pool);
+        }
+    }
+
+    /// The reverse of `own`; an owner left without elements is the caller's to drop.
+    fn disown(&mut self, slot: u32) {
+        let element = &self.elements[slot];
+        let Some(pool) = &mut self.pools[element.pool as usize] else { return };
+        let owner = self.owners.get_mut(element.home);
+        owner.count -= 1;
+        owner.sum.subtract(pool.sum.with_id(element.id));
+        if pool.disown(element.home, element.id) {
+            owner.pools.remove(pool.handle.as_bytes());
+        }
     }
 }

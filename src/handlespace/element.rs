@@ -1,0 +1,296 @@
+//! Elements as they are kept: one cache line each, in chunks that never move.
+
+use super::ElementKey;
+use super::policy::Values;
+use crate::wire::{Protocol, Transport, TransportUse};
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::{Index, IndexMut};
+
+/// No element.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// One element. Its pool knows the policy that `values` and the selection state belong to.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(super) struct Element {
+    pub id: u32,
+    generation: u32,
+    /// Index of the pool; [`NONE`] in a free slot.
+    pub pool: u32,
+    pub life: u32,
+    pub values: Values,
+    /// Degradation counter, or position within the lap of weighted round robin.
+    pub used: u32,
+    /// Neighbours among equals in an ordered pool, else position in the draw. Free slots: the next one.
+    pub links: [u32; 2],
+    pub transport: Packed,
+    pub asap: Packed,
+    /// Index of the home registrar.
+    pub home: u16,
+    /// Weighted round robin: which of two laps the element is in.
+    pub lap: bool,
+}
+
+const _: () = assert!(size_of::<Element>() == 64);
+
+/// A transport in eight bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Packed {
+    None,
+    /// One IPv4 address, protocol and use in `form`.
+    V4 {
+        form: u8,
+        port: u16,
+        address: [u8; 4],
+    },
+    /// Anything else: index into [`Rare`].
+    Rare(u32),
+}
+
+const FORMS: [(Protocol, TransportUse); 8] = [
+    (Protocol::Sctp, TransportUse::DataOnly),
+    (Protocol::Sctp, TransportUse::DataPlusControl),
+    (Protocol::Tcp, TransportUse::DataOnly),
+    (Protocol::Tcp, TransportUse::DataPlusControl),
+    (Protocol::Udp, TransportUse::DataOnly),
+    (Protocol::Udp, TransportUse::DataPlusControl),
+    (Protocol::UdpLite, TransportUse::DataOnly),
+    (Protocol::UdpLite, TransportUse::DataPlusControl),
+];
+
+/// The eight-byte form, where there is one.
+fn pack(transport: &Transport) -> Option<Packed> {
+    let Transport::Address { protocol, port, usage, addresses } = transport else { return None };
+    let [IpAddr::V4(address)] = addresses[..] else { return None };
+    let protocol = match protocol {
+        Protocol::Sctp => 0,
+        Protocol::Tcp => 2,
+        Protocol::Udp => 4,
+        Protocol::UdpLite => 6,
+        Protocol::Dccp { .. } => return None,
+    };
+    let usage = match usage {
+        TransportUse::DataOnly => 0,
+        TransportUse::DataPlusControl => 1,
+        TransportUse::Other(_) => return None,
+    };
+    Some(Packed::V4 { form: protocol + usage, port: *port, address: address.octets() })
+}
+
+/// Transports that do not fit eight bytes.
+#[derive(Debug, Default)]
+pub(super) struct Rare {
+    slots: Vec<Option<Transport>>,
+    free: Vec<u32>,
+}
+
+impl Rare {
+    pub(super) fn store(&mut self, transport: Option<&Transport>) -> Packed {
+        let Some(transport) = transport else { return Packed::None };
+        if let Some(packed) = pack(transport) {
+            return packed;
+        }
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            (self.slots.len() - 1) as u32
+        });
+        self.slots[index as usize] = Some(transport.clone());
+        Packed::Rare(index)
+    }
+
+    pub(super) fn load(&self, packed: Packed) -> Option<Transport> {
+        match packed {
+            Packed::None => None,
+            Packed::V4 { form, port, address } => {
+                let (protocol, usage) = FORMS[form as usize & 7];
+                let address = IpAddr::V4(Ipv4Addr::from(address));
+                Some(Transport::new(protocol, usage, port, vec![address]))
+            }
+            Packed::Rare(index) => self.slots[index as usize].clone(),
+        }
+    }
+
+    pub(super) fn equals(&self, packed: Packed, transport: Option<&Transport>) -> bool {
+        match packed {
+            Packed::None => transport.is_none(),
+            Packed::V4 { .. } => transport.and_then(pack) == Some(packed),
+            Packed::Rare(index) => self.slots[index as usize].as_ref() == transport,
+        }
+    }
+
+    pub(super) fn drop(&mut self, packed: Packed) {
+        if let Packed::Rare(index) = packed {
+            self.slots[index as usize] = None;
+            self.free.push(index);
+        }
+    }
+}
+
+/// All elements, by slot number. Slots are used again, with another generation.
+#[derive(Debug)]
+pub(super) struct Slab {
+    chunks: Vec<Vec<Element>>,
+    free: u32,
+    len: usize,
+}
+
+const CHUNK: usize = 256;
+
+impl Slab {
+    pub(super) fn new() -> Slab {
+        Slab { chunks: Vec::new(), free: NONE, len: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Stores what `make` returns for the generation it is given.
+    pub(super) fn insert(&mut self, element: NewElement) -> u32 {
+        self.len += 1;
+        let make = |generation| Element {
+            id: element.id,
+            generation,
+            pool: element.pool,
+            life: element.life,
+            values: element.values,
+            used: 0,
+            links: [NONE; 2],
+            transport: element.transport,
+            asap: element.asap,
+            home: element.home,
+            lap: false,
+        };
+        if self.free != NONE {
+            let slot = self.free;
+            let place = &mut self[slot];
+            let (generation, next) = (place.generation, place.links[0]);
+            *place = make(generation);
+            self.free = next;
+            return slot;
+        }
+        // The first chunk grows by need (a cached pool has a handful of elements), the others don't
+        // move, so that no registration pays for a copy of all.
+        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
+            self.chunks.push(Vec::with_capacity(if self.chunks.is_empty() { 4 } else { CHUNK }));
+        }
+        let before = (self.chunks.len() - 1) * CHUNK;
+        let Some(chunk) = self.chunks.last_mut() else { unreachable!("pushed above") };
+        chunk.push(make(0));
+        (before + chunk.len() - 1) as u32
+    }
+
+    /// Frees a slot in use.
+    pub(super) fn remove(&mut self, slot: u32) {
+        let next = self.free;
+        let place = &mut self[slot];
+        place.pool = NONE;
+        place.generation = place.generation.wrapping_add(1);
+        place.links[0] = next;
+        self.free = slot;
+        self.len -= 1;
+    }
+
+    pub(super) fn key(&self, slot: u32) -> ElementKey {
+        ElementKey { index: slot, generation: self[slot].generation }
+    }
+
+    /// The slot that a key names, if its element is still there.
+    pub(super) fn slot(&self, key: ElementKey) -> Option<u32> {
+        let chunk = self.chunks.get(key.index as usize / CHUNK)?;
+        let element = chunk.get(key.index as usize % CHUNK)?;
+        (element.pool != NONE && element.generation == key.generation).then_some(key.index)
+    }
+}
+
+impl Index<u32> for Slab {
+    type Output = Element;
+    fn index(&self, slot: u32) -> &Element {
+        &self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]
+    }
+}
+
+impl IndexMut<u32> for Slab {
+    fn index_mut(&mut self, slot: u32) -> &mut Element {
+        &mut self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]
+    }
+}
+
+/// What makes a new [`Element`].
+pub(super) struct NewElement {
+    pub id: u32,
+    pub pool: u32,
+    pub life: u32,
+    pub values: Values,
+    pub transport: Packed,
+    pub asap: Packed,
+    pub home: u16,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv6Addr;
+
+    #[test]
+    fn every_transport_comes_back_as_it_was() {
+        let v4 = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+        let v6 = IpAddr::V6(Ipv6Addr::LOCALHOST);
+        let mut all = vec![Transport::Opaque(vec![1, 2, 3])];
+        for protocol in [
+            Protocol::Sctp,
+            Protocol::Tcp,
+            Protocol::Udp,
+            Protocol::UdpLite,
+            Protocol::Dccp { service_code: 9 },
+        ] {
+            for usage in [TransportUse::DataOnly, TransportUse::DataPlusControl, TransportUse::Other(5)] {
+                for addresses in [vec![v4], vec![v6], vec![v4, v6], vec![v4, v4], vec![]] {
+                    all.push(Transport::new(protocol, usage, 4711, addresses));
+                }
+            }
+        }
+        let mut rare = Rare::default();
+        let packed: Vec<Packed> = all.iter().map(|t| rare.store(Some(t))).collect();
+        assert_eq!(packed.iter().filter(|p| matches!(p, Packed::V4 { .. })).count(), 8);
+        for (i, &p) in packed.iter().enumerate() {
+            assert_eq!(rare.load(p).as_ref(), Some(&all[i]));
+            for (j, other) in all.iter().enumerate() {
+                assert_eq!(rare.equals(p, Some(other)), i == j, "{i} {j}");
+            }
+            assert!(!rare.equals(p, None));
+        }
+        assert_eq!(rare.store(None), Packed::None);
+        assert!(rare.equals(Packed::None, None));
+        packed.iter().for_each(|&p| rare.drop(p));
+        assert!(rare.slots.iter().all(Option::is_none));
+        let before = rare.slots.len();
+        all.iter().for_each(|t| _ = rare.store(Some(t)));
+        assert_eq!(rare.slots.len(), before, "freed places are used again");
+    }
+
+    #[test]
+    fn a_slot_used_again_has_another_key() {
+        let make = |id| NewElement {
+            id,
+            pool: 0,
+            life: 0,
+            values: [0; 4],
+            transport: Packed::None,
+            asap: Packed::None,
+            home: 0,
+        };
+        let mut slab = Slab::new();
+        let slots: Vec<u32> = (0..1000).map(|id| slab.insert(make(id))).collect();
+        assert_eq!(slots, (0..1000).collect::<Vec<u32>>(), "dense from 0");
+        let old = slab.key(500);
+        slab.remove(500);
+        assert_eq!(slab.slot(old), None);
+        assert_eq!(slab.insert(make(7)), 500);
+        assert_eq!(slab.slot(old), None);
+        assert_eq!(slab.slot(slab.key(500)), Some(500));
+        assert_eq!(slab.slot(ElementKey { index: 1000, generation: 0 }), None);
+        assert_eq!(slab.slot(ElementKey { index: u32::MAX, generation: 0 }), None);
+        assert_eq!(slab.len(), 1000);
+    }
+}

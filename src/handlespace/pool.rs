@@ -1,0 +1,170 @@
+//! One pool: what its elements have in common, who owns which of them, and how to choose.
+
+use super::checksum::Sum;
+use super::element::Slab;
+use super::lottery::Lottery;
+use super::policy::{Kind, Values};
+use super::sorted::Sorted;
+use super::{ElementKey, Increment};
+use crate::wire::{PoolHandle, Protocol, TransportUse};
+use fastrand::Rng;
+use std::collections::BTreeMap;
+
+/// A pool, named by its first element's protocol, transport use and policy.
+#[derive(Debug)]
+pub(super) struct Pool {
+    pub handle: PoolHandle,
+    /// What the handle contributes to its elements' checksum.
+    pub sum: Sum,
+    pub protocol: Protocol,
+    pub control: bool,
+    pub kind: Kind,
+    pub len: usize,
+    /// Elements by identifier, per home registrar (by index). Few registrars, many elements.
+    pub owned: Vec<(u16, BTreeMap<u32, u32>)>,
+    order: Order,
+}
+
+#[derive(Debug)]
+enum Order {
+    Sorted(Sorted),
+    Lottery(Lottery),
+}
+
+impl Pool {
+    pub(super) fn new(handle: PoolHandle, protocol: Protocol, usage: TransportUse, kind: Kind) -> Pool {
+        let order = match kind.is_random() {
+            true => Order::Lottery(Lottery::new(kind)),
+            false => Order::Sorted(Sorted::new(kind)),
+        };
+        let sum = Sum::of_handle(&handle);
+        Pool { handle, sum, protocol, control: has_control(usage), kind, len: 0, owned: Vec::new(), order }
+    }
+
+    /// Puts an element where its registrar's are found. `true`: the registrar's first in this pool.
+    pub(super) fn own(&mut self, owner: u16, id: u32, slot: u32) -> bool {
+        match self.owned.binary_search_by_key(&owner, |entry| entry.0) {
+            Ok(at) => {
+                self.owned[at].1.insert(id, slot);
+                false
+            }
+            Err(at) => {
+                self.owned.insert(at, (owner, BTreeMap::from([(id, slot)])));
+                true
+            }
+        }
+    }
+
+    /// The reverse of [`Pool::own`]. `true`: it was the registrar's last in this pool.
+    pub(super) fn disown(&mut self, owner: u16, id: u32) -> bool {
+        let Ok(at) = self.owned.binary_search_by_key(&owner, |entry| entry.0) else { return false };
+        self.owned[at].1.remove(&id);
+        let last = self.owned[at].1.is_empty();
+        if last {
+            self.owned.remove(at);
+        }
+        last
+    }
+
+    /// One registrar's elements.
+    pub(super) fn owned_by(&self, owner: u16) -> Option<&BTreeMap<u32, u32>> {
+        let at = self.owned.binary_search_by_key(&owner, |entry| entry.0).ok()?;
+        Some(&self.owned[at].1)
+    }
+
+    /// Takes an element into the selection.
+    pub(super) fn insert(&mut self, elements: &mut Slab, slot: u32) {
+        self.len += 1;
+        match &mut self.order {
+            Order::Sorted(sorted) => sorted.insert(elements, slot),
+            Order::Lottery(lottery) => lottery.insert(elements, slot),
+        }
+    }
+
+    /// Takes it out again.
+    pub(super) fn remove(&mut self, elements: &mut Slab, slot: u32) {
+        self.len -= 1;
+        match &mut self.order {
+            Order::Sorted(sorted) => sorted.remove(elements, slot),
+            Order::Lottery(lottery) => lottery.remove(elements, slot),
+        }
+    }
+
+    /// An element reports its values: they replace the old ones, and what was added to its load for
+    /// selections since the last report goes.
+    pub(super) fn report(&mut self, elements: &mut Slab, slot: u32, values: Values) {
+        match &mut self.order {
+            Order::Sorted(sorted) => sorted.update(elements, slot, values),
+            Order::Lottery(lottery) => lottery.update(elements, slot, values, 0),
+        }
+    }
+
+    /// Chooses up to `items`, best first.
+    pub(super) fn select(
+        &mut self,
+        elements: &mut Slab,
+        rng: &mut Rng,
+        items: usize,
+        increment: Increment,
+        out: &mut Vec<ElementKey>,
+    ) {
+        if items == 1 {
+            out.extend(self.select_one(elements, rng, increment).map(|slot| elements.key(slot)));
+            return;
+        }
+        let items = items.min(self.len);
+        let mut slots = Vec::with_capacity(items);
+        let mut take = |slot| slots.push(slot);
+        match &mut self.order {
+            Order::Sorted(sorted) => sorted.first(elements, items, &mut take),
+            Order::Lottery(lottery) => lottery.draw(elements, rng, items, &mut take),
+        }
+        out.extend(slots.iter().map(|&slot| elements.key(slot)));
+        slots.truncate(self.increment(increment));
+        for slot in slots {
+            self.mark_used(elements, slot);
+        }
+    }
+
+    /// Chooses the best.
+    pub(super) fn select_one(
+        &mut self,
+        elements: &mut Slab,
+        rng: &mut Rng,
+        increment: Increment,
+    ) -> Option<u32> {
+        let slot = match &mut self.order {
+            Order::Sorted(sorted) => sorted.first_one(),
+            Order::Lottery(lottery) => lottery.draw_one(rng),
+        }?;
+        if self.increment(increment) > 0 {
+            self.mark_used(elements, slot);
+        }
+        Some(slot)
+    }
+
+    fn increment(&self, increment: Increment) -> usize {
+        match increment {
+            Increment::PolicyDefault => self.kind.default_increment(),
+            Increment::Up(count) => count,
+            Increment::All => usize::MAX,
+        }
+    }
+
+    fn mark_used(&mut self, elements: &mut Slab, slot: u32) {
+        match &mut self.order {
+            Order::Sorted(sorted) => sorted.mark_used(elements, slot),
+            Order::Lottery(lottery) => {
+                if self.kind.degrades() {
+                    let (values, used) = (elements[slot].values, elements[slot].used);
+                    lottery.update(elements, slot, values, used.saturating_add(1));
+                }
+            }
+        }
+    }
+}
+
+/// Whether a transport use means a control channel; unknown ones read as data only.
+pub(super) fn has_control(usage: TransportUse) -> bool {
+    usage == TransportUse::DataPlusControl
+}
