@@ -3,39 +3,239 @@
 
 use super::Time;
 use super::client::Resolution;
-use crate::wire::{PeId, PoolElement};
+use crate::handlespace::{Handlespace, Increment};
+use crate::wire::{PeId, Policy, PoolElement, PoolHandle, Protocol, TransportUse};
+use std::collections::BTreeSet;
+use std::mem::{Discriminant, discriminant};
 use std::time::Duration;
 
 /// One cached pool: its last resolution, from which elements are chosen by the pool's policy.
 #[derive(Debug)]
 pub struct CachedPool {
-    _private: (),
+    /// Holds a single pool, by the name `pool`.
+    space: Handlespace,
+    pool: PoolHandle,
+    updated: Time,
+    /// A subscription keeps the content up to date.
+    pushed: bool,
+    /// The content is the whole pool as far as we were told.
+    complete: bool,
 }
 
-#[allow(unused_variables)]
 impl CachedPool {
     /// What a registrar answered at `now`.
     pub fn new(now: Time, seed: u64, resolution: &Resolution) -> CachedPool {
-        todo!()
+        let pool = PoolHandle::new(b"p").expect("one byte is a handle");
+        let mut cached =
+            CachedPool { space: Handlespace::new(seed), pool, updated: now, pushed: false, complete: false };
+        cached.update(now, resolution);
+        cached
     }
-    /// Merges a newer answer or push; elements keep their place in the policy's order.
+
+    /// Takes over a newer answer or push: its elements keep their place in the policy's order if they
+    /// were known. Elements that it does not name go, unless it is only a part of a pool that a
+    /// subscription keeps here as a whole. Elements that do not fit the pool (another policy or
+    /// protocol than the first one's) are left out, as a registrar does.
     pub fn update(&mut self, now: Time, resolution: &Resolution) {
-        todo!()
+        let part_of_pushed = self.pushed && self.complete && !resolution.complete;
+        if !part_of_pushed {
+            self.retain(resolution);
+            self.complete = resolution.complete;
+            self.pushed = resolution.subscribed;
+        }
+        for element in &resolution.elements {
+            let _ = self.space.register(&self.pool, element);
+        }
+        self.updated = self.updated.max(now);
     }
-    /// Whether the content is at most `stale` old (a pushed pool is always fresh; `stale` 0: never fresh).
+
+    /// Removes what `resolution` does not name, or names with what its pool can't have (policy, protocol
+    /// or transport use changed): a pool that changed as a whole starts afresh.
+    fn retain(&mut self, resolution: &Resolution) {
+        let Some(some) = self.space.elements_after(None).next() else { return };
+        let common = traits(&some.to_element());
+        let named = resolution.elements.iter().filter(|element| traits(element) == common);
+        let named: BTreeSet<PeId> = named.map(|element| element.id).collect();
+        let all = self.space.elements_after(None);
+        let gone: Vec<_> = all.filter(|e| !named.contains(&e.id())).map(|e| e.key()).collect();
+        for key in gone {
+            self.space.remove(key);
+        }
+    }
+
+    /// Whether to answer from here: the content is at most `stale` old, or kept up to date by a
+    /// subscription. Never with `stale` 0, and never without an element.
     pub fn fresh(&self, now: Time, stale: Duration) -> bool {
-        todo!()
+        !stale.is_zero() && !self.is_empty() && (self.pushed || now - self.updated <= stale)
     }
+
+    /// Whether no element is known.
+    pub fn is_empty(&self) -> bool {
+        self.space.is_empty()
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.space.len()
+    }
+
     /// Chooses up to `items` by policy, every returned one counted as used.
     pub fn select(&mut self, items: usize) -> Vec<PoolElement> {
-        todo!()
+        let mut keys = Vec::new();
+        self.space.select(&self.pool, items, Increment::All, &mut keys);
+        keys.iter().filter_map(|&key| self.space.get(key)).map(|element| element.to_element()).collect()
     }
+
     /// The hot path of [`CachedPool::select`]: the next element, without allocation beyond its clone.
     pub fn select_one(&mut self) -> Option<PoolElement> {
-        todo!()
+        let key = self.space.select_one(&self.pool, Increment::All)?;
+        Some(self.space.get(key)?.to_element())
     }
+
     /// Forgets an element reported unreachable.
     pub fn remove(&mut self, id: PeId) {
-        todo!()
+        if let Some(key) = self.space.find(&self.pool, id) {
+            self.space.remove(key);
+        }
+    }
+}
+
+/// What all elements of a pool have in common.
+fn traits(element: &PoolElement) -> (Discriminant<Policy>, Option<Protocol>, bool) {
+    let control = element.transport.usage() == TransportUse::DataPlusControl;
+    (discriminant(&element.policy), element.transport.protocol(), control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{RegistrarId, Transport};
+
+    fn element(id: u32, policy: Policy) -> PoolElement {
+        PoolElement {
+            id: PeId(id),
+            home: RegistrarId(1),
+            life: 1000,
+            transport: Transport::new(
+                Protocol::Tcp,
+                TransportUse::DataPlusControl,
+                7,
+                vec![[127, 0, 0, 1].into()],
+            ),
+            policy,
+            asap: None,
+        }
+    }
+
+    /// A part of a pool, not subscribed.
+    fn part(ids: &[u32]) -> Resolution {
+        let elements = ids.iter().map(|&id| element(id, Policy::RoundRobin)).collect();
+        Resolution { policy: Some(Policy::RoundRobin), elements, complete: false, subscribed: false }
+    }
+
+    fn pushed(ids: &[u32]) -> Resolution {
+        Resolution { complete: true, subscribed: true, ..part(ids) }
+    }
+
+    fn ids(elements: Vec<PoolElement>) -> Vec<u32> {
+        elements.iter().map(|element| element.id.0).collect()
+    }
+
+    fn run(cached: &mut CachedPool, count: usize) -> Vec<u32> {
+        ids((0..count).filter_map(|_| cached.select_one()).collect())
+    }
+
+    #[test]
+    fn stale_value_of_the_call_decides() {
+        let second = Duration::from_secs(1);
+        let born = Time(5_000_000);
+        let mut cached = CachedPool::new(born, 1, &part(&[1]));
+        assert!(cached.fresh(born + second, second));
+        assert!(cached.fresh(born, second) && cached.fresh(Time(0), second));
+        assert!(!cached.fresh(born + second + Duration::from_micros(1), second));
+        assert!(!cached.fresh(born, Duration::ZERO), "0: always ask");
+        cached.update(born + second, &part(&[1]));
+        assert!(cached.fresh(born + 2 * second, second));
+
+        cached.update(born, &pushed(&[1]));
+        assert!(cached.fresh(born + 9 * second, Duration::from_micros(1)), "pushed");
+        assert!(!cached.fresh(born + 9 * second, Duration::ZERO));
+        cached.update(born + 3 * second, &part(&[1]));
+        assert!(cached.fresh(born + 9 * second, second), "a part does not end the subscription");
+        let whole = Resolution { complete: true, ..part(&[1]) };
+        cached.update(born + 3 * second, &whole);
+        assert!(!cached.fresh(born + 9 * second, second), "an unsubscribed whole does");
+
+        cached.remove(PeId(1));
+        assert!(!cached.fresh(born + 3 * second, second), "nothing to answer with");
+    }
+
+    #[test]
+    fn an_answer_keeps_places_and_drops_who_is_not_named() {
+        let mut cached = CachedPool::new(Time(0), 1, &part(&[1, 2, 3]));
+        assert_eq!(run(&mut cached, 1), [1]);
+        cached.update(Time(1), &part(&[4, 3, 2]));
+        assert_eq!(run(&mut cached, 4), [2, 3, 4, 2]);
+        assert_eq!(ids(cached.select(9)), [3, 4, 2]);
+        assert_eq!(ids(cached.select(2)), [3, 4], "all returned count as used");
+        assert_eq!(ids(cached.select(2)), [2, 3]);
+        assert_eq!(cached.len(), 3);
+    }
+
+    #[test]
+    fn a_part_leaves_the_rest_of_a_pushed_pool() {
+        let mut cached = CachedPool::new(Time(0), 1, &pushed(&[1, 2, 3]));
+        cached.update(Time(1), &part(&[2]));
+        assert_eq!(run(&mut cached, 4), [1, 2, 3, 1]);
+        cached.update(Time(2), &pushed(&[3, 1]));
+        assert_eq!(run(&mut cached, 3), [3, 1, 3]);
+        cached.update(Time(3), &pushed(&[]));
+        assert_eq!((cached.select_one(), cached.select(3)), (None, vec![]));
+        cached.update(Time(4), &pushed(&[7]));
+        assert_eq!(run(&mut cached, 2), [7, 7]);
+    }
+
+    #[test]
+    fn unreachable_elements_go() {
+        let mut cached = CachedPool::new(Time(0), 1, &part(&[1, 2, 3]));
+        cached.remove(PeId(2));
+        cached.remove(PeId(2));
+        cached.remove(PeId(99));
+        assert_eq!(run(&mut cached, 3), [1, 3, 1]);
+    }
+
+    #[test]
+    fn loads_grow_with_use_until_the_next_answer() {
+        let lud = |id, load| element(id, Policy::LeastUsedDegradation { load, degradation: 10 });
+        let answer = Resolution { policy: None, elements: vec![lud(1, 0), lud(2, 15)], ..part(&[]) };
+        let mut cached = CachedPool::new(Time(0), 1, &answer);
+        assert_eq!(run(&mut cached, 4), [1, 1, 2, 1]);
+        cached.update(Time(1), &answer);
+        assert_eq!(run(&mut cached, 4), [1, 1, 2, 1]);
+    }
+
+    #[test]
+    fn another_policy_starts_afresh() {
+        let mut cached = CachedPool::new(Time(0), 1, &part(&[1, 2]));
+        let priority = |id, priority| element(id, Policy::Priority { priority });
+        let elements = vec![priority(1, 1), element(2, Policy::Random), priority(3, 9)];
+        cached.update(Time(1), &Resolution { elements, ..part(&[]) });
+        assert_eq!(run(&mut cached, 2), [3, 3]);
+        assert_eq!(ids(cached.select(9)), [3, 1], "the misfit is left out");
+
+        let mut moved = part(&[3, 1]);
+        for element in &mut moved.elements {
+            let addresses = vec![[127, 0, 0, 1].into()];
+            element.transport = Transport::new(Protocol::Sctp, TransportUse::DataOnly, 7, addresses);
+        }
+        cached.update(Time(2), &moved);
+        assert_eq!(cached.select(9), moved.elements, "all changed their protocol");
+    }
+
+    #[test]
+    fn an_empty_answer() {
+        let mut cached = CachedPool::new(Time(0), 1, &part(&[]));
+        assert!(cached.is_empty() && !cached.fresh(Time(0), Duration::MAX));
+        assert_eq!(cached.select_one(), None);
     }
 }
