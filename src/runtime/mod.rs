@@ -32,6 +32,13 @@ pub struct Settings {
     pub csp_interval: Duration,
 }
 
+impl Settings {
+    /// rsplib's defaults, and over them what the `RSP_*` variables say. EINVAL: one makes no sense.
+    pub fn from_env() -> io::Result<Settings> {
+        todo!()
+    }
+}
+
 /// Told, from the event thread, that a watched element left its pool. Must not block.
 pub trait Watcher: Send + Sync {
     /// The element is gone; the session with it must move.

@@ -113,7 +113,8 @@ pub enum Received {
     },
 }
 
-/// One entry of [`Library::poll`]; `events` and `revents` are poll(2)'s.
+/// One entry of [`Library::poll`]; `events` and `revents` are poll(2)'s. Laid out as `struct pollfd`.
+#[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct PollEntry {

@@ -1,0 +1,532 @@
+/* Reliable Server Pooling (RFC 5351-5356), classic RSerPool socket API. SPDX-License-Identifier: Apache-2.0 OR MIT
+ * Made by cbindgen from src/ffi; `RSP_BLESS=1 cargo test --test header` writes it anew. */
+
+#ifndef RSERPOOL_H
+#define RSERPOOL_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <netdb.h>
+#include <sys/types.h>
+#include <sys/select.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/poll.h>
+#include "rserpool-policytypes.h"
+#include "rserpool-csp.h"
+
+/* Multicast groups in which registrars announce themselves. */
+#define ASAP_ANNOUNCE_MULTICAST_ADDRESS "239.0.0.50:3863"
+#define ENRP_ANNOUNCE_MULTICAST_ADDRESS "239.0.0.51:9901"
+
+/* How many elements rsp_getaddrinfo shall return. MAX is as many as possible, which is 128. */
+#define RSPGETADDRS_MIN ((size_t)1)
+#define RSPGETADDRS_DEFAULT ((size_t)0)
+#define RSPGETADDRS_MAX ((size_t)0xffffffff)
+
+#define RSPLIB_VERSION 2
+#define RSPLIB_REVISION 3
+
+/* Port of ASAP, between registrars and everyone. */
+#define ASAP_PORT 3863
+
+/* Port of ENRP, between registrars. */
+#define ENRP_PORT 9901
+
+/* Flags of rsp_register and rsp_pe_registration.
+ * Don't wait for the registrar's answer. */
+#define REGF_DONTWAIT 1
+
+/* The element understands the ASAP control channel (sessions with cookies). */
+#define REGF_CONTROLCHANNEL 2
+
+/* Register even if there is no usable local address yet. */
+#define REGF_DAEMONMODE 4
+
+/* Flag of rsp_deregister and rsp_pe_deregistration: don't wait for the registrar's answer. */
+#define DEREGF_DONTWAIT 1
+
+/* Flags of rsp_forcefailover. */
+#define FFF_NONE 0
+
+/* Report the element as unreachable. */
+#define FFF_UNREACHABLE 1
+
+/* Flags out of rsp_recvmsg: the buffer holds a notification. */
+#define MSG_RSERPOOL_NOTIFICATION 1
+
+/* The buffer holds the cookie of a session that came over from another element. */
+#define MSG_RSERPOOL_COOKIE_ECHO 2
+
+/* Types of notification. */
+#define RSERPOOL_SESSION_CHANGE 1
+#define RSERPOOL_FAILOVER 2
+#define RSERPOOL_SHUTDOWN_EVENT 3
+#define RSERPOOL_FAILOVER_NECESSARY 1
+#define RSERPOOL_FAILOVER_COMPLETE 2
+#define RSERPOOL_SESSION_ADD 1
+#define RSERPOOL_SESSION_REMOVE 2
+
+/* rsplib's limit of sessions per descriptor. Kept for programs that size tables by it; not a limit here. */
+#define SESSION_SETSIZE 16384
+
+/* Errors of rsp_getaddrinfo: unknown pool, or an empty one. */
+#define REAI_NONAME (-1)
+#define REAI_MEMORY (-2)
+
+/* See errno. */
+#define REAI_SYSTEM (-3)
+#define REAI_FAMILY (-4)
+
+/* Results of rsp_pe_registration, rsp_pe_deregistration and rsp_pe_failure. */
+#define RSPERR_OKAY 0x0000
+#define RSPERR_UNRECOGNIZED_PARAMETER 0x0001
+#define RSPERR_UNRECOGNIZED_MESSAGE 0x0002
+#define RSPERR_INVALID_TLV 0x0003
+#define RSPERR_INCOMPATIBLE_POOL_POLICY 0x0005
+#define RSPERR_OUT_OF_MEMORY 0x0006
+#define RSPERR_WRONG_CONTROLCHANNEL_HANDLING 0x0008
+#define RSPERR_NOT_FOUND 0x0009
+#define RSPERR_INVALID_MESSAGE 0x0010
+#define RSPERR_INVALID_VALUE 0x0011
+#define RSPERR_NOT_INITIALIZED 0x1000
+#define RSPERR_BUFFERSIZE_EXCEEDED 0x1001
+#define RSPERR_READ_ERROR 0x1003
+#define RSPERR_WRITE_ERROR 0x1004
+#define RSPERR_CONNECTION_FAILURE_SOCKET 0x1005
+#define RSPERR_CONNECTION_FAILURE_CONNECT 0x1006
+#define RSPERR_NO_REGISTRAR 0x1007
+#define RSPERR_TIMEOUT 0x1008
+#define RSPERR_UNRECOGNIZED_PARAMETER_SILENT 0x1009
+#define RSPERR_WRONG_PROTOCOL 0x100a
+#define RSPERR_UNSUPPORTED_POOL_POLICY 0x100b
+#define RSPERR_INVALID_ID 0xf000
+#define RSPERR_OWN_ID 0xf001
+#define RSPERR_DUPLICATE_ID 0xf002
+#define RSPERR_INVALID_POOL_POLICY 0xf003
+#define RSPERR_INVALID_POOL_HANDLE 0xf004
+#define RSPERR_INVALID_ADDRESSES 0xf005
+#define RSPERR_INVALID_REGISTRATOR 0xf006
+#define RSPERR_NO_USABLE_ASAP_ADDRESSES 0xf007
+#define RSPERR_NO_USABLE_USER_ADDRESSES 0xf008
+
+/* A static registrar: one host, all its addresses. */
+struct rsp_registrar_info {
+    /* Next registrar or NULL. */
+    struct rsp_registrar_info *rri_next;
+    /* Addresses one after the other without gaps: 16 bytes per IPv4, 28 per IPv6 address. */
+    struct sockaddr *rri_addr;
+    /* Number of addresses. */
+    size_t rri_addrs;
+};
+
+/* Settings of the library; all 0 means defaults. */
+struct rsp_info {
+    /* Out: RSPLIB_VERSION. */
+    unsigned int ri_version;
+    /* Out: RSPLIB_REVISION. */
+    unsigned int ri_revision;
+    /* Out: NULL. */
+    const char *ri_build_date;
+    /* Out: NULL. */
+    const char *ri_build_time;
+    /* Static registrars, tried first. */
+    struct rsp_registrar_info *ri_registrars;
+    /* Not 0: don't listen for registrars' multicast announcements. */
+    int ri_disable_autoconfig;
+    /* Group to listen to; NULL: ASAP_ANNOUNCE_MULTICAST_ADDRESS. */
+    struct sockaddr *ri_registrar_announce;
+    /* How long an announced registrar stays known, in milliseconds. Default 5000. */
+    unsigned int ri_registrar_announce_timeout;
+    /* How long one connection attempt may take, in milliseconds. Default 7500. */
+    unsigned int ri_registrar_connect_timeout;
+    /* Rounds of connection attempts per request. Default 1. */
+    unsigned int ri_registrar_connect_max_trials;
+    /* How long sending a request may take, in milliseconds. Default 3000. */
+    unsigned int ri_registrar_request_timeout;
+    /* How long to wait for each response, in milliseconds. Default 3000. */
+    unsigned int ri_registrar_response_timeout;
+    /* Transmissions per request. Default 1. */
+    unsigned int ri_registrar_request_max_trials;
+    /* Who we are in component status reports (CID_COMPOUND). */
+    uint64_t ri_csp_identifier;
+    /* Where to send component status reports; NULL: nowhere. */
+    struct sockaddr *ri_csp_server;
+    /* How often to send them, in milliseconds; 0: never. */
+    unsigned int ri_csp_interval;
+};
+
+/* One pool element's transport address, as rsp_getaddrinfo returns it. */
+struct rsp_addrinfo {
+    /* AF_INET6 if any address is IPv6, else AF_INET. */
+    int ai_family;
+    /* SOCK_STREAM for SCTP and TCP, else SOCK_DGRAM. */
+    int ai_socktype;
+    /* IPPROTO_*. */
+    int ai_protocol;
+    /* Always 28: the size of the largest address. An address's own size follows from its family. */
+    size_t ai_addrlen;
+    /* Number of addresses. */
+    size_t ai_addrs;
+    /* Addresses one after the other without gaps: 16 bytes per IPv4, 28 per IPv6 address. */
+    struct sockaddr *ai_addr;
+    /* Next element or NULL. */
+    struct rsp_addrinfo *ai_next;
+    /* The element's identifier. */
+    uint32_t ai_pe_id;
+};
+
+/* A pool member selection policy with this element's values. */
+struct rsp_loadinfo {
+    /* PPT_*. */
+    uint32_t rli_policy;
+    /* Weight; for PPT_PRIORITY the priority (larger is preferred). */
+    uint32_t rli_weight;
+    /* Weight distance penalty factor: fraction of 2^32-1 per millisecond. */
+    uint32_t rli_weight_dpf;
+    /* Load: 0 is idle, 0xffffffff is 100 %. */
+    uint32_t rli_load;
+    /* Load increment per selection, on the same scale. */
+    uint32_t rli_load_degradation;
+    /* Load distance penalty factor: fraction of 2^32-1 per millisecond. */
+    uint32_t rli_load_dpf;
+};
+
+/* SCTP parameters of the associations to be made; 0 means "leave as it is" on the way in. */
+struct rserpool_session_parameters {
+    /* Initial retransmission time-out, in milliseconds. */
+    unsigned int sp_rto_initial;
+    /* Smallest retransmission time-out, in milliseconds. */
+    unsigned int sp_rto_min;
+    /* Largest retransmission time-out, in milliseconds. */
+    unsigned int sp_rto_max;
+    /* Retransmissions until the association is given up. */
+    unsigned int sp_assoc_max_rxt;
+    /* Retransmissions until a path is given up. */
+    unsigned int sp_path_max_rxt;
+    /* Heartbeat interval, in milliseconds. */
+    unsigned int sp_hbinterval;
+};
+
+/* A session's number on its descriptor, from 1. 0 stands for a connected descriptor's only session. */
+typedef int rserpool_session_t;
+
+/* What rsp_recvmsg tells about a message. */
+struct rsp_sndrcvinfo {
+    /* Its session. */
+    rserpool_session_t rinfo_session;
+    /* Its payload protocol identifier, in network byte order. */
+    uint32_t rinfo_ppid;
+    /* Which pool element sent it; 0 on an element's own descriptors. */
+    uint32_t rinfo_pe_id;
+    /* Always 0. */
+    uint32_t rinfo_timetolive;
+    /* Its stream. */
+    uint16_t rinfo_stream;
+};
+
+/* What all notifications begin with. */
+struct rserpool_notification_header {
+    /* RSERPOOL_*: which notification. */
+    uint16_t rn_type;
+    /* Always 0. */
+    uint16_t rn_flags;
+    /* Always 20, the size of the union. */
+    uint32_t rn_length;
+};
+
+/* Notification: the session's pool element failed, or the session has moved to another one. */
+struct rserpool_failover {
+    /* RSERPOOL_FAILOVER. */
+    uint16_t rf_type;
+    /* Always 0. */
+    uint16_t rf_flags;
+    /* Always 20, the size of the union. */
+    uint32_t rf_length;
+    /* RSERPOOL_FAILOVER_NECESSARY or RSERPOOL_FAILOVER_COMPLETE. */
+    unsigned int rf_state;
+    /* Which session. */
+    rserpool_session_t rf_session;
+    /* 1 if a cookie is there to take the state along. */
+    unsigned char rf_has_cookie;
+};
+
+/* Notification: a session came or went. */
+struct rserpool_session_change {
+    /* RSERPOOL_SESSION_CHANGE. */
+    uint16_t rsc_type;
+    /* Always 0. */
+    uint16_t rsc_flags;
+    /* Always 20, the size of the union. */
+    uint32_t rsc_length;
+    /* RSERPOOL_SESSION_ADD or RSERPOOL_SESSION_REMOVE. */
+    unsigned int rsc_state;
+    /* Which session. */
+    rserpool_session_t rsc_session;
+};
+
+/* Notification: the peer shuts the session down. */
+struct rserpool_shutdown_event {
+    /* RSERPOOL_SHUTDOWN_EVENT. */
+    uint16_t rse_type;
+    /* Always 0. */
+    uint16_t rse_flags;
+    /* Always 20, the size of the union. */
+    uint32_t rse_length;
+    /* Which session. */
+    rserpool_session_t rse_session;
+};
+
+/* A notification: rn_header.rn_type tells which. */
+union rserpool_notification {
+    struct rserpool_notification_header rn_header;
+    struct rserpool_failover rn_failover;
+    struct rserpool_session_change rn_session_change;
+    struct rserpool_shutdown_event rn_shutdown_event;
+};
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/* Fills in what the environment says (CSP_SERVER, CSP_INTERVAL); all else becomes 0, which means
+ * defaults. Call it before rsp_initarg. */
+void rsp_initinfo(struct rsp_info *info);
+
+/* Frees what rsp_initarg allocated: the list of registrars (also if the program made it, with malloc)
+ * and addresses. */
+void rsp_freeinfo(struct rsp_info *info);
+
+/* Takes one command line argument: 1 if it is one of the library's (-registrar=, -registrar...timeout=,
+ * -registrar...maxtrials=, -asapannounce=, -csp...=, -log...=, -transport=), else 0, also when its value
+ * makes no sense (then a line on standard error says so). */
+int rsp_initarg(struct rsp_info *info,
+                const char *arg);
+
+/* Starts the library with these settings; NULL: defaults. Environment variables RSP_* stand in for what
+ * is not set. Returns 0, also if it runs already (the settings are not used then).
+ * -1: EAGAIN, EMFILE, ENFILE, ENOMEM, EINVAL, EAFNOSUPPORT, EADDRINUSE. */
+int rsp_initialize(struct rsp_info *info);
+
+/* Closes every descriptor, deregisters every pool element, ends the library. Does nothing if it
+ * doesn't run. The library can be initialised again. */
+void rsp_cleanup(void);
+
+/* Resolves a pool handle to up to `items` elements (RSPGETADDRS_*), chosen by the pool's policy.
+ * staleCacheValue: how old, in milliseconds, what is known about the pool may be. Returns their number
+ * and a list to be freed with rsp_freeaddrinfo, else REAI_NONAME (no such pool, or an empty one),
+ * REAI_MEMORY, or REAI_SYSTEM (errno: EACCES not initialised, EIO no registrar or no answer, EINVAL,
+ * ENAMETOOLONG, EFAULT). */
+int rsp_getaddrinfo(const unsigned char *poolHandle,
+                    size_t poolHandleSize,
+                    struct rsp_addrinfo **addrinfo,
+                    size_t items,
+                    unsigned int staleCacheValue);
+
+/* Frees what rsp_getaddrinfo gave. NULL is fine. */
+void rsp_freeaddrinfo(struct rsp_addrinfo *addrinfo);
+
+/* Registers a pool element and keeps it registered: addrinfo describes its one transport (ai_next is not
+ * used); ai_pe_id 0 is replaced by a random identifier. registrationLife: milliseconds. flags: REGF_*.
+ * Returns RSPERR_OKAY, the registrar's refusal, or RSPERR_NO_REGISTRAR, RSPERR_TIMEOUT,
+ * RSPERR_NOT_INITIALIZED, RSPERR_INVALID_*. Without an answer, or if refused, it is tried again. */
+unsigned int rsp_pe_registration(const unsigned char *poolHandle,
+                                 size_t poolHandleSize,
+                                 struct rsp_addrinfo *addrinfo,
+                                 const struct rsp_loadinfo *loadinfo,
+                                 unsigned int registrationLife,
+                                 int flags);
+
+/* Takes an element of rsp_pe_registration out of its pool. flags: DEREGF_*. Returns RSPERR_OKAY,
+ * RSPERR_NOT_FOUND (none of ours), RSPERR_NO_REGISTRAR, RSPERR_TIMEOUT, RSPERR_NOT_INITIALIZED,
+ * RSPERR_INVALID_POOL_HANDLE. */
+unsigned int rsp_pe_deregistration(const unsigned char *poolHandle,
+                                   size_t poolHandleSize,
+                                   uint32_t identifier,
+                                   int flags);
+
+/* Reports an element that does not answer: to the registrar, and it is not chosen again until it is
+ * heard of anew. Doesn't wait. Returns RSPERR_OKAY, RSPERR_NOT_INITIALIZED, RSPERR_INVALID_POOL_HANDLE. */
+unsigned int rsp_pe_failure(const unsigned char *poolHandle,
+                            size_t poolHandleSize,
+                            uint32_t identifier);
+
+/* The name of a policy type (PPT_*); NULL if there is no such policy. Works at any time. */
+const char *rsp_getpolicybytype(unsigned int policyType);
+
+/* The policy type (PPT_*) of a name, upper and lower case mattering; PPT_UNDEFINED if there is no such
+ * policy. Works at any time. */
+unsigned int rsp_getpolicybyname(const char *policyName);
+
+/* Makes a descriptor. It is a real file descriptor that poll(2), select(2) and epoll(7) report as
+ * readable when rsp_recvmsg or rsp_accept has something.
+ *
+ * domain: AF_INET, AF_INET6, or 0 for either. type: SOCK_STREAM (one session, no notifications) or
+ * SOCK_SEQPACKET. protocol: IPPROTO_SCTP; where the kernel has no SCTP, sessions run over TCP.
+ * -1: EACCES (not initialised), EPROTONOSUPPORT, EAFNOSUPPORT, EMFILE, ENFILE, ENOMEM. */
+int rsp_socket(int domain, int type, int protocol);
+
+/* Changes the SCTP parameters of the descriptor's associations: fields that are not 0 are taken over,
+ * those that are 0 are filled in. -1: EBADF, EFAULT. */
+int rsp_update_session_parameters(int sd, struct rserpool_session_parameters *params);
+
+/* Binds to addresses that lie one after the other without gaps; addrcnt 0: to any address. Port 0 in
+ * the first one: a free port. -1: EBADF, EFAULT, EINVAL, EAFNOSUPPORT, EADDRINUSE, EADDRNOTAVAIL, EACCES. */
+int rsp_bind(int sd,
+             const struct sockaddr *addrs,
+             int addrcnt);
+
+/* Lets others connect; may be repeated to change the backlog. -1: EBADF, EINVAL, EADDRINUSE, ENOTSOCK. */
+int rsp_listen(int sd,
+               int backlog);
+
+/* The pool handle and identifier under which the descriptor is registered. handleSize is the buffer's
+ * size on the way in and the handle's on the way out; either pointer may be NULL.
+ * -1: EBADF (also: not registered), ENOBUFS. */
+int rsp_getsockname(int sd, unsigned char *handle, size_t *handleSize, uint32_t *identifier);
+
+/* The pool handle and identifier of the element that the descriptor's session is with; an accepted
+ * session has none: size and identifier 0. -1: EBADF (also: no connected session), ENOBUFS. */
+int rsp_getpeername(int sd, unsigned char *handle, size_t *handleSize, uint32_t *identifier);
+
+/* Closes a descriptor: deregisters its pool element, ends its sessions, wakes calls that are blocked on
+ * it with EBADF. A mapped descriptor's system descriptor is closed too. -1: EBADF. */
+int rsp_close(int sd);
+
+/* getsockopt(2) on the system socket in use. -1: EBADF, ENOTCONN (none in use), as getsockopt(2). */
+int rsp_getsockopt(int sd, int level, int optname, void *optval, socklen_t *optlen);
+
+/* setsockopt(2) on the system socket in use. -1: EBADF, ENOTCONN (none in use), as setsockopt(2). */
+int rsp_setsockopt(int sd, int level, int optname, const void *optval, socklen_t optlen);
+
+/* Gives a system descriptor a number that rsp_poll, rsp_read and rsp_write take; toSD: which one, or -1
+ * for any. Returns the number. -1: EACCES (not initialised), EINVAL (no system descriptor), EMFILE (toSD
+ * is in use), ENOMEM. */
+int rsp_mapsocket(int sd,
+                  int toSD);
+
+/* Ends a mapping; the system descriptor stays open. -1: EBADF (no mapping). */
+int rsp_unmapsocket(int sd);
+
+/* poll(2) over RSerPool, mapped and ordinary descriptors; timeout: milliseconds, -1: for ever. A
+ * descriptor that is none gets POLLNVAL. -1: EACCES (not initialised), EFAULT, EINVAL (past the limit
+ * of open files), EINTR, ENOMEM. */
+int rsp_poll(struct pollfd *ufds, unsigned int nfds, int timeout);
+
+/* select(2) over RSerPool, mapped and ordinary descriptors; sets and timeout may be NULL, timeout is
+ * not changed. -1: EACCES (not initialised), EBADF, EINVAL (n past FD_SETSIZE, bad time), EINTR, ENOMEM. */
+int rsp_select(int n,
+               fd_set *readfds,
+               fd_set *writefds,
+               fd_set *exceptfds,
+               struct timeval *timeout);
+
+/* Registers the descriptor's element in a pool and keeps it registered, or changes its policy values
+ * (same handle; never waits). loadinfo NULL: round robin. reregInterval: milliseconds.
+ * flags: REGF_*. Returns 0 also when the registrar refuses or none is there: it is tried again.
+ * -1: EBADF (also: other handle), ENAMETOOLONG, EINVAL, EFAULT, EADDRNOTAVAIL (no usable local address). */
+int rsp_register(int sd,
+                 const unsigned char *poolHandle,
+                 size_t poolHandleSize,
+                 const struct rsp_loadinfo *loadinfo,
+                 unsigned int reregInterval,
+                 int flags);
+
+/* Takes the descriptor's element out of its pool. flags: DEREGF_*. -1: EBADF (also: not registered). */
+int rsp_deregister(int sd, int flags);
+
+/* Takes the next session of a listening descriptor; timeout: milliseconds, -1: for ever. Returns the
+ * session's descriptor. -1: EBADF, EAGAIN (nothing in that time), EINVAL (not listening), EMFILE, ENOMEM, EINTR. */
+int rsp_accept(int sd,
+               int timeout);
+
+/* Opens a session with one of the pool's elements. staleCacheValue: how old, in milliseconds, what
+ * is known about the pool may be. Returns 0 even if no element could be reached (errno tells: ENOENT,
+ * EIO, ECONNREFUSED, ..); then the first receive or send call says that a failover is necessary.
+ * -1: EBADF (also: there is a session), ENAMETOOLONG, EINVAL, EFAULT, ENOMEM. */
+int rsp_connect(int sd,
+                const unsigned char *poolHandle,
+                size_t poolHandleSize,
+                unsigned int staleCacheValue);
+
+/* Moves the session to another element. flags: FFF_UNREACHABLE reports the one in use as unreachable.
+ * Notifications that wait are dropped; RSERPOOL_FAILOVER_COMPLETE follows. Returns 0 also if the pool
+ * is empty now, after a short pause (errno ENOENT): try again.
+ * -1: EBADF (also: no session), EIO (no registrar), EINVAL (session without handle), ETIMEDOUT,
+ * ECONNREFUSED and other connection errors. */
+int rsp_forcefailover(int sd, unsigned int flags, unsigned int staleCacheValue);
+
+/* Whether the connected session holds a cookie: 1 or 0. -1: EBADF (also: no session). */
+int rsp_has_cookie(int sd);
+
+/* Sets the text that component status reports show for a session; at most 127 bytes of it.
+ * -1: EBADF, EINVAL (unknown session), EFAULT. */
+int rsp_csp_setstatus(int sd, rserpool_session_t sessionID, const char *statusText);
+
+/* Sends one message. sessionID matters on descriptors with many sessions only. sctpPPID: in network
+ * byte order. sctpTimeToLive: milliseconds, 0: no limit. sctpFlags: SCTP_UNORDERED, SCTP_EOF, SCTP_ABORT.
+ * timeout: milliseconds; 0 or less: don't wait for room. Returns the number of bytes.
+ * -1: EBADF (also: unknown session), EAGAIN, EIO (session has failed), EFAULT, EMSGSIZE, EINTR, and
+ * connection errors, with which RSERPOOL_FAILOVER_NECESSARY follows. */
+ssize_t rsp_sendmsg(int sd,
+                    const void *data,
+                    size_t dataLength,
+                    unsigned int msg_flags,
+                    rserpool_session_t sessionID,
+                    uint32_t sctpPPID,
+                    uint16_t sctpStreamID,
+                    uint32_t sctpTimeToLive,
+                    uint16_t sctpFlags,
+                    int timeout);
+
+/* Sends a cookie to the session's pool user, which gives it to the element that takes over.
+ * timeout: milliseconds, 0: don't wait, -1: for ever. Returns cookieSize.
+ * -1: EBADF, EINVAL (unknown session), EMSGSIZE (past 65527 bytes), EAGAIN, EFAULT, connection errors. */
+ssize_t rsp_send_cookie(int sd,
+                        const unsigned char *cookie,
+                        size_t cookieSize,
+                        rserpool_session_t sessionID,
+                        int timeout);
+
+/* Receives data, a notification or a cookie echo. msg_flags: set it to 0 before; out come
+ * MSG_RSERPOOL_NOTIFICATION, MSG_RSERPOOL_COOKIE_ECHO, and MSG_EOR when the message ends here; what
+ * did not fit into the buffer comes with the next calls. rinfo may be NULL; buffer NULL: throw away.
+ * timeout: milliseconds; negative: don't wait. Returns the number of bytes, 0: end of the session.
+ * -1: EBADF, EAGAIN, EINVAL (buffer too small for the notification, which stays), EFAULT, EINTR. */
+ssize_t rsp_recvmsg(int sd,
+                    void *buffer,
+                    size_t bufferLength,
+                    struct rsp_sndrcvinfo *rinfo,
+                    int *msg_flags,
+                    int timeout);
+
+/* rsp_recvmsg until the message is whole, the buffer is full (no MSG_EOR then; the rest comes with the
+ * next calls), or time is over. timeout: milliseconds; negative: for ever. */
+ssize_t rsp_recvfullmsg(int sd,
+                        void *buffer,
+                        size_t bufferLength,
+                        struct rsp_sndrcvinfo *rinfo,
+                        int *msg_flags,
+                        int timeout);
+
+/* rsp_recvmsg without its information and without waiting; for a mapped descriptor read(2). */
+ssize_t rsp_read(int fd, void *buffer, size_t bufferLength);
+
+/* rsp_read; flags are not used. */
+ssize_t rsp_recv(int sd, void *buffer, size_t bufferLength, int flags);
+
+/* Sends one message with PPID 0 on stream 0 without waiting; for a mapped descriptor write(2). */
+ssize_t rsp_write(int fd, const char *buffer, size_t bufferLength);
+
+/* rsp_write; for a mapped descriptor send(2), which gets the flags. */
+ssize_t rsp_send(int sd, const void *buffer, size_t bufferLength, int flags);
+
+/* Prints a notification on one line, without a newline. */
+void rsp_print_notification(const union rserpool_notification *notification, FILE *fd);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* RSERPOOL_H */

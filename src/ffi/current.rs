@@ -1,0 +1,117 @@
+//! The one [`Library`] of the process: from `rsp_initialize` to `rsp_cleanup`.
+
+use super::guard::{Errno, guard};
+use crate::runtime::Settings;
+use crate::socket::Library;
+use parking_lot::{Mutex, RwLock};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::{Arc, Once};
+
+struct State {
+    /// Held while the library starts or ends.
+    changing: Mutex<()>,
+    current: RwLock<Option<Arc<Library>>>,
+}
+
+impl State {
+    const fn new() -> State {
+        State { changing: Mutex::new(()), current: RwLock::new(None) }
+    }
+}
+
+/// A forked child gets a fresh state: the parent's locks may be held by threads that the child doesn't
+/// have, and it must not touch the parent's library.
+static STATE: AtomicPtr<State> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Counts changes of `current`, so that threads know when what they remember is old.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+
+/// A thread's own hold on the library: calls share no lock and no counter with other threads.
+type Hold = Option<Rc<Arc<Library>>>;
+
+thread_local! {
+    static HOLD: RefCell<(u64, Hold)> = const { RefCell::new((0, None)) };
+}
+
+fn state() -> &'static State {
+    static FIRST: State = State::new();
+    // SAFETY: `STATE` holds NULL or what `Box::into_raw` gave and nobody frees.
+    unsafe { STATE.load(Ordering::Acquire).as_ref() }.unwrap_or(&FIRST)
+}
+
+/// Starts the library; does nothing if it runs already. `settings` is asked only if it is needed.
+pub(super) fn start(settings: impl FnOnce() -> Result<Settings, Errno>) -> Result<Started, Errno> {
+    static AT_FORK: Once = Once::new();
+    AT_FORK.call_once(|| {
+        // SAFETY: the handler does nothing but an allocation and two stores.
+        unsafe { libc::pthread_atfork(None, None, Some(forked)) };
+    });
+    let state = state();
+    let _changing = state.changing.lock();
+    if state.current.read().is_some() {
+        return Ok(Started::Before);
+    }
+    let library = Library::start(settings()?)?;
+    replace(state, Some(Arc::new(library)));
+    Ok(Started::Now)
+}
+
+/// What [`start`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Started {
+    Now,
+    Before,
+}
+
+/// Ends the library, if it runs.
+pub(super) fn stop() {
+    let state = state();
+    let _changing = state.changing.lock();
+    if let Some(library) = replace(state, None) {
+        library.shutdown();
+    }
+    // Other threads let go of it with their next call or their end.
+    let _ = HOLD.try_with(|hold| hold.replace((0, None)));
+}
+
+fn replace(state: &State, library: Option<Arc<Library>>) -> Option<Arc<Library>> {
+    let mut current = state.current.write();
+    GENERATION.fetch_add(1, Ordering::Release);
+    std::mem::replace(&mut *current, library)
+}
+
+/// In the child of a fork: as if never initialised.
+unsafe extern "C" fn forked() {
+    guard(|| {
+        // The parent's state is left alone, not dropped: its end would shut down sockets that the parent uses.
+        STATE.store(Box::into_raw(Box::new(State::new())), Ordering::Release);
+        GENERATION.fetch_add(1, Ordering::Release);
+        Ok(())
+    })
+}
+
+/// The running library; EACCES if there is none.
+pub(super) fn library() -> Result<Rc<Arc<Library>>, Errno> {
+    let generation = GENERATION.load(Ordering::Acquire);
+    let hold = HOLD.try_with(|hold| {
+        let mut hold = hold.borrow_mut();
+        if hold.0 != generation {
+            *hold = look_up();
+        }
+        hold.1.clone()
+    });
+    // A thread that is ending has no hold any more.
+    hold.unwrap_or_else(|_| look_up().1).ok_or(Errno(libc::EACCES))
+}
+
+fn look_up() -> (u64, Hold) {
+    let current = state().current.read();
+    (GENERATION.load(Ordering::Acquire), current.clone().map(Rc::new))
+}
+
+/// The library for a call on a descriptor: without a library there are no descriptors, so EBADF.
+pub(super) fn descriptors() -> Result<Rc<Arc<Library>>, Errno> {
+    library().map_err(|_| Errno(libc::EBADF))
+}

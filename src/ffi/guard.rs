@@ -1,0 +1,123 @@
+//! The fence between Rust and C: errors become errno, panics never cross.
+
+use crate::machine::client::RequestError;
+use libc::{c_char, c_int, c_uint, c_ulong, ssize_t};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// An errno value on its way to the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Errno(pub c_int);
+
+impl From<io::Error> for Errno {
+    fn from(error: io::Error) -> Errno {
+        Errno(error.raw_os_error().unwrap_or(match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => libc::EAGAIN,
+            io::ErrorKind::InvalidInput => libc::EINVAL,
+            io::ErrorKind::OutOfMemory => libc::ENOMEM,
+            io::ErrorKind::Interrupted => libc::EINTR,
+            io::ErrorKind::Unsupported => libc::EOPNOTSUPP,
+            _ => libc::EIO,
+        }))
+    }
+}
+
+impl From<RequestError> for Errno {
+    fn from(error: RequestError) -> Errno {
+        Errno(match error {
+            RequestError::NotFound => libc::ENOENT,
+            RequestError::Busy => libc::ENOBUFS,
+            RequestError::Shutdown => libc::EACCES,
+            RequestError::NoRegistrar | RequestError::TimedOut | RequestError::Rejected(_) => libc::EIO,
+        })
+    }
+}
+
+/// What a function returns when it fails.
+pub(super) trait Failure {
+    const FAILED: Self;
+}
+
+impl Failure for () {
+    const FAILED: () = ();
+}
+impl Failure for c_int {
+    const FAILED: c_int = -1;
+}
+impl Failure for ssize_t {
+    const FAILED: ssize_t = -1;
+}
+impl Failure for usize {
+    const FAILED: usize = 0;
+}
+impl Failure for c_uint {
+    const FAILED: c_uint = 0;
+}
+impl Failure for c_ulong {
+    const FAILED: c_ulong = 0;
+}
+impl Failure for *const c_char {
+    const FAILED: *const c_char = std::ptr::null();
+}
+impl<T> Failure for *mut T {
+    const FAILED: *mut T = std::ptr::null_mut();
+}
+
+/// Runs a function's body: an error sets errno and returns the type's failure value.
+pub(super) fn guard<T: Failure>(body: impl FnOnce() -> Result<T, Errno>) -> T {
+    guard_or(T::FAILED, body)
+}
+
+/// [`guard`] for the functions with a failure value of their own.
+pub(super) fn guard_or<T>(failed: T, body: impl FnOnce() -> Result<T, Errno>) -> T {
+    let errno = match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(value)) => return value,
+        Ok(Err(errno)) => errno,
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().copied();
+            let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+            log::error!("internal error, please report: {}", text.unwrap_or("unknown"));
+            // Dropping a panic's payload may panic again.
+            std::mem::forget(panic);
+            Errno(libc::EIO)
+        }
+    };
+    set_errno(errno);
+    failed
+}
+
+/// Sets the calling thread's errno.
+pub(super) fn set_errno(errno: Errno) {
+    // SAFETY: the location is this thread's own.
+    unsafe { *libc::__errno_location() = errno.0 };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn errno() -> Option<c_int> {
+        io::Error::last_os_error().raw_os_error()
+    }
+
+    #[test]
+    fn a_value_leaves_errno_alone() {
+        set_errno(Errno(libc::ENOTTY));
+        assert_eq!(guard(|| Ok::<c_int, _>(7)), 7);
+        assert_eq!(errno(), Some(libc::ENOTTY));
+    }
+
+    #[test]
+    fn an_error_becomes_errno_and_the_failure_value() {
+        assert_eq!(guard(|| Err::<c_int, _>(Errno(libc::EBADF))), -1);
+        assert_eq!(errno(), Some(libc::EBADF));
+        assert!(guard(|| Err::<*const c_char, _>(Errno(libc::EBADF))).is_null());
+        assert_eq!(guard_or(-3, || Err::<c_int, _>(Errno(libc::EBADF))), -3);
+    }
+
+    #[test]
+    fn a_panic_becomes_eio() {
+        assert_eq!(guard::<c_int>(|| panic!("on purpose")), -1);
+        assert_eq!(errno(), Some(libc::EIO));
+    }
+}

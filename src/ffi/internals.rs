@@ -1,0 +1,158 @@
+//! `rserpool-internals.h`: the `_tags` variants and their tags.
+
+#![allow(missing_docs, non_upper_case_globals)]
+
+use super::abi::{rsp_addrinfo, rsp_loadinfo};
+use super::guard::{guard, guard_or};
+use super::session::Element;
+use super::tagitem::TagItem;
+use super::{basic, constants::*, session};
+use libc::{c_int, c_uchar, c_uint, size_t};
+
+/// The pool element's identifier, 1 to 0xffffffff (rsp_register_tags). Default: random.
+pub const TAG_PoolElement_Identifier: c_uint = 1_001_000;
+/// How long connecting to an element may take, in microseconds (rsp_connect_tags). Default: 5000000.
+pub const TAG_RspSession_ConnectTimeout: c_uint = 1_002_000;
+/// Pause of rsp_forcefailover when the pool is empty, in microseconds (rsp_connect_tags). Default: 250000.
+pub const TAG_RspSession_HandleResolutionRetryDelay: c_uint = 1_002_001;
+/// The tags from here on are known by name and have no effect: struct rsp_info has these settings.
+pub const TAG_RspLib_CacheElementTimeout: c_uint = 1_004_000;
+pub const TAG_RspLib_RegistrarAnnounceAddress: c_uint = 1_004_001;
+pub const TAG_RspLib_RegistrarAnnounceTimeout: c_uint = 1_004_002;
+pub const TAG_RspLib_RegistrarConnectMaxTrials: c_uint = 1_004_003;
+pub const TAG_RspLib_RegistrarConnectTimeout: c_uint = 1_004_004;
+pub const TAG_RspLib_RegistrarRequestMaxTrials: c_uint = 1_004_005;
+pub const TAG_RspLib_RegistrarRequestTimeout: c_uint = 1_004_006;
+pub const TAG_RspLib_RegistrarResponseTimeout: c_uint = 1_004_007;
+
+/// rsp_pe_registration; no tags are known.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_pe_registration_tags(
+    poolHandle: *const c_uchar,
+    poolHandleSize: size_t,
+    addrinfo: *mut rsp_addrinfo,
+    loadinfo: *const rsp_loadinfo,
+    registrationLife: c_uint,
+    flags: c_int,
+    tags: *mut TagItem,
+) -> c_uint {
+    guard_or(RSPERR_OUT_OF_MEMORY, || {
+        let _ = tags;
+        // SAFETY: the caller's pointers.
+        unsafe { basic::register((poolHandle, poolHandleSize), addrinfo, loadinfo, registrationLife, flags) }
+    })
+}
+
+/// rsp_pe_deregistration; no tags are known.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_pe_deregistration_tags(
+    poolHandle: *const c_uchar,
+    poolHandleSize: size_t,
+    identifier: u32,
+    flags: c_int,
+    tags: *mut TagItem,
+) -> c_uint {
+    guard_or(RSPERR_OUT_OF_MEMORY, || {
+        let _ = tags;
+        // SAFETY: the caller's pointers.
+        unsafe { basic::deregister((poolHandle, poolHandleSize), identifier, flags) }
+    })
+}
+
+/// rsp_pe_failure; no tags are known.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_pe_failure_tags(
+    poolHandle: *const c_uchar,
+    poolHandleSize: size_t,
+    identifier: u32,
+    tags: *mut TagItem,
+) -> c_uint {
+    guard_or(RSPERR_OUT_OF_MEMORY, || {
+        let _ = tags;
+        // SAFETY: the caller's pointers.
+        unsafe { basic::report_failure((poolHandle, poolHandleSize), identifier) }
+    })
+}
+
+/// rsp_getaddrinfo; no tags are known.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_getaddrinfo_tags(
+    poolHandle: *const c_uchar,
+    poolHandleSize: size_t,
+    addrinfo: *mut *mut rsp_addrinfo,
+    items: size_t,
+    staleCacheValue: c_uint,
+    tags: *mut TagItem,
+) -> c_int {
+    guard_or(REAI_SYSTEM, || {
+        let _ = tags;
+        // SAFETY: the caller's pointers.
+        unsafe { basic::resolve((poolHandle, poolHandleSize), addrinfo, items, staleCacheValue) }
+    })
+}
+
+/// rsp_register with TAG_PoolElement_Identifier.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_register_tags(
+    sd: c_int,
+    poolHandle: *const c_uchar,
+    poolHandleSize: size_t,
+    loadinfo: *const rsp_loadinfo,
+    reregInterval: c_uint,
+    flags: c_int,
+    tags: *mut TagItem,
+) -> c_int {
+    guard(|| {
+        let (handle, size, interval) = (poolHandle, poolHandleSize, reregInterval);
+        let element = Element { handle, size, info: loadinfo, interval, flags };
+        // SAFETY: the caller's pointers.
+        unsafe { session::register(sd, &element, tags) }
+    })
+}
+
+/// rsp_deregister; no tags are known.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_deregister_tags(sd: c_int, flags: c_int, tags: *mut TagItem) -> c_int {
+    guard(|| {
+        let _ = tags;
+        session::deregister(sd, flags)
+    })
+}
+
+/// rsp_accept; the TAG_RspSession_* tags are taken and have no effect on accepted sessions.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_accept_tags(sd: c_int, timeout: c_int, tags: *mut TagItem) -> c_int {
+    guard(|| {
+        let _ = tags;
+        session::accept(sd, timeout)
+    })
+}
+
+/// rsp_connect with the TAG_RspSession_* tags.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_connect_tags(
+    sd: c_int,
+    poolHandle: *const c_uchar,
+    poolHandleSize: size_t,
+    staleCacheValue: c_uint,
+    tags: *mut TagItem,
+) -> c_int {
+    guard(|| {
+        // SAFETY: the caller's pointers.
+        unsafe { session::connect(sd, (poolHandle, poolHandleSize), staleCacheValue, tags) }
+    })
+}
+
+/// rsp_forcefailover; no tags are known.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_forcefailover_tags(
+    sd: c_int,
+    flags: c_uint,
+    staleCacheValue: c_uint,
+    tags: *mut TagItem,
+) -> c_int {
+    guard(|| {
+        let _ = tags;
+        session::force_failover(sd, flags, staleCacheValue)
+    })
+}

@@ -1,0 +1,130 @@
+//! What programs written for rsplib rely on and nobody would design today. Nothing below `ffi` knows
+//! any of it; `tests/c/legacy.c` pins each.
+
+use super::abi::{
+    NOTIFICATION_SIZE, rserpool_failover, rserpool_notification, rserpool_session_change,
+    rserpool_shutdown_event,
+};
+use super::constants::*;
+use super::convert::patience;
+use super::guard::{Errno, guard, set_errno};
+use crate::socket::Notification;
+use libc::c_int;
+use std::time::Duration;
+
+/// The longest pool handle the C functions take. The protocol has no such bound, but rsplib's
+/// components die of a longer one: kept because one program's long handle must not end every rsplib
+/// registrar that hears of it, and because programs know ENAMETOOLONG from there.
+pub(super) const MAX_HANDLE: usize = 32;
+
+/// `ai_addrlen` is the size of the largest address, not of the first one. Kept because programs copy
+/// `ai_addrlen * ai_addrs` bytes, or walk by family and ignore it; either way 28 is what they know.
+pub(super) const ADDRESS_SIZE: usize = size_of::<libc::sockaddr_in6>();
+
+/// Cookie echoes carry the ASAP control channel's PPID in host order, data PPIDs come in network
+/// order. Kept because programs compare with 11.
+pub(super) const COOKIE_ECHO_PPID: u32 = 11;
+
+/// At most 128 items can be asked for, and 0 (`RSPGETADDRS_DEFAULT`) means 1. Kept because
+/// `RSPGETADDRS_MAX` is 2^32-1 and programs pass it.
+pub(super) fn items(wanted: usize) -> usize {
+    wanted.clamp(1, 128)
+}
+
+/// In receive and send calls a negative time-out means "don't wait", not "wait for ever". Kept because
+/// `rsp_read`, `rsp_recv`, `rsp_write` and `rsp_send` are defined by it and programs poll first.
+pub(super) fn receive_timeout(milliseconds: c_int) -> Option<Duration> {
+    patience(milliseconds)
+}
+
+/// For sending, 0 doesn't wait either. See [`receive_timeout`].
+pub(super) fn send_timeout(milliseconds: c_int) -> Option<Duration> {
+    patience(milliseconds).filter(|time| !time.is_zero())
+}
+
+/// In `rsp_send_cookie` a negative time-out does wait, practically for ever. Kept because C++ servers
+/// send their cookies with -1 and don't look at the result.
+pub(super) fn cookie_timeout(milliseconds: c_int) -> Option<Duration> {
+    send_timeout(if milliseconds < 0 { c_int::MAX } else { milliseconds })
+}
+
+/// `rsp_connect` reports success once the descriptor and its arguments are in order, even if no pool
+/// element could be reached; errno tells. Kept because programs treat -1 as fatal, and otherwise learn
+/// from the first receive or send that a failover is necessary, which is where they retry.
+pub(super) fn connect_result(result: Result<(), Errno>) -> Result<c_int, Errno> {
+    match result {
+        Err(Errno(errno @ (libc::EBADF | libc::EACCES | libc::ENOMEM | libc::EISCONN))) => Err(Errno(errno)),
+        Err(failed) => {
+            set_errno(failed);
+            Ok(0)
+        }
+        Ok(()) => Ok(0),
+    }
+}
+
+/// All notifications are as long as the largest one. Kept because programs check for
+/// `sizeof(union rserpool_notification)`.
+pub(super) fn notification(notification: Notification) -> rserpool_notification {
+    const LENGTH: u32 = NOTIFICATION_SIZE as u32;
+    // All of its 20 bytes are initialised, padding included: programs compare and log them.
+    // SAFETY: all zeros is a legal value of every member.
+    let mut n: rserpool_notification = unsafe { std::mem::zeroed() };
+    let failover = |rf_state, rf_session, has_cookie: bool| rserpool_failover {
+        rf_type: RSERPOOL_FAILOVER,
+        rf_flags: 0,
+        rf_length: LENGTH,
+        rf_state,
+        rf_session,
+        rf_has_cookie: has_cookie.into(),
+    };
+    let change = |rsc_state, rsc_session| rserpool_session_change {
+        rsc_type: RSERPOOL_SESSION_CHANGE,
+        rsc_flags: 0,
+        rsc_length: LENGTH,
+        rsc_state,
+        rsc_session,
+    };
+    match notification {
+        Notification::SessionAdd { session } => n.rn_session_change = change(RSERPOOL_SESSION_ADD, session),
+        Notification::SessionRemove { session } => {
+            n.rn_session_change = change(RSERPOOL_SESSION_REMOVE, session);
+        }
+        Notification::FailoverNecessary { session, has_cookie } => {
+            n.rn_failover = failover(RSERPOOL_FAILOVER_NECESSARY, session, has_cookie);
+        }
+        Notification::FailoverComplete { session, has_cookie } => {
+            n.rn_failover = failover(RSERPOOL_FAILOVER_COMPLETE, session, has_cookie);
+        }
+        Notification::Shutdown { session } => {
+            n.rn_shutdown_event = rserpool_shutdown_event {
+                rse_type: RSERPOOL_SHUTDOWN_EVENT,
+                rse_flags: 0,
+                rse_length: LENGTH,
+                rse_session: session,
+            };
+        }
+    }
+    n
+}
+
+/// Not in any header, but exported by rsplib: `rsp_socket` around a system socket that the caller
+/// brings. Kept because the symbol is part of the ABI; -1 (make one) is `rsp_socket`, and bringing one
+/// is EOPNOTSUPP, since a descriptor here is never just one system socket.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_socket_internal(
+    domain: c_int,
+    socket_type: c_int,
+    protocol: c_int,
+    system_socket: c_int,
+) -> c_int {
+    guard(|| match system_socket {
+        0.. => Err(Errno(libc::EOPNOTSUPP)),
+        _ => super::socket::open(domain, socket_type, protocol),
+    })
+}
+
+/// `rsp_recvfullmsg` is the one receive call in which a negative time-out waits practically for ever:
+/// rsplib computes with it as with a positive one. Kept because programs that pass -1 expect to wait.
+pub(super) fn full_receive_timeout(milliseconds: c_int) -> Duration {
+    patience(milliseconds).unwrap_or(Duration::from_millis(c_int::MAX as u64))
+}

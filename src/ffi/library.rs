@@ -1,0 +1,86 @@
+//! Start and end of the library, its settings.
+
+use super::abi::rsp_info;
+use super::constants::{RSPLIB_REVISION, RSPLIB_VERSION};
+use super::convert::{reference, reference_mut};
+use super::current::{self, Started};
+use super::guard::{Errno, guard, guard_or};
+use super::{info, logging};
+use libc::{c_char, c_int};
+use std::ffi::CStr;
+
+/// Fills in what the environment says (CSP_SERVER, CSP_INTERVAL); all else becomes 0, which means
+/// defaults. Call it before rsp_initarg.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_initinfo(info: *mut rsp_info) {
+    guard(|| {
+        if info.is_null() {
+            return Err(Errno(libc::EFAULT));
+        }
+        // SAFETY: the caller's structure, which need not be initialised.
+        unsafe {
+            info.write_bytes(0, 1);
+            info::apply_environment(&mut *info)
+        }
+    })
+}
+
+/// Frees what rsp_initarg allocated: the list of registrars (also if the program made it, with malloc)
+/// and addresses.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_freeinfo(info: *mut rsp_info) {
+    guard(|| {
+        // SAFETY: NULL or the caller's.
+        unsafe { info::free(reference_mut(info)?) };
+        Ok(())
+    })
+}
+
+/// Takes one command line argument: 1 if it is one of the library's (-registrar=, -registrar...timeout=,
+/// -registrar...maxtrials=, -asapannounce=, -csp...=, -log...=, -transport=), else 0, also when its value
+/// makes no sense (then a line on standard error says so).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_initarg(info: *mut rsp_info, arg: *const c_char) -> c_int {
+    guard_or(0, || {
+        // SAFETY: NULL or the caller's.
+        let (info, arg) = unsafe { (reference_mut(info)?, CStr::from_ptr(reference(arg)?)) };
+        Ok(c_int::from(info::apply_argument(info, arg)))
+    })
+}
+
+/// Starts the library with these settings; NULL: defaults. Environment variables RSP_* stand in for what
+/// is not set. Returns 0, also if it runs already (the settings are not used then).
+/// -1: EAGAIN, EMFILE, ENFILE, ENOMEM, EINVAL, EAFNOSUPPORT, EADDRINUSE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_initialize(info: *mut rsp_info) -> c_int {
+    guard(|| {
+        logging::start();
+        // SAFETY: NULL or the caller's.
+        let info = unsafe { info.as_mut() };
+        // SAFETY: as rsp_initarg or the program filled it in.
+        let started = current::start(|| unsafe { info::settings(info.as_deref()) })?;
+        logging::keep_companion_alive();
+        match started {
+            Started::Before => log::warn!("rsp_initialize: already initialised"),
+            Started::Now => {
+                if let Some(info) = info {
+                    (info.ri_version, info.ri_revision) = (RSPLIB_VERSION, RSPLIB_REVISION);
+                    info.ri_build_date = std::ptr::null();
+                    info.ri_build_time = std::ptr::null();
+                }
+            }
+        }
+        Ok(0)
+    })
+}
+
+/// Closes every descriptor, deregisters every pool element, ends the library. Does nothing if it
+/// doesn't run. The library can be initialised again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_cleanup() {
+    guard(|| {
+        current::stop();
+        logging::keep_companion_alive();
+        Ok(())
+    })
+}

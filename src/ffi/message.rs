@@ -1,0 +1,348 @@
+//! Sending and receiving.
+
+use super::abi::{NOTIFICATION_SIZE, rserpool_notification, rserpool_session_t, rsp_sndrcvinfo};
+use super::constants::*;
+use super::convert::{input, reference_mut};
+use super::current::descriptors;
+use super::guard::{Errno, guard};
+use super::legacy;
+use super::socket::checked;
+use crate::socket::{Library, Received, SendOptions};
+use libc::{FILE, c_char, c_int, c_uchar, c_uint, c_void, size_t, ssize_t};
+use std::time::{Duration, Instant};
+
+/// Sends one message. sessionID matters on descriptors with many sessions only. sctpPPID: in network
+/// byte order. sctpTimeToLive: milliseconds, 0: no limit. sctpFlags: SCTP_UNORDERED, SCTP_EOF, SCTP_ABORT.
+/// timeout: milliseconds; 0 or less: don't wait for room. Returns the number of bytes.
+/// -1: EBADF (also: unknown session), EAGAIN, EIO (session has failed), EFAULT, EMSGSIZE, EINTR, and
+/// connection errors, with which RSERPOOL_FAILOVER_NECESSARY follows.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_sendmsg(
+    sd: c_int,
+    data: *const c_void,
+    dataLength: size_t,
+    msg_flags: c_uint,
+    sessionID: rserpool_session_t,
+    sctpPPID: u32,
+    sctpStreamID: u16,
+    sctpTimeToLive: u32,
+    sctpFlags: u16,
+    timeout: c_int,
+) -> ssize_t {
+    guard(|| {
+        // MSG_NOSIGNAL, the one flag that would make sense, is always on.
+        let _ = msg_flags;
+        let library = descriptors()?;
+        let options = SendOptions {
+            session: sessionID,
+            ppid: sctpPPID,
+            stream: sctpStreamID,
+            time_to_live: sctpTimeToLive,
+            flags: sctpFlags,
+            timeout: legacy::send_timeout(timeout),
+        };
+        // SAFETY: the caller's bytes.
+        send(&library, sd, unsafe { input(data, dataLength) }, options)
+    })
+}
+
+fn send(
+    library: &Library,
+    sd: c_int,
+    data: Result<&[u8], Errno>,
+    options: SendOptions,
+) -> Result<ssize_t, Errno> {
+    match data {
+        Ok(data) => Ok(library.send(sd, data, options)? as ssize_t),
+        // EBADF before EFAULT, as write(2) has it.
+        Err(bad) => library.mapped(sd).map_err(Errno::from).and(Err(bad)),
+    }
+}
+
+/// Sends a cookie to the session's pool user, which gives it to the element that takes over.
+/// timeout: milliseconds, 0: don't wait, -1: for ever. Returns cookieSize.
+/// -1: EBADF, EINVAL (unknown session), EMSGSIZE (past 65527 bytes), EAGAIN, EFAULT, connection errors.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_send_cookie(
+    sd: c_int,
+    cookie: *const c_uchar,
+    cookieSize: size_t,
+    sessionID: rserpool_session_t,
+    timeout: c_int,
+) -> ssize_t {
+    guard(|| {
+        let library = descriptors()?;
+        library.mapped(sd)?;
+        // SAFETY: the caller's bytes.
+        let cookie = unsafe { input(cookie, cookieSize)? };
+        Ok(library.send_cookie(sd, cookie, sessionID, legacy::cookie_timeout(timeout))? as ssize_t)
+    })
+}
+
+/// Receives data, a notification or a cookie echo. msg_flags: set it to 0 before; out come
+/// MSG_RSERPOOL_NOTIFICATION, MSG_RSERPOOL_COOKIE_ECHO, and MSG_EOR when the message ends here; what
+/// did not fit into the buffer comes with the next calls. rinfo may be NULL; buffer NULL: throw away.
+/// timeout: milliseconds; negative: don't wait. Returns the number of bytes, 0: end of the session.
+/// -1: EBADF, EAGAIN, EINVAL (buffer too small for the notification, which stays), EFAULT, EINTR.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_recvmsg(
+    sd: c_int,
+    buffer: *mut c_void,
+    bufferLength: size_t,
+    rinfo: *mut rsp_sndrcvinfo,
+    msg_flags: *mut c_int,
+    timeout: c_int,
+) -> ssize_t {
+    guard(|| {
+        let library = descriptors()?;
+        library.mapped(sd)?;
+        // SAFETY: NULL or the caller's.
+        unsafe {
+            let flags = reference_mut(msg_flags)?;
+            let delivery = receive(&library, sd, (buffer, bufferLength), legacy::receive_timeout(timeout));
+            report(delivery, rinfo, flags)
+        }
+    })
+}
+
+/// rsp_recvmsg until the message is whole, the buffer is full (no MSG_EOR then; the rest comes with the
+/// next calls), or time is over. timeout: milliseconds; negative: for ever.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_recvfullmsg(
+    sd: c_int,
+    buffer: *mut c_void,
+    bufferLength: size_t,
+    rinfo: *mut rsp_sndrcvinfo,
+    msg_flags: *mut c_int,
+    timeout: c_int,
+) -> ssize_t {
+    guard(|| {
+        let library = descriptors()?;
+        library.mapped(sd)?;
+        // SAFETY: NULL or the caller's.
+        unsafe {
+            let flags = reference_mut(msg_flags)?;
+            let delivery = receive_full(&library, sd, (buffer, bufferLength), timeout);
+            report(delivery, rinfo, flags)
+        }
+    })
+}
+
+/// rsp_recvmsg without its information and without waiting; for a mapped descriptor read(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_read(fd: c_int, buffer: *mut c_void, bufferLength: size_t) -> ssize_t {
+    guard(|| {
+        // SAFETY: the caller's buffer.
+        unsafe { read(fd, buffer, bufferLength) }
+    })
+}
+
+/// rsp_read; flags are not used.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_recv(
+    sd: c_int,
+    buffer: *mut c_void,
+    bufferLength: size_t,
+    flags: c_int,
+) -> ssize_t {
+    guard(|| {
+        let _ = flags;
+        // SAFETY: the caller's buffer.
+        unsafe { read(sd, buffer, bufferLength) }
+    })
+}
+
+/// Sends one message with PPID 0 on stream 0 without waiting; for a mapped descriptor write(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_write(fd: c_int, buffer: *const c_char, bufferLength: size_t) -> ssize_t {
+    guard(|| {
+        let library = descriptors()?;
+        match library.mapped(fd)? {
+            // SAFETY: the kernel checks the pointer.
+            Some(system) => checked(unsafe { libc::write(system, buffer.cast(), bufferLength) }),
+            // SAFETY: the caller's bytes.
+            None => send(&library, fd, unsafe { input(buffer, bufferLength) }, SendOptions::default()),
+        }
+    })
+}
+
+/// rsp_write; for a mapped descriptor send(2), which gets the flags.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_send(
+    sd: c_int,
+    buffer: *const c_void,
+    bufferLength: size_t,
+    flags: c_int,
+) -> ssize_t {
+    guard(|| {
+        let library = descriptors()?;
+        match library.mapped(sd)? {
+            // SAFETY: the kernel checks the pointer.
+            Some(system) => {
+                checked(unsafe { libc::send(system, buffer, bufferLength, flags | libc::MSG_NOSIGNAL) })
+            }
+            // SAFETY: the caller's bytes.
+            None => send(&library, sd, unsafe { input(buffer, bufferLength) }, SendOptions::default()),
+        }
+    })
+}
+
+/// Prints a notification on one line, without a newline.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_print_notification(notification: *const rserpool_notification, fd: *mut FILE) {
+    guard(|| {
+        if notification.is_null() || fd.is_null() {
+            return Err(Errno(libc::EFAULT));
+        }
+        // SAFETY: the caller's notification, all members of which may be read as plain numbers.
+        let text = describe(unsafe { &*notification });
+        // SAFETY: the caller's stream.
+        unsafe { libc::fwrite(text.as_ptr().cast(), 1, text.len(), fd) };
+        Ok(())
+    })
+}
+
+fn describe(notification: &rserpool_notification) -> String {
+    let state = |value: c_uint, names: [&str; 2]| match value {
+        1 | 2 => names[value as usize - 1].to_owned(),
+        _ => format!("Unknown state {value}!"),
+    };
+    // SAFETY: every member is plain numbers, legal whatever they are.
+    let (header, change, failover, shutdown) = unsafe {
+        (
+            notification.rn_header,
+            notification.rn_session_change,
+            notification.rn_failover,
+            notification.rn_shutdown_event,
+        )
+    };
+    match header.rn_type {
+        RSERPOOL_SESSION_CHANGE => {
+            let name = state(change.rsc_state, ["RSERPOOL_SESSION_ADD", "RSERPOOL_SESSION_REMOVE"]);
+            format!("RSERPOOL_SESSION_CHANGE for session {}, state={name}", change.rsc_session)
+        }
+        RSERPOOL_FAILOVER => {
+            let name =
+                state(failover.rf_state, ["RSERPOOL_FAILOVER_NECESSARY", "RSERPOOL_FAILOVER_COMPLETE"]);
+            let cookie = if failover.rf_has_cookie != 0 { "yes" } else { "no" };
+            format!("RSERPOOL_FAILOVER for session {}, state={name}, cookie={cookie}", failover.rf_session)
+        }
+        RSERPOOL_SHUTDOWN_EVENT => format!("RSERPOOL_SHUTDOWN_EVENT for session {}", shutdown.rse_session),
+        other => format!("Unknown type {other}!"),
+    }
+}
+
+/// What a receive call gives back.
+struct Delivery {
+    length: usize,
+    flags: c_int,
+    info: rsp_sndrcvinfo,
+}
+
+/// Writes a delivery to where the caller wants it.
+unsafe fn report(
+    delivery: Result<Delivery, Errno>,
+    rinfo: *mut rsp_sndrcvinfo,
+    flags: &mut c_int,
+) -> Result<ssize_t, Errno> {
+    // SAFETY: NULL or the caller's.
+    if let Some(rinfo) = unsafe { rinfo.as_mut() } {
+        *rinfo = delivery.as_ref().map_or(rsp_sndrcvinfo::default(), |delivery| delivery.info);
+    }
+    let delivery = delivery?;
+    *flags |= delivery.flags;
+    Ok(delivery.length as ssize_t)
+}
+
+unsafe fn read(sd: c_int, buffer: *mut c_void, length: size_t) -> Result<ssize_t, Errno> {
+    let library = descriptors()?;
+    match library.mapped(sd)? {
+        // SAFETY: the kernel checks the pointer.
+        Some(system) => checked(unsafe { libc::read(system, buffer, length) }),
+        // SAFETY: the caller's buffer.
+        None => unsafe { receive(&library, sd, (buffer, length), None) }.map(|d| d.length as ssize_t),
+    }
+}
+
+unsafe fn receive(
+    library: &Library,
+    sd: c_int,
+    (buffer, length): (*mut c_void, size_t),
+    timeout: Option<Duration>,
+) -> Result<Delivery, Errno> {
+    if isize::try_from(length).is_err() {
+        return Err(Errno(libc::EFAULT));
+    }
+    let mut scratch = Vec::new();
+    let space = if buffer.is_null() {
+        scratch.resize(length.min(65536), 0);
+        &mut scratch[..]
+    } else {
+        // SAFETY: the caller's `length` bytes. They may be uninitialised; they are only written to.
+        unsafe { std::slice::from_raw_parts_mut(buffer.cast::<u8>(), length) }
+    };
+    Ok(match library.recv(sd, space, timeout)? {
+        Received::Data { length, end, session, ppid, pe_id, stream } => Delivery {
+            length,
+            flags: end_flag(end),
+            info: rsp_sndrcvinfo {
+                rinfo_session: session,
+                rinfo_ppid: ppid,
+                rinfo_pe_id: pe_id.0,
+                rinfo_timetolive: 0,
+                rinfo_stream: stream,
+            },
+        },
+        Received::CookieEcho { length, end, session } => Delivery {
+            length,
+            flags: MSG_RSERPOOL_COOKIE_ECHO | end_flag(end),
+            info: rsp_sndrcvinfo {
+                rinfo_session: session,
+                rinfo_ppid: legacy::COOKIE_ECHO_PPID,
+                ..Default::default()
+            },
+        },
+        Received::Notification(notification) => {
+            let bytes = legacy::notification(notification);
+            let fits = space.get_mut(..NOTIFICATION_SIZE).ok_or(Errno(libc::EINVAL))?;
+            // SAFETY: 20 initialised bytes into 20 bytes.
+            unsafe {
+                std::ptr::copy_nonoverlapping((&raw const bytes).cast(), fits.as_mut_ptr(), fits.len());
+            }
+            let flags = MSG_RSERPOOL_NOTIFICATION | libc::MSG_EOR;
+            Delivery { length: NOTIFICATION_SIZE, flags, info: Default::default() }
+        }
+        Received::End { .. } => Delivery { length: 0, flags: 0, info: Default::default() },
+    })
+}
+
+unsafe fn receive_full(
+    library: &Library,
+    sd: c_int,
+    (buffer, length): (*mut c_void, size_t),
+    timeout: c_int,
+) -> Result<Delivery, Errno> {
+    let patience = legacy::full_receive_timeout(timeout);
+    let start = Instant::now();
+    // SAFETY: the caller's buffer.
+    let mut whole = unsafe { receive(library, sd, (buffer, length), Some(patience))? };
+    while whole.length > 0 && whole.length < length && whole.flags & libc::MSG_EOR == 0 {
+        let rest = if buffer.is_null() { buffer } else { buffer.wrapping_byte_add(whole.length) };
+        let left = patience.saturating_sub(start.elapsed());
+        // SAFETY: the rest of the caller's buffer.
+        let Ok(part) = (unsafe { receive(library, sd, (rest, length - whole.length), Some(left)) }) else {
+            // What came is kept; the next call meets the error again.
+            break;
+        };
+        whole.length += part.length;
+        whole.flags |= part.flags & libc::MSG_EOR;
+        if part.length == 0 {
+            break;
+        }
+    }
+    Ok(whole)
+}
+
+fn end_flag(end: bool) -> c_int {
+    if end { libc::MSG_EOR } else { 0 }
+}

@@ -1,0 +1,165 @@
+//! Pool elements and sessions: register, accept, connect, fail over, cookies' state.
+
+use super::abi::{rserpool_session_t, rsp_loadinfo};
+use super::convert::{handle, milliseconds, patience, reference};
+use super::current::descriptors;
+use super::guard::{Errno, guard};
+use super::internals::{
+    TAG_PoolElement_Identifier, TAG_RspSession_ConnectTimeout, TAG_RspSession_HandleResolutionRetryDelay,
+};
+use super::tagitem::{self, TagItem};
+use super::{constants::*, legacy, policy};
+use crate::socket::{ConnectOptions, Registration};
+use crate::wire::PeId;
+use libc::{c_char, c_int, c_uchar, c_uint, size_t};
+use std::ffi::CStr;
+use std::time::Duration;
+
+/// The arguments that name a pool and its element.
+pub(super) struct Element {
+    pub handle: *const c_uchar,
+    pub size: size_t,
+    pub info: *const rsp_loadinfo,
+    pub interval: c_uint,
+    pub flags: c_int,
+}
+
+/// Registers the descriptor's element in a pool and keeps it registered, or changes its policy values
+/// (same handle; never waits). loadinfo NULL: round robin. reregInterval: milliseconds.
+/// flags: REGF_*. Returns 0 also when the registrar refuses or none is there: it is tried again.
+/// -1: EBADF (also: other handle), ENAMETOOLONG, EINVAL, EFAULT, EADDRNOTAVAIL (no usable local address).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_register(
+    sd: c_int,
+    poolHandle: *const c_uchar,
+    poolHandleSize: size_t,
+    loadinfo: *const rsp_loadinfo,
+    reregInterval: c_uint,
+    flags: c_int,
+) -> c_int {
+    guard(|| {
+        let (handle, size, interval) = (poolHandle, poolHandleSize, reregInterval);
+        let element = Element { handle, size, info: loadinfo, interval, flags };
+        // SAFETY: the caller's pointers.
+        unsafe { register(sd, &element, std::ptr::null_mut()) }
+    })
+}
+
+pub(super) unsafe fn register(sd: c_int, element: &Element, tags: *mut TagItem) -> Result<c_int, Errno> {
+    let library = descriptors()?;
+    // The descriptor first: it is EBADF whatever else is wrong.
+    library.mapped(sd)?;
+    // SAFETY: the caller's pointers.
+    let registration = unsafe {
+        let id = tagitem::get(tags, TAG_PoolElement_Identifier).unwrap_or(0);
+        Registration {
+            handle: handle(element.handle, element.size)?,
+            policy: policy::policy_or_default(element.info)?,
+            id: Some(PeId(id as u32)).filter(|id| id.0 != 0),
+            interval: milliseconds(element.interval.max(1)),
+            wait: element.flags & REGF_DONTWAIT == 0,
+            daemon: element.flags & REGF_DAEMONMODE != 0,
+        }
+    };
+    library.register(sd, registration)?;
+    Ok(0)
+}
+
+/// Takes the descriptor's element out of its pool. flags: DEREGF_*. -1: EBADF (also: not registered).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_deregister(sd: c_int, flags: c_int) -> c_int {
+    guard(|| deregister(sd, flags))
+}
+
+pub(super) fn deregister(sd: c_int, flags: c_int) -> Result<c_int, Errno> {
+    descriptors()?.deregister(sd, flags & DEREGF_DONTWAIT == 0)?;
+    Ok(0)
+}
+
+/// Takes the next session of a listening descriptor; timeout: milliseconds, -1: for ever. Returns the
+/// session's descriptor. -1: EBADF, EAGAIN (nothing in that time), EINVAL (not listening), EMFILE, ENOMEM, EINTR.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_accept(sd: c_int, timeout: c_int) -> c_int {
+    guard(|| accept(sd, timeout))
+}
+
+pub(super) fn accept(sd: c_int, timeout: c_int) -> Result<c_int, Errno> {
+    Ok(descriptors()?.accept(sd, patience(timeout))?)
+}
+
+/// Opens a session with one of the pool's elements. staleCacheValue: how old, in milliseconds, what
+/// is known about the pool may be. Returns 0 even if no element could be reached (errno tells: ENOENT,
+/// EIO, ECONNREFUSED, ..); then the first receive or send call says that a failover is necessary.
+/// -1: EBADF (also: there is a session), ENAMETOOLONG, EINVAL, EFAULT, ENOMEM.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_connect(
+    sd: c_int,
+    poolHandle: *const c_uchar,
+    poolHandleSize: size_t,
+    staleCacheValue: c_uint,
+) -> c_int {
+    guard(|| {
+        // SAFETY: the caller's pointers.
+        unsafe { connect(sd, (poolHandle, poolHandleSize), staleCacheValue, std::ptr::null_mut()) }
+    })
+}
+
+pub(super) unsafe fn connect(
+    sd: c_int,
+    (bytes, size): (*const c_uchar, size_t),
+    stale: c_uint,
+    tags: *mut TagItem,
+) -> Result<c_int, Errno> {
+    let library = descriptors()?;
+    library.mapped(sd)?;
+    // SAFETY: the caller's pointers.
+    let (handle, options) = unsafe {
+        let time = |tag, default| tagitem::get(tags, tag).map_or(default, Duration::from_micros);
+        let connect_timeout = time(TAG_RspSession_ConnectTimeout, Duration::from_secs(5));
+        let retry_delay = time(TAG_RspSession_HandleResolutionRetryDelay, Duration::from_millis(250));
+        let handle = if size == 0 { None } else { Some(handle(bytes, size)?) };
+        (handle, ConnectOptions { connect_timeout, retry_delay })
+    };
+    let result = library.connect(sd, handle, milliseconds(stale), options);
+    legacy::connect_result(result.map_err(Errno::from))
+}
+
+/// Moves the session to another element. flags: FFF_UNREACHABLE reports the one in use as unreachable.
+/// Notifications that wait are dropped; RSERPOOL_FAILOVER_COMPLETE follows. Returns 0 also if the pool
+/// is empty now, after a short pause (errno ENOENT): try again.
+/// -1: EBADF (also: no session), EIO (no registrar), EINVAL (session without handle), ETIMEDOUT,
+/// ECONNREFUSED and other connection errors.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_forcefailover(sd: c_int, flags: c_uint, staleCacheValue: c_uint) -> c_int {
+    guard(|| force_failover(sd, flags, staleCacheValue))
+}
+
+pub(super) fn force_failover(sd: c_int, flags: c_uint, stale: c_uint) -> Result<c_int, Errno> {
+    descriptors()?.force_failover(sd, flags & FFF_UNREACHABLE != 0, milliseconds(stale))?;
+    Ok(0)
+}
+
+/// Whether the connected session holds a cookie: 1 or 0. -1: EBADF (also: no session).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_has_cookie(sd: c_int) -> c_int {
+    guard(|| Ok(c_int::from(descriptors()?.has_cookie(sd)?)))
+}
+
+/// Sets the text that component status reports show for a session; at most 127 bytes of it.
+/// -1: EBADF, EINVAL (unknown session), EFAULT.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_csp_setstatus(
+    sd: c_int,
+    sessionID: rserpool_session_t,
+    statusText: *const c_char,
+) -> c_int {
+    guard(|| {
+        let library = descriptors()?;
+        library.mapped(sd)?;
+        // SAFETY: NULL or the caller's string.
+        let text = unsafe { CStr::from_ptr(reference(statusText)?) }.to_bytes();
+        let text = String::from_utf8_lossy(&text[..text.len().min(127)]);
+        library.set_status(sd, sessionID, &text)?;
+        Ok(0)
+    })
+}
