@@ -1,7 +1,7 @@
 //! ASAP messages (RFC 5352 section 2.2).
 
 use super::code::{AsapType, ParamType};
-use super::reader::{Param, Reader, Unrecognized};
+use super::reader::{Param, Reader, Unrecognized, without_answer};
 use super::writer::{MAX_MESSAGE, Writer, param_len};
 use super::{
     DecodeError, Decoded, OperationError, PeId, Policy, PoolElement, PoolHandle, RegistrarId, Transport,
@@ -217,19 +217,8 @@ impl Asap {
     ///
     /// Says where and why, and what to answer. An Error message never gets an answer.
     pub fn decode(bytes: &[u8]) -> Result<Decoded<Asap>, DecodeError> {
-        let (kind, flags, body) = Reader::message(bytes)?;
-        let mut body = Body { reader: body, unrecognized: Vec::new() };
-        let mut result = body.message(AsapType(kind), flags & 1 != 0, bytes).and_then(|message| {
-            body.reader.end(&mut body.unrecognized)?;
-            Ok(Decoded { message, unrecognized: body.unrecognized })
-        });
-        if kind == AsapType::ERROR.0 {
-            match &mut result {
-                Ok(decoded) => decoded.unrecognized.clear(),
-                Err(error) => error.cause = None,
-            }
-        }
-        result
+        let decoded = Body::decode(bytes);
+        if bytes.first() == Some(&AsapType::ERROR.0) { without_answer(decoded) } else { decoded }
     }
 }
 
@@ -247,6 +236,14 @@ struct Body<'a> {
 }
 
 impl<'a> Body<'a> {
+    fn decode(bytes: &'a [u8]) -> Result<Decoded<Asap>, DecodeError> {
+        let (kind, flags, reader) = Reader::message(bytes)?;
+        let mut body = Body { reader, unrecognized: Vec::new() };
+        let message = body.message(AsapType(kind), flags & 1 != 0, bytes)?;
+        body.reader.end(&mut body.unrecognized)?;
+        Ok(Decoded { message, unrecognized: body.unrecognized })
+    }
+
     fn message(&mut self, kind: AsapType, flag: bool, bytes: &[u8]) -> Result<Asap, DecodeError> {
         Ok(match kind {
             AsapType::REGISTRATION => {

@@ -1,7 +1,7 @@
 //! ENRP messages (RFC 5353 section 2).
 
 use super::code::{EnrpType, ParamType};
-use super::reader::{Reader, Unrecognized};
+use super::reader::{Reader, Unrecognized, without_answer};
 use super::writer::{MAX_MESSAGE, Writer, param_len};
 use super::{DecodeError, Decoded, OperationError, PoolElement, PoolHandle, RegistrarId, ServerInformation};
 
@@ -139,26 +139,18 @@ impl EnrpMessage {
     ///
     /// Says where and why, and what to answer. An Error message never gets an answer.
     pub fn decode(bytes: &[u8]) -> Result<Decoded<EnrpMessage>, DecodeError> {
+        let decoded = EnrpMessage::read(bytes);
+        if bytes.first() == Some(&EnrpType::ERROR.0) { without_answer(decoded) } else { decoded }
+    }
+
+    fn read(bytes: &[u8]) -> Result<Decoded<EnrpMessage>, DecodeError> {
         let (kind, flags, mut reader) = Reader::message(bytes)?;
         let mut unrecognized = Vec::new();
-        let mut decode = || {
-            let (sender, receiver) = (RegistrarId(reader.u32()?), RegistrarId(reader.u32()?));
-            let body = read(EnrpType(kind), flags, &mut reader, &mut unrecognized)?
-                .ok_or_else(|| DecodeError::unknown_message(bytes))?;
-            reader.end(&mut unrecognized)?;
-            Ok(EnrpMessage { sender, receiver, body })
-        };
-        let result: Result<EnrpMessage, DecodeError> = decode();
-        match result {
-            Ok(message) => {
-                if kind == EnrpType::ERROR.0 {
-                    unrecognized.clear();
-                }
-                Ok(Decoded { message, unrecognized })
-            }
-            Err(error) if kind == EnrpType::ERROR.0 => Err(DecodeError { cause: None, ..error }),
-            Err(error) => Err(error),
-        }
+        let (sender, receiver) = (RegistrarId(reader.u32()?), RegistrarId(reader.u32()?));
+        let body = read_body(EnrpType(kind), flags, &mut reader, &mut unrecognized)?
+            .ok_or_else(|| DecodeError::unknown_message(bytes))?;
+        reader.end(&mut unrecognized)?;
+        Ok(Decoded { message: EnrpMessage { sender, receiver, body }, unrecognized })
     }
 }
 
@@ -201,7 +193,7 @@ impl Enrp {
 }
 
 /// Reads what follows the two identifiers; `None` if the type is unknown.
-fn read(
+fn read_body(
     kind: EnrpType,
     flags: u8,
     reader: &mut Reader<'_>,

@@ -2,6 +2,7 @@
 
 use super::code::{ParamType, code_points};
 use super::reader::{Param, excerpt};
+use super::show::Bytes;
 use super::writer::{Writer, param_len};
 use std::fmt;
 
@@ -101,13 +102,14 @@ impl fmt::Display for OperationError {
     }
 }
 
-/// `unknown pool handle (0x9)`
+/// `unknown pool handle (0x9)`, and the information if there is some.
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.code.name() {
-            Some(name) => write!(f, "{name} ({:#x})", self.code.0),
-            None => write!(f, "cause {:#x}", self.code.0),
+            Some(name) => write!(f, "{name} ({:#x})", self.code.0)?,
+            None => write!(f, "cause {:#x}", self.code.0)?,
         }
+        if self.data.is_empty() { Ok(()) } else { write!(f, ": {}", Bytes(&self.data)) }
     }
 }
 

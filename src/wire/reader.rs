@@ -1,5 +1,6 @@
 //! A reader that cannot leave the bytes it was given.
 
+use super::Decoded;
 use super::code::{ParamType, Unknown};
 use super::error::{Cause, CauseCode, DecodeError};
 use super::writer::MAX_MESSAGE;
@@ -80,6 +81,10 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn u32(&mut self) -> Result<u32, DecodeError> {
         self.array().map(u32::from_be_bytes)
+    }
+
+    pub(crate) fn u64(&mut self) -> Result<u64, DecodeError> {
+        self.array().map(u64::from_be_bytes)
     }
 
     /// Exactly `N` bytes and nothing behind them.
@@ -205,6 +210,14 @@ impl Param<'_> {
                 Ok(())
             }
         }
+    }
+}
+
+/// What came of decoding an Error message: an answer to it could start an endless conversation.
+pub(crate) fn without_answer<M>(decoded: Result<Decoded<M>, DecodeError>) -> Result<Decoded<M>, DecodeError> {
+    match decoded {
+        Ok(decoded) => Ok(Decoded { unrecognized: Vec::new(), ..decoded }),
+        Err(error) => Err(DecodeError { cause: None, ..error }),
     }
 }
 
