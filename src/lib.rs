@@ -11,6 +11,8 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+#[doc(hidden)]
+pub mod fuzz;
 pub mod handlespace;
 pub mod machine;
 pub mod wire;

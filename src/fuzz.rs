@@ -1,0 +1,36 @@
+//! What the fuzz targets run, and `tests/corpus.rs` over the committed corpus.
+//!
+//! Each function takes any bytes and panics where a promise is broken.
+
+use crate::wire::{Asap, CspReport, EnrpMessage, MAX_MESSAGE, frame, show};
+
+/// The promises of [`crate::wire`]: no panic; what decodes encodes to one form, of the length that
+/// was announced, which decodes to the same; one line per message.
+pub fn wire(data: &[u8]) {
+    if let Ok(decoded) = Asap::decode(data) {
+        let bytes = decoded.message.encode();
+        check_frame(&bytes, decoded.message.encoded_len(), data);
+        let again = Asap::decode(&bytes).expect("what was encoded decodes");
+        assert_eq!(again.message, decoded.message);
+        assert!(again.unrecognized.is_empty());
+    }
+    if let Ok(decoded) = EnrpMessage::decode(data) {
+        let bytes = decoded.message.encode();
+        check_frame(&bytes, decoded.message.encoded_len(), data);
+        let again = EnrpMessage::decode(&bytes).expect("what was encoded decodes");
+        assert_eq!(again.message, decoded.message);
+        assert!(again.unrecognized.is_empty());
+    }
+    if let Ok(report) = CspReport::decode(data) {
+        assert_eq!(CspReport::decode(&report.encode()).as_ref(), Ok(&report));
+    }
+    for line in [show::asap(data), show::enrp(data), show::csp(data)] {
+        assert!(!line.chars().any(char::is_control), "more than a line: {line}");
+    }
+}
+
+fn check_frame(bytes: &[u8], announced: usize, data: &[u8]) {
+    assert_eq!(bytes.len(), announced);
+    assert!(bytes.len() <= MAX_MESSAGE.min(data.len().next_multiple_of(4)), "longer than it came");
+    assert_eq!(frame::first_message(bytes), Ok(Some(bytes.len())));
+}
