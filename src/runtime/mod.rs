@@ -1,6 +1,11 @@
 //! The background event thread: mio poll, waker, command channel, timers. It feeds the machines and
 //! carries out their outputs; one reactor serves both the library ([`Runtime`]) and the registrar.
 
+pub mod address;
+mod complaints;
+#[allow(dead_code, reason = "its loops come next")]
+mod reactor;
+
 use crate::machine::client::{Registration, RequestError};
 use crate::machine::{LinkProtocol, Target};
 use crate::wire::{PeId, PoolElement, PoolHandle, RegistrarId};

@@ -3,6 +3,7 @@
 //! Nothing here raises SIGPIPE, every descriptor is close-on-exec and non-blocking. This room knows
 //! message boundaries (`wire::frame`), not messages.
 
+pub mod host;
 pub mod interfaces;
 pub mod multicast;
 pub mod scope;
@@ -88,6 +89,14 @@ impl Link {
         match self {
             Link::Tcp(link) => link.is_partial(),
             Link::Sctp(_) => false,
+        }
+    }
+
+    /// Bytes of ours that are kept with the link.
+    pub fn buffered(&self) -> usize {
+        match self {
+            Link::Tcp(link) => link.buffered(),
+            Link::Sctp(_) => 0,
         }
     }
 

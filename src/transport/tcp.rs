@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 /// The longest message with its padding; what one read may bring.
-const LONGEST_MESSAGE: usize = 65_536;
+pub const LONGEST_MESSAGE: usize = 65_536;
 /// Default bound of a link's send queue in bytes.
 pub const QUEUE_BOUND: usize = 4 << 20;
 /// An emptied buffer larger than this is given back to the allocator.

@@ -1,0 +1,393 @@
+//! The event loop's engine: links, listeners, groups, timers, waker. It turns readiness into machine
+//! inputs and carries out machine outputs; what to feed and where events go is the two plain loops' part
+//! ([`super::library`], [`super::registrar`]).
+//!
+//! Nobody starves: each link may hand in [`READ_BUDGET`] messages per turn, each listener
+//! [`ACCEPT_BUDGET`] links, each group [`DATAGRAM_BUDGET`] datagrams. What is left waits for the next
+//! turn. A link whose peer does not read is not read from either.
+
+mod groups;
+mod links;
+#[cfg(test)]
+mod tests;
+
+use super::complaints::Complaints;
+use crate::machine::{LinkChange, LinkDown, LinkId, Output, Service, Time};
+use crate::transport::interfaces::Interface;
+use crate::transport::tcp::{QUEUE_BOUND, TcpListener};
+use groups::Groups;
+use links::Links;
+use mio::event::Event;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Messages taken from one link before others are served.
+const READ_BUDGET: usize = 64;
+/// Links taken from one listener before others are served.
+const ACCEPT_BUDGET: usize = 64;
+/// Datagrams taken from one group before others are served.
+const DATAGRAM_BUDGET: usize = 32;
+/// How long a listener rests when descriptors or memory are short.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// The longest sleep, so that a suspended machine finds its way back.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+const WAKER: Token = Token(usize::MAX);
+const INTERFACES: Token = Token(usize::MAX - 1);
+const LISTENERS: usize = 1 << 28;
+const GROUPS: usize = 1 << 29;
+/// Tokens from here on are the loop's own ([`Input::Other`]).
+pub(crate) const OTHERS: usize = 1 << 30;
+
+/// Machine time: microseconds since a process-wide origin.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    origin: Instant,
+}
+
+impl Clock {
+    pub fn start() -> Clock {
+        Clock { origin: Instant::now() }
+    }
+
+    /// Never 0, which thus can stand for "never".
+    pub fn now(self) -> Time {
+        Time(1 + u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX - 1))
+    }
+}
+
+/// Bounds and patience.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Links at a time; more are closed as they come.
+    pub links: usize,
+    /// Bytes waiting for one peer.
+    pub queue: usize,
+    /// Bytes waiting for or from all peers together: beyond it, who has most to do with it is dropped.
+    pub buffered: usize,
+    /// One attempt to connect to one address.
+    pub dial: Duration,
+    /// From the first byte of a message to its last.
+    pub partial: Duration,
+    /// What was queued before a close.
+    pub close: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            links: 1 << 20,
+            queue: QUEUE_BOUND,
+            buffered: 128 << 20,
+            dial: Duration::from_secs(5),
+            partial: Duration::from_secs(10),
+            close: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What happened; to be fed to the machine.
+#[derive(Debug)]
+pub(crate) enum Input<'a> {
+    Message { link: LinkId, bytes: &'a [u8] },
+    Link { link: LinkId, change: LinkChange },
+    Announce { service: Service, from: SocketAddr, bytes: &'a [u8] },
+    /// The interfaces or their addresses changed.
+    Interfaces(&'a [Interface]),
+    /// The waker was used.
+    Woken,
+    /// A source that the loop registered itself.
+    Other { token: Token },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// A dial's current address (that with `left` more behind it) has had its time.
+    Dial { slot: usize, link: LinkId, left: usize },
+    /// A link may have an old half message.
+    Partial { slot: usize, link: LinkId },
+    /// A closing link has had its time.
+    Close { slot: usize, link: LinkId },
+    /// A listener has rested.
+    Accept { listener: usize },
+    /// Changes of interfaces have settled.
+    Interfaces,
+}
+
+#[derive(Debug)]
+struct Listening {
+    socket: TcpListener,
+    service: Service,
+}
+
+/// Counters for the status page.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counters {
+    pub messages: u64,
+    pub accepted: u64,
+    pub refused: u64,
+    pub garbage: u64,
+    pub half_messages: u64,
+    pub overflows: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Reactor {
+    poll: Poll,
+    events: Events,
+    waker: Arc<Waker>,
+    clock: Clock,
+    now: Time,
+    limits: Limits,
+    links: Links,
+    listeners: Vec<Listening>,
+    /// Listeners that may have more to accept than one turn's budget.
+    accepting: Vec<usize>,
+    groups: Groups,
+    timers: BinaryHeap<Reverse<(Time, Timer)>>,
+    /// To be told to the machine; never from within its own drain.
+    changes: VecDeque<(LinkId, LinkChange)>,
+    counters: Counters,
+    complaints: Complaints,
+}
+
+impl Reactor {
+    pub fn new(clock: Clock, limits: Limits) -> io::Result<Reactor> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        Ok(Reactor {
+            poll,
+            events: Events::with_capacity(512),
+            waker,
+            clock,
+            now: clock.now(),
+            limits,
+            links: Links::default(),
+            listeners: Vec::new(),
+            accepting: Vec::new(),
+            groups: Groups::default(),
+            timers: BinaryHeap::new(),
+            changes: VecDeque::new(),
+            counters: Counters::default(),
+            complaints: Complaints::default(),
+        })
+    }
+
+    pub fn waker(&self) -> Arc<Waker> {
+        self.waker.clone()
+    }
+
+    pub fn registry(&self) -> &Registry {
+        self.poll.registry()
+    }
+
+    /// The time of the current turn.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Links that are up, dialling or closing.
+    pub fn link_count(&self) -> usize {
+        self.links.len()
+    }
+
+    /// Logs what must appear once per cause, however often it happens.
+    pub fn complain(&mut self, cause: &str, detail: std::fmt::Arguments<'_>) {
+        self.complaints.note(self.now, cause, detail);
+    }
+
+    /// Accepts links of a service at `local`; where it listens in the end.
+    pub fn listen(&mut self, service: Service, local: SocketAddr) -> io::Result<SocketAddr> {
+        let socket = TcpListener::bind(local)?;
+        let address = socket.local_address();
+        register(self.registry(), &socket, Token(LISTENERS + self.listeners.len()), Interest::READABLE)?;
+        self.listeners.push(Listening { socket, service });
+        Ok(address)
+    }
+
+    /// Carries out a machine's output; an event is handed back.
+    pub fn execute<E>(&mut self, output: Output<E>) -> Option<E> {
+        match output {
+            Output::Send { link, bytes } => self.queue(link, bytes),
+            Output::Open { link, service, target } => self.open(link, service, target),
+            Output::Close { link } => self.close(link),
+            Output::Announce { service, bytes } => self.announce(service, &bytes),
+            Output::Event(event) => return Some(event),
+        }
+        None
+    }
+
+    /// Waits until something happens or `until`, and hands all of it to `handler`. Not long after the
+    /// last input the outputs are with the kernel.
+    pub fn turn<F>(&mut self, until: Option<Time>, handler: &mut F) -> io::Result<()>
+    where
+        F: FnMut(&mut Reactor, Input<'_>),
+    {
+        self.flush();
+        let timeout = self.patience(until);
+        let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        let polled = self.poll.poll(&mut events, Some(timeout));
+        self.now = self.clock.now();
+        match polled {
+            Ok(()) => {
+                for event in &events {
+                    self.dispatch(event, handler);
+                    self.flush();
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => {
+                self.events = events;
+                return Err(error);
+            }
+        }
+        self.events = events;
+        self.serve_the_rest(handler);
+        self.fire_timers(handler);
+        self.report_changes(handler);
+        self.flush();
+        Ok(())
+    }
+
+    fn patience(&self, until: Option<Time>) -> Duration {
+        if self.links.has_ready() || !self.accepting.is_empty() || !self.changes.is_empty() {
+            return Duration::ZERO;
+        }
+        if self.groups.has_ready() {
+            return Duration::ZERO;
+        }
+        let timer = self.timers.peek().map(|Reverse((time, _))| *time);
+        match [until, timer].into_iter().flatten().min() {
+            Some(time) => (time - self.clock.now()).min(LONGEST_SLEEP),
+            None => LONGEST_SLEEP,
+        }
+    }
+
+    fn dispatch<F>(&mut self, event: &Event, handler: &mut F)
+    where
+        F: FnMut(&mut Reactor, Input<'_>),
+    {
+        match event.token() {
+            WAKER => handler(self, Input::Woken),
+            INTERFACES => self.interfaces_changed(),
+            token if token.0 >= OTHERS => handler(self, Input::Other { token }),
+            Token(group) if group >= GROUPS => self.hear_group(group - GROUPS, handler),
+            Token(listener) if listener >= LISTENERS => self.accept(listener - LISTENERS),
+            Token(slot) => {
+                if event.is_writable() || event.is_error() {
+                    self.writable(slot);
+                    self.report_changes(handler);
+                }
+                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                    self.read(slot, event.is_read_closed() || event.is_error(), handler);
+                }
+            }
+        }
+        self.report_changes(handler);
+    }
+
+    /// What was over the budget of earlier turns.
+    fn serve_the_rest<F>(&mut self, handler: &mut F)
+    where
+        F: FnMut(&mut Reactor, Input<'_>),
+    {
+        for listener in std::mem::take(&mut self.accepting) {
+            self.accept(listener);
+        }
+        for group in self.groups.take_ready() {
+            self.hear_group(group, handler);
+        }
+        for _ in 0..self.links.ready_count() {
+            let Some(slot) = self.links.next_ready() else { break };
+            self.read(slot, false, handler);
+            self.report_changes(handler);
+            self.flush();
+        }
+    }
+
+    /// Tells the machine what is queued now; what that leads to is told in the next turn, so that a
+    /// machine that dials a dead address again and again can't hold up everybody.
+    fn report_changes<F>(&mut self, handler: &mut F)
+    where
+        F: FnMut(&mut Reactor, Input<'_>),
+    {
+        for _ in 0..self.changes.len() {
+            let Some((link, change)) = self.changes.pop_front() else { break };
+            handler(self, Input::Link { link, change });
+        }
+    }
+
+    fn arm(&mut self, after: Duration, timer: Timer) {
+        self.timers.push(Reverse((self.now + after, timer)));
+    }
+
+    fn fire_timers<F>(&mut self, handler: &mut F)
+    where
+        F: FnMut(&mut Reactor, Input<'_>),
+    {
+        while let Some(Reverse((time, timer))) = self.timers.peek().copied() {
+            if time > self.now {
+                return;
+            }
+            self.timers.pop();
+            match timer {
+                Timer::Dial { slot, link, left } => self.dial_timed_out(slot, link, left),
+                Timer::Partial { slot, link } => self.check_partial(slot, link),
+                Timer::Close { slot, link } => self.close_timed_out(slot, link),
+                Timer::Accept { listener } => self.accept(listener),
+                Timer::Interfaces => {
+                    if let Some(list) = self.refresh_groups() {
+                        handler(self, Input::Interfaces(&list));
+                    }
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self, listener: usize) {
+        for _ in 0..ACCEPT_BUDGET {
+            let Some(listening) = self.listeners.get(listener) else { return };
+            let service = listening.service;
+            match listening.socket.accept() {
+                Ok(None) => return,
+                Ok(Some(link)) => {
+                    self.counters.accepted += 1;
+                    self.accepted(service, crate::transport::Link::Tcp(link));
+                }
+                Err(error) => {
+                    self.complain("accept", format_args!("can't accept connections for now: {error}"));
+                    self.arm(ACCEPT_REST, Timer::Accept { listener });
+                    return;
+                }
+            }
+        }
+        self.accepting.push(listener);
+    }
+
+    fn down(&mut self, link: LinkId, why: LinkDown) {
+        self.changes.push_back((link, LinkChange::Down(why)));
+    }
+}
+
+/// Edge-triggered, once for the source's whole life.
+fn register(registry: &Registry, source: &impl AsFd, token: Token, interest: Interest) -> io::Result<()> {
+    registry.register(&mut SourceFd(&source.as_fd().as_raw_fd()), token, interest)
+}
+
+/// Needed before closing: if a forked child holds the descriptor too, closing it alone would leave it
+/// in the poll.
+fn deregister(registry: &Registry, source: &impl AsFd) {
+    let _ = registry.deregister(&mut SourceFd(&source.as_fd().as_raw_fd()));
+}

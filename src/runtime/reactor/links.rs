@@ -1,0 +1,561 @@
+//! The table of links: dialling, reading, coalescing of what is sent, closing.
+//!
+//! ```text
+//!   open ──► Dialling ──connected──► Up ◄── accepted
+//!               │ no address left     │ close        │ closed, broken, garbage, overflow
+//!               ▼                     ▼              ▼
+//!             Down(Refused)        Closing        Down(..)
+//! ```
+
+use super::{READ_BUDGET, Reactor, Timer, deregister, register};
+use crate::machine::{LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Service, Target, Time};
+use crate::transport::tcp::{LONGEST_MESSAGE, TcpLink};
+use crate::transport::{Link, QueueStatus, ReadStatus};
+use mio::{Interest, Token};
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::io;
+use std::net::SocketAddr;
+
+/// Outputs of one drain beyond this are sent at once instead of being collected.
+const MAX_BATCHED: usize = 1 << 20;
+/// A message at least this long is moved into an empty batch, not copied.
+const WORTH_MOVING: usize = 4096;
+/// Batch buffers larger than this are not kept for the next link.
+const KEPT_CAPACITY: usize = 64 << 10;
+/// Links with less than this are never dropped for the sake of the total.
+const SMALL: usize = 16 << 10;
+
+#[derive(Debug)]
+enum Phase {
+    /// Connecting; the addresses not yet tried, last first.
+    Dialling(Vec<SocketAddr>),
+    Up,
+    /// The machine has forgotten it; it goes when its queue is empty.
+    Closing,
+}
+
+#[derive(Debug)]
+struct Slot {
+    id: LinkId,
+    service: Service,
+    /// Taken out while it is being read from.
+    link: Option<Link>,
+    phase: Phase,
+    /// What the machine sent in this drain.
+    batch: Vec<u8>,
+    dirty: bool,
+    /// More than half of the queue's bound waits: no reading until it is empty.
+    congested: bool,
+    /// There was something to read while congested.
+    unread: bool,
+    /// Stands in `ready`.
+    ready: bool,
+    /// The peer has closed or broken it; told once, so it must be remembered until all is read.
+    ended: bool,
+    /// Bytes held for it, as last counted into the total.
+    held: usize,
+    partial_since: Option<Time>,
+    /// A timer for `partial_since` or an earlier one is running.
+    partial_timer: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    slots: Vec<Option<Slot>>,
+    free: Vec<usize>,
+    by_id: HashMap<LinkId, usize, BuildHasherDefault<LinkHasher>>,
+    /// Slots with more to read than one turn's budget.
+    ready: VecDeque<usize>,
+    /// Slots with a batch.
+    dirty: Vec<usize>,
+    batched: usize,
+    /// An empty batch buffer for the next link that needs one.
+    spare: Vec<u8>,
+    /// Number of the last accepted link.
+    incoming: u64,
+    /// Bytes held for all links.
+    held: usize,
+}
+
+/// Link numbers are ours, so nobody can choose colliding ones.
+#[derive(Debug, Default, Clone, Copy)]
+struct LinkHasher(u64);
+
+impl Hasher for LinkHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
+}
+
+impl Links {
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    pub fn ready_count(&self) -> usize {
+        self.ready.len()
+    }
+
+    pub fn next_ready(&mut self) -> Option<usize> {
+        let index = self.ready.pop_front()?;
+        if let Some(slot) = self.get(index) {
+            slot.ready = false;
+        }
+        Some(index)
+    }
+
+    fn get(&mut self, index: usize) -> Option<&mut Slot> {
+        self.slots.get_mut(index)?.as_mut()
+    }
+
+    /// The slot, if it still is the one of `link`.
+    fn get_as(&mut self, index: usize, link: LinkId) -> Option<&mut Slot> {
+        self.get(index).filter(|slot| slot.id == link)
+    }
+
+    fn insert(&mut self, id: LinkId, service: Service, phase: Phase) -> usize {
+        let slot = Slot {
+            id,
+            service,
+            link: None,
+            phase,
+            batch: Vec::new(),
+            dirty: false,
+            congested: false,
+            unread: false,
+            ready: false,
+            ended: false,
+            held: 0,
+            partial_since: None,
+            partial_timer: false,
+        };
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        self.slots[index] = Some(slot);
+        self.by_id.insert(id, index);
+        index
+    }
+
+    fn remove(&mut self, index: usize) -> Option<Slot> {
+        let slot = self.slots.get_mut(index)?.take()?;
+        self.by_id.remove(&slot.id);
+        self.held -= slot.held;
+        self.free.push(index);
+        Some(slot)
+    }
+
+    fn make_ready(&mut self, index: usize) {
+        if let Some(slot) = self.get(index)
+            && !slot.ready
+        {
+            slot.ready = true;
+            self.ready.push_back(index);
+        }
+    }
+
+    /// Counts what the link holds; what it is, if that is much and the total is beyond `bound`.
+    fn count_held(&mut self, index: usize, bound: usize) -> bool {
+        let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut) else { return false };
+        let held = slot.link.as_ref().map_or(0, Link::buffered);
+        self.held = self.held - slot.held + held;
+        slot.held = held;
+        self.held > bound && held > SMALL
+    }
+}
+
+impl Reactor {
+    pub(super) fn open(&mut self, link: LinkId, service: Service, target: Target) {
+        if self.links.by_id.contains_key(&link) {
+            log::error!("link {link:?} opened twice");
+            return;
+        }
+        match target.protocol {
+            _ if self.links.len() >= self.limits.links => self.down(link, LinkDown::Refused),
+            LinkProtocol::Sctp => self.down(link, LinkDown::Refused),
+            LinkProtocol::Tcp => {
+                let mut rest = target.addresses;
+                rest.reverse();
+                let index = self.links.insert(link, service, Phase::Dialling(rest));
+                self.dial_next(index);
+            }
+        }
+    }
+
+    /// Dials the next address of the slot's target, or gives up.
+    fn dial_next(&mut self, index: usize) {
+        let Some(slot) = self.links.get(index) else { return };
+        if let Some(failed) = slot.link.take() {
+            deregister(self.poll.registry(), &failed);
+        }
+        while let Phase::Dialling(rest) = &mut slot.phase
+            && let Some(address) = rest.pop()
+        {
+            let started = TcpLink::dial(address, None).map(Link::Tcp).and_then(|link| {
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                register(self.poll.registry(), &link, Token(index), interest)?;
+                Ok(link)
+            });
+            match started {
+                Ok(link) => {
+                    let (id, left) = (slot.id, rest.len());
+                    slot.link = Some(link);
+                    self.set_queue_bound(index);
+                    self.arm(self.limits.dial, Timer::Dial { slot: index, link: id, left });
+                    return;
+                }
+                Err(error) => log::debug!("can't connect to {address}: {error}"),
+            }
+        }
+        self.drop_link(index, LinkDown::Refused);
+    }
+
+    fn set_queue_bound(&mut self, index: usize) {
+        let bound = self.limits.queue;
+        if let Some(Slot { link: Some(Link::Tcp(link)), .. }) = self.links.get(index) {
+            link.set_queue_bound(bound);
+        }
+    }
+
+    pub(super) fn dial_timed_out(&mut self, index: usize, link: LinkId, left: usize) {
+        if let Some(Slot { phase: Phase::Dialling(rest), .. }) = self.links.get_as(index, link)
+            && rest.len() == left
+        {
+            log::debug!("{link:?}: no answer to connect");
+            self.dial_next(index);
+        }
+    }
+
+    pub(super) fn accepted(&mut self, service: Service, link: Link) {
+        if self.links.len() >= self.limits.links {
+            self.counters.refused += 1;
+            let bound = self.limits.links;
+            return self.complain("full", format_args!("{bound} connections: no more are taken"));
+        }
+        self.links.incoming += 1;
+        let id = LinkId(LinkId::INCOMING | self.links.incoming);
+        let index = self.links.insert(id, service, Phase::Up);
+        if let Err(error) =
+            register(self.poll.registry(), &link, Token(index), Interest::READABLE | Interest::WRITABLE)
+        {
+            self.links.remove(index);
+            return self.complain("register", format_args!("can't watch a connection: {error}"));
+        }
+        self.up(index, id, link);
+    }
+
+    fn up(&mut self, index: usize, id: LinkId, link: Link) {
+        let Some(slot) = self.links.get_as(index, id) else { return };
+        let protocol = match &link {
+            Link::Tcp(_) => LinkProtocol::Tcp,
+            Link::Sctp(_) => LinkProtocol::Sctp,
+        };
+        let (peer, local) = (link.peer_addresses(), link.local_addresses());
+        slot.phase = Phase::Up;
+        slot.link = Some(link);
+        let ends = LinkEnds { service: slot.service, protocol, peer, local };
+        self.set_queue_bound(index);
+        self.changes.push_back((id, LinkChange::Up(ends)));
+    }
+
+    /// The socket takes more, or the connect has come to an end.
+    pub(super) fn writable(&mut self, index: usize) {
+        let Some(slot) = self.links.get(index) else { return };
+        let Some(link) = slot.link.as_mut() else { return };
+        if matches!(slot.phase, Phase::Dialling(_)) {
+            match link.finish_connect() {
+                Ok(true) => {
+                    let id = slot.id;
+                    if let Some(link) = slot.link.take() {
+                        self.up(index, id, link);
+                    }
+                }
+                Ok(false) => return,
+                Err(error) => {
+                    log::debug!("{:?}: {error}", slot.id);
+                    return self.dial_next(index);
+                }
+            }
+        }
+        self.flush_slot(index);
+    }
+
+    pub(super) fn read<F>(&mut self, index: usize, ended: bool, handler: &mut F)
+    where
+        F: FnMut(&mut Reactor, super::Input<'_>),
+    {
+        let Some(slot) = self.links.get(index) else { return };
+        slot.ended |= ended;
+        if slot.congested {
+            slot.unread = true;
+            return;
+        }
+        if !matches!(slot.phase, Phase::Up) {
+            return;
+        }
+        let (id, ended) = (slot.id, slot.ended);
+        let Some(mut link) = slot.link.take() else { return };
+        let mut messages = 0;
+        let mut result = self.read_once(index, id, &mut link, &mut messages, handler);
+        // Where the peer has closed, "drained" may just mean that the last read was short.
+        if ended && matches!(result, Ok(ReadStatus::Drained)) {
+            result = self.read_once(index, id, &mut link, &mut messages, handler);
+        }
+        self.counters.messages += messages;
+        let Some(slot) = self.links.get_as(index, id) else { return };
+        let partial = link.is_partial();
+        slot.link = Some(link);
+        self.flush_slot(index);
+        match result {
+            Ok(ReadStatus::More) => self.links.make_ready(index),
+            Ok(ReadStatus::Drained) => self.note_partial(index, id, partial, messages > 0),
+            Ok(ReadStatus::Closed) => self.drop_up(index, id, LinkDown::Closed),
+            Ok(ReadStatus::Garbage) => {
+                self.counters.garbage += 1;
+                self.complain_about(index, "garbage", "what came is no ASAP or ENRP message");
+                self.drop_up(index, id, LinkDown::Garbage);
+            }
+            Err(error) => {
+                log::debug!("{id:?}: {error}");
+                self.drop_up(index, id, LinkDown::Broken);
+            }
+        }
+        if self.links.count_held(index, self.limits.buffered) {
+            self.counters.overflows += 1;
+            self.complain_about(index, "memory", "too much is buffered in total");
+            self.drop_up(index, id, LinkDown::Overflow);
+        }
+    }
+
+    fn read_once<F>(
+        &mut self,
+        index: usize,
+        id: LinkId,
+        link: &mut Link,
+        messages: &mut u64,
+        handler: &mut F,
+    ) -> io::Result<ReadStatus>
+    where
+        F: FnMut(&mut Reactor, super::Input<'_>),
+    {
+        // So many that their answers fit into the queue, whatever they ask for.
+        let room = self.limits.queue.saturating_sub(link.buffered());
+        let budget = (room / LONGEST_MESSAGE).clamp(1, READ_BUDGET);
+        link.read_messages(budget, &mut |bytes| {
+            *messages += 1;
+            // The machine may have closed the link on an earlier message.
+            if let Some(Slot { phase: Phase::Up, .. }) = self.links.get_as(index, id) {
+                handler(self, super::Input::Message { link: id, bytes });
+            }
+        })
+    }
+
+    /// Watches over the time that an unfinished message takes. A new one starts with `progress`.
+    fn note_partial(&mut self, index: usize, id: LinkId, partial: bool, progress: bool) {
+        let now = self.now;
+        let Some(slot) = self.links.get_as(index, id) else { return };
+        if !partial {
+            slot.partial_since = None;
+            return;
+        }
+        if slot.partial_since.is_none() || progress {
+            slot.partial_since = Some(now);
+        }
+        if !slot.partial_timer {
+            slot.partial_timer = true;
+            self.arm(self.limits.partial, Timer::Partial { slot: index, link: id });
+        }
+    }
+
+    pub(super) fn check_partial(&mut self, index: usize, id: LinkId) {
+        let (now, patience) = (self.now, self.limits.partial);
+        let Some(slot) = self.links.get_as(index, id) else { return };
+        slot.partial_timer = false;
+        let Some(since) = slot.partial_since else { return };
+        if now - since < patience {
+            slot.partial_timer = true;
+            return self.arm(patience - (now - since), Timer::Partial { slot: index, link: id });
+        }
+        self.counters.half_messages += 1;
+        self.complain_about(index, "half", "a message began and did not end in time");
+        self.drop_up(index, id, LinkDown::Garbage);
+    }
+
+    fn complain_about(&mut self, index: usize, cause: &str, what: &str) {
+        let Some(slot) = self.links.get(index) else { return };
+        let peer = slot.link.as_ref().and_then(|link| link.peer_addresses().first().copied());
+        let service = slot.service;
+        if let Some(peer) = peer {
+            self.complain(cause, format_args!("{service:?} connection from {peer} dropped: {what}"));
+        }
+    }
+
+    /// Adds to what the link sends in this drain.
+    pub(super) fn queue(&mut self, link: LinkId, bytes: Vec<u8>) {
+        let links = &mut self.links;
+        let Some(&index) = links.by_id.get(&link) else { return };
+        let Some(slot) = links.slots[index].as_mut() else { return };
+        if matches!(slot.phase, Phase::Closing) {
+            return;
+        }
+        if matches!(slot.phase, Phase::Dialling(_)) && slot.batch.len() + bytes.len() > self.limits.queue {
+            return self.drop_link(index, LinkDown::Overflow);
+        }
+        links.batched += bytes.len();
+        if slot.batch.is_empty() && bytes.len() >= WORTH_MOVING {
+            slot.batch = bytes;
+        } else {
+            if slot.batch.capacity() == 0 {
+                slot.batch = std::mem::take(&mut links.spare);
+            }
+            slot.batch.extend_from_slice(&bytes);
+        }
+        if !slot.dirty {
+            slot.dirty = true;
+            links.dirty.push(index);
+        }
+        if links.batched > MAX_BATCHED {
+            self.flush();
+        }
+    }
+
+    /// Closes after what was queued is sent.
+    pub(super) fn close(&mut self, link: LinkId) {
+        let Some(&index) = self.links.by_id.get(&link) else { return };
+        let Some(slot) = self.links.get(index) else { return };
+        if matches!(slot.phase, Phase::Dialling(_)) {
+            return self.remove(index);
+        }
+        slot.phase = Phase::Closing;
+        if !slot.dirty {
+            slot.dirty = true;
+            self.links.dirty.push(index);
+        }
+        self.arm(self.limits.close, Timer::Close { slot: index, link });
+    }
+
+    pub(super) fn close_timed_out(&mut self, index: usize, link: LinkId) {
+        if self.links.get_as(index, link).is_some() {
+            self.remove(index);
+        }
+    }
+
+    /// Hands to the kernel what was sent since the last flush.
+    pub(crate) fn flush(&mut self) {
+        if self.links.dirty.is_empty() {
+            return;
+        }
+        self.links.batched = 0;
+        let mut dirty = std::mem::take(&mut self.links.dirty);
+        for index in dirty.drain(..) {
+            self.flush_slot(index);
+        }
+        // Flushing makes nothing dirty; the list only keeps its memory.
+        self.links.dirty = dirty;
+    }
+
+    fn flush_slot(&mut self, index: usize) {
+        let links = &mut self.links;
+        let Some(slot) = links.slots.get_mut(index).and_then(Option::as_mut) else { return };
+        slot.dirty = false;
+        // While dialling: sent when it is up. Without a link: it is being read from, and flushed after that.
+        let (false, Some(link)) = (matches!(slot.phase, Phase::Dialling(_)), slot.link.as_mut()) else {
+            return;
+        };
+        let result = match slot.batch.is_empty() {
+            true => link.flush(),
+            false => {
+                let mut batch = std::mem::take(&mut slot.batch);
+                let result = link.send(&batch);
+                if batch.capacity() <= KEPT_CAPACITY {
+                    batch.clear();
+                    links.spare = batch;
+                }
+                result
+            }
+        };
+        match result {
+            Ok(status) => self.queue_status(index, status),
+            Err(error) => {
+                log::debug!("{:?}: {error}", slot.id);
+                self.drop_link(index, LinkDown::Broken);
+            }
+        }
+    }
+
+    fn queue_status(&mut self, index: usize, status: QueueStatus) {
+        let congestion = self.limits.queue / 2;
+        let Some(slot) = self.links.get(index) else { return };
+        let id = slot.id;
+        match status {
+            QueueStatus::Empty if matches!(slot.phase, Phase::Closing) => return self.remove(index),
+            QueueStatus::Empty if slot.congested => {
+                slot.congested = false;
+                if std::mem::take(&mut slot.unread) {
+                    self.links.make_ready(index);
+                }
+                self.changes.push_back((id, LinkChange::Drained));
+            }
+            QueueStatus::Empty => {}
+            QueueStatus::Waiting(bytes) if bytes > congestion && !slot.congested => {
+                slot.congested = true;
+                self.changes.push_back((id, LinkChange::Congested));
+            }
+            QueueStatus::Waiting(_) => {}
+            QueueStatus::Overflow => {
+                self.counters.overflows += 1;
+                self.complain_about(index, "overflow", "it does not read what it asked for");
+                return self.drop_link(index, LinkDown::Overflow);
+            }
+        }
+        if self.links.count_held(index, self.limits.buffered) {
+            self.counters.overflows += 1;
+            self.complain_about(index, "memory", "too much is buffered in total");
+            self.drop_link(index, LinkDown::Overflow);
+        }
+    }
+
+    /// Ends a link from our side of the machine's view: it is told.
+    fn drop_link(&mut self, index: usize, why: LinkDown) {
+        let Some(slot) = self.links.get(index) else { return };
+        let told = (!matches!(slot.phase, Phase::Closing)).then_some(slot.id);
+        self.remove(index);
+        if let Some(id) = told {
+            self.down(id, why);
+        }
+    }
+
+    /// The same, unless the slot has been given to another link meanwhile.
+    fn drop_up(&mut self, index: usize, id: LinkId, why: LinkDown) {
+        if self.links.get_as(index, id).is_some() {
+            self.drop_link(index, why);
+        }
+    }
+
+    fn remove(&mut self, index: usize) {
+        if let Some(Slot { link: Some(link), .. }) = self.links.remove(index) {
+            deregister(self.poll.registry(), &link);
+        }
+    }
+}
+
+#[cfg(test)]
+impl Reactor {
+    pub(super) fn links_held(&self) -> usize {
+        self.links.held
+    }
+}

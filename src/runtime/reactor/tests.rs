@@ -1,0 +1,329 @@
+use super::*;
+use crate::machine::{LinkEnds, LinkProtocol, Target};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+#[derive(Debug, PartialEq)]
+enum Seen {
+    Message(LinkId, Vec<u8>),
+    Up(LinkId, LinkEnds),
+    Down(LinkId, LinkDown),
+    Congested(LinkId),
+    Drained(LinkId),
+}
+
+struct World {
+    reactor: Reactor,
+    seen: VecDeque<Seen>,
+    /// Answer each message with so many bytes.
+    answer: usize,
+}
+
+fn localhost() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+fn message(length: usize) -> Vec<u8> {
+    let mut bytes = vec![7; length];
+    bytes[2..4].copy_from_slice(&u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes());
+    bytes
+}
+
+impl World {
+    fn new(limits: Limits) -> World {
+        let reactor = Reactor::new(Clock::start(), limits).unwrap();
+        World { reactor, seen: VecDeque::new(), answer: 0 }
+    }
+
+    fn turn(&mut self, patience: Duration) {
+        let World { reactor, seen, answer } = self;
+        let until = reactor.clock.now() + patience;
+        let turned = reactor.turn(Some(until), &mut |reactor, input| match input {
+            Input::Message { link, bytes } => {
+                seen.push_back(Seen::Message(link, bytes.to_vec()));
+                if *answer > 0 {
+                    reactor.execute::<()>(Output::Send { link, bytes: message(*answer) });
+                }
+            }
+            Input::Link { link, change } => seen.push_back(match change {
+                LinkChange::Up(ends) => Seen::Up(link, ends),
+                LinkChange::Down(why) => Seen::Down(link, why),
+                LinkChange::Congested => Seen::Congested(link),
+                LinkChange::Drained => Seen::Drained(link),
+            }),
+            other => panic!("{other:?}"),
+        });
+        turned.unwrap();
+    }
+
+    /// Turns until something was seen; at most ten seconds.
+    fn next(&mut self) -> Seen {
+        let end = self.reactor.clock.now() + Duration::from_secs(10);
+        loop {
+            if let Some(seen) = self.seen.pop_front() {
+                return seen;
+            }
+            assert!(self.reactor.clock.now() < end, "nothing happened for 10 s");
+            self.turn(Duration::from_millis(100));
+        }
+    }
+
+    fn listen(&mut self) -> SocketAddr {
+        self.reactor.listen(Service::Asap, localhost()).unwrap()
+    }
+
+    /// A client, and the link's number here.
+    fn client(&mut self, to: SocketAddr) -> (TcpStream, LinkId) {
+        let stream = TcpStream::connect(to).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        match self.next() {
+            Seen::Up(link, ends) => {
+                assert_eq!(ends.peer, [stream.local_addr().unwrap()]);
+                (stream, link)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn open(&mut self, link: LinkId, addresses: Vec<SocketAddr>) {
+        let target = Target { protocol: LinkProtocol::Tcp, addresses };
+        self.reactor.execute::<()>(Output::Open { link, service: Service::Asap, target });
+    }
+}
+
+#[test]
+fn messages_come_and_answers_go() {
+    let mut world = World::new(Limits::default());
+    world.answer = 12;
+    let to = world.listen();
+    let (mut stream, link) = world.client(to);
+    assert!(link.is_incoming());
+    stream.write_all(&message(8).repeat(3)).unwrap();
+    for _ in 0..3 {
+        assert_eq!(world.next(), Seen::Message(link, message(8)));
+    }
+    let mut answers = [0; 36];
+    stream.read_exact(&mut answers).unwrap();
+    assert_eq!(answers.to_vec(), message(12).repeat(3));
+    drop(stream);
+    assert_eq!(world.next(), Seen::Down(link, LinkDown::Closed));
+    assert_eq!(world.reactor.link_count(), 0);
+    assert_eq!(world.reactor.counters().messages, 3);
+}
+
+#[test]
+fn more_than_a_budget_before_the_end_is_all_read() {
+    let mut world = World::new(Limits::default());
+    let to = world.listen();
+    let (mut stream, link) = world.client(to);
+    let count = READ_BUDGET * 5 + 1;
+    stream.write_all(&message(4).repeat(count)).unwrap();
+    drop(stream);
+    for _ in 0..count {
+        assert_eq!(world.next(), Seen::Message(link, message(4)));
+    }
+    assert_eq!(world.next(), Seen::Down(link, LinkDown::Closed));
+}
+
+#[test]
+fn a_flood_does_not_starve_others() {
+    let mut world = World::new(Limits::default());
+    let to = world.listen();
+    let (mut flood, flooding) = world.client(to);
+    let (mut other, quiet) = world.client(to);
+    flood.write_all(&message(4).repeat(10_000)).unwrap();
+    other.write_all(&message(8)).unwrap();
+    let mut before = 0;
+    loop {
+        match world.next() {
+            Seen::Message(link, _) if link == quiet => break,
+            Seen::Message(link, _) => before += usize::from(link == flooding),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(before <= 4 * READ_BUDGET, "{before} messages of the flood came first");
+}
+
+#[test]
+fn dialling_tries_one_address_after_the_other() {
+    let mut world = World::new(Limits::default());
+    let to = world.listen();
+    let dead = std::net::TcpListener::bind(localhost()).unwrap().local_addr().unwrap();
+    let link = LinkId(1);
+    world.open(link, vec![dead, to]);
+    world.reactor.execute::<()>(Output::Send { link, bytes: message(8) });
+    let (mut up, mut accepted, mut message_came) = (false, None, false);
+    while !(up && message_came) {
+        match world.next() {
+            Seen::Up(id, ends) if id == link => {
+                assert_eq!(ends.peer, [to]);
+                up = true;
+            }
+            Seen::Up(id, _) => accepted = Some(id),
+            Seen::Message(id, bytes) => {
+                assert_eq!((Some(id), bytes), (accepted, message(8)));
+                message_came = true;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // Closing sends what was queued, and is not reported to the one who asked for it.
+    world.reactor.execute::<()>(Output::Send { link, bytes: message(4) });
+    world.reactor.execute::<()>(Output::Close { link });
+    let accepted = accepted.unwrap();
+    assert_eq!(world.next(), Seen::Message(accepted, message(4)));
+    assert_eq!(world.next(), Seen::Down(accepted, LinkDown::Closed));
+    assert_eq!(world.reactor.link_count(), 0);
+}
+
+#[test]
+fn nobody_there_is_refused_but_not_at_once() {
+    let mut world = World::new(Limits::default());
+    let dead = std::net::TcpListener::bind(localhost()).unwrap().local_addr().unwrap();
+    world.open(LinkId(3), vec![dead]);
+    world.open(LinkId(4), vec![]);
+    assert!(world.seen.is_empty());
+    let mut seen = [world.next(), world.next()];
+    seen.sort_by_key(|seen| format!("{seen:?}"));
+    let refused = |number| Seen::Down(LinkId(number), LinkDown::Refused);
+    assert_eq!(seen, [refused(3), refused(4)]);
+}
+
+#[test]
+fn a_silent_address_is_given_up() {
+    let limits = Limits { dial: Duration::from_millis(50), ..Limits::default() };
+    let mut world = World::new(limits);
+    // A listener whose backlog is full answers nothing.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&localhost().into()).unwrap();
+    socket.listen(0).unwrap();
+    let deaf = socket.local_addr().unwrap().as_socket().unwrap();
+    let _first = TcpStream::connect(deaf).unwrap();
+    world.open(LinkId(9), vec![deaf, deaf]);
+    assert_eq!(world.next(), Seen::Down(LinkId(9), LinkDown::Refused));
+}
+
+#[test]
+fn who_does_not_read_is_not_read_from_and_loses_nothing() {
+    let mut world = World::new(Limits { queue: 1 << 20, ..Limits::default() });
+    world.answer = 65_532;
+    let to = world.listen();
+    let (stream, link) = world.client(to);
+    let count = 400;
+    let writer = std::thread::spawn({
+        let mut stream = stream.try_clone().unwrap();
+        move || stream.write_all(&message(4).repeat(count)).unwrap()
+    });
+    let mut messages = 0;
+    loop {
+        match world.next() {
+            Seen::Congested(id) => break assert_eq!(id, link),
+            Seen::Message(..) => messages += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(messages < count);
+    writer.join().unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut stream = stream;
+        let mut bytes = vec![0; count * 65_532];
+        stream.read_exact(&mut bytes).map(|()| bytes.len())
+    });
+    while !reader.is_finished() {
+        world.turn(Duration::from_millis(10));
+    }
+    assert_eq!(reader.join().unwrap().unwrap(), count * 65_532);
+    assert!(world.seen.iter().any(|seen| *seen == Seen::Drained(link)));
+}
+
+#[test]
+fn pushes_to_who_does_not_read_end_at_the_bound() {
+    let mut world = World::new(Limits { queue: 1 << 20, ..Limits::default() });
+    let to = world.listen();
+    let (_stream, link) = world.client(to);
+    let mut sent = 0u64;
+    let why = loop {
+        if let Some(Seen::Down(id, why)) = world.seen.pop_front() {
+            break (id, why);
+        }
+        world.reactor.execute::<()>(Output::Send { link, bytes: message(65_532) });
+        sent += 65_532;
+        world.turn(Duration::ZERO);
+        assert!(sent < 1 << 30, "no bound");
+    };
+    assert_eq!(why, (link, LinkDown::Overflow));
+    assert_eq!(world.reactor.links_held(), 0);
+}
+
+#[test]
+fn half_a_message_then_silence_is_dropped_and_garbage_at_once() {
+    let mut world = World::new(Limits { partial: Duration::from_millis(200), ..Limits::default() });
+    let to = world.listen();
+    let (mut half, half_link) = world.client(to);
+    let (mut slow, slow_link) = world.client(to);
+    half.write_all(&message(65_532)[..30_000]).unwrap();
+    // Whole messages, each ending with the beginning of the next: that is no half message.
+    for round in 0..6 {
+        slow.write_all(&message(8).repeat(2)[if round == 0 { 0..12 } else { 4..12 }]).unwrap();
+        loop {
+            match world.next() {
+                Seen::Message(link, _) => break assert_eq!(link, slow_link),
+                Seen::Down(link, why) => assert_eq!((link, why), (half_link, LinkDown::Garbage)),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    while world.reactor.counters().half_messages == 0 {
+        world.turn(Duration::from_millis(20));
+    }
+    let (mut bad, bad_link) = world.client_after(to, &[half_link, slow_link]);
+    bad.write_all(&[1, 0, 0, 3]).unwrap();
+    while world.reactor.counters().garbage == 0 {
+        world.turn(Duration::from_millis(20));
+    }
+    assert!(world.seen.contains(&Seen::Down(bad_link, LinkDown::Garbage)));
+}
+
+#[test]
+fn the_number_of_links_is_bounded() {
+    let mut world = World::new(Limits { links: 2, ..Limits::default() });
+    let to = world.listen();
+    let (_first, _) = world.client(to);
+    let (second, second_link) = world.client(to);
+    let mut third = TcpStream::connect(to).unwrap();
+    third.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    while world.reactor.counters().refused == 0 {
+        world.turn(Duration::from_millis(20));
+    }
+    assert_eq!(third.read(&mut [0; 4]).unwrap(), 0, "closed at once");
+    drop(second);
+    assert_eq!(world.next(), Seen::Down(second_link, LinkDown::Closed));
+    world.client(to);
+}
+
+#[test]
+fn the_waker_ends_a_turn() {
+    let mut reactor = Reactor::new(Clock::start(), Limits::default()).unwrap();
+    let waker = reactor.waker();
+    let thread = std::thread::spawn(move || waker.wake().unwrap());
+    let mut woken = false;
+    while !woken {
+        reactor.turn(None, &mut |_, input| woken |= matches!(input, Input::Woken)).unwrap();
+    }
+    thread.join().unwrap();
+}
+
+impl World {
+    /// A client, while links may go down beside it.
+    fn client_after(&mut self, to: SocketAddr, old: &[LinkId]) -> (TcpStream, LinkId) {
+        let stream = TcpStream::connect(to).unwrap();
+        loop {
+            match self.next() {
+                Seen::Up(link, _) => return (stream, link),
+                Seen::Down(link, _) => assert!(old.contains(&link)),
+                Seen::Message(link, _) => assert!(old.contains(&link)),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What the process asks its kernel outside of sockets: randomness, forks, the descriptor limit.
+#![allow(unsafe_code)]
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+static FORKS: AtomicU64 = AtomicU64::new(0);
+
+extern "C" fn forked() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// How many forks lie between this process and the one that asked first. Threads don't survive a fork,
+/// so whoever has one compares this with what it was when the thread started; asking the kernel for the
+/// process ID each time would cost more than a resolution from the cache.
+pub fn forks() -> u64 {
+    static WATCHED: Once = Once::new();
+    if !WATCHED.is_completed() {
+        // SAFETY: the handler only adds to an atomic, which is safe in a forked child.
+        WATCHED.call_once(|| unsafe {
+            libc::pthread_atfork(None, None, Some(forked));
+        });
+    }
+    FORKS.load(Ordering::Relaxed)
+}
+
+/// A seed from the kernel's randomness.
+pub fn seed() -> u64 {
+    let mut bytes = [0u8; 8];
+    let length = bytes.len();
+    // SAFETY: the pointer and the length name the array above.
+    let filled = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), length, 0) };
+    if usize::try_from(filled) == Ok(length) {
+        return u64::from_ne_bytes(bytes);
+    }
+    // Seccomp filters may forbid the call; the standard library then has found another way.
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id())
+}
+
+/// Raises the limit of open descriptors to what is allowed; what it is now.
+pub fn raise_descriptor_limit() -> u64 {
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((soft, hard)) if soft < hard => match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+            Ok(()) => hard,
+            Err(_) => soft,
+        },
+        Ok((soft, _)) => soft,
+        Err(_) => 1024,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_differ() {
+        assert_ne!(seed(), seed());
+    }
+
+    #[test]
+    fn a_child_knows_that_it_is_one() {
+        let before = forks();
+        // SAFETY: the child only reads an atomic and exits.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: ends the child without running anything of the parent's.
+            unsafe { libc::_exit(i32::from(forks() != before + 1)) }
+        }
+        let status = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(child), None).unwrap();
+        assert!(matches!(status, nix::sys::wait::WaitStatus::Exited(_, 0)), "{status:?}");
+        assert_eq!(forks(), before);
+    }
+}
