@@ -96,15 +96,27 @@ impl Default for Limits {
 /// What happened; to be fed to the machine.
 #[derive(Debug)]
 pub(crate) enum Input<'a> {
-    Message { link: LinkId, bytes: &'a [u8] },
-    Link { link: LinkId, change: LinkChange },
-    Announce { service: Service, from: SocketAddr, bytes: &'a [u8] },
+    Message {
+        link: LinkId,
+        bytes: &'a [u8],
+    },
+    Link {
+        link: LinkId,
+        change: LinkChange,
+    },
+    Announce {
+        service: Service,
+        from: SocketAddr,
+        bytes: &'a [u8],
+    },
     /// The interfaces or their addresses changed.
     Interfaces(&'a [Interface]),
     /// The waker was used.
     Woken,
     /// A source that the loop registered itself.
-    Other { token: Token },
+    Other {
+        token: Token,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
