@@ -1,0 +1,353 @@
+"""Reliable Server Pooling (RFC 5351-5356): sessions that survive the death of their server."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import errno
+import os
+import socket
+import threading
+from dataclasses import dataclass
+from enum import IntEnum
+from types import TracebackType
+from typing import Iterator, Optional, Union
+
+from . import _abi
+
+__all__ = [
+    "Address", "CookieEcho", "Descriptor", "Element", "Failover", "Message", "Notification", "Policy",
+    "PoolNotFound", "RSerPoolError", "SessionChange", "Session", "Shutdown", "cleanup", "connect",
+    "initialize", "resolve",
+]
+
+_library = _abi.load()
+_lock = threading.Lock()
+_initialized = False
+Handle = Union[str, bytes]
+
+
+class RSerPoolError(OSError):
+    """A call failed; `errno` says why."""
+
+
+class PoolNotFound(RSerPoolError):
+    """No such pool."""
+
+
+class Policy(IntEnum):
+    """Pool member selection policies."""
+
+    ROUND_ROBIN = 0x1
+    WEIGHTED_ROUND_ROBIN = 0x2
+    RANDOM = 0x3
+    WEIGHTED_RANDOM = 0x4
+    PRIORITY = 0x5
+    LEAST_USED = 0x40000001
+    LEAST_USED_DEGRADATION = 0x40000002
+    PRIORITY_LEAST_USED = 0x40000003
+    RANDOMIZED_LEAST_USED = 0x40000004
+
+
+@dataclass(frozen=True)
+class Message:
+    """Application data. `end` is False when more of the same message follows."""
+
+    data: bytes
+    session: int
+    ppid: int
+    stream: int
+    element: int
+    end: bool = True
+
+
+@dataclass(frozen=True)
+class CookieEcho:
+    """The cookie of a session that failed over to this element; comes before its first data."""
+
+    cookie: bytes
+    session: int
+
+
+@dataclass(frozen=True)
+class Notification:
+    """Base of what is told besides data."""
+
+    session: int
+
+
+@dataclass(frozen=True)
+class SessionChange(Notification):
+    """A session of a one-to-many descriptor was added or removed."""
+
+    added: bool
+
+
+@dataclass(frozen=True)
+class Failover(Notification):
+    """A failover is necessary, or complete."""
+
+    complete: bool
+    has_cookie: bool
+
+
+@dataclass(frozen=True)
+class Shutdown(Notification):
+    """The peer ended the session."""
+
+
+Event = Union[Message, CookieEcho, Notification]
+
+
+@dataclass(frozen=True)
+class Address:
+    """An element as `resolve` tells it."""
+
+    element: int
+    protocol: int
+    addresses: tuple[tuple[str, int], ...]
+
+
+def _fail(what: str) -> RSerPoolError:
+    number = ctypes.get_errno()
+    return RSerPoolError(number, f"{what}: {os.strerror(number)}")
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        raise _fail(what)
+    return result
+
+
+def _handle(handle: Handle) -> bytes:
+    return handle.encode() if isinstance(handle, str) else handle
+
+
+def _ms(timeout: Optional[float]) -> int:
+    """Milliseconds for the C API, where a receive with -1 does not wait at all."""
+    return 0x7FFFFFFF if timeout is None else max(0, round(timeout * 1000))
+
+
+def initialize(*arguments: str) -> None:
+    """Starts the library with `rsp_initarg` switches (e.g. "-registrar=192.0.2.1:3863"). Done by itself at first use."""
+    global _initialized
+    with _lock:
+        if _initialized:
+            return
+        info = _abi.Info()
+        _library.rsp_initinfo(ctypes.byref(info))
+        try:
+            for argument in arguments:
+                if _library.rsp_initarg(ctypes.byref(info), argument.encode()) == 0:
+                    raise ValueError(f"unknown switch {argument!r}")
+            _check(_library.rsp_initialize(ctypes.byref(info)), "rsp_initialize")
+        finally:
+            _library.rsp_freeinfo(ctypes.byref(info))
+        _initialized = True
+
+
+def cleanup() -> None:
+    """Closes all descriptors, deregisters all elements, ends the library's thread."""
+    global _initialized
+    with _lock:
+        if _initialized:
+            _library.rsp_cleanup()
+            _initialized = False
+
+
+atexit.register(cleanup)
+
+
+class Descriptor:
+    """An RSerPool descriptor: a real file descriptor, readable when there is something to receive or accept."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def fileno(self) -> int:
+        if self._number < 0:
+            raise ValueError("descriptor is closed")
+        return self._number
+
+    def close(self) -> None:
+        if self._number >= 0:
+            number, self._number = self._number, -1
+            _check(_library.rsp_close(number), "rsp_close")
+
+    def __del__(self) -> None:
+        try:
+            self.close()
+        except (OSError, AttributeError, TypeError):
+            pass
+
+    def send(self, data: bytes, *, session: int = 0, ppid: int = 0, stream: int = 0,
+             timeout: Optional[float] = None) -> int:
+        """Sends one message; waits up to `timeout` seconds (None: for ever) for room."""
+        sent = _library.rsp_sendmsg(
+            self.fileno(), data, len(data), 0, session, socket.htonl(ppid), stream, 0, 0, _ms(timeout)
+        )
+        return _check(sent, "rsp_sendmsg")
+
+    def send_cookie(self, cookie: bytes, *, session: int = 0, timeout: Optional[float] = 5) -> None:
+        """Gives the user a cookie, which it echoes to the next element after a failover."""
+        _check(_library.rsp_send_cookie(self.fileno(), cookie, len(cookie), session, _ms(timeout)), "rsp_send_cookie")
+
+    def receive(self, timeout: Optional[float] = None, size: int = 65536) -> Optional[Event]:
+        """The next message, cookie echo or notification; None at the end of the session.
+
+        Raises TimeoutError when nothing came within `timeout` seconds (None: waits for ever).
+        """
+        buffer = ctypes.create_string_buffer(max(size, ctypes.sizeof(_abi.Notification)))
+        info, flags = _abi.SndRcvInfo(), ctypes.c_int(0)
+        got = _library.rsp_recvmsg(
+            self.fileno(), buffer, len(buffer), ctypes.byref(info), ctypes.byref(flags), _ms(timeout)
+        )
+        if got < 0:
+            error = _fail("rsp_recvmsg")
+            raise TimeoutError(error.errno, "nothing received") if error.errno == errno.EAGAIN else error
+        if flags.value & _abi.MSG_NOTIFICATION:
+            return _notification(_abi.Notification.from_buffer(buffer))
+        if flags.value & _abi.MSG_COOKIE_ECHO:
+            return CookieEcho(buffer.raw[:got], info.rinfo_session)
+        if got == 0 and not flags.value & _abi.MSG_EOR:
+            return None
+        ppid = socket.ntohl(info.rinfo_ppid)
+        end = bool(flags.value & _abi.MSG_EOR)
+        return Message(buffer.raw[:got], info.rinfo_session, ppid, info.rinfo_stream, info.rinfo_pe_id, end)
+
+
+def _notification(raw: _abi.Notification) -> Notification:
+    kind = raw.rn_header.rn_type
+    if kind == 1:
+        change = raw.rn_session_change
+        return SessionChange(change.rsc_session, change.rsc_state == 1)
+    if kind == 2:
+        failover = raw.rn_failover
+        return Failover(failover.rf_session, failover.rf_state == 2, bool(failover.rf_has_cookie))
+    return Shutdown(raw.rn_shutdown_event.rse_session)
+
+
+class _Context(Descriptor):
+    def __exit__(self, kind: Optional[type[BaseException]], value: Optional[BaseException],
+                 traceback: Optional[TracebackType]) -> None:
+        self.close()
+
+
+class Session(_Context):
+    """A session with an element of a pool (client side), or with one user (server side)."""
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def failover(self, *, unreachable: bool = True, stale: int = 0) -> None:
+        """Moves the session to another element; `unreachable` reports the old one to the registrar."""
+        flags = _abi.FFF_UNREACHABLE if unreachable else 0
+        _check(_library.rsp_forcefailover(self.fileno(), flags, stale), "rsp_forcefailover")
+
+    @property
+    def has_cookie(self) -> bool:
+        return bool(_check(_library.rsp_has_cookie(self.fileno()), "rsp_has_cookie"))
+
+    @property
+    def element(self) -> int:
+        """Identifier of the element in use; 0 when there is none."""
+        identifier = ctypes.c_uint32(0)
+        _check(_library.rsp_getpeername(self.fileno(), None, None, ctypes.byref(identifier)), "rsp_getpeername")
+        return identifier.value
+
+    def __iter__(self) -> Iterator[Message]:
+        """Messages until the session ends; other events are passed over."""
+        while (event := self.receive()) is not None:
+            if isinstance(event, Message):
+                yield event
+
+
+def connect(handle: Handle, *, stale: int = 0, notifications: bool = True) -> Session:
+    """Opens a session with an element of the pool, chosen by the pool's policy.
+
+    As `rsp_connect`, it succeeds even when no element can be reached just now: the first event is
+    then a necessary `Failover`.
+    """
+    initialize()
+    style = socket.SOCK_SEQPACKET if notifications else socket.SOCK_STREAM
+    session = Session(_check(_library.rsp_socket(0, style, _abi.IPPROTO_SCTP), "rsp_socket"))
+    name = _handle(handle)
+    _check(_library.rsp_connect(session.fileno(), name, len(name), stale), "rsp_connect")
+    return session
+
+
+class Element(_Context):
+    """A pool element: registered as long as it is open."""
+
+    def __init__(self, handle: Handle, *, policy: Policy = Policy.ROUND_ROBIN, weight: int = 1, load: int = 0,
+                 degradation: int = 0, identifier: int = 0, interval: float = 30, backlog: int = 128,
+                 wait: bool = True) -> None:
+        initialize()
+        super().__init__(_check(_library.rsp_socket(0, socket.SOCK_STREAM, _abi.IPPROTO_SCTP), "rsp_socket"))
+        self.handle = _handle(handle)
+        self._interval = round(interval * 1000)
+        self._load = _abi.LoadInfo(int(policy), weight, 0, load, degradation, 0)
+        tags = (_abi.TagItem * 2)()
+        if identifier:
+            tags[0].Tag, tags[0].Data = _abi.TAG_POOL_ELEMENT_IDENTIFIER, identifier
+        _check(_library.rsp_bind(self.fileno(), None, 0), "rsp_bind")
+        _check(_library.rsp_listen(self.fileno(), backlog), "rsp_listen")
+        self._register(0 if wait else _abi.REGF_DONTWAIT, tags)
+
+    def _register(self, flags: int, tags: Optional[ctypes.Array[_abi.TagItem]]) -> None:
+        result = _library.rsp_register_tags(
+            self.fileno(), self.handle, len(self.handle), ctypes.byref(self._load), self._interval, flags, tags
+        )
+        _check(result, "rsp_register")
+
+    def __enter__(self) -> "Element":
+        return self
+
+    def set_load(self, load: float) -> None:
+        """Tells the registrar the load, 0 to 1."""
+        self._load.rli_load = round(min(max(load, 0.0), 1.0) * 0xFFFFFFFF)
+        self._register(_abi.REGF_DONTWAIT, None)
+
+    @property
+    def identifier(self) -> int:
+        identifier = ctypes.c_uint32(0)
+        _check(_library.rsp_getsockname(self.fileno(), None, None, ctypes.byref(identifier)), "rsp_getsockname")
+        return identifier.value
+
+    def accept(self, timeout: Optional[float] = None) -> Session:
+        """The next user's session. TimeoutError when none came within `timeout` seconds."""
+        number = _library.rsp_accept(self.fileno(), -1 if timeout is None else _ms(timeout))
+        if number < 0:
+            error = _fail("rsp_accept")
+            raise TimeoutError(error.errno, "nobody came") if error.errno == errno.EAGAIN else error
+        return Session(number)
+
+
+def resolve(handle: Handle, *, items: int = 3, stale: int = 0) -> list[Address]:
+    """Elements of the pool, chosen by its policy (basic mode). PoolNotFound when there is no such pool."""
+    initialize()
+    first = ctypes.POINTER(_abi.AddrInfo)()
+    name = _handle(handle)
+    result = _library.rsp_getaddrinfo(name, len(name), ctypes.byref(first), items, stale)
+    if result == _abi.REAI_NONAME:
+        raise PoolNotFound(errno.ENOENT, f"no pool {name!r}")
+    if result < 0:
+        raise RSerPoolError(errno.EIO, f"resolution of {name!r} failed ({result})")
+    try:
+        return list(_addresses(first))
+    finally:
+        _library.rsp_freeaddrinfo(first)
+
+
+def _addresses(entry: "ctypes._Pointer[_abi.AddrInfo]") -> Iterator[Address]:
+    while entry:
+        info, found, at = entry.contents, [], 0
+        for _ in range(info.ai_addrs):
+            family = ctypes.c_uint16.from_address(info.ai_addr + at).value
+            raw = ctypes.string_at(info.ai_addr + at, 16 if family == socket.AF_INET else 28)
+            port = int.from_bytes(raw[2:4], "big")
+            host = raw[4:8] if family == socket.AF_INET else raw[8:24]
+            found.append((socket.inet_ntop(family, host), port))
+            at += len(raw)
+        yield Address(info.ai_pe_id, info.ai_protocol, tuple(found))
+        entry = info.ai_next

@@ -1,0 +1,223 @@
+"""Prototypes and layouts of librserpool.so, as in include/rserpool/."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import os
+from ctypes import POINTER, Structure, Union, c_char_p, c_int, c_long, c_size_t, c_ssize_t, c_ubyte, c_uint
+from ctypes import c_uint16, c_uint32, c_ulong, c_void_p
+
+
+class RegistrarInfo(Structure):
+    pass
+
+
+RegistrarInfo._fields_ = [("rri_next", POINTER(RegistrarInfo)), ("rri_addr", c_void_p), ("rri_addrs", c_size_t)]
+
+
+class Info(Structure):
+    _fields_ = [
+        ("ri_version", c_uint),
+        ("ri_revision", c_uint),
+        ("ri_build_date", c_char_p),
+        ("ri_build_time", c_char_p),
+        ("ri_registrars", POINTER(RegistrarInfo)),
+        ("ri_disable_autoconfig", c_int),
+        ("ri_registrar_announce", c_void_p),
+        ("ri_registrar_announce_timeout", c_uint),
+        ("ri_registrar_connect_timeout", c_uint),
+        ("ri_registrar_connect_max_trials", c_uint),
+        ("ri_registrar_request_timeout", c_uint),
+        ("ri_registrar_response_timeout", c_uint),
+        ("ri_registrar_request_max_trials", c_uint),
+        ("ri_csp_identifier", ctypes.c_uint64),
+        ("ri_csp_server", c_void_p),
+        ("ri_csp_interval", c_uint),
+    ]
+
+
+class LoadInfo(Structure):
+    _fields_ = [
+        ("rli_policy", c_uint32),
+        ("rli_weight", c_uint32),
+        ("rli_weight_dpf", c_uint32),
+        ("rli_load", c_uint32),
+        ("rli_load_degradation", c_uint32),
+        ("rli_load_dpf", c_uint32),
+    ]
+
+
+class AddrInfo(Structure):
+    pass
+
+
+AddrInfo._fields_ = [
+    ("ai_family", c_int),
+    ("ai_socktype", c_int),
+    ("ai_protocol", c_int),
+    ("ai_addrlen", c_size_t),
+    ("ai_addrs", c_size_t),
+    ("ai_addr", c_void_p),
+    ("ai_next", POINTER(AddrInfo)),
+    ("ai_pe_id", c_uint32),
+]
+
+
+class SndRcvInfo(Structure):
+    _fields_ = [
+        ("rinfo_session", c_int),
+        ("rinfo_ppid", c_uint32),
+        ("rinfo_pe_id", c_uint32),
+        ("rinfo_timetolive", c_uint32),
+        ("rinfo_stream", c_uint16),
+    ]
+
+
+class NotificationHeader(Structure):
+    _fields_ = [("rn_type", c_uint16), ("rn_flags", c_uint16), ("rn_length", c_uint32)]
+
+
+class Failover(Structure):
+    _fields_ = [
+        ("rf_type", c_uint16),
+        ("rf_flags", c_uint16),
+        ("rf_length", c_uint32),
+        ("rf_state", c_uint),
+        ("rf_session", c_int),
+        ("rf_has_cookie", c_ubyte),
+    ]
+
+
+class SessionChange(Structure):
+    _fields_ = [
+        ("rsc_type", c_uint16),
+        ("rsc_flags", c_uint16),
+        ("rsc_length", c_uint32),
+        ("rsc_state", c_uint),
+        ("rsc_session", c_int),
+    ]
+
+
+class ShutdownEvent(Structure):
+    _fields_ = [("rse_type", c_uint16), ("rse_flags", c_uint16), ("rse_length", c_uint32), ("rse_session", c_int)]
+
+
+class Notification(Union):
+    _fields_ = [
+        ("rn_header", NotificationHeader),
+        ("rn_failover", Failover),
+        ("rn_session_change", SessionChange),
+        ("rn_shutdown_event", ShutdownEvent),
+    ]
+
+
+class SessionParameters(Structure):
+    _fields_ = [
+        (name, c_uint)
+        for name in ("sp_rto_initial", "sp_rto_min", "sp_rto_max", "sp_assoc_max_rxt", "sp_path_max_rxt", "sp_hbinterval")
+    ]
+
+
+class PollFd(Structure):
+    _fields_ = [("fd", c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short)]
+
+
+class TagItem(Structure):
+    _fields_ = [("Tag", c_uint32), ("Data", c_ulong)]
+
+
+_bytes, _fd, _tags = c_char_p, c_int, POINTER(TagItem)
+_int_out, _id_out, _size_out = POINTER(c_int), POINTER(c_uint32), POINTER(c_size_t)
+
+#: name -> (result, arguments); the whole public list.
+PROTOTYPES = {
+    "rsp_initinfo": (None, [POINTER(Info)]),
+    "rsp_freeinfo": (None, [POINTER(Info)]),
+    "rsp_initarg": (c_int, [POINTER(Info), c_char_p]),
+    "rsp_initialize": (c_int, [POINTER(Info)]),
+    "rsp_cleanup": (None, []),
+    "rsp_getaddrinfo": (c_int, [_bytes, c_size_t, POINTER(POINTER(AddrInfo)), c_size_t, c_uint]),
+    "rsp_getaddrinfo_tags": (c_int, [_bytes, c_size_t, POINTER(POINTER(AddrInfo)), c_size_t, c_uint, _tags]),
+    "rsp_freeaddrinfo": (None, [POINTER(AddrInfo)]),
+    "rsp_pe_registration": (c_uint, [_bytes, c_size_t, POINTER(AddrInfo), POINTER(LoadInfo), c_uint, c_int]),
+    "rsp_pe_registration_tags": (
+        c_uint,
+        [_bytes, c_size_t, POINTER(AddrInfo), POINTER(LoadInfo), c_uint, c_int, _tags],
+    ),
+    "rsp_pe_deregistration": (c_uint, [_bytes, c_size_t, c_uint32, c_int]),
+    "rsp_pe_deregistration_tags": (c_uint, [_bytes, c_size_t, c_uint32, c_int, _tags]),
+    "rsp_pe_failure": (c_uint, [_bytes, c_size_t, c_uint32]),
+    "rsp_pe_failure_tags": (c_uint, [_bytes, c_size_t, c_uint32, _tags]),
+    "rsp_getpolicybytype": (c_char_p, [c_uint]),
+    "rsp_getpolicybyname": (c_uint, [c_char_p]),
+    "rsp_socket": (c_int, [c_int, c_int, c_int]),
+    "rsp_update_session_parameters": (c_int, [_fd, POINTER(SessionParameters)]),
+    "rsp_bind": (c_int, [_fd, c_void_p, c_int]),
+    "rsp_listen": (c_int, [_fd, c_int]),
+    "rsp_getsockname": (c_int, [_fd, c_void_p, _size_out, _id_out]),
+    "rsp_getpeername": (c_int, [_fd, c_void_p, _size_out, _id_out]),
+    "rsp_close": (c_int, [_fd]),
+    "rsp_getsockopt": (c_int, [_fd, c_int, c_int, c_void_p, POINTER(c_uint32)]),
+    "rsp_setsockopt": (c_int, [_fd, c_int, c_int, c_void_p, c_uint32]),
+    "rsp_mapsocket": (c_int, [c_int, c_int]),
+    "rsp_unmapsocket": (c_int, [_fd]),
+    "rsp_poll": (c_int, [POINTER(PollFd), c_uint, c_int]),
+    "rsp_select": (c_int, [c_int, c_void_p, c_void_p, c_void_p, c_void_p]),
+    "rsp_register": (c_int, [_fd, _bytes, c_size_t, POINTER(LoadInfo), c_uint, c_int]),
+    "rsp_register_tags": (c_int, [_fd, _bytes, c_size_t, POINTER(LoadInfo), c_uint, c_int, _tags]),
+    "rsp_deregister": (c_int, [_fd, c_int]),
+    "rsp_deregister_tags": (c_int, [_fd, c_int, _tags]),
+    "rsp_accept": (c_int, [_fd, c_int]),
+    "rsp_accept_tags": (c_int, [_fd, c_int, _tags]),
+    "rsp_connect": (c_int, [_fd, _bytes, c_size_t, c_uint]),
+    "rsp_connect_tags": (c_int, [_fd, _bytes, c_size_t, c_uint, _tags]),
+    "rsp_forcefailover": (c_int, [_fd, c_uint, c_uint]),
+    "rsp_forcefailover_tags": (c_int, [_fd, c_uint, c_uint, _tags]),
+    "rsp_has_cookie": (c_int, [_fd]),
+    "rsp_csp_setstatus": (c_int, [_fd, c_int, c_char_p]),
+    "rsp_sendmsg": (
+        c_ssize_t,
+        [_fd, _bytes, c_size_t, c_uint, c_int, c_uint32, c_uint16, c_uint32, c_uint16, c_int],
+    ),
+    "rsp_send_cookie": (c_ssize_t, [_fd, _bytes, c_size_t, c_int, c_int]),
+    "rsp_recvmsg": (c_ssize_t, [_fd, c_void_p, c_size_t, POINTER(SndRcvInfo), _int_out, c_int]),
+    "rsp_recvfullmsg": (c_ssize_t, [_fd, c_void_p, c_size_t, POINTER(SndRcvInfo), _int_out, c_int]),
+    "rsp_read": (c_ssize_t, [_fd, c_void_p, c_size_t]),
+    "rsp_recv": (c_ssize_t, [_fd, c_void_p, c_size_t, c_int]),
+    "rsp_write": (c_ssize_t, [_fd, c_char_p, c_size_t]),
+    "rsp_send": (c_ssize_t, [_fd, c_char_p, c_size_t, c_int]),
+    "rsp_print_notification": (None, [POINTER(Notification), c_void_p]),
+}
+
+MSG_EOR = 0x80
+MSG_NOTIFICATION = 1
+MSG_COOKIE_ECHO = 2
+FFF_UNREACHABLE = 1
+REGF_DONTWAIT = 1
+TAG_DONE = 0
+TAG_POOL_ELEMENT_IDENTIFIER = 1001000
+IPPROTO_SCTP = 132
+REAI_NONAME = -1
+
+
+def load() -> ctypes.CDLL:
+    """Loads the library: RSERPOOL_LIBRARY, else librserpool.so.0 by the dynamic linker's rules."""
+    wanted = os.environ.get("RSERPOOL_LIBRARY")
+    names = [wanted] if wanted else ["librserpool.so.0", ctypes.util.find_library("rserpool") or "librserpool.so"]
+    problem: OSError | None = None
+    for name in names:
+        try:
+            library = ctypes.CDLL(name, use_errno=True)
+            break
+        except OSError as error:
+            problem = error
+    else:
+        raise ImportError(f"librserpool not found ({problem}); set RSERPOOL_LIBRARY to its path") from problem
+    for name, (result, arguments) in PROTOTYPES.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+assert ctypes.sizeof(c_long) == 8, "rserpool supports 64-bit systems only"
