@@ -2,6 +2,8 @@
 #![allow(clippy::disallowed_methods)]
 
 mod bench;
+mod decode;
+mod json;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -16,6 +18,8 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Print messages given in hexadecimal, one line each.
+    Decode(decode::DecodeArgs),
     /// Measure a registrar under load.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -23,6 +27,7 @@ enum Command {
 
 fn main() -> ExitCode {
     match Options::parse().command {
+        Command::Decode(args) => decode::run(&args),
         Command::Bench(command) => bench::run(&command),
     }
 }

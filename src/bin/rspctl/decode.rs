@@ -1,0 +1,260 @@
+//! `rspctl decode`: messages in hexadecimal, for people or as JSON.
+
+use crate::json;
+use clap::{Args, ValueEnum};
+use rserpool::wire::{Asap, CspReport, DecodeError, EnrpMessage, frame, show};
+use std::io::{self, BufRead, Write};
+use std::process::ExitCode;
+
+/// Options of `rspctl decode`.
+#[derive(Args)]
+pub struct DecodeArgs {
+    /// Which protocol the messages belong to.
+    protocol: Protocol,
+    /// One or more messages back to back in hexadecimal, or `-`: such lines from standard input.
+    ///
+    /// Spaces, colons and a leading `0x` do not matter; empty lines and lines that begin with `#`
+    /// are passed over. A line that cannot be decoded is reported on standard error, and the exit
+    /// status is 1 in the end.
+    #[arg(required = true, value_name = "HEX|-")]
+    hex: Vec<String>,
+    /// One JSON object per message.
+    #[arg(long)]
+    json: bool,
+    /// The message encoded anew, in hexadecimal (with --json: as field `reencoded`).
+    #[arg(long)]
+    reencode: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Protocol {
+    /// Between registrar and pool elements or users (RFC 5352).
+    Asap,
+    /// Between registrars (RFC 5353).
+    Enrp,
+    /// Component status reports.
+    Csp,
+}
+
+/// Runs the subcommand.
+pub fn run(args: &DecodeArgs) -> ExitCode {
+    let (mut stdout, mut stderr) = (io::stdout().lock(), io::stderr());
+    let decoded = if args.hex == ["-"] {
+        args.lines(&mut io::stdin().lock(), &mut stdout, &mut stderr)
+    } else {
+        args.line(&args.hex.join(" "), "", &mut stdout, &mut stderr)
+    };
+    match decoded.and_then(|good| stdout.flush().map(|()| good)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        // Whoever was reading has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("rspctl: decode: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl DecodeArgs {
+    /// Decodes line by line; `false` if something could not be decoded.
+    fn lines(
+        &self,
+        input: &mut impl BufRead,
+        out: &mut impl Write,
+        errors: &mut impl Write,
+    ) -> io::Result<bool> {
+        let (mut line, mut good) = (Vec::new(), true);
+        for number in 1.. {
+            line.clear();
+            if input.read_until(b'\n', &mut line)? == 0 {
+                break;
+            }
+            let text = String::from_utf8_lossy(&line);
+            if !text.trim().is_empty() && !text.trim_start().starts_with('#') {
+                good &= self.line(&text, &format!("line {number}: "), out, errors)?;
+            }
+        }
+        Ok(good)
+    }
+
+    /// Decodes the messages of one line. `place` says in errors which line it is.
+    fn line(
+        &self,
+        text: &str,
+        place: &str,
+        out: &mut impl Write,
+        errors: &mut impl Write,
+    ) -> io::Result<bool> {
+        let bytes = match unhex(text) {
+            Ok(bytes) => bytes,
+            Err(reason) => {
+                writeln!(errors, "rspctl: decode: {place}{reason}")?;
+                return Ok(false);
+            }
+        };
+        let (mut good, mut start) = (true, 0);
+        while start == 0 || start < bytes.len() {
+            let rest = &bytes[start..];
+            // The last message may lack its final padding; what has no end is one broken message.
+            let length = frame::first_message(rest).ok().flatten().unwrap_or(rest.len());
+            match self.message(&rest[..length]) {
+                Ok(line) => writeln!(out, "{line}")?,
+                Err(DecodeError { at, reason, .. }) => {
+                    let shown = self.show(&rest[..length]);
+                    writeln!(errors, "rspctl: decode: {place}at byte {}: {reason} ({shown})", start + at)?;
+                    good = false;
+                }
+            }
+            start += length.max(1);
+        }
+        Ok(good)
+    }
+
+    /// What to print for one message.
+    fn message(&self, bytes: &[u8]) -> Result<String, DecodeError> {
+        let (mut value, reencoded) = match self.protocol {
+            Protocol::Asap => {
+                let decoded = Asap::decode(bytes)?;
+                (self.json.then(|| json::asap(&decoded)), decoded.message.encode())
+            }
+            Protocol::Enrp => {
+                let decoded = EnrpMessage::decode(bytes)?;
+                (self.json.then(|| json::enrp(&decoded)), decoded.message.encode())
+            }
+            Protocol::Csp => {
+                let report = CspReport::decode(bytes)?;
+                (self.json.then(|| json::csp(&report)), report.encode())
+            }
+        };
+        let reencoded = self.reencode.then(|| json::hex(&reencoded));
+        if let (Some(object), Some(reencoded)) = (&mut value, &reencoded) {
+            object["reencoded"] = reencoded.as_str().into();
+        }
+        Ok(value.map(|value| value.to_string()).or(reencoded).unwrap_or_else(|| self.show(bytes)))
+    }
+
+    fn show(&self, bytes: &[u8]) -> String {
+        match self.protocol {
+            Protocol::Asap => show::asap(bytes),
+            Protocol::Enrp => show::enrp(bytes),
+            Protocol::Csp => show::csp(bytes),
+        }
+    }
+}
+
+/// The bytes of hexadecimal digits, whatever separates them.
+fn unhex(text: &str) -> Result<Vec<u8>, String> {
+    let text = text.trim();
+    let text = text.strip_prefix("0x").or(text.strip_prefix("0X")).unwrap_or(text);
+    let mut digits = Vec::new();
+    for (at, character) in text.char_indices() {
+        match character.to_digit(16) {
+            Some(digit) => digits.push(digit as u8),
+            None if character.is_whitespace() || character == ':' => {}
+            None => return Err(format!("not a hexadecimal digit at character {}: {character:?}", at + 1)),
+        }
+    }
+    if !digits.len().is_multiple_of(2) {
+        return Err("odd number of hexadecimal digits".into());
+    }
+    Ok(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(protocol: Protocol, json: bool, reencode: bool) -> DecodeArgs {
+        DecodeArgs { protocol, hex: vec!["-".into()], json, reencode }
+    }
+
+    fn lines(args: &DecodeArgs, input: &str) -> (bool, String, String) {
+        let (mut out, mut errors) = (Vec::new(), Vec::new());
+        let good = args.lines(&mut input.as_bytes(), &mut out, &mut errors).unwrap();
+        (good, String::from_utf8(out).unwrap(), String::from_utf8(errors).unwrap())
+    }
+
+    #[test]
+    fn a_line_each() {
+        let input = "# two messages, then one without its final padding\n\n\
+                     0a00000811111111 0a:00:00:08:22:22:22:22\n0x0b00000f000d000b434f4f4b494521\n";
+        let (good, out, errors) = lines(&args(Protocol::Asap, false, false), input);
+        assert!(good);
+        assert_eq!(
+            out,
+            "ASAP ServerAnnounce registrar=0x11111111\nASAP ServerAnnounce registrar=0x22222222\n\
+             ASAP Cookie cookie=\"COOKIE!\"\n"
+        );
+        assert_eq!(errors, "");
+    }
+
+    #[test]
+    fn errors_do_not_stop_the_rest() {
+        let input = "0a0000081111\n0g\n123\n0a00000811111111 02000004 0a00000833333333\n0a00000822222222";
+        let (good, out, errors) = lines(&args(Protocol::Asap, false, false), input);
+        assert!(!good);
+        assert_eq!(out.lines().count(), 3, "{out}");
+        let errors: Vec<&str> = errors.lines().collect();
+        assert!(
+            errors[0]
+                .starts_with("rspctl: decode: line 1: at byte 0: message shorter than its declared length")
+        );
+        assert_eq!(errors[1], "rspctl: decode: line 2: not a hexadecimal digit at character 2: 'g'");
+        assert_eq!(errors[2], "rspctl: decode: line 3: odd number of hexadecimal digits");
+        assert!(errors[3].starts_with("rspctl: decode: line 4: at byte 12: mandatory parameter missing"));
+        assert_eq!(errors.len(), 4);
+    }
+
+    #[test]
+    fn nothing_is_no_message() {
+        let (mut out, mut errors) = (Vec::new(), Vec::new());
+        assert!(!args(Protocol::Enrp, false, false).line("", "", &mut out, &mut errors).unwrap());
+        assert!(out.is_empty() && !errors.is_empty());
+    }
+
+    #[test]
+    fn encoded_anew() {
+        // Message length without the padding, as the RFC counts; then as rsplib does.
+        let (good, out, _) = lines(&args(Protocol::Asap, false, true), "0B00000f000d000b434f4f4b49452100");
+        assert_eq!((good, out.as_str()), (true, "0b000010000d000b434f4f4b49452100\n"));
+    }
+
+    #[test]
+    fn as_json() {
+        let input = "04010060 11111111 22222222 0000 0000 0009000d 4563686f506f6f6c31 000000 \
+                     000a0040 abcd1234 11111111 00015f90 00040010 89b6 0001 00010008 0a010101 \
+                     00080010 40000002 00000000 40000000 00040010 848b 0000 00010008 0a010101";
+        let (good, out, _) = lines(&args(Protocol::Enrp, true, true), input);
+        assert!(good);
+        let value: serde_json::Value = serde_json::from_str(&out).unwrap();
+        let transport = |port: u16, usage: &str| {
+            serde_json::json!({
+                "protocol": "sctp", "port": port, "usage": usage, "addresses": ["10.1.1.1"],
+            })
+        };
+        let expected = serde_json::json!({
+            "protocol": "enrp",
+            "type": "HandleUpdate",
+            "sender": "0x11111111",
+            "receiver": "0x22222222",
+            "takeover_suggested": true,
+            "action": "add",
+            "handle": "EchoPool1",
+            "element": {
+                "id": "0xabcd1234",
+                "home": "0x11111111",
+                "life": 90000,
+                "transport": transport(35254, "data+control"),
+                "policy": {
+                    "type": 0x4000_0002u32, "name": "LeastUsedDegradation",
+                    "load": 0, "degradation": 0x4000_0000u32,
+                },
+                "asap": transport(33931, "data"),
+            },
+            "unrecognized": [],
+            "reencoded": input.split(' ').collect::<String>(),
+        });
+        assert_eq!(value, expected);
+    }
+}
