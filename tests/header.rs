@@ -34,10 +34,18 @@ const HEADERS: &[Header] = &[
         text: "
 /* Whether a policy chooses by load, so that its elements should keep theirs up to date. */
 #define PPT_IS_ADAPTIVE(p) \\
-    (((p) >= PPT_LEASTUSED && (p) <= PPT_RANDOMIZED_LEASTUSED) || \\
-     ((p) >= PPT_RANDOMIZED_PRIORITY_LEASTUSED && \\
-      (p) <= PPT_RANDOMIZED_PRIORITY_LEASTUSED_DEGRADATION) || \\
-     ((p) >= PPT_LEASTUSED_DPF && (p) <= PPT_PRIORITY_LEASTUSED_DEGRADATION_DPF))
+    ((p) == PPT_LEASTUSED || \\
+     (p) == PPT_LEASTUSED_DEGRADATION || \\
+     (p) == PPT_PRIORITY_LEASTUSED || \\
+     (p) == PPT_RANDOMIZED_LEASTUSED || \\
+     (p) == PPT_RANDOMIZED_PRIORITY_LEASTUSED || \\
+     (p) == PPT_RANDOMIZED_LEASTUSED_DEGRADATION || \\
+     (p) == PPT_PRIORITY_LEASTUSED_DEGRADATION || \\
+     (p) == PPT_RANDOMIZED_PRIORITY_LEASTUSED_DEGRADATION || \\
+     (p) == PPT_LEASTUSED_DPF || \\
+     (p) == PPT_LEASTUSED_DEGRADATION_DPF || \\
+     (p) == PPT_PRIORITY_LEASTUSED_DPF || \\
+     (p) == PPT_PRIORITY_LEASTUSED_DEGRADATION_DPF)
 ",
         tagged: &[],
     },

@@ -1,0 +1,161 @@
+//! The C library as C programs see it: each `tests/c/*.c` is compiled against the headers, linked with
+//! the shared library, run, and run again under valgrind. The exported symbols are the list in
+//! `tests/abi/symbols.txt`.
+#![allow(clippy::disallowed_methods)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A folder with the shared library under the names that linker and loader look for.
+fn library_folder() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let built = std::env::current_exe().expect("own path").with_file_name("librserpool.so");
+        assert!(built.exists(), "{} is missing", built.display());
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("lib-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("folder");
+        for name in ["librserpool.so", "librserpool.so.0"] {
+            let link = folder.join(name);
+            let _ = fs::remove_file(&link);
+            std::os::unix::fs::symlink(&built, &link).expect("link");
+        }
+        folder
+    })
+}
+
+/// Output of a tool, or the line that says why there is none.
+fn run_tool(what: &str, command: &mut Command) -> Option<Output> {
+    match command.output() {
+        Ok(output) => Some(output),
+        Err(error) => {
+            println!("SKIPPED {what}: {}: {error}", command.get_program().to_string_lossy());
+            None
+        }
+    }
+}
+
+fn assert_success(what: &str, output: &Output) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{what}: {}\n{out}\n{err}", output.status);
+}
+
+/// Compiles a C file; `None` (and a SKIPPED line) without a compiler.
+fn compile(source: &Path) -> Option<PathBuf> {
+    let name = source.file_stem().expect("file name").to_string_lossy().into_owned();
+    let program = library_folder().join(&name);
+    let mut compiler = Command::new("cc");
+    compiler
+        .args(["-std=c99", "-Wall", "-Wextra", "-Werror", "-g", "-O1", "-pthread"])
+        .arg(format!("-I{}", root().join("include").display()))
+        .arg(source)
+        .arg("-o")
+        .arg(&program)
+        .arg(format!("-L{}", library_folder().display()))
+        .args(["-lrserpool", "-ldl"])
+        .arg(format!("-Wl,-rpath,{}", library_folder().display()));
+    let output = run_tool(&name, &mut compiler)?;
+    assert_success(&format!("compiling {name}"), &output);
+    Some(program)
+}
+
+/// The same for every run: nothing of the developer's environment, a registrar inside the process.
+fn surroundings(command: &mut Command) -> &mut Command {
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RSP_") || name.starts_with("CSP_"))
+    {
+        command.env_remove(name);
+    }
+    command
+        .env("RSP_REGISTRAR", "embedded")
+        .env("RSP_TRANSPORT", "tcp")
+        .env("LIBRSERPOOL", library_folder().join("librserpool.so"))
+}
+
+fn run_plainly(name: &str) {
+    let Some(program) = compile(&root().join(format!("tests/c/{name}.c"))) else { return };
+    let output = surroundings(&mut Command::new(&program)).output().expect("run");
+    assert_success(name, &output);
+}
+
+fn run_under_valgrind(name: &str) {
+    let Some(program) = compile(&root().join(format!("tests/c/{name}.c"))) else { return };
+    let mut valgrind = Command::new("valgrind");
+    valgrind
+        .args(["--quiet", "--error-exitcode=99", "--leak-check=full", "--track-fds=no"])
+        .args([
+            "--show-leak-kinds=definite,indirect,possible",
+            "--errors-for-leak-kinds=definite,indirect,possible",
+        ])
+        .arg("--child-silent-after-fork=yes")
+        .arg(&program)
+        .env("CHECK_SLOW", "1");
+    if let Some(output) = run_tool(&format!("{name} under valgrind"), surroundings(&mut valgrind)) {
+        assert_success(&format!("{name} under valgrind"), &output);
+    }
+}
+
+macro_rules! c_tests {
+    ($($name:ident),* $(,)?) => {$(
+        mod $name {
+            #[test]
+            fn passes() {
+                super::run_plainly(stringify!($name));
+            }
+            #[test]
+            fn passes_under_valgrind() {
+                super::run_under_valgrind(stringify!($name));
+            }
+        }
+    )*
+
+        #[test]
+        fn every_c_test_is_run() {
+            let listed = [$(stringify!($name)),*];
+            for entry in fs::read_dir(root().join("tests/c")).expect("folder") {
+                let path = entry.expect("entry").path();
+                if path.extension().is_some_and(|ending| ending == "c") {
+                    let name = path.file_stem().expect("name").to_string_lossy().into_owned();
+                    assert!(listed.contains(&name.as_str()), "{} is not in the list", path.display());
+                }
+            }
+        }
+    };
+}
+
+c_tests!(layout, tags, settings, uninitialised);
+
+#[test]
+fn the_exported_symbols_are_the_list() {
+    let library = library_folder().join("librserpool.so");
+    let mut nm = Command::new("nm");
+    let Some(output) = run_tool("exported symbols", nm.args(["-D", "--defined-only"]).arg(library)) else {
+        return;
+    };
+    assert_success("nm", &output);
+    let text = String::from_utf8(output.stdout).expect("text");
+    let mut exported: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
+    exported.sort_unstable();
+    let path = root().join("tests/abi/symbols.txt");
+    if std::env::var_os("RSP_BLESS").is_some() {
+        fs::write(&path, exported.join("\n") + "\n").expect("symbols.txt");
+    }
+    let list = fs::read_to_string(&path).expect("symbols.txt");
+    let list: Vec<&str> = list.lines().collect();
+    let gone: Vec<_> = list.iter().filter(|name| !exported.contains(name)).collect();
+    let new: Vec<_> = exported.iter().filter(|name| !list.contains(name)).collect();
+    assert!(gone.is_empty() && new.is_empty(), "gone: {gone:?}, new: {new:?}");
+}
+
+#[test]
+fn the_library_has_its_soname() {
+    let library = library_folder().join("librserpool.so");
+    let Some(output) = run_tool("soname", Command::new("readelf").arg("-d").arg(library)) else { return };
+    assert_success("readelf", &output);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("[librserpool.so.0]"));
+}
