@@ -44,8 +44,18 @@ pub use writer::MAX_MESSAGE;
 pub struct Decoded<M> {
     /// The message itself.
     pub message: M,
-    /// Whole TLVs of unknown parameters to be reported with cause 0x1.
+    /// Whole TLVs of unknown parameters to be reported with cause 0x1; always few and short enough
+    /// for one error message, and none of an Error message.
     pub unrecognized: Vec<Vec<u8>>,
+}
+
+impl<M> Decoded<M> {
+    /// The error that reports the unknown parameters, if there are any to report.
+    pub fn report(&self) -> Option<OperationError> {
+        let cause = |data: &Vec<u8>| Cause { code: CauseCode::UNRECOGNIZED_PARAMETER, data: data.clone() };
+        let causes: Vec<Cause> = self.unrecognized.iter().map(cause).collect();
+        (!causes.is_empty()).then_some(OperationError(causes))
+    }
 }
 
 /// SCTP payload protocol identifier of ASAP (RFC 5352 section 7.2; host order).

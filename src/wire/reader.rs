@@ -8,6 +8,11 @@ use super::writer::MAX_MESSAGE;
 /// The longest piece of a message that is put into an error cause.
 const MAX_CAUSE_DATA: usize = 65_000;
 
+/// The most unknown parameters of one message that are reported, and their bytes altogether: an
+/// error that reports them all fits into a message.
+const MAX_REPORTED: usize = 64;
+const MAX_REPORT: usize = 60_000;
+
 /// Whole TLVs of unknown parameters that their sender wants reported.
 pub(crate) type Unrecognized = Vec<Vec<u8>>;
 
@@ -206,7 +211,10 @@ impl Param<'_> {
             }
             Unknown::Skip => Ok(()),
             Unknown::SkipAndReport => {
-                unrecognized.push(self.value.tlv.to_vec());
+                let reported: usize = unrecognized.iter().map(Vec::len).sum();
+                if unrecognized.len() < MAX_REPORTED && reported + self.value.tlv.len() <= MAX_REPORT {
+                    unrecognized.push(self.value.tlv.to_vec());
+                }
                 Ok(())
             }
         }

@@ -406,3 +406,26 @@ fn transports_have_bounds() {
     bytes[10..12].copy_from_slice(&(length - 8).to_be_bytes());
     assert_eq!(Asap::decode(&bytes).unwrap_err().reason, "too many addresses");
 }
+
+/// However much somebody wants reported, the report fits.
+#[test]
+fn reports_fit() {
+    let handle = [0, 9, 0, 5, b'x', 0, 0, 0];
+    let report = |unknown: &[u8], times: usize| {
+        let mut bytes = [&[5, 0, 0, 0], &handle[..], &unknown.repeat(times)].concat();
+        let length = (bytes.len() as u16).to_be_bytes();
+        bytes[2..4].copy_from_slice(&length);
+        Asap::decode(&bytes).unwrap().report()
+    };
+    assert_eq!(report(&[], 0), None);
+    let many = report(&[0xff, 1, 0, 4], 16_000).unwrap();
+    assert_eq!(many.0.len(), 64);
+    let long = report(&[&[0xff, 1, 0xc3, 0x50][..], &[0; 49_996]].concat(), 1).unwrap();
+    assert_eq!(long.0[0].data.len(), 50_000);
+    let too_long = [&[0xff, 1, 0xff, 0xe0][..], &[0; 65_500]].concat();
+    assert_eq!(report(&too_long, 1), None);
+    for error in [many, long] {
+        let (sender, receiver) = (RegistrarId(1), RegistrarId(2));
+        assert!(EnrpMessage { sender, receiver, body: Enrp::Error { error } }.fits());
+    }
+}
