@@ -8,6 +8,9 @@ pub mod interfaces;
 pub mod multicast;
 pub mod scope;
 pub mod sctp;
+mod sctp_event;
+pub mod sctp_socket;
+mod sctp_sys;
 pub mod tcp;
 
 #[cfg(test)]

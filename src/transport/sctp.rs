@@ -1,40 +1,390 @@
-//! Links over the kernel's SCTP.
+//! Links over the kernel's SCTP (RFC 5352 section 2, RFC 5353 section 2): each message is one user
+//! message, ordered, on stream 0, with the service's PPID.
+//!
+//! An [`SctpEndpoint`] is one port: it listens, and dials from the same port, because rsplib's peers
+//! believe a presence only if it comes from the advertised port, and a registrar takes elements over by
+//! connecting to the port that their own association came from. Associations that come up are peeled
+//! off to descriptors of their own ([`SctpLink`]), so a slow peer blocks nobody else.
+//!
+//! Between two endpoints there is at most one association. Dialling while there is one fails with
+//! `AlreadyExists`; two that dial each other at the same time end up with the same one, and both see it
+//! as dialled.
 
+pub use super::sctp_socket::available;
+use super::sctp_socket::{
+    AssociationId, Incoming, Notification, Parameters, SctpSocket, SendInfo, SocketStyle,
+};
+use super::tcp::QUEUE_BOUND;
 use super::{QueueStatus, ReadStatus};
-use std::io;
+use crate::wire::frame;
+use std::cell::Cell;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
-/// A link over SCTP.
-#[derive(Debug)]
-pub struct SctpLink {
-    fd: OwnedFd,
+/// Payload protocol identifier of ASAP.
+pub const PPID_ASAP: u32 = 11;
+/// Payload protocol identifier of ENRP.
+pub const PPID_ENRP: u32 = 12;
+
+/// The longest message with its padding.
+const LONGEST_MESSAGE: usize = 65_536;
+const BACKLOG: i32 = 4096;
+
+/// Registrar associations: a lost packet costs half a second, not the kernel's 3 s; a host that is gone
+/// is given up after some 15 s (keep-alives and presences find it sooner). Not below 500 ms: peers may
+/// delay acknowledgements by 200 ms.
+const LINK_PARAMETERS: Parameters = Parameters {
+    rto_initial: 1000,
+    rto_min: 500,
+    rto_max: 3000,
+    assoc_max_rxt: 8,
+    path_max_rxt: 3,
+    hb_interval: 15_000,
+};
+/// INITs are repeated after 1, 2, 3, 3 s: a dial to nowhere fails after about 9 s at the latest.
+const INIT_ATTEMPTS: u16 = 3;
+const INIT_LONGEST: u16 = 3000;
+
+thread_local! {
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-#[allow(unused_variables, missing_docs)]
-impl SctpLink {
-    pub fn read_messages(&mut self, budget: usize, message: &mut dyn FnMut(&[u8])) -> io::Result<ReadStatus> {
-        todo!()
+/// What happened at an endpoint.
+#[derive(Debug)]
+pub enum EndpointEvent {
+    /// Somebody connected.
+    Accepted(SctpLink),
+    /// A dial came to its end. The number is the one given to [`SctpEndpoint::dial`].
+    DialDone(u64, io::Result<SctpLink>),
+}
+
+/// One SCTP port of a service: accepts and dials.
+#[derive(Debug)]
+pub struct SctpEndpoint {
+    socket: SctpSocket,
+    ppid: u32,
+    dials: BTreeMap<AssociationId, u64>,
+}
+
+impl SctpEndpoint {
+    /// Listens on `addresses`, which share one port; none: all of this machine's, port 0: the kernel's
+    /// choice. `ppid`: [`PPID_ASAP`] or [`PPID_ENRP`].
+    ///
+    /// Bind to all addresses, or list those of all families that peers announce: with a part of them,
+    /// Linux ends some associations that both sides start at the same time.
+    ///
+    /// Errors: `EPROTONOSUPPORT` without SCTP, `EADDRINUSE`, `EADDRNOTAVAIL`, and the system's.
+    pub fn bind(ppid: u32, addresses: &[SocketAddr]) -> io::Result<SctpEndpoint> {
+        let only_v4 = !addresses.is_empty() && addresses.iter().all(SocketAddr::is_ipv4);
+        let socket = match only_v4 {
+            true => SctpSocket::new(SocketStyle::OneToMany, false)?,
+            false => SctpSocket::of_any_family(SocketStyle::OneToMany)?,
+        };
+        socket.set_parameters(0, LINK_PARAMETERS)?;
+        socket.set_init(INIT_ATTEMPTS, INIT_LONGEST)?;
+        socket.set_sack_at_once(0)?;
+        socket.bind(addresses)?;
+        socket.listen(BACKLOG)?;
+        Ok(SctpEndpoint { socket, ppid, dials: BTreeMap::new() })
     }
-    pub fn send(&mut self, bytes: &[u8]) -> io::Result<QueueStatus> {
-        todo!()
+
+    /// The port bound to.
+    pub fn port(&self) -> u16 {
+        self.socket.local_port().unwrap_or(0)
     }
-    pub fn flush(&mut self) -> io::Result<QueueStatus> {
-        todo!()
-    }
-    pub fn finish_connect(&mut self) -> io::Result<bool> {
-        todo!()
-    }
-    pub fn peer_addresses(&self) -> Vec<SocketAddr> {
-        todo!()
-    }
+
+    /// The addresses at which it can be reached now, all scopes.
     pub fn local_addresses(&self) -> Vec<SocketAddr> {
-        todo!()
+        self.socket.local_addresses(0).unwrap_or_default()
+    }
+
+    /// Starts to dial the host that has all of `addresses`; `token` comes back in
+    /// [`EndpointEvent::DialDone`], unless this fails at once. Errors: `AlreadyExists` (there is an association
+    /// with this peer already), `EAFNOSUPPORT`, `ENETUNREACH`, and the system's.
+    pub fn dial(&mut self, token: u64, addresses: &[SocketAddr]) -> io::Result<()> {
+        let association = self.socket.connect(addresses)?;
+        self.dials.insert(association, token);
+        Ok(())
+    }
+
+    /// Gives a dial up; no `DialDone` follows.
+    pub fn cancel(&mut self, token: u64) {
+        let dial = self.dials.iter().find(|(_, dial)| **dial == token);
+        if let Some(association) = dial.map(|(association, _)| *association) {
+            self.dials.remove(&association);
+            self.drop_association(association);
+        }
+    }
+
+    /// The endpoint is readable: tells what happened, up to `budget` events.
+    pub fn read_events(
+        &mut self,
+        budget: usize,
+        event: &mut dyn FnMut(EndpointEvent),
+    ) -> io::Result<ReadStatus> {
+        let mut buffer = [0; 512];
+        for _ in 0..budget {
+            let notification = match self.socket.recv(&mut buffer)? {
+                None => return Ok(ReadStatus::Drained),
+                Some(Incoming::Notification(notification)) => notification,
+                // Of an association that could not be peeled off.
+                Some(Incoming::Data { .. } | Incoming::Closed) => continue,
+            };
+            if let Some(happened) = self.handle(notification) {
+                event(happened);
+            }
+        }
+        Ok(ReadStatus::More)
+    }
+
+    fn handle(&mut self, notification: Notification) -> Option<EndpointEvent> {
+        let (association, result) = match notification {
+            Notification::Up { association, .. } => (association, self.peel_off(association)),
+            Notification::NotStarted { association, .. } => {
+                (association, Err(ErrorKind::ConnectionRefused.into()))
+            }
+            Notification::Lost { association, .. } => (association, Err(ErrorKind::ConnectionReset.into())),
+            Notification::Ended { association } | Notification::PeerShutdown { association } => {
+                (association, Err(ErrorKind::ConnectionAborted.into()))
+            }
+            _ => return None,
+        };
+        match (self.dials.remove(&association), result) {
+            (Some(token), result) => Some(EndpointEvent::DialDone(token, result)),
+            (None, Ok(link)) => Some(EndpointEvent::Accepted(link)),
+            (None, Err(_)) => None,
+        }
+    }
+
+    fn peel_off(&self, association: AssociationId) -> io::Result<SctpLink> {
+        match self.socket.peel_off(association) {
+            Ok(socket) => Ok(SctpLink::new(socket, self.ppid)),
+            Err(error) => {
+                if error.raw_os_error() == Some(libc::EINVAL) {
+                    // It is over already.
+                    return Err(ErrorKind::ConnectionReset.into());
+                }
+                // Out of descriptors or memory. The peer may try again.
+                log::warn!("SCTP: dropping an association: {error}");
+                self.drop_association(association);
+                Err(error)
+            }
+        }
+    }
+
+    fn drop_association(&self, association: AssociationId) {
+        if let Err(error) = self.socket.abort(association) {
+            log::debug!("SCTP: association {association} was gone before its abort: {error}");
+        }
+    }
+}
+
+impl AsFd for SctpEndpoint {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// A link over SCTP: an association with its own descriptor. Dropping it ends the association in order.
+#[derive(Debug)]
+pub struct SctpLink {
+    socket: SctpSocket,
+    ppid: u32,
+    /// The beginning of a message that the kernel delivers in parts.
+    partial: Vec<u8>,
+    /// What comes belongs to a message that is ignored.
+    skipping: bool,
+    /// Messages that the kernel did not take, and their bytes.
+    queue: VecDeque<Box<[u8]>>,
+    queued: usize,
+    bound: usize,
+    peer: Vec<SocketAddr>,
+    local: Vec<SocketAddr>,
+}
+
+impl SctpLink {
+    fn new(socket: SctpSocket, ppid: u32) -> SctpLink {
+        let peer = socket.peer_addresses(0).unwrap_or_default();
+        let local = socket.local_addresses(0).unwrap_or_default();
+        SctpLink {
+            socket,
+            ppid,
+            partial: Vec::new(),
+            skipping: false,
+            queue: VecDeque::new(),
+            queued: 0,
+            bound: QUEUE_BOUND,
+            peer,
+            local,
+        }
+    }
+
+    /// Changes the send queue's bound (bytes).
+    pub fn set_queue_bound(&mut self, bound: usize) {
+        self.bound = bound;
+    }
+
+    /// Hands up to `budget` messages to `message`. Messages of other PPIDs are ignored, but count.
+    /// An association that broke, or was started anew by a peer that forgot it, is `ConnectionReset`.
+    pub fn read_messages(&mut self, budget: usize, message: &mut dyn FnMut(&[u8])) -> io::Result<ReadStatus> {
+        // Taken, not borrowed: `message` may come back here for another link.
+        let mut buffer = SCRATCH.take();
+        buffer.resize(LONGEST_MESSAGE, 0);
+        let mut result = Ok(ReadStatus::More);
+        for _ in 0..budget {
+            match self.read_one(&mut buffer, message) {
+                Ok(None) => {}
+                Ok(Some(status)) => {
+                    result = Ok(status);
+                    break;
+                }
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        SCRATCH.set(buffer);
+        result
+    }
+
+    /// `None`: go on.
+    fn read_one(
+        &mut self,
+        buffer: &mut [u8],
+        message: &mut dyn FnMut(&[u8]),
+    ) -> io::Result<Option<ReadStatus>> {
+        let (length, end, ppid) = match self.socket.recv(buffer)? {
+            None => return Ok(Some(ReadStatus::Drained)),
+            Some(Incoming::Closed) => return Ok(Some(ReadStatus::Closed)),
+            Some(Incoming::Notification(notification)) => return self.notified(notification),
+            Some(Incoming::Data { length, end, ppid, .. }) => (length, end, u32::from_be(ppid)),
+        };
+        let part = &buffer[..length];
+        if self.skipping || ppid != self.ppid {
+            self.skipping = !end;
+            return Ok(None);
+        }
+        if self.partial.len() + length > LONGEST_MESSAGE {
+            return Ok(Some(ReadStatus::Garbage));
+        }
+        match (end, self.partial.is_empty()) {
+            (true, true) => message(trimmed(part)),
+            (true, false) => {
+                let mut whole = std::mem::take(&mut self.partial);
+                whole.extend_from_slice(part);
+                message(trimmed(&whole));
+            }
+            (false, _) => self.partial.extend_from_slice(part),
+        }
+        Ok(None)
+    }
+
+    fn notified(&mut self, notification: Notification) -> io::Result<Option<ReadStatus>> {
+        match notification {
+            Notification::Lost { .. } | Notification::Restarted { .. } | Notification::NotStarted { .. } => {
+                Err(ErrorKind::ConnectionReset.into())
+            }
+            Notification::Ended { .. } | Notification::PeerShutdown { .. } => Ok(Some(ReadStatus::Closed)),
+            Notification::PartialDeliveryAborted { .. } => {
+                self.partial = Vec::new();
+                self.skipping = false;
+                Ok(None)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Sends padded messages that lie back to back, each as one user message; what the kernel does not
+    /// take is queued. Errors: `InvalidInput` if `bytes` are no whole messages, and the system's.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<QueueStatus> {
+        if !self.queue.is_empty()
+            && self.flush()? != QueueStatus::Empty
+            && self.queued + bytes.len() > self.bound
+        {
+            return Ok(QueueStatus::Overflow);
+        }
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let Ok(Some(length)) = frame::first_message(rest) else {
+                return Err(ErrorKind::InvalidInput.into());
+            };
+            if !self.queue.is_empty() || !self.send_one(&rest[..length])? {
+                if self.queued + rest.len() > self.bound {
+                    return Ok(QueueStatus::Overflow);
+                }
+                self.queued += length;
+                self.queue.push_back(rest[..length].into());
+            }
+            rest = &rest[length..];
+        }
+        Ok(self.status())
+    }
+
+    /// The socket is writable: sends more of the queue.
+    pub fn flush(&mut self) -> io::Result<QueueStatus> {
+        while let Some(first) = self.queue.front() {
+            if !self.send_one(first)? {
+                break;
+            }
+            self.queued -= first.len();
+            self.queue.pop_front();
+        }
+        Ok(self.status())
+    }
+
+    fn status(&self) -> QueueStatus {
+        if self.queue.is_empty() { QueueStatus::Empty } else { QueueStatus::Waiting(self.queued) }
+    }
+
+    /// `Ok(false)`: no room.
+    fn send_one(&self, message: &[u8]) -> io::Result<bool> {
+        let info = SendInfo { ppid: self.ppid.to_be(), ..SendInfo::default() };
+        match self.socket.send(message, info) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// It is connected since it exists.
+    pub fn finish_connect(&mut self) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    /// The peer's addresses, primary first; of an association that has ended, those it had at first.
+    pub fn peer_addresses(&self) -> Vec<SocketAddr> {
+        match self.socket.peer_addresses(0) {
+            Ok(list) if !list.is_empty() => list,
+            _ => self.peer.clone(),
+        }
+    }
+
+    /// Our addresses, as for the peer's.
+    pub fn local_addresses(&self) -> Vec<SocketAddr> {
+        match self.socket.local_addresses(0) {
+            Ok(list) if !list.is_empty() => list,
+            _ => self.local.clone(),
+        }
     }
 }
 
 impl AsFd for SctpLink {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.socket.as_fd()
     }
 }
+
+/// A user message is one message; what follows it is no message. A short one is left to the decoder.
+fn trimmed(bytes: &[u8]) -> &[u8] {
+    match frame::first_message(bytes) {
+        Ok(Some(length)) => &bytes[..length],
+        _ => bytes,
+    }
+}
+
+#[cfg(test)]
+#[path = "sctp_tests.rs"]
+mod tests;

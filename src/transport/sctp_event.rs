@@ -1,0 +1,208 @@
+//! SCTP's notifications (RFC 6458 section 6.1) as values.
+
+use super::sctp_sys::{STORAGE, i32_at, u16_at, u32_at, unpack};
+use std::net::SocketAddr;
+
+/// The kernel's number for an association. On a one-to-one or peeled-off socket 0 means "the one".
+pub type AssociationId = i32;
+
+/// What the kernel tells about an association.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notification {
+    /// It is up (`SCTP_COMM_UP`).
+    Up {
+        /// Which.
+        association: AssociationId,
+        /// Streams that we may use, from 0.
+        outgoing_streams: u16,
+        /// Streams that the peer may use.
+        incoming_streams: u16,
+    },
+    /// It broke: abort, or no answer for too long (`SCTP_COMM_LOST`).
+    Lost {
+        /// Which.
+        association: AssociationId,
+        /// The kernel's reason, an SCTP cause code or an `sctp_sn_error`.
+        error: u16,
+    },
+    /// The peer has started it anew, having forgotten the old one (`SCTP_RESTART`).
+    Restarted {
+        /// Which.
+        association: AssociationId,
+    },
+    /// It has ended in order (`SCTP_SHUTDOWN_COMP`).
+    Ended {
+        /// Which.
+        association: AssociationId,
+    },
+    /// It did not come to be (`SCTP_CANT_STR_ASSOC`).
+    NotStarted {
+        /// Which.
+        association: AssociationId,
+        /// As for `Lost`.
+        error: u16,
+    },
+    /// The peer sends nothing any more (`SCTP_SHUTDOWN_EVENT`).
+    PeerShutdown {
+        /// Which.
+        association: AssociationId,
+    },
+    /// One of the peer's addresses has changed its state (`SCTP_PEER_ADDR_CHANGE`).
+    Path {
+        /// Which association.
+        association: AssociationId,
+        /// The address, if the kernel named one.
+        address: Option<SocketAddr>,
+        /// Its new state.
+        state: PathState,
+    },
+    /// The rest of a message that was delivered in part will not come (`SCTP_PARTIAL_DELIVERY_EVENT`).
+    PartialDeliveryAborted {
+        /// Which.
+        association: AssociationId,
+        /// The message's stream.
+        stream: u16,
+    },
+    /// A message was given up: its time to live was over, or the association ended (`SCTP_SEND_FAILED`).
+    SendFailed {
+        /// Which.
+        association: AssociationId,
+        /// The kernel's reason.
+        error: u32,
+    },
+    /// Any other one, by its type.
+    Other(u16),
+}
+
+/// State of one of the peer's addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum PathState {
+    Available,
+    Unreachable,
+    Removed,
+    Added,
+    MadePrimary,
+    Confirmed,
+    PotentiallyFailed,
+    Other(i32),
+}
+
+const ASSOC_CHANGE: u16 = 0x8001;
+const PEER_ADDR_CHANGE: u16 = 0x8002;
+const SEND_FAILED: u16 = 0x8003;
+const SHUTDOWN_EVENT: u16 = 0x8005;
+const PARTIAL_DELIVERY_EVENT: u16 = 0x8006;
+
+impl Notification {
+    /// Reads one, or the beginning of one; `None`: less than its fixed part.
+    pub(super) fn parse(bytes: &[u8]) -> Option<Notification> {
+        let kind = u16_at(bytes, 0)?;
+        Some(match kind {
+            ASSOC_CHANGE => Notification::parse_change(bytes)?,
+            PEER_ADDR_CHANGE => Notification::Path {
+                association: i32_at(bytes, 8 + STORAGE + 8)?,
+                address: unpack(bytes.get(8..8 + STORAGE)?).map(|(address, _)| address),
+                state: match i32_at(bytes, 8 + STORAGE)? {
+                    0 => PathState::Available,
+                    1 => PathState::Unreachable,
+                    2 => PathState::Removed,
+                    3 => PathState::Added,
+                    4 => PathState::MadePrimary,
+                    5 => PathState::Confirmed,
+                    6 => PathState::PotentiallyFailed,
+                    other => PathState::Other(other),
+                },
+            },
+            SEND_FAILED => Notification::SendFailed {
+                // Header, error, sctp_sndrcvinfo (32 bytes).
+                association: i32_at(bytes, 12 + 32)?,
+                error: u32_at(bytes, 8)?,
+            },
+            SHUTDOWN_EVENT => Notification::PeerShutdown { association: i32_at(bytes, 8)? },
+            PARTIAL_DELIVERY_EVENT => Notification::PartialDeliveryAborted {
+                association: i32_at(bytes, 12)?,
+                // Kernels before 4.16 leave the stream out.
+                stream: u32_at(bytes, 16).and_then(|stream| u16::try_from(stream).ok()).unwrap_or(0),
+            },
+            other => Notification::Other(other),
+        })
+    }
+
+    fn parse_change(bytes: &[u8]) -> Option<Notification> {
+        let association = i32_at(bytes, 16)?;
+        let error = u16_at(bytes, 10)?;
+        Some(match u16_at(bytes, 8)? {
+            0 => Notification::Up {
+                association,
+                outgoing_streams: u16_at(bytes, 12)?,
+                incoming_streams: u16_at(bytes, 14)?,
+            },
+            1 => Notification::Lost { association, error },
+            2 => Notification::Restarted { association },
+            3 => Notification::Ended { association },
+            4 => Notification::NotStarted { association, error },
+            _ => Notification::Other(ASSOC_CHANGE),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sctp_sys::storage;
+    use super::*;
+
+    /// Native-endian layout as in `linux/sctp.h`.
+    fn change(state: u16) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for short in [ASSOC_CHANGE, 0] {
+            bytes.extend(short.to_ne_bytes());
+        }
+        bytes.extend(20_u32.to_ne_bytes());
+        for short in [state, 6, 10, 11] {
+            bytes.extend(short.to_ne_bytes());
+        }
+        bytes.extend(77_i32.to_ne_bytes());
+        bytes
+    }
+
+    #[test]
+    fn association_changes() {
+        let association = 77;
+        let up = Notification::Up { association, outgoing_streams: 10, incoming_streams: 11 };
+        for (state, expected) in [
+            (0, up),
+            (1, Notification::Lost { association, error: 6 }),
+            (2, Notification::Restarted { association }),
+            (3, Notification::Ended { association }),
+            (4, Notification::NotStarted { association, error: 6 }),
+            (5, Notification::Other(ASSOC_CHANGE)),
+        ] {
+            assert_eq!(Notification::parse(&change(state)), Some(expected));
+        }
+    }
+
+    #[test]
+    fn path_changes_carry_the_address() {
+        let address: SocketAddr = "10.0.1.2:7".parse().unwrap();
+        let mut bytes = PEER_ADDR_CHANGE.to_ne_bytes().to_vec();
+        bytes.extend([0; 6]);
+        bytes.extend(storage(Some(&address)));
+        for number in [1_i32, 0, 5] {
+            bytes.extend(number.to_ne_bytes());
+        }
+        let expected =
+            Notification::Path { association: 5, address: Some(address), state: PathState::Unreachable };
+        assert_eq!(Notification::parse(&bytes), Some(expected));
+    }
+
+    #[test]
+    fn a_cut_off_one_is_refused_wherever_it_is_cut() {
+        for whole in [change(0), change(1)] {
+            for length in 0..whole.len() {
+                assert_eq!(Notification::parse(&whole[..length]), None, "{length}");
+            }
+        }
+        assert_eq!(Notification::parse(&[0x09, 0x80]), Some(Notification::Other(0x8009)));
+    }
+}

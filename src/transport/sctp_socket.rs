@@ -1,0 +1,529 @@
+//! Sockets over the kernel's SCTP: messages with stream and PPID, notifications, many addresses.
+//!
+//! One type for the three styles: one-to-one (`SOCK_STREAM`), one-to-many (`SOCK_SEQPACKET`), and an
+//! association peeled off the latter. Non-blocking throughout: wait with `poll(2)` on [`AsFd`].
+//! The functions take an [`AssociationId`]; only one-to-many sockets look at it, elsewhere 0 will do.
+
+use super::scope::unmapped;
+pub use super::sctp_event::{AssociationId, Notification, PathState};
+use super::sctp_sys as sys;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use socket2::SockRef;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+const RTOINFO: i32 = 0;
+const ASSOCINFO: i32 = 1;
+const INITMSG: i32 = 2;
+const NODELAY: i32 = 3;
+const PRIMARY_ADDR: i32 = 6;
+const PEER_ADDR_PARAMS: i32 = 9;
+const EVENTS: i32 = 11;
+const STATUS: i32 = 14;
+const DELAYED_SACK: i32 = 16;
+
+/// No notification that matters is longer; of a longer one only the beginning is looked at.
+const NOTIFICATION_ROOM: usize = 512;
+
+/// Whether this machine's kernel has SCTP (RFC 9260). Asked once; may load the kernel's module.
+pub fn available() -> bool {
+    static AVAILABLE: OnceLock<bool> = OnceLock::new();
+    *AVAILABLE.get_or_init(|| sys::new_socket(false, libc::SOCK_STREAM).is_ok())
+}
+
+/// How associations of a socket are handled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketStyle {
+    /// A socket is one association, or listens and accepts (`SOCK_STREAM`).
+    OneToOne,
+    /// A socket has many associations (`SOCK_SEQPACKET`).
+    OneToMany,
+    /// An association that was taken out of a one-to-many socket.
+    PeeledOff,
+}
+
+/// Association parameters; 0 leaves one as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Parameters {
+    /// Retransmission time-out before anything was measured, milliseconds.
+    pub rto_initial: u32,
+    /// Its lower bound, milliseconds.
+    pub rto_min: u32,
+    /// Its upper bound, milliseconds.
+    pub rto_max: u32,
+    /// Retransmissions in a row before the association is given up.
+    pub assoc_max_rxt: u16,
+    /// Retransmissions in a row before an address counts as unreachable.
+    pub path_max_rxt: u16,
+    /// Heartbeat interval of idle addresses, milliseconds.
+    pub hb_interval: u32,
+}
+
+/// What new sessions have (behaves as rsplib's): an unreachable peer is found in some 30 s, an
+/// unreachable address of several in some 10 s.
+pub const SESSION_PARAMETERS: Parameters = Parameters {
+    rto_initial: 2000,
+    rto_min: 1000,
+    rto_max: 5000,
+    assoc_max_rxt: 8,
+    path_max_rxt: 3,
+    hb_interval: 15_000,
+};
+
+/// How to send one message.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SendInfo {
+    /// To whom.
+    pub association: AssociationId,
+    /// Stream number.
+    pub stream: u16,
+    /// Payload protocol identifier as it lies in memory: `htonl` it for the usual meaning.
+    pub ppid: u32,
+    /// `SCTP_UNORDERED` (1) and what else [`send_flags`] names.
+    pub flags: u16,
+    /// Milliseconds after which the message is given up (RFC 3758); 0: never.
+    pub time_to_live: u32,
+}
+
+/// Values of [`SendInfo::flags`], as `struct sctp_sndrcvinfo` has them on Linux.
+pub mod send_flags {
+    /// Delivered as soon as it comes.
+    pub const UNORDERED: u16 = 1;
+    /// Ends the association at once; not on one-to-one sockets.
+    pub const ABORT: u16 = 4;
+    /// Ends the association in order, with an empty message; not on one-to-one sockets.
+    pub const EOF: u16 = 0x200;
+}
+
+/// What one receive call brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Incoming {
+    /// A message or a part of one.
+    Data {
+        /// Bytes written to the buffer.
+        length: usize,
+        /// Whether the message ends here. If not, its next part comes with the next call.
+        end: bool,
+        /// From whom.
+        association: AssociationId,
+        /// Stream number.
+        stream: u16,
+        /// As it lies in memory: `ntohl` it for the usual meaning.
+        ppid: u32,
+        /// Whether it was sent unordered.
+        unordered: bool,
+        /// Which of the peer's addresses it came from.
+        source: Option<SocketAddr>,
+    },
+    /// A notification; the buffer holds nothing of use.
+    Notification(Notification),
+    /// The peer sends nothing any more (one-to-one sockets).
+    Closed,
+}
+
+/// An SCTP socket.
+#[derive(Debug)]
+pub struct SctpSocket {
+    fd: OwnedFd,
+    style: SocketStyle,
+    v6: bool,
+}
+
+impl SctpSocket {
+    /// A socket that speaks IPv4 and IPv6, or IPv4 only (`v6` false). All [`Notification`]s are on except those
+    /// of paths; `NODELAY` is on. Errors: `EPROTONOSUPPORT` without SCTP, `EAFNOSUPPORT` without IPv6.
+    pub fn new(style: SocketStyle, v6: bool) -> io::Result<SctpSocket> {
+        let kind = match style {
+            SocketStyle::OneToOne => libc::SOCK_STREAM,
+            SocketStyle::OneToMany | SocketStyle::PeeledOff => libc::SOCK_SEQPACKET,
+        };
+        let socket = SctpSocket { fd: sys::new_socket(v6, kind)?, style, v6 };
+        if v6 {
+            SockRef::from(&socket.fd).set_only_v6(false)?;
+        }
+        socket.prepare()?;
+        Ok(socket)
+    }
+
+    /// As [`SctpSocket::new`], with IPv6 where the machine has it.
+    pub fn of_any_family(style: SocketStyle) -> io::Result<SctpSocket> {
+        SctpSocket::new(style, true).or_else(|_| SctpSocket::new(style, false))
+    }
+
+    fn prepare(&self) -> io::Result<()> {
+        sys::set(self.as_fd(), NODELAY, &1_i32.to_ne_bytes())?;
+        self.subscribe(false)
+    }
+
+    /// Which notifications come: those of the association always, those of `paths` if wanted.
+    pub fn subscribe(&self, paths: bool) -> io::Result<()> {
+        // data-io, association, address, send failure, peer error, shutdown, partial delivery.
+        sys::set(self.as_fd(), EVENTS, &[1, 1, u8::from(paths), 0, 0, 1, 1])
+    }
+
+    /// Its style.
+    pub fn style(&self) -> SocketStyle {
+        self.style
+    }
+
+    /// Whether it takes IPv6 addresses.
+    pub fn is_v6(&self) -> bool {
+        self.v6
+    }
+
+    /// Binds to `addresses`; none, or an unspecified one: all of this machine's. They share one port;
+    /// port 0: the kernel's choice.
+    pub fn bind(&self, addresses: &[SocketAddr]) -> io::Result<()> {
+        let any = |port| match self.v6 {
+            true => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
+            false => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+        };
+        let port = addresses.first().map_or(0, SocketAddr::port);
+        let everything = addresses.iter().all(|address| address.ip().is_unspecified());
+        let wildcard_v4 = self.v6 && addresses.iter().any(SocketAddr::is_ipv4) && addresses.len() == 1;
+        let list = match everything {
+            true if wildcard_v4 => vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))],
+            true => vec![any(port)],
+            false => self.in_own_families(addresses)?,
+        };
+        // bindx without a port gives each address another one, so the first fixes it.
+        sys::bindx(self.as_fd(), &list[..1])?;
+        if list.len() > 1 {
+            let port = self.local_port()?;
+            let others: Vec<_> =
+                list[1..].iter().map(|address| SocketAddr::new(address.ip(), port)).collect();
+            sys::bindx(self.as_fd(), &others)?;
+        }
+        Ok(())
+    }
+
+    /// `addresses` as this socket can use them, at most 32.
+    fn in_own_families(&self, addresses: &[SocketAddr]) -> io::Result<Vec<SocketAddr>> {
+        let usable = |address: &SocketAddr| self.v6 || address.is_ipv4();
+        let list: Vec<_> = addresses.iter().map(unmapped).filter(usable).take(sys::MAX_ADDRESSES).collect();
+        match list.is_empty() {
+            true => Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT)),
+            false => Ok(list),
+        }
+    }
+
+    /// Takes associations from outside.
+    pub fn listen(&self, backlog: i32) -> io::Result<()> {
+        SockRef::from(&self.fd).listen(backlog)
+    }
+
+    /// The next association of a listening one-to-one socket; `None`: nobody waits.
+    pub fn accept(&self) -> io::Result<Option<SctpSocket>> {
+        loop {
+            match sys::accept(self.as_fd()) {
+                Ok(fd) => {
+                    let socket = SctpSocket { fd, style: SocketStyle::OneToOne, v6: self.v6 };
+                    socket.prepare()?;
+                    return Ok(Some(socket));
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return Ok(None),
+                    // That one gave up before it was its turn.
+                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
+                    _ => return Err(error),
+                },
+            }
+        }
+    }
+
+    /// Moves an association of a one-to-many socket, with all that is queued for it, to its own
+    /// descriptor. Do so when its [`Notification::Up`] is read and nothing of it is ever missed.
+    pub fn peel_off(&self, association: AssociationId) -> io::Result<SctpSocket> {
+        let fd = sys::peel_off(self.as_fd(), association)?;
+        let socket = SctpSocket { fd, style: SocketStyle::PeeledOff, v6: self.v6 };
+        socket.prepare()?;
+        Ok(socket)
+    }
+
+    /// Starts an association with the host that has all of `addresses`. On a one-to-many socket
+    /// [`Notification::Up`] or [`Notification::NotStarted`] with the number returned tells how it went;
+    /// on a one-to-one socket see [`SctpSocket::finish_connect`].
+    ///
+    /// Errors: `AlreadyExists`: there is one between these ends, possibly peeled off; and the system's.
+    pub fn connect(&self, addresses: &[SocketAddr]) -> io::Result<AssociationId> {
+        let addresses = self.in_own_families(addresses)?;
+        sys::connectx(self.as_fd(), &addresses).map_err(|error| match error.raw_os_error() {
+            Some(libc::EISCONN | libc::EALREADY | libc::EADDRNOTAVAIL) => io::ErrorKind::AlreadyExists.into(),
+            _ => error,
+        })
+    }
+
+    /// How the connect of a one-to-one socket stands: `Ok(true)`: it is up; `Ok(false)`: not yet (wait until
+    /// the descriptor is writable or has an error).
+    pub fn finish_connect(&self) -> io::Result<bool> {
+        self.finish_connect_within(Duration::ZERO)
+    }
+
+    fn finish_connect_within(&self, time: Duration) -> io::Result<bool> {
+        let deadline = Instant::now() + time;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            // Round up, or the last millisecond is spent spinning.
+            let millis = left.as_micros().div_ceil(1000).min(60_000) as u16;
+            let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLOUT)];
+            let ready = match poll(&mut fds, PollTimeout::from(millis)) {
+                Ok(count) => count > 0,
+                Err(nix::errno::Errno::EINTR) => false,
+                Err(error) => return Err(error.into()),
+            };
+            if ready {
+                return match SockRef::from(&self.fd).take_error()? {
+                    Some(error) => Err(error),
+                    None if fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLOUT)) => {
+                        Ok(true)
+                    }
+                    None => Err(io::ErrorKind::ConnectionRefused.into()),
+                };
+            }
+            if left.is_zero() {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Connects a one-to-one socket and waits for it; `TimedOut` after `limit`.
+    pub fn connect_within(&self, addresses: &[SocketAddr], limit: Duration) -> io::Result<()> {
+        self.connect(addresses)?;
+        match self.finish_connect_within(limit)? {
+            true => Ok(()),
+            false => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    /// Sends a message whole. Errors: `WouldBlock`: no room now, `EMSGSIZE`: never room (larger than the
+    /// send buffer), `EPIPE`/`ECONNRESET`/`ENOTCONN`: the association is gone, `EINVAL`: no such stream.
+    pub fn send(&self, bytes: &[u8], info: SendInfo) -> io::Result<usize> {
+        let info = libc::sctp_sndrcvinfo {
+            sinfo_stream: info.stream,
+            sinfo_flags: info.flags,
+            sinfo_ppid: info.ppid,
+            sinfo_timetolive: info.time_to_live,
+            sinfo_assoc_id: info.association,
+            ..sys::no_info()
+        };
+        loop {
+            match sys::send(self.as_fd(), bytes, &info) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Receives a message, a part of one, or a notification; `None`: nothing there. Errors are the
+    /// association's end: `ECONNRESET`, `ETIMEDOUT`, ...
+    pub fn recv(&self, buffer: &mut [u8]) -> io::Result<Option<Incoming>> {
+        if buffer.len() < NOTIFICATION_ROOM && self.notification_waits()? {
+            return self.recv_into(&mut [0; NOTIFICATION_ROOM]);
+        }
+        self.recv_into(buffer)
+    }
+
+    fn notification_waits(&self) -> io::Result<bool> {
+        let next = sys::receive(self.as_fd(), &mut [0; 8], libc::MSG_PEEK)?;
+        Ok(next.is_some_and(|next| next.flags & libc::MSG_NOTIFICATION != 0))
+    }
+
+    fn recv_into(&self, buffer: &mut [u8]) -> io::Result<Option<Incoming>> {
+        loop {
+            let Some(raw) = sys::receive(self.as_fd(), buffer, 0)? else { return Ok(None) };
+            let end = raw.flags & libc::MSG_EOR != 0;
+            if raw.flags & libc::MSG_NOTIFICATION != 0 {
+                let notification = Notification::parse(&buffer[..raw.length]);
+                if !end {
+                    self.skip_rest()?;
+                }
+                match notification {
+                    Some(notification) => return Ok(Some(Incoming::Notification(notification))),
+                    None => continue,
+                }
+            }
+            // SCTP has no empty messages.
+            if raw.length == 0 && !buffer.is_empty() {
+                return Ok(Some(Incoming::Closed));
+            }
+            let info = raw.info.unwrap_or_else(sys::no_info);
+            return Ok(Some(Incoming::Data {
+                length: raw.length,
+                end,
+                association: info.sinfo_assoc_id,
+                stream: info.sinfo_stream,
+                ppid: info.sinfo_ppid,
+                unordered: info.sinfo_flags & send_flags::UNORDERED != 0,
+                source: raw.source,
+            }));
+        }
+    }
+
+    /// Takes the rest of a notification that did not fit.
+    fn skip_rest(&self) -> io::Result<()> {
+        let mut rest = [0; 4096];
+        while let Some(raw) = sys::receive(self.as_fd(), &mut rest, 0)? {
+            if raw.length == 0 || raw.flags & libc::MSG_EOR != 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends an association in order: what was sent still arrives.
+    pub fn end(&self, association: AssociationId) -> io::Result<()> {
+        match self.style {
+            SocketStyle::OneToOne => SockRef::from(&self.fd).shutdown(Shutdown::Both),
+            SocketStyle::OneToMany | SocketStyle::PeeledOff => {
+                self.send(&[], SendInfo { association, flags: send_flags::EOF, ..SendInfo::default() })?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends an association at once. On a one-to-one socket the peer is told when the descriptor is closed.
+    pub fn abort(&self, association: AssociationId) -> io::Result<()> {
+        match self.style {
+            SocketStyle::OneToOne => SockRef::from(&self.fd).set_linger(Some(Duration::ZERO)),
+            SocketStyle::OneToMany | SocketStyle::PeeledOff => {
+                self.send(&[], SendInfo { association, flags: send_flags::ABORT, ..SendInfo::default() })?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Sets parameters: of a live association (number, or 0 on a one-to-one socket that is connected), else
+    /// of those to come.
+    pub fn set_parameters(&self, association: AssociationId, to: Parameters) -> io::Result<()> {
+        let fd = self.as_fd();
+        let number = association.to_ne_bytes();
+        if to.hb_interval != 0 || to.path_max_rxt != 0 {
+            // The structure is packed: 16-bit pathmaxrxt, then 32-bit fields right behind it.
+            let mut value = [0; 156];
+            value[..4].copy_from_slice(&number);
+            value[132..136].copy_from_slice(&to.hb_interval.to_ne_bytes());
+            value[136..138].copy_from_slice(&to.path_max_rxt.to_ne_bytes());
+            let enable_heartbeats = u32::from(to.hb_interval != 0);
+            value[146..150].copy_from_slice(&enable_heartbeats.to_ne_bytes());
+            // Kernels before 4.20 know the structure only up to the flags.
+            sys::set(fd, PEER_ADDR_PARAMS, &value)
+                .or_else(|_| sys::set(fd, PEER_ADDR_PARAMS, &value[..152]))?;
+        }
+        if to.rto_initial != 0 || to.rto_min != 0 || to.rto_max != 0 {
+            let mut value = number.to_vec();
+            for field in [to.rto_initial, to.rto_max, to.rto_min] {
+                value.extend(field.to_ne_bytes());
+            }
+            sys::set(fd, RTOINFO, &value)?;
+        }
+        if to.assoc_max_rxt != 0 {
+            let mut value = [0; 20];
+            value[..4].copy_from_slice(&number);
+            value[4..6].copy_from_slice(&to.assoc_max_rxt.to_ne_bytes());
+            sys::set(fd, ASSOCINFO, &value)?;
+        }
+        Ok(())
+    }
+
+    /// The parameters in force, as for [`SctpSocket::set_parameters`].
+    pub fn parameters(&self, association: AssociationId) -> io::Result<Parameters> {
+        let fd = self.as_fd();
+        let number = association.to_ne_bytes();
+        let ask = |option, value: &mut [u8]| {
+            value[..4].copy_from_slice(&number);
+            sys::get(fd, option, value)
+        };
+        let (mut rto, mut assoc, mut path) = ([0; 16], [0; 20], [0; 156]);
+        ask(RTOINFO, &mut rto)?;
+        ask(ASSOCINFO, &mut assoc)?;
+        ask(PEER_ADDR_PARAMS, &mut path).or_else(|_| ask(PEER_ADDR_PARAMS, &mut path[..152]))?;
+        let long = |bytes: &[u8], offset| sys::u32_at(bytes, offset).unwrap_or(0);
+        let short = |bytes: &[u8], offset| sys::u16_at(bytes, offset).unwrap_or(0);
+        Ok(Parameters {
+            rto_initial: long(&rto, 4),
+            rto_max: long(&rto, 8),
+            rto_min: long(&rto, 12),
+            assoc_max_rxt: short(&assoc, 4),
+            path_max_rxt: short(&path, 136),
+            hb_interval: long(&path, 132),
+        })
+    }
+
+    /// How often and how long at most (milliseconds) an INIT is repeated; 0: the system's default.
+    pub fn set_init(&self, attempts: u16, longest: u16) -> io::Result<()> {
+        let fields: Vec<u8> =
+            [0, 0, attempts, longest].iter().flat_map(|field: &u16| field.to_ne_bytes()).collect();
+        sys::set(self.as_fd(), INITMSG, &fields)
+    }
+
+    /// Acknowledges every packet at once, in associations to come and in this one.
+    pub fn set_sack_at_once(&self, association: AssociationId) -> io::Result<()> {
+        let fields: Vec<u8> = [association, 0, 1].iter().flat_map(|field| field.to_ne_bytes()).collect();
+        sys::set(self.as_fd(), DELAYED_SACK, &fields)
+    }
+
+    /// Sends to this of the peer's addresses as long as it works.
+    pub fn set_primary(&self, association: AssociationId, address: &SocketAddr) -> io::Result<()> {
+        let mut value = association.to_ne_bytes().to_vec();
+        value.extend(sys::storage(Some(&self.in_socket_family(address))));
+        sys::set(self.as_fd(), PRIMARY_ADDR, &value)
+    }
+
+    /// IPv6 sockets want a single address in their own family.
+    fn in_socket_family(&self, address: &SocketAddr) -> SocketAddr {
+        match address {
+            SocketAddr::V4(v4) if self.v6 => SocketAddr::from((v4.ip().to_ipv6_mapped(), v4.port())),
+            _ => *address,
+        }
+    }
+
+    /// Which of the peer's addresses is sent to.
+    pub fn primary(&self, association: AssociationId) -> io::Result<SocketAddr> {
+        let mut value = [0; 4 + sys::STORAGE];
+        value[..4].copy_from_slice(&association.to_ne_bytes());
+        sys::get(self.as_fd(), PRIMARY_ADDR, &mut value)?;
+        let (address, _) = sys::unpack(&value[4..]).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(address)
+    }
+
+    /// The association's outgoing and incoming streams.
+    pub fn streams(&self, association: AssociationId) -> io::Result<(u16, u16)> {
+        let mut value = [0; 176];
+        value[..4].copy_from_slice(&association.to_ne_bytes());
+        sys::get(self.as_fd(), STATUS, &mut value)?;
+        let short = |offset| sys::u16_at(&value, offset).unwrap_or(0);
+        Ok((short(18), short(16)))
+    }
+
+    /// The peer's addresses, the primary one first.
+    pub fn peer_addresses(&self, association: AssociationId) -> io::Result<Vec<SocketAddr>> {
+        let mut list = sys::addresses(self.as_fd(), sys::GET_PEER_ADDRS, association)?;
+        if let Ok(primary) = self.primary(association)
+            && let Some(position) = list.iter().position(|address| *address == primary)
+        {
+            list[..=position].rotate_right(1);
+        }
+        Ok(list)
+    }
+
+    /// Our addresses in an association; with 0 on a socket without one: those bound to. One bound to
+    /// all addresses lists them.
+    pub fn local_addresses(&self, association: AssociationId) -> io::Result<Vec<SocketAddr>> {
+        sys::addresses(self.as_fd(), sys::GET_LOCAL_ADDRS, association)
+    }
+
+    /// The port bound to.
+    pub fn local_port(&self) -> io::Result<u16> {
+        let address = SockRef::from(&self.fd).local_addr()?;
+        Ok(address.as_socket().map_or(0, |address| address.port()))
+    }
+}
+
+impl AsFd for SctpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

@@ -1,0 +1,341 @@
+//! The kernel's SCTP interface (RFC 6458 as Linux has it): options, addresses, one message out or in.
+//!
+//! Everything that is `unsafe` about SCTP is here. Options travel as byte arrays in the layout of
+//! `linux/sctp.h`; the offsets are written where the option is used, so nothing depends on libsctp.
+#![expect(unsafe_code, reason = "SCTP's socket options and message headers have no safe wrapper")]
+
+use super::scope::unmapped;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::{mem, ptr};
+
+const SOCKOPT_BINDX_ADD: i32 = 100;
+const SOCKOPT_CONNECTX3: i32 = 111;
+const SOCKOPT_PEELOFF_FLAGS: i32 = 122;
+/// List of the peer's addresses.
+pub(super) const GET_PEER_ADDRS: i32 = 108;
+/// List of our addresses.
+pub(super) const GET_LOCAL_ADDRS: i32 = 109;
+
+/// Size of a `sockaddr_storage`, which has alignment 4 inside SCTP's structures.
+pub(super) const STORAGE: usize = 128;
+/// More addresses than this are not handed to the kernel (rsplib's limit as well).
+pub(super) const MAX_ADDRESSES: usize = 32;
+
+/// The result of a system call: -1 becomes errno.
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// A non-blocking, close-on-exec SCTP socket: `SOCK_STREAM` (one-to-one) or `SOCK_SEQPACKET`.
+pub(super) fn new_socket(v6: bool, kind: i32) -> io::Result<OwnedFd> {
+    let family = if v6 { libc::AF_INET6 } else { libc::AF_INET };
+    let kind = kind | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: no pointers; the result is checked, and nobody else owns it.
+    unsafe {
+        match check(libc::socket(family, kind, libc::IPPROTO_SCTP)) {
+            Ok(fd) => Ok(OwnedFd::from_raw_fd(fd)),
+            // What a kernel without SCTP says depends on the style.
+            Err(error) if error.raw_os_error() == Some(libc::ESOCKTNOSUPPORT) => {
+                Err(io::Error::from_raw_os_error(libc::EPROTONOSUPPORT))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Sets an SCTP option.
+pub(super) fn set(fd: BorrowedFd<'_>, option: i32, value: &[u8]) -> io::Result<()> {
+    let length = value.len() as libc::socklen_t;
+    // SAFETY: the kernel reads `length` bytes from `value`.
+    check(unsafe {
+        libc::setsockopt(fd.as_raw_fd(), libc::IPPROTO_SCTP, option, value.as_ptr().cast(), length)
+    })?;
+    Ok(())
+}
+
+/// Reads an SCTP option whose input is in `value`; returns the length of the answer.
+pub(super) fn get(fd: BorrowedFd<'_>, option: i32, value: &mut [u8]) -> io::Result<usize> {
+    let mut length = value.len() as libc::socklen_t;
+    let pointer = value.as_mut_ptr().cast();
+    // SAFETY: the kernel reads and writes at most `length` bytes at `value`.
+    check(unsafe { libc::getsockopt(fd.as_raw_fd(), libc::IPPROTO_SCTP, option, pointer, &mut length) })?;
+    Ok((length as usize).min(value.len()))
+}
+
+/// Binds to several addresses with one port; each counts in its own family.
+pub(super) fn bindx(fd: BorrowedFd<'_>, addresses: &[SocketAddr]) -> io::Result<()> {
+    set(fd, SOCKOPT_BINDX_ADD, &pack(addresses))
+}
+
+/// Starts an association with the host that has all `addresses`; returns its number. It is not up yet.
+pub(super) fn connectx(fd: BorrowedFd<'_>, addresses: &[SocketAddr]) -> io::Result<i32> {
+    #[repr(C)]
+    struct Argument {
+        association: i32,
+        bytes: libc::c_int,
+        addresses: *const u8,
+    }
+    let packed = pack(addresses);
+    let mut argument =
+        Argument { association: 0, bytes: packed.len() as libc::c_int, addresses: packed.as_ptr() };
+    let mut length = mem::size_of::<Argument>() as libc::socklen_t;
+    let pointer = ptr::from_mut(&mut argument).cast();
+    // SAFETY: `argument` and what it points to live through the call, with the lengths given.
+    let result = check(unsafe {
+        libc::getsockopt(fd.as_raw_fd(), libc::IPPROTO_SCTP, SOCKOPT_CONNECTX3, pointer, &mut length)
+    });
+    match result {
+        Ok(_) => Ok(argument.association),
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(argument.association),
+        Err(error) => Err(error),
+    }
+}
+
+/// Moves an association of a one-to-many socket, with all that is queued for it, to a descriptor of its
+/// own, which is non-blocking and close-on-exec.
+pub(super) fn peel_off(fd: BorrowedFd<'_>, association: i32) -> io::Result<OwnedFd> {
+    let mut argument = [0; 12];
+    argument[..4].copy_from_slice(&association.to_ne_bytes());
+    argument[8..].copy_from_slice(&(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK).to_ne_bytes());
+    get(fd, SOCKOPT_PEELOFF_FLAGS, &mut argument)?;
+    let number = i32_at(&argument, 4).filter(|number| *number >= 0).ok_or(io::ErrorKind::InvalidData)?;
+    // SAFETY: the kernel just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Takes a connection from a listening one-to-one socket.
+pub(super) fn accept(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: no address is asked for; the result is checked, and nobody else owns it.
+    unsafe {
+        let fd = check(libc::accept4(fd.as_raw_fd(), ptr::null_mut(), ptr::null_mut(), flags))?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// A buffer for one control message, aligned as `cmsghdr` wants it.
+#[repr(C, align(8))]
+struct Control([u8; 64]);
+
+/// Sends one user message whole, or nothing (`EAGAIN`). Never raises SIGPIPE.
+pub(super) fn send(fd: BorrowedFd<'_>, bytes: &[u8], info: &libc::sctp_sndrcvinfo) -> io::Result<usize> {
+    let mut control = Control([0; 64]);
+    let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: an all-zero msghdr is valid. The control buffer is aligned and larger than the space of one
+    // sctp_sndrcvinfo, so CMSG_FIRSTHDR is inside it. The kernel only reads what iov_base points to.
+    let sent = unsafe {
+        let mut header: libc::msghdr = mem::zeroed();
+        header.msg_iov = &mut part;
+        header.msg_iovlen = 1;
+        header.msg_control = control.0.as_mut_ptr().cast();
+        header.msg_controllen = libc::CMSG_SPACE(mem::size_of_val(info) as u32) as _;
+        let first = libc::CMSG_FIRSTHDR(&header);
+        (*first).cmsg_level = libc::IPPROTO_SCTP;
+        (*first).cmsg_type = libc::SCTP_SNDRCV;
+        (*first).cmsg_len = libc::CMSG_LEN(mem::size_of_val(info) as u32) as _;
+        ptr::write_unaligned(libc::CMSG_DATA(first).cast(), *info);
+        libc::sendmsg(fd.as_raw_fd(), &header, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
+    };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// What one receive call brought.
+pub(super) struct Raw {
+    /// Bytes written to the buffer; 0: the end.
+    pub length: usize,
+    /// `MSG_EOR`, `MSG_NOTIFICATION`.
+    pub flags: i32,
+    /// Of data, if the data-io event is on.
+    pub info: Option<libc::sctp_sndrcvinfo>,
+    /// The peer's address that it came from.
+    pub source: Option<SocketAddr>,
+}
+
+/// Receives a message or a part of one; `None`: nothing there. `flags`: 0 or `MSG_PEEK`.
+pub(super) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8], flags: i32) -> io::Result<Option<Raw>> {
+    let mut control = Control([0; 64]);
+    let mut name = [0_u8; STORAGE];
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let (received, header) = loop {
+        // SAFETY: an all-zero msghdr is valid; all pointers carry the lengths of what they point to.
+        let (result, header) = unsafe {
+            let mut header: libc::msghdr = mem::zeroed();
+            header.msg_name = name.as_mut_ptr().cast();
+            header.msg_namelen = STORAGE as u32;
+            header.msg_iov = &mut part;
+            header.msg_iovlen = 1;
+            header.msg_control = control.0.as_mut_ptr().cast();
+            header.msg_controllen = control.0.len() as _;
+            (libc::recvmsg(fd.as_raw_fd(), &mut header, flags | libc::MSG_DONTWAIT), header)
+        };
+        match usize::try_from(result) {
+            Ok(received) => break (received, header),
+            Err(_) => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                error if error.kind() == io::ErrorKind::Interrupted => {}
+                error => return Err(error),
+            },
+        }
+    };
+    let named = (header.msg_namelen as usize).min(STORAGE);
+    let source = unpack(&name[..named]).map(|(address, _)| address);
+    Ok(Some(Raw { length: received, flags: header.msg_flags, info: sndrcvinfo(&header), source }))
+}
+
+fn sndrcvinfo(header: &libc::msghdr) -> Option<libc::sctp_sndrcvinfo> {
+    // SAFETY: the kernel filled msg_control up to msg_controllen with well-formed control messages, and
+    // the buffer still lives; cmsg_len says how long each one's data is.
+    unsafe {
+        let mut message = libc::CMSG_FIRSTHDR(header);
+        while !message.is_null() {
+            let long_enough = (*message).cmsg_len as usize
+                >= libc::CMSG_LEN(mem::size_of::<libc::sctp_sndrcvinfo>() as u32) as usize;
+            if (*message).cmsg_level == libc::IPPROTO_SCTP
+                && (*message).cmsg_type == libc::SCTP_SNDRCV
+                && long_enough
+            {
+                return Some(ptr::read_unaligned(libc::CMSG_DATA(message).cast()));
+            }
+            message = libc::CMSG_NXTHDR(header, message);
+        }
+    }
+    None
+}
+
+/// An `sctp_sndrcvinfo` with everything 0.
+pub(super) fn no_info() -> libc::sctp_sndrcvinfo {
+    libc::sctp_sndrcvinfo {
+        sinfo_stream: 0,
+        sinfo_ssn: 0,
+        sinfo_flags: 0,
+        sinfo_ppid: 0,
+        sinfo_context: 0,
+        sinfo_timetolive: 0,
+        sinfo_tsn: 0,
+        sinfo_cumtsn: 0,
+        sinfo_assoc_id: 0,
+    }
+}
+
+/// The addresses that `GET_PEER_ADDRS` or `GET_LOCAL_ADDRS` lists for an association.
+pub(super) fn addresses(fd: BorrowedFd<'_>, option: i32, association: i32) -> io::Result<Vec<SocketAddr>> {
+    let mut value = vec![0; 8 + 28 * 256];
+    value[..4].copy_from_slice(&association.to_ne_bytes());
+    // The length that comes back counts the header for one of the options and not for the other.
+    get(fd, option, &mut value)?;
+    let count = i32_at(&value, 4).unwrap_or(0);
+    let mut rest = &value[8..];
+    let mut list = Vec::new();
+    for _ in 0..count {
+        let Some((address, length)) = unpack(rest) else { break };
+        list.push(address);
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    Ok(list)
+}
+
+/// Packed `sockaddr_in` (16 bytes) and `sockaddr_in6` (28 bytes), without gaps.
+pub(super) fn pack(addresses: &[SocketAddr]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(addresses.len() * 28);
+    for address in addresses.iter().take(MAX_ADDRESSES) {
+        let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        bytes.extend_from_slice(&(family as u16).to_ne_bytes());
+        bytes.extend_from_slice(&address.port().to_be_bytes());
+        match address {
+            SocketAddr::V4(v4) => {
+                bytes.extend_from_slice(&v4.ip().octets());
+                bytes.extend_from_slice(&[0; 8]);
+            }
+            SocketAddr::V6(v6) => {
+                bytes.extend_from_slice(&v6.flowinfo().to_ne_bytes());
+                bytes.extend_from_slice(&v6.ip().octets());
+                bytes.extend_from_slice(&v6.scope_id().to_ne_bytes());
+            }
+        }
+    }
+    bytes
+}
+
+/// The first of packed addresses and how long it was; an IPv4-mapped one becomes IPv4.
+pub(super) fn unpack(bytes: &[u8]) -> Option<(SocketAddr, usize)> {
+    let family = i32::from(u16::from_ne_bytes(*bytes.first_chunk()?));
+    let port = u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?);
+    match family {
+        libc::AF_INET => {
+            let ip: [u8; 4] = *bytes.get(4..)?.first_chunk()?;
+            Some((SocketAddr::new(IpAddr::V4(Ipv4Addr::from(ip)), port), 16))
+        }
+        libc::AF_INET6 => {
+            let ip: [u8; 16] = *bytes.get(8..)?.first_chunk()?;
+            let scope_id = u32::from_ne_bytes(*bytes.get(24..)?.first_chunk()?);
+            let address = SocketAddrV6::new(Ipv6Addr::from(ip), port, 0, scope_id);
+            Some((unmapped(&SocketAddr::V6(address)), 28))
+        }
+        _ => None,
+    }
+}
+
+/// An address as `sockaddr_storage`; `None`: all zero, "any address" to the kernel.
+pub(super) fn storage(address: Option<&SocketAddr>) -> [u8; STORAGE] {
+    let mut bytes = [0; STORAGE];
+    if let Some(address) = address {
+        let packed = pack(&[*address]);
+        bytes[..packed.len()].copy_from_slice(&packed);
+    }
+    bytes
+}
+
+/// The number at `offset` in the machine's byte order.
+pub(super) fn i32_at(bytes: &[u8], offset: usize) -> Option<i32> {
+    bytes.get(offset..)?.first_chunk().map(|four| i32::from_ne_bytes(*four))
+}
+
+/// As `i32_at`.
+pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    i32_at(bytes, offset).map(i32::cast_unsigned)
+}
+
+/// As `i32_at`.
+pub(super) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
+    bytes.get(offset..)?.first_chunk().map(|two| u16::from_ne_bytes(*two))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_survive_packing() {
+        let list: Vec<SocketAddr> = ["10.0.0.1:7", "[fe80::1%3]:9", "[2001:db8::1]:65535"]
+            .iter()
+            .map(|text| text.parse().unwrap())
+            .collect();
+        let packed = pack(&list);
+        assert_eq!(packed.len(), 16 + 28 + 28);
+        let mut rest = &packed[..];
+        let mut found = Vec::new();
+        while let Some((address, length)) = unpack(rest) {
+            found.push(address);
+            rest = &rest[length..];
+        }
+        assert_eq!(found, list);
+        assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn mapped_addresses_are_unmapped_and_short_or_strange_ones_refused() {
+        let mapped = pack(&["[::ffff:10.1.1.1]:7".parse().unwrap()]);
+        assert_eq!(unpack(&mapped).unwrap(), ("10.1.1.1:7".parse().unwrap(), 28));
+        assert!(unpack(&mapped[..27]).is_none() && unpack(&[]).is_none());
+        assert!(unpack(&[0xff; 28]).is_none());
+    }
+
+    #[test]
+    fn sndrcvinfo_fits_the_control_buffer() {
+        assert_eq!(mem::size_of::<libc::sctp_sndrcvinfo>(), 32);
+        // SAFETY: pure arithmetic.
+        assert!(unsafe { libc::CMSG_SPACE(32) } as usize <= mem::size_of::<Control>());
+    }
+}
