@@ -1,0 +1,299 @@
+//! Our pool elements: registered once, re-registered at intervals and with every new home.
+
+use super::asks::{Key, Kind, What};
+use super::effects::Alarm;
+use super::{Client, Event, LinkId, LinkProtocol, MAX_ELEMENTS, Registration, RequestError, RequestId, Time};
+use crate::machine::timer::Timer;
+use crate::wire::{Asap, CauseCode, OperationError, PeId, PoolHandle, Protocol, Transport, TransportUse};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Re-registrations are never more frequent.
+const LEAST_INTERVAL: Duration = Duration::from_millis(50);
+
+#[derive(Debug)]
+struct Own {
+    registration: Registration,
+    /// Names its alarms.
+    number: u64,
+    /// Whether any registrar was told of it.
+    told: bool,
+    /// Over which link it is registered, as far as we know.
+    registered: Option<LinkId>,
+    /// Whether the registration under way says something that is no longer so.
+    outdated: bool,
+    /// Requests of an update made while a registration is under way: the next one answers them.
+    waiting: Vec<RequestId>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Elements {
+    own: BTreeMap<Key, Own>,
+    numbers: BTreeMap<u64, Key>,
+    last: u64,
+    waiting: usize,
+}
+
+impl Elements {
+    pub fn is_empty(&self) -> bool {
+        self.own.is_empty()
+    }
+
+    pub fn keys(&self) -> Vec<Key> {
+        self.own.keys().cloned().collect()
+    }
+
+    /// Requests that wait for a registration that is not even asked for.
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Which of our elements a keep-alive names: one, or all of the pool.
+    pub fn named(&self, handle: &PoolHandle, id: Option<PeId>) -> Vec<PeId> {
+        let (first, last) = id.map_or((PeId(0), PeId(u32::MAX)), |id| (id, id));
+        let range = (handle.clone(), first)..=(handle.clone(), last);
+        self.own.range(range).map(|(key, _)| key.1).collect()
+    }
+
+    pub fn is_registered(&self, handle: &PoolHandle, id: PeId, link: LinkId) -> bool {
+        self.own.get(&(handle.clone(), id)).is_some_and(|own| own.registered == Some(link))
+    }
+
+    fn take_waiting(&mut self, key: &Key) -> Vec<RequestId> {
+        let waiting = self.own.get_mut(key).map(|own| std::mem::take(&mut own.waiting)).unwrap_or_default();
+        self.waiting -= waiting.len();
+        waiting
+    }
+}
+
+impl Client {
+    /// Takes an element in, or new values of one that is ours already, and registers it at once.
+    pub(super) fn add_element(
+        &mut self,
+        now: Time,
+        request: RequestId,
+        registration: Registration,
+    ) -> Result<(), RequestError> {
+        let key = (registration.handle.clone(), registration.element.id);
+        let message = Asap::Registration { handle: key.0.clone(), element: registration.element.clone() };
+        if !message.fits() {
+            return Err(RequestError::Rejected(CauseCode::INVALID_VALUES.into()));
+        }
+        if let Some(own) = self.elements.own.get_mut(&key) {
+            own.registration = registration;
+        } else if self.elements.own.len() >= MAX_ELEMENTS {
+            return Err(RequestError::Busy);
+        } else {
+            let elements = &mut self.elements;
+            elements.last += 1;
+            let number = elements.last;
+            elements.numbers.insert(number, key.clone());
+            let own = Own {
+                registration,
+                number,
+                told: false,
+                registered: None,
+                outdated: false,
+                waiting: Vec::new(),
+            };
+            elements.own.insert(key.clone(), own);
+        }
+        self.request_registration(now, key, request);
+        Ok(())
+    }
+
+    /// At most one registration of an element is under way: what changes meanwhile goes out together.
+    fn request_registration(&mut self, now: Time, key: Key, request: RequestId) {
+        let Some(number) = self.asks.find(Kind::Registration, &key.0, key.1) else {
+            return self.ask(now, What::Register { key, requests: vec![request] });
+        };
+        let Some(ask) = self.asks.get_mut(number) else { return };
+        match &mut ask.what {
+            What::Register { requests, .. } if ask.sent.is_none() => {
+                requests.push(request);
+                self.start_patience(now, number);
+            }
+            _ => {
+                if let Some(own) = self.elements.own.get_mut(&key) {
+                    own.waiting.push(request);
+                    self.elements.waiting += 1;
+                }
+            }
+        }
+    }
+
+    /// A registration on our own account.
+    pub(super) fn ask_registration(&mut self, now: Time, key: Key) {
+        if self.asks.find(Kind::Registration, &key.0, key.1).is_none() {
+            self.ask(now, What::Register { key, requests: Vec::new() });
+        }
+    }
+
+    /// Every element is registered with the home as it is now.
+    pub(super) fn register_all(&mut self, now: Time) {
+        for key in self.elements.keys() {
+            self.ask_registration(now, key);
+        }
+    }
+
+    /// The same when something about all of them has changed.
+    pub(super) fn register_changed(&mut self, now: Time) {
+        for (key, own) in &mut self.elements.own {
+            own.outdated = self.asks.find_sent(Kind::Registration, &key.0, key.1).is_some();
+        }
+        self.register_all(now);
+    }
+
+    /// T4-reregistration.
+    pub(super) fn reregister(&mut self, now: Time, number: u64) {
+        if self.home.is_some()
+            && let Some(key) = self.elements.numbers.get(&number).cloned()
+        {
+            self.ask_registration(now, key);
+        }
+    }
+
+    /// Lets an element go; requests to register it fail for `reason`. True: its registrar is to be
+    /// told, and the request waits for the answer.
+    pub(super) fn remove_element(
+        &mut self,
+        now: Time,
+        request: Option<RequestId>,
+        key: Key,
+        reason: RequestError,
+    ) -> Result<bool, RequestError> {
+        let waiting = self.elements.take_waiting(&key);
+        let own = self.elements.own.remove(&key).ok_or(RequestError::NotFound)?;
+        self.elements.numbers.remove(&own.number);
+        self.fx.alarms.clear(&Alarm::Rfc(Timer::T4Reregistration, own.number));
+        if let Some(number) = self.asks.find(Kind::Registration, &key.0, key.1) {
+            self.forget(number, reason.clone());
+        }
+        for request in waiting {
+            self.fx.event(Event::Registered { request, result: Err(reason.clone()) });
+        }
+        if own.told {
+            self.ask(now, What::Deregister { key, request });
+        }
+        Ok(own.told)
+    }
+
+    /// The REGISTRATION of one of ours, with what only the machine knows.
+    pub(super) fn registration_message(&mut self, key: &Key) -> Option<Asap> {
+        let asap = self.asap_transport();
+        let home = self.home()?;
+        let own = self.elements.own.get_mut(key)?;
+        own.told = true;
+        own.outdated = false;
+        let mut element = own.registration.element.clone();
+        element.home = home;
+        element.asap = asap;
+        let message = Asap::Registration { handle: key.0.clone(), element };
+        if message.fits() {
+            return Some(message);
+        }
+        // It was measured without: a registrar can do without as well.
+        let Asap::Registration { handle, mut element } = message else { return None };
+        element.asap = None;
+        Some(Asap::Registration { handle, element })
+    }
+
+    /// Where registrars reach us. Over SCTP that is the association's own address, and rsplib expects
+    /// nothing here; a TCP connection comes from a port at which nobody listens.
+    fn asap_transport(&self) -> Option<Transport> {
+        let ends = self.home.as_ref().map(|home| &home.ends)?;
+        if ends.protocol != LinkProtocol::Tcp {
+            return None;
+        }
+        let local: Option<IpAddr> = ends.local.first().map(|address| address.ip().to_canonical());
+        let listen = self.config.listen.iter().find(|target| target.protocol == LinkProtocol::Tcp)?;
+        let fits = |ip: IpAddr| ip.is_unspecified() || local.is_none() || Some(ip) == local;
+        let addresses = &listen.addresses;
+        let at = addresses.iter().find(|address| fits(address.ip().to_canonical())).or(addresses.first())?;
+        let ip = at.ip().to_canonical();
+        let ip = if ip.is_unspecified() { local? } else { ip };
+        (at.port() != 0).then(|| Transport::new(Protocol::Tcp, TransportUse::DataOnly, at.port(), vec![ip]))
+    }
+
+    /// REGISTRATION_RESPONSE.
+    pub(super) fn registration_answered(
+        &mut self,
+        now: Time,
+        key: Key,
+        rejected: bool,
+        error: Option<OperationError>,
+    ) {
+        let Some(number) = self.asks.find_sent(Kind::Registration, &key.0, key.1) else { return };
+        let Some(What::Register { requests, .. }) = self.take_answered(now, number).map(|ask| ask.what)
+        else {
+            return;
+        };
+        if rejected || error.is_some() {
+            let error = error.unwrap_or_else(|| CauseCode::UNSPECIFIED.into());
+            return self.registration_failed(now, key, requests, RequestError::Rejected(error));
+        }
+        let Some((link, registrar)) = self.home.as_ref().map(|home| (home.link, home.registrar)) else {
+            return;
+        };
+        if let Some(own) = self.elements.own.get_mut(&key) {
+            own.registered = Some(link);
+        }
+        for request in requests {
+            self.fx.event(Event::Registered { request, result: Ok(registrar) });
+        }
+        self.registration_done(now, key);
+    }
+
+    /// A registration got no answer, or no for an answer. The element stays ours and is tried again.
+    pub(super) fn registration_failed(
+        &mut self,
+        now: Time,
+        key: Key,
+        requests: Vec<RequestId>,
+        error: RequestError,
+    ) {
+        if requests.is_empty() {
+            let (handle, id) = key.clone();
+            self.fx.event(Event::RegistrationFailed { handle, id, error: error.clone() });
+        }
+        for request in requests {
+            self.fx.event(Event::Registered { request, result: Err(error.clone()) });
+        }
+        self.registration_done(now, key);
+    }
+
+    /// What changed meanwhile is registered now, the rest at the next interval.
+    fn registration_done(&mut self, now: Time, key: Key) {
+        let requests = self.elements.take_waiting(&key);
+        let Some(own) = self.elements.own.get(&key) else { return };
+        let alarm = Alarm::Rfc(Timer::T4Reregistration, own.number);
+        self.fx.alarms.set(alarm, now + own.registration.interval.max(LEAST_INTERVAL));
+        if !requests.is_empty() || own.outdated {
+            self.ask(now, What::Register { key, requests });
+        }
+    }
+
+    /// The link is gone: what changed meanwhile goes out with what was under way.
+    pub(super) fn merge_registrations(&mut self, now: Time) {
+        if self.elements.waiting == 0 {
+            return;
+        }
+        for key in self.elements.keys() {
+            for request in self.elements.take_waiting(&key) {
+                self.request_registration(now, key.clone(), request);
+            }
+        }
+    }
+
+    /// DEREGISTRATION_RESPONSE.
+    pub(super) fn deregistration_answered(&mut self, now: Time, key: Key, error: Option<OperationError>) {
+        let Some(number) = self.asks.find_sent(Kind::Deregistration, &key.0, key.1) else { return };
+        if let Some(What::Deregister { request: Some(request), .. }) =
+            self.take_answered(now, number).map(|ask| ask.what)
+        {
+            let result = error.map_or(Ok(()), |error| Err(RequestError::Rejected(error)));
+            self.fx.event(Event::Deregistered { request, result });
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! The home registrar: adopting it, watching it, leaving it.
+
+use super::effects::Alarm;
+use super::hunt::Spare;
+use super::{Client, Event, LinkDown, LinkId, RegistrarId, Target, Time};
+use crate::machine::LinkEnds;
+use crate::wire::{Asap, Cause, CauseCode, OperationError, PeId, PoolHandle};
+use std::time::Duration;
+
+/// A home that was heard and stayed for so long was of use.
+const USEFUL: Duration = Duration::from_secs(1);
+/// How long a home stays that has been replaced, at most.
+const RETIREMENT: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub(super) struct Home {
+    pub link: LinkId,
+    /// 0: not known yet.
+    pub registrar: RegistrarId,
+    pub ends: LinkEnds,
+    /// Where we dialled; `None`: it came to us.
+    pub target: Option<Target>,
+    since: Time,
+    /// When it last said anything.
+    pub heard: Option<Time>,
+    /// When it last answered an ask, and the latest transmission that it answered.
+    pub answered: Option<Time>,
+    pub answered_sequence: u64,
+    pub congested: bool,
+}
+
+impl Client {
+    /// One of our dials came through.
+    pub(super) fn dialled(&mut self, now: Time, link: LinkId, ends: LinkEnds) {
+        if let Some(spare) = self.hunt.up(now, &mut self.fx, &self.config, link, ends) {
+            self.adopt_spare(now, spare);
+        } else if self.hunt.is_spare(link) {
+            self.probe(now);
+        }
+    }
+
+    fn adopt_spare(&mut self, now: Time, spare: Spare) {
+        let Spare { link, candidate, ends } = spare;
+        self.adopt(now, link, ends, candidate.registrar, Some(candidate.target));
+    }
+
+    /// Makes the registrar at the other end of `link` the home for everything.
+    pub(super) fn adopt(
+        &mut self,
+        now: Time,
+        link: LinkId,
+        ends: LinkEnds,
+        registrar: RegistrarId,
+        target: Option<Target>,
+    ) {
+        let known = Some(registrar).filter(|registrar| registrar.0 != 0);
+        let registrar = known.or_else(|| self.hunt.registrar_at(&ends)).unwrap_or_default();
+        let home = Home {
+            link,
+            registrar,
+            ends,
+            target,
+            since: now,
+            heard: None,
+            answered: None,
+            answered_sequence: 0,
+            congested: false,
+        };
+        let old = self.home.replace(home);
+        self.fx.event(Event::Home { registrar: Some(registrar), link: Some(link) });
+        self.unsend_all(now);
+        self.spare_exhausted();
+        self.register_all(now);
+        self.subscribe_all(now);
+        self.flush(now);
+        self.send_reports(now, link);
+        if let Some(old) = old {
+            self.retire(now, old.link);
+        }
+    }
+
+    /// The old home takes our elements out of their pools when we are gone from it. So it is closed
+    /// only when they are registered with the new one, or can't be soon.
+    fn retire(&mut self, now: Time, link: LinkId) {
+        self.close_retired();
+        self.retiring = Some(link);
+        self.fx.alarms.set(Alarm::Retire, now + RETIREMENT);
+    }
+
+    pub(super) fn close_retired(&mut self) {
+        self.fx.alarms.clear(&Alarm::Retire);
+        if let Some(link) = self.retiring.take() {
+            self.fx.close(link);
+        }
+    }
+
+    /// A link is down. If it was the home's, the spare steps in, or the hunt begins.
+    pub(super) fn link_down(&mut self, now: Time, link: LinkId, _why: LinkDown) {
+        if self.hunt.down(now, &mut self.fx, &self.config, link) {
+            return;
+        }
+        if self.retiring.take_if(|retiring| *retiring == link).is_some() {
+            return;
+        }
+        let Some(home) = self.home.take_if(|home| home.link == link) else {
+            return self.strangers.forget(&mut self.fx, link);
+        };
+        let useful = home.heard.is_some() && now - home.since >= USEFUL;
+        self.hunt.home_lost(now, &mut self.fx, home.target.as_ref(), useful);
+        match self.hunt.take_spare() {
+            Some(spare) => self.adopt_spare(now, spare),
+            None => self.homeless(now),
+        }
+    }
+
+    /// The home does not answer: everything moves to the spare, or waits for another.
+    pub(super) fn leave_home(&mut self, now: Time) {
+        let Some(home) = &self.home else { return };
+        self.hunt.home_hung(now, &self.config, home);
+        if let Some(spare) = self.hunt.take_spare() {
+            return self.adopt_spare(now, spare);
+        }
+        self.fx.close(home.link);
+        self.home = None;
+        self.homeless(now);
+    }
+
+    fn homeless(&mut self, now: Time) {
+        self.fx.event(Event::Home { registrar: None, link: None });
+        self.fx.alarms.clear(&Alarm::Refresh);
+        self.close_retired();
+        self.unsend_all(now);
+    }
+
+    pub(super) fn set_congested(&mut self, link: LinkId, congested: bool) {
+        if let Some(home) = self.home.as_mut().filter(|home| home.link == link) {
+            home.congested = congested;
+        }
+    }
+
+    /// The home registrar said something.
+    pub(super) fn home_spoke(&mut self, now: Time, message: &Asap) {
+        let Some(home) = &mut self.home else { return };
+        home.heard = Some(now);
+        // Who answers questions about our own elements with "its home is .." speaks of itself.
+        if home.registrar.0 == 0
+            && let Asap::HandleResolutionResponse { handle, elements, .. } = message
+            && let Some(own) =
+                elements.iter().find(|element| self.elements.is_registered(handle, element.id, home.link))
+        {
+            self.learn_home(own.home);
+        }
+    }
+
+    /// The home registrar's ID became known.
+    pub(super) fn learn_home(&mut self, registrar: RegistrarId) {
+        if let Some(home) = &mut self.home
+            && registrar.0 != 0
+            && home.registrar != registrar
+        {
+            home.registrar = registrar;
+            self.fx.event(Event::Home { registrar: Some(registrar), link: Some(home.link) });
+        }
+    }
+
+    pub(super) fn learn_home_by_address(&mut self) {
+        if let Some(home) = self.home.as_ref().filter(|home| home.registrar.0 == 0)
+            && let Some(registrar) = self.hunt.registrar_at(&home.ends)
+        {
+            self.learn_home(registrar);
+        }
+    }
+
+    /// Sees to it that a silent home is noticed long before its answers are overdue.
+    pub(super) fn watch_silence(&mut self, now: Time) {
+        if self.fx.alarms.get(&Alarm::Probe).is_none() {
+            self.fx.alarms.set(Alarm::Probe, now + self.config.response_timeout / 3);
+        }
+    }
+
+    /// After a third of the response time-out without any answer another registrar is dialled, after
+    /// two thirds the client moves to it if it is there.
+    pub(super) fn probe(&mut self, now: Time) {
+        let Some(home) = &self.home else { return };
+        let Some((_, oldest)) = self.asks.oldest_sent() else { return };
+        let silent_since = home.answered.unwrap_or(oldest.at).max(oldest.at);
+        let third = self.config.response_timeout / 3;
+        let (first, second) = (silent_since + third, silent_since + third * 2);
+        if now < first {
+            self.fx.alarms.set(Alarm::Probe, first);
+        } else if now < second {
+            self.close_retired();
+            let Some(home) = &self.home else { return };
+            self.hunt.probe(now, &mut self.fx, &self.config, home);
+            self.fx.alarms.set(Alarm::Probe, second);
+        } else if self.hunt.has_spare() {
+            self.leave_home(now);
+        } else {
+            self.hunt.probe(now, &mut self.fx, &self.config, home);
+        }
+    }
+
+    /// T5-Serverhunt while there is a home: more may be dialled. Without one, `settle` sees to it.
+    pub(super) fn hunt_on(&mut self, now: Time) {
+        if let Some(home) = &self.home {
+            self.hunt.probe(now, &mut self.fx, &self.config, home);
+        }
+    }
+
+    /// ENDPOINT_KEEP_ALIVE (RFC 5352 section 3.4), over whatever link it comes.
+    pub(super) fn keep_alive(
+        &mut self,
+        now: Time,
+        link: LinkId,
+        adopt: bool,
+        registrar: RegistrarId,
+        handle: PoolHandle,
+        id: Option<PeId>,
+    ) {
+        let named = self.elements.named(&handle, id);
+        if named.is_empty() {
+            return;
+        }
+        for id in &named {
+            self.fx.send(link, &Asap::EndpointKeepAliveAck { handle: handle.clone(), id: *id });
+        }
+        let from_home = self.home.as_ref().is_some_and(|home| home.link == link);
+        if from_home {
+            return self.learn_home(registrar);
+        }
+        self.strangers.proved(now, &mut self.fx, link);
+        if !adopt {
+            return;
+        }
+        let is_home = registrar.0 != 0 && self.home() == Some(registrar);
+        if is_home {
+            // It has us already, by a link of ours: if that link were closed now it would take all
+            // our elements for dead. A fresh registration ties the element to it.
+            named.iter().for_each(|&id| self.ask_registration(now, (handle.clone(), id)));
+        } else if let Some(ends) = self.strangers.take(&mut self.fx, link) {
+            self.hunt.cease(&mut self.fx);
+            self.adopt(now, link, ends, registrar, None);
+        } else if self.hunt.is_spare(link)
+            && let Some(mut spare) = self.hunt.take_spare()
+        {
+            spare.candidate.registrar = registrar;
+            self.adopt_spare(now, spare);
+        }
+    }
+
+    /// Reports skipped parameters whose type says so (RFC 5354 section 3.13).
+    pub(super) fn report_unrecognized(&mut self, link: LinkId, unrecognized: Vec<Vec<u8>>) {
+        let causes =
+            unrecognized.into_iter().map(|data| Cause { code: CauseCode::UNRECOGNIZED_PARAMETER, data });
+        let causes: Vec<Cause> = causes.collect();
+        if !causes.is_empty() {
+            self.send_error(link, OperationError(causes));
+        }
+    }
+
+    /// Reports a message that could not be decoded, if its sender wants to know.
+    pub(super) fn report_error(&mut self, link: LinkId, cause: Option<Cause>) {
+        if let Some(cause) = cause {
+            self.send_error(link, OperationError(vec![cause]));
+        }
+    }
+
+    fn send_error(&mut self, link: LinkId, error: OperationError) {
+        let message = Asap::Error { error };
+        if message.fits() {
+            self.fx.send(link, &message);
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! The ASAP side of a process: `hunt` (find a registrar), `home` (the one that was found), `asks`
+//! (what it was asked and has not answered), `element` (our pool elements), `user` (resolutions,
+//! subscriptions), put together as one machine.
+//!
+//! Three rules hold it together:
+//! - Whoever wants something puts an ask into the table; asks outlive links. What is asked on our
+//!   own account (re-registrations, subscriptions) is dropped with the link and asked anew by whoever
+//!   still wants it when the next registrar is there.
+//! - Every verb ends in `settle`, which alone decides whether to hunt.
+//! - Nothing is ever read from a link that is not the home registrar's, except keep-alives.
+
+mod announced;
+mod asks;
+mod effects;
+mod element;
+mod home;
+mod hunt;
+mod stranger;
+#[cfg(test)]
+mod tests;
+mod user;
+
+use super::timer::Timer;
+use super::{LinkChange, LinkDown, LinkId, LinkProtocol, Output, RequestId, Target, Time};
+use crate::wire::{Asap, OperationError, PeId, Policy, PoolElement, PoolHandle, RegistrarId};
+use asks::{Asks, What};
+use effects::{Alarm, Effects};
+use element::Elements;
+use home::Home;
+use hunt::Hunt;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+use stranger::Strangers;
+use user::User;
+
+/// Requests that may wait for answers; beyond: [`RequestError::Busy`].
+pub const MAX_REQUESTS: usize = 65_536;
+/// Own elements; beyond: [`RequestError::Busy`].
+pub const MAX_ELEMENTS: usize = 65_536;
+/// Subscribed pools; a subscription beyond that is not made, so that its pool is not pushed.
+pub const MAX_SUBSCRIPTIONS: usize = 4_096;
+
+/// Timers, bounds and static registrars. Defaults are in [`Config::default`].
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct Config {
+    /// Static registrars (`-registrar=`), tried first.
+    pub registrars: Vec<Target>,
+    /// Tried last: localhost.
+    pub fallback: Vec<Target>,
+    /// Which protocols this process can dial, best first.
+    pub protocols: Vec<LinkProtocol>,
+    /// How long an announced registrar stays a candidate (rsplib: 5 s).
+    pub announce_timeout: Duration,
+    /// How long one dial may take before the next candidates are tried as well.
+    pub connect_timeout: Duration,
+    /// Registrar hunts per request (rsplib: 1).
+    pub connect_max_trials: u32,
+    /// How long a send to the registrar may block in rsplib; here: part of a request's patience.
+    pub request_timeout: Duration,
+    /// How long to wait for each response (T1-ENRPrequest).
+    pub response_timeout: Duration,
+    /// Transmissions per request (rsplib: 1).
+    pub request_max_trials: u32,
+    /// Where we listen for registrars that take over our elements (the ASAP transport), per protocol.
+    pub listen: Vec<Target>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        let port = crate::wire::ASAP_PORT;
+        let localhost = vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
+        Config {
+            registrars: Vec::new(),
+            fallback: vec![Target { protocol: LinkProtocol::Tcp, addresses: localhost }],
+            protocols: vec![LinkProtocol::Tcp],
+            announce_timeout: Duration::from_millis(5000),
+            connect_timeout: Duration::from_millis(7500),
+            connect_max_trials: 1,
+            request_timeout: Duration::from_millis(3000),
+            response_timeout: Duration::from_millis(3000),
+            request_max_trials: 1,
+            listen: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// How long a request waits without any registrar link before it fails.
+    fn patience(&self) -> Duration {
+        let trials = self.connect_max_trials.clamp(1, 1000);
+        self.connect_timeout.saturating_mul(trials).saturating_add(self.request_timeout)
+    }
+}
+
+/// An element to be registered and kept registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// Under which pool.
+    pub handle: PoolHandle,
+    /// `home` and `asap` are filled in by the machine.
+    pub element: PoolElement,
+    /// Re-registration interval (T4-reregistration).
+    pub interval: Duration,
+}
+
+/// What a registrar says about a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolution {
+    /// The pool's policy (of the answer, else of the first element).
+    pub policy: Option<Policy>,
+    /// In the registrar's order.
+    pub elements: Vec<PoolElement>,
+    /// Whether `elements` is the whole pool.
+    pub complete: bool,
+    /// Whether it came or stays fresh by subscription.
+    pub subscribed: bool,
+}
+
+/// Why a request failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RequestError {
+    /// No registrar could be reached (RSPERR 0x1007).
+    NoRegistrar,
+    /// A registrar was there and did not answer in time (RSPERR 0x1008).
+    TimedOut,
+    /// The registrar says no, and why.
+    Rejected(OperationError),
+    /// Not one of our elements.
+    NotFound,
+    /// A bound on pending requests was reached.
+    Busy,
+    /// The machine was shut down.
+    Shutdown,
+}
+
+/// What the driver passes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Event {
+    /// Answer to `register`. After a rejection or failure the element stays ours and is retried.
+    Registered { request: RequestId, result: Result<RegistrarId, RequestError> },
+    /// Answer to `deregister`.
+    Deregistered { request: RequestId, result: Result<(), RequestError> },
+    /// Answer to `resolve`.
+    Resolved { request: RequestId, handle: PoolHandle, result: Result<Resolution, RequestError> },
+    /// A subscribed pool as it is now (also the first answer of a subscription).
+    Pool { handle: PoolHandle, resolution: Resolution },
+    /// A subscribed pool's registrar says that this element left: sessions with it must move.
+    ElementGone { handle: PoolHandle, id: PeId },
+    /// The home registrar changed; `None`: hunting.
+    Home { registrar: Option<RegistrarId>, link: Option<LinkId> },
+    /// A background (re-)registration was refused or got no answer.
+    RegistrationFailed { handle: PoolHandle, id: PeId, error: RequestError },
+}
+
+/// Hunt, elements and user of one process.
+#[derive(Debug)]
+pub struct Client {
+    config: Config,
+    fx: Effects,
+    hunt: Hunt,
+    home: Option<Home>,
+    /// The home before, until all is arranged with the new one.
+    retiring: Option<LinkId>,
+    strangers: Strangers,
+    asks: Asks,
+    elements: Elements,
+    user: User,
+    ending: Ending,
+}
+
+/// ```text
+/// Running ──shutdown──► Leaving ──all deregistered, or out of patience──► Over
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Running,
+    Leaving,
+    Over,
+}
+
+impl Client {
+    /// A client that knows nobody yet and hunts only when there is something to ask.
+    pub fn new(config: Config, seed: u64, _now: Time) -> Client {
+        Client {
+            config,
+            fx: Effects::new(seed),
+            hunt: Hunt::default(),
+            home: None,
+            retiring: None,
+            strangers: Strangers::default(),
+            asks: Asks::default(),
+            elements: Elements::default(),
+            user: User::default(),
+            ending: Ending::Running,
+        }
+    }
+
+    /// Registers an element, or updates one of ours (same handle and id). Answer: [`Event::Registered`].
+    pub fn register(&mut self, now: Time, request: RequestId, registration: Registration) {
+        if let Err(error) = self.may_ask().and_then(|()| self.add_element(now, request, registration)) {
+            self.fx.event(Event::Registered { request, result: Err(error) });
+        }
+        self.settle(now);
+    }
+
+    /// Deregisters one of ours. Answer: [`Event::Deregistered`].
+    pub fn deregister(&mut self, now: Time, request: RequestId, handle: &PoolHandle, id: PeId) {
+        match self.remove_element(now, Some(request), (handle.clone(), id), RequestError::NotFound) {
+            // No registrar was ever told of it, so none needs to be told again.
+            Ok(false) => self.fx.event(Event::Deregistered { request, result: Ok(()) }),
+            Ok(true) => {}
+            Err(error) => self.fx.event(Event::Deregistered { request, result: Err(error) }),
+        }
+        self.settle(now);
+    }
+
+    /// Asks a registrar for up to `items` (`None`: registrar's default; `u32::MAX`: all). Answer: [`Event::Resolved`].
+    pub fn resolve(&mut self, now: Time, request: RequestId, handle: &PoolHandle, items: Option<u32>) {
+        match self.may_ask() {
+            Ok(()) => self.ask_resolution(now, request, handle.clone(), items),
+            Err(error) => {
+                let handle = handle.clone();
+                self.fx.event(Event::Resolved { request, handle, result: Err(error) });
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Reports an element that does not answer (ASAP_ENDPOINT_UNREACHABLE).
+    pub fn report_unreachable(&mut self, now: Time, handle: &PoolHandle, id: PeId) {
+        if self.ending == Ending::Running {
+            self.add_report(now, handle.clone(), id);
+        }
+        self.settle(now);
+    }
+
+    /// Subscribes to a pool ('S' flag); counted, so each call needs its `unsubscribe`.
+    pub fn subscribe(&mut self, now: Time, handle: &PoolHandle) {
+        if self.ending == Ending::Running {
+            self.add_subscription(now, handle);
+        }
+        self.settle(now);
+    }
+
+    /// Ends one `subscribe`.
+    pub fn unsubscribe(&mut self, now: Time, handle: &PoolHandle) {
+        self.drop_subscription(now, handle);
+        self.settle(now);
+    }
+
+    /// Deregisters everything, without waiting longer than `patience`; requests end with `Shutdown`.
+    pub fn shutdown(&mut self, now: Time, patience: Duration) {
+        if self.ending == Ending::Running {
+            self.ending = Ending::Leaving;
+            self.user.clear(&mut self.fx);
+            for key in self.elements.keys() {
+                // Whether it needs a deregistration is all that could be said, and nobody asked.
+                let _ = self.remove_element(now, None, key, RequestError::Shutdown);
+            }
+            for number in self.asks.select(|what| !matches!(what, What::Deregister { .. })) {
+                self.fail(now, number, RequestError::Shutdown);
+            }
+            self.fx.alarms.set(Alarm::Shutdown, now + patience);
+        }
+        self.settle(now);
+    }
+
+    /// Whether a shutdown has nothing left to wait for.
+    pub fn is_shut_down(&self) -> bool {
+        self.ending == Ending::Over
+    }
+
+    /// The addresses at which registrars reach us changed.
+    pub fn set_listen(&mut self, now: Time, listen: Vec<Target>) {
+        if self.config.listen != listen {
+            self.config.listen = listen;
+            if self.home.as_ref().is_some_and(|home| home.ends.protocol == LinkProtocol::Tcp) {
+                self.register_changed(now);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// One whole message.
+    pub fn handle_message(&mut self, now: Time, link: LinkId, bytes: &[u8]) {
+        let from_home = self.home.as_ref().is_some_and(|home| home.link == link);
+        let listened = from_home || self.retiring == Some(link);
+        if listened || self.strangers.contains(link) || self.hunt.is_spare(link) {
+            match Asap::decode(bytes) {
+                Ok(decoded) => {
+                    if from_home {
+                        self.home_spoke(now, &decoded.message);
+                        self.report_unrecognized(link, decoded.unrecognized);
+                    }
+                    self.receive(now, link, from_home, decoded.message, bytes.len());
+                }
+                Err(error) if from_home => self.report_error(link, error.cause),
+                // A stranger gets one chance.
+                Err(_) => self.strangers.dismiss(&mut self.fx, link),
+            }
+        }
+        self.settle(now);
+    }
+
+    /// A link came, went, filled or drained.
+    pub fn handle_link(&mut self, now: Time, link: LinkId, change: LinkChange) {
+        match change {
+            LinkChange::Up(ends) if link.is_incoming() => {
+                if self.ending == Ending::Over {
+                    self.fx.close(link);
+                } else {
+                    self.strangers.welcome(now, &mut self.fx, link, ends);
+                }
+            }
+            LinkChange::Up(ends) => self.dialled(now, link, ends),
+            LinkChange::Down(why) => self.link_down(now, link, why),
+            LinkChange::Congested => self.set_congested(link, true),
+            LinkChange::Drained => self.set_congested(link, false),
+        }
+        self.settle(now);
+    }
+
+    /// A datagram from the ASAP announce group.
+    pub fn handle_announce(&mut self, now: Time, from: SocketAddr, bytes: &[u8]) {
+        if self.ending != Ending::Over
+            && let Ok(decoded) = Asap::decode(bytes)
+            && let Asap::ServerAnnounce { registrar, transports } = decoded.message
+        {
+            self.hunt.announced(now, &mut self.fx, &self.config, from, registrar, &transports);
+            self.learn_home_by_address();
+        }
+        self.settle(now);
+    }
+
+    /// Time has come.
+    pub fn handle_timeout(&mut self, now: Time) {
+        while let Some(alarm) = self.fx.alarms.pop_expired(now) {
+            self.ring(now, alarm);
+        }
+        self.settle(now);
+    }
+
+    /// When to call `handle_timeout`.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.fx.alarms.next()
+    }
+
+    /// The next effect.
+    pub fn poll_output(&mut self) -> Option<Output<Event>> {
+        self.fx.out.pop_front()
+    }
+
+    /// The home registrar, 0 while its ID is not known; `None` while there is none.
+    pub fn home(&self) -> Option<RegistrarId> {
+        self.home.as_ref().map(|home| home.registrar)
+    }
+
+    /// Whether a request may be taken on.
+    fn may_ask(&self) -> Result<(), RequestError> {
+        match self.ending {
+            Ending::Running if self.asks.len() + self.elements.waiting() < MAX_REQUESTS => Ok(()),
+            Ending::Running => Err(RequestError::Busy),
+            Ending::Leaving | Ending::Over => Err(RequestError::Shutdown),
+        }
+    }
+
+    fn ring(&mut self, now: Time, alarm: Alarm) {
+        match alarm {
+            Alarm::Rfc(Timer::T1EnrpRequest | Timer::T2Registration | Timer::T3Deregistration, number) => {
+                self.response_overdue(now, number);
+            }
+            Alarm::Rfc(Timer::T4Reregistration, number) => self.reregister(now, number),
+            Alarm::Rfc(Timer::T5ServerHunt, _) => self.hunt_on(now),
+            Alarm::Rfc(Timer::T7EnrpOutdate, _) => self.hunt.outdate(now, &mut self.fx),
+            // A registrar's.
+            Alarm::Rfc(Timer::T6ServerAnnounce, _) => {}
+            Alarm::Patience(number) => self.patience_over(now, number),
+            Alarm::Probe => self.probe(now),
+            Alarm::Stranger(link) => self.strangers.dismiss(&mut self.fx, link),
+            Alarm::Poll(number) => self.poll_pool(now, number),
+            Alarm::Grace(number) => self.grace_over(number),
+            Alarm::Linger(number) => self.linger_over(now, number),
+            Alarm::Refresh => self.refresh(now),
+            Alarm::Retire => self.close_retired(),
+            Alarm::Reports => self.drop_old_reports(now),
+            Alarm::Shutdown => self.end(),
+        }
+    }
+
+    /// One message of a link that we listen to.
+    fn receive(&mut self, now: Time, link: LinkId, from_home: bool, message: Asap, length: usize) {
+        match message {
+            Asap::EndpointKeepAlive { home, registrar, handle, id } => {
+                self.keep_alive(now, link, home, registrar, handle, id);
+            }
+            _ if !from_home => {}
+            Asap::RegistrationResponse { rejected, handle, id, error } => {
+                self.registration_answered(now, (handle, id), rejected, error);
+            }
+            Asap::DeregistrationResponse { handle, id, error } => {
+                self.deregistration_answered(now, (handle, id), error);
+            }
+            Asap::HandleResolutionResponse {
+                subscribed,
+                handle,
+                error,
+                policy,
+                elements,
+                total,
+                departed,
+            } => {
+                let answer = user::Answer { subscribed, error, policy, elements, total, departed, length };
+                self.resolution_answered(now, handle, answer);
+            }
+            Asap::Error { error } => self.error_answered(now, error),
+            _ => {}
+        }
+    }
+
+    /// Brings the hunt in line with what there is to ask, and sends what can be sent.
+    fn settle(&mut self, now: Time) {
+        if self.ending == Ending::Leaving && self.asks.is_empty() {
+            self.end();
+        }
+        if self.home.is_none() {
+            if self.has_business() {
+                self.hunt.seek(now, &mut self.fx, &self.config);
+                if self.hunt.only_hung_left(now) && self.asks.any_exhausted() {
+                    self.fail_exhausted(now);
+                    return self.settle(now);
+                }
+            } else {
+                self.hunt.cease(&mut self.fx);
+            }
+        } else {
+            self.flush(now);
+        }
+        if self.retiring.is_some() && !self.asks.any_registration() {
+            self.close_retired();
+        }
+    }
+
+    /// Whether a registrar is wanted.
+    fn has_business(&self) -> bool {
+        !self.asks.is_empty() || !self.elements.is_empty() || self.user.has_business()
+    }
+
+    /// The end of a shutdown.
+    fn end(&mut self) {
+        for number in self.asks.select(|_| true) {
+            self.forget(number, RequestError::Shutdown);
+        }
+        self.ending = Ending::Over;
+        self.hunt.cease(&mut self.fx);
+        self.strangers.dismiss_all(&mut self.fx);
+        self.close_retired();
+        if let Some(home) = self.home.take() {
+            self.fx.close(home.link);
+            self.fx.event(Event::Home { registrar: None, link: None });
+        }
+        self.fx.alarms = Default::default();
+    }
+}

@@ -1,0 +1,76 @@
+//! Links that somebody else opened: registrars that took over our elements, or anybody.
+
+use super::effects::{Alarm, Effects};
+use super::{LinkId, Time};
+use crate::machine::LinkEnds;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Incoming links that may be open.
+pub(super) const MAX_STRANGERS: usize = 16;
+/// A keep-alive for one of our elements must come within this time.
+const PROOF: Duration = Duration::from_secs(5);
+/// Between one keep-alive and the next.
+const IDLE: Duration = Duration::from_secs(300);
+
+#[derive(Debug)]
+struct Stranger {
+    ends: LinkEnds,
+    /// Whether it named an element of ours.
+    proved: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Strangers {
+    links: BTreeMap<LinkId, Stranger>,
+}
+
+impl Strangers {
+    /// Takes a new link in. When all places are taken, the oldest that proved nothing must go; if all
+    /// are registrars, the new one.
+    pub fn welcome(&mut self, now: Time, fx: &mut Effects, link: LinkId, ends: LinkEnds) {
+        if self.links.len() >= MAX_STRANGERS {
+            let oldest = self.links.iter().find(|(_, other)| !other.proved).map(|(&link, _)| link);
+            let Some(oldest) = oldest else { return fx.close(link) };
+            self.dismiss(fx, oldest);
+        }
+        self.links.insert(link, Stranger { ends, proved: false });
+        fx.alarms.set(Alarm::Stranger(link), now + PROOF);
+    }
+
+    pub fn contains(&self, link: LinkId) -> bool {
+        self.links.contains_key(&link)
+    }
+
+    /// It named an element of ours.
+    pub fn proved(&mut self, now: Time, fx: &mut Effects, link: LinkId) {
+        if let Some(stranger) = self.links.get_mut(&link) {
+            stranger.proved = true;
+            fx.alarms.set(Alarm::Stranger(link), now + IDLE);
+        }
+    }
+
+    /// It becomes the home.
+    pub fn take(&mut self, fx: &mut Effects, link: LinkId) -> Option<LinkEnds> {
+        fx.alarms.clear(&Alarm::Stranger(link));
+        Some(self.links.remove(&link)?.ends)
+    }
+
+    /// Its link is gone.
+    pub fn forget(&mut self, fx: &mut Effects, link: LinkId) {
+        self.take(fx, link);
+    }
+
+    pub fn dismiss(&mut self, fx: &mut Effects, link: LinkId) {
+        if self.take(fx, link).is_some() {
+            fx.close(link);
+        }
+    }
+
+    pub fn dismiss_all(&mut self, fx: &mut Effects) {
+        for link in std::mem::take(&mut self.links).into_keys() {
+            fx.alarms.clear(&Alarm::Stranger(link));
+            fx.close(link);
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Registration, re-registration, updates, deregistration.
+
+use super::*;
+
+fn with_load(pool: &str, id: u32, load: u32) -> Registration {
+    let mut registration = registration(pool, id);
+    registration.element.policy = Policy::LeastUsed { load };
+    registration
+}
+
+fn register_load(pool: &str, id: u32, load: u32) -> Asap {
+    Asap::Registration { handle: handle(pool), element: with_load(pool, id, load).element }
+}
+
+#[test]
+fn an_element_is_registered_and_registered_again_at_its_interval() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, registration("echo", 7)).expect([Send(link(1), register("echo", 7))]);
+    bench.at(100).receive(link(1), registered("echo", 7)).expect([is_registered(1, Ok(0))]);
+    bench.at(30_099).expect([]);
+    bench.at(30_100).expect([Send(link(1), register("echo", 7))]);
+    bench.at(30_200).receive(link(1), registered("echo", 7)).expect([]);
+    bench.at(60_200).expect([Send(link(1), register("echo", 7))]);
+}
+
+#[test]
+fn a_new_home_gets_all_elements_at_once() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, registration("echo", 7)).register(2, registration("time", 8));
+    bench.receive(link(1), registered("echo", 7)).receive(link(1), registered("time", 8));
+    bench.at(2_000).forget();
+    bench.down(link(1), LinkDown::Closed).up(link(2), A).expect([
+        no_home(),
+        Open(link(2), tcp(A)),
+        home(0, link(2)),
+        Send(link(2), register("echo", 7)),
+        Send(link(2), register("time", 8)),
+    ]);
+}
+
+#[test]
+fn an_update_is_sent_at_once() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, with_load("echo", 7, 10)).receive(link(1), registered("echo", 7)).forget();
+    bench.register(2, with_load("echo", 7, 20)).expect([Send(link(1), register_load("echo", 7, 20))]);
+    bench.receive(link(1), registered("echo", 7)).expect([is_registered(2, Ok(0))]);
+}
+
+#[test]
+fn updates_are_gathered_while_one_is_under_way_and_all_are_answered() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, with_load("echo", 7, 10)).expect([Send(link(1), register_load("echo", 7, 10))]);
+    bench.register(2, with_load("echo", 7, 20)).register(3, with_load("echo", 7, 30)).expect([]);
+    bench.receive(link(1), registered("echo", 7));
+    bench.expect([is_registered(1, Ok(0)), Send(link(1), register_load("echo", 7, 30))]);
+    bench.receive(link(1), registered("echo", 7)).expect([is_registered(2, Ok(0)), is_registered(3, Ok(0))]);
+}
+
+#[test]
+fn updates_made_without_a_link_are_one_registration() {
+    let mut bench = bench(config(&[A]));
+    bench.register(1, with_load("echo", 7, 10)).register(2, with_load("echo", 7, 20)).forget();
+    bench.up(link(1), A).expect([home(0, link(1)), Send(link(1), register_load("echo", 7, 20))]);
+    bench.receive(link(1), registered("echo", 7)).expect([is_registered(1, Ok(0)), is_registered(2, Ok(0))]);
+}
+
+#[test]
+fn gathered_updates_survive_the_loss_of_the_link() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.at(2_000).register(1, with_load("echo", 7, 10)).register(2, with_load("echo", 7, 20));
+    bench.down(link(1), LinkDown::Broken).forget();
+    bench.up(link(2), A).expect([home(0, link(2)), Send(link(2), register_load("echo", 7, 20))]);
+    bench.receive(link(2), registered("echo", 7)).expect([is_registered(1, Ok(0)), is_registered(2, Ok(0))]);
+}
+
+#[test]
+fn a_rejected_element_stays_ours_and_is_tried_again() {
+    let mut bench = bench(config(&[A])).settled();
+    let no = Asap::RegistrationResponse {
+        rejected: true,
+        handle: handle("echo"),
+        id: PeId(7),
+        error: Some(CauseCode::INCONSISTENT_POLICY.into()),
+    };
+    bench.register(1, registration("echo", 7)).forget().receive(link(1), no.clone());
+    bench.expect([is_registered(1, Err(rejected(CauseCode::INCONSISTENT_POLICY)))]);
+    bench.at(30_000).expect([Send(link(1), register("echo", 7))]);
+    let error = rejected(CauseCode::INCONSISTENT_POLICY);
+    let failed = Event::RegistrationFailed { handle: handle("echo"), id: PeId(7), error };
+    bench.receive(link(1), no).expect([Seen::Event(failed)]);
+    bench.at(60_000).expect([Send(link(1), register("echo", 7))]);
+}
+
+#[test]
+fn an_element_without_registrar_is_registered_when_one_appears() {
+    let mut config = config(&[A]);
+    config.protocols = vec![LinkProtocol::Tcp, LinkProtocol::Sctp];
+    let mut bench = bench(config);
+    bench.register(1, registration("echo", 7)).down(link(1), LinkDown::Refused).at(11_000);
+    let seen = bench.take();
+    assert!(seen.contains(&is_registered(1, Err(RequestError::NoRegistrar))), "{seen:?}");
+    bench.hear(B, 2, vec![]);
+    let opened = bench.take().into_iter().find_map(|one| match one {
+        Open(link, target) if target == sctp(B) => Some(link),
+        _ => None,
+    });
+    let opened = opened.expect("the new registrar is dialled");
+    bench.up(opened, B);
+    assert!(matches!(bench.seen.last(), Some(Send(_, Asap::Registration { .. }))), "{:?}", bench.seen);
+}
+
+#[test]
+fn deregistration_waits_for_the_answer() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, registration("echo", 7)).receive(link(1), registered("echo", 7)).forget();
+    bench.deregister(2, "echo", 7).expect([Send(link(1), deregister("echo", 7))]);
+    bench.deregister(3, "echo", 7).expect([is_deregistered(3, Err(RequestError::NotFound))]);
+    bench.receive(link(1), keep_alive(false, 1, "echo", Some(7))).expect([]);
+    bench.receive(link(1), deregistered("echo", 7)).expect([is_deregistered(2, Ok(()))]);
+    bench.at(90_000).expect([]);
+}
+
+#[test]
+fn deregistration_is_bounded_without_a_registrar() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, registration("echo", 7)).receive(link(1), registered("echo", 7)).at(2_000);
+    bench.down(link(1), LinkDown::Broken).down(link(2), LinkDown::Refused).forget();
+    bench.deregister(2, "echo", 7).at(12_600);
+    let seen = bench.take();
+    assert!(seen.contains(&is_deregistered(2, Err(RequestError::NoRegistrar))), "{seen:?}");
+}
+
+#[test]
+fn an_element_nobody_was_told_of_is_gone_at_once() {
+    let mut bench = bench(config(&[A]));
+    bench.register(1, registration("echo", 7)).forget();
+    bench.deregister(2, "echo", 7).expect([
+        is_registered(1, Err(RequestError::NotFound)),
+        is_deregistered(2, Ok(())),
+        Close(link(1)),
+    ]);
+}
+
+#[test]
+fn a_new_registration_follows_the_deregistration_also_on_a_new_link() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, registration("echo", 7)).receive(link(1), registered("echo", 7)).at(2_000);
+    bench.deregister(2, "echo", 7).register(3, registration("echo", 7));
+    bench.down(link(1), LinkDown::Broken).forget();
+    bench.up(link(2), A).expect([
+        home(0, link(2)),
+        Send(link(2), deregister("echo", 7)),
+        Send(link(2), register("echo", 7)),
+    ]);
+    bench.receive(link(2), deregistered("echo", 7)).receive(link(2), registered("echo", 7));
+    bench.expect([is_deregistered(2, Ok(())), is_registered(3, Ok(0))]);
+}
+
+#[test]
+fn an_answer_to_a_withdrawn_registration_is_ignored() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, registration("echo", 7)).deregister(2, "echo", 7).forget();
+    bench.receive(link(1), registered("echo", 7)).expect([]);
+    bench.receive(link(1), deregistered("echo", 7)).expect([is_deregistered(2, Ok(()))]);
+}
+
+#[test]
+fn over_tcp_the_registration_says_where_we_listen() {
+    let with = |listen: &[&str]| {
+        let mut config = config(&[A]);
+        let addresses = listen.iter().map(|text| address(text)).collect();
+        config.listen = vec![sctp("0.0.0.0:1"), Target { protocol: LinkProtocol::Tcp, addresses }];
+        let mut bench = bench(config).settled();
+        bench.register(1, registration("echo", 7));
+        match bench.take().pop() {
+            Some(Send(_, Asap::Registration { element, .. })) => element.asap.expect("an ASAP transport"),
+            other => panic!("{other:?}"),
+        }
+    };
+    let at = |text: &str| {
+        Transport::new(Protocol::Tcp, TransportUse::DataOnly, address(text).port(), vec![address(text).ip()])
+    };
+    assert_eq!(with(&["0.0.0.0:5000"]), at("10.0.0.99:5000"));
+    assert_eq!(with(&["[::]:5000"]), at("10.0.0.99:5000"));
+    assert_eq!(with(&["10.5.5.5:5000", "10.0.0.99:5000"]), at("10.0.0.99:5000"));
+    assert_eq!(with(&["10.5.5.5:5000"]), at("10.5.5.5:5000"));
+}
+
+#[test]
+fn over_sctp_it_does_not() {
+    let mut config = config(&[]);
+    config.registrars = vec![sctp(A)];
+    config.protocols = vec![LinkProtocol::Sctp];
+    config.listen = vec![tcp("0.0.0.0:5000"), sctp("0.0.0.0:5001")];
+    let mut bench = bench(config);
+    let ends = LinkEnds { protocol: LinkProtocol::Sctp, ..ends(A) };
+    bench.register(1, registration("echo", 7));
+    bench.feed(|client, now| client.handle_link(now, link(1), LinkChange::Up(ends)));
+    assert_eq!(bench.seen.last(), Some(&Send(link(1), register("echo", 7))));
+}
+
+#[test]
+fn new_addresses_are_registered_at_once() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, registration("echo", 7)).forget();
+    let listen = vec![tcp("10.0.0.99:5000")];
+    // One registration is under way: the next follows its answer.
+    bench.feed(|client, now| client.set_listen(now, listen)).expect([]);
+    bench.receive(link(1), registered("echo", 7));
+    match &bench.take()[..] {
+        [_, Send(_, Asap::Registration { element, .. })] => assert!(element.asap.is_some()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_home_is_named_once_it_is_known() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, registration("echo", 7)).receive(link(1), registered("echo", 7));
+    bench.receive(link(1), keep_alive(false, 5, "echo", Some(7))).forget().at(30_000);
+    match &bench.take()[..] {
+        [Send(_, Asap::Registration { element, .. })] => assert_eq!(element.home, RegistrarId(5)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_element_too_large_for_a_message_is_refused() {
+    let mut bench = bench(config(&[A]));
+    let mut large = registration("echo", 7);
+    large.handle = PoolHandle::new(&[1; crate::wire::handle::MAX_HANDLE]).unwrap();
+    large.element.policy = Policy::Unknown { policy_type: 0x7777_7777, value: vec![0; 2_000] };
+    bench.register(1, large).expect([is_registered(1, Err(rejected(CauseCode::INVALID_VALUES)))]);
+}

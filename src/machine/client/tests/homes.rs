@@ -1,0 +1,348 @@
+//! Silence, moves, takeovers, strangers.
+
+use super::*;
+
+/// Both registrars known, the first one home by link 1 (whichever chance made it).
+fn settled_with_two() -> Bench {
+    bench(config(&[A, B])).settled()
+}
+
+#[test]
+fn requests_wait_for_the_link_and_go_out_in_order() {
+    let mut bench = bench(config(&[A]));
+    bench.resolve(1, "one").register(2, registration("echo", 7)).resolve(3, "two").forget();
+    bench.up(link(1), A).expect([
+        home(0, link(1)),
+        Send(link(1), question("one")),
+        Send(link(1), register("echo", 7)),
+        Send(link(1), question("two")),
+    ]);
+}
+
+#[test]
+fn unanswered_requests_are_sent_again_on_the_next_link() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.at(5_000).resolve(1, "one").resolve(2, "two").forget();
+    bench.receive(link(1), unknown_pool("one")).forget();
+    bench.down(link(1), LinkDown::Broken).expect([no_home(), Open(link(2), tcp(A))]);
+    bench.up(link(2), A).expect([home(0, link(2)), Send(link(2), question("two"))]);
+    bench.receive(link(2), pool("two", false, &[1, 2], &[], None));
+    bench.expect([is_resolved(2, "two", Ok(resolution(&[1, 2], false, false)))]);
+}
+
+#[test]
+fn a_hung_registrar_costs_less_than_one_response_timeout() {
+    let mut bench = settled_with_two();
+    bench.at(10_000).resolve(1, "echo").expect([Send(link(1), question("echo"))]);
+    bench.at(10_999).expect([]);
+    bench.at(11_000);
+    let seen = bench.take();
+    assert!(matches!(seen[..], [Open(LinkId(2), _)]), "{seen:?}");
+    bench.at(11_500).up(link(2), B).expect([]);
+    bench.at(12_000).expect([home(0, link(2)), Send(link(2), question("echo")), Close(link(1))]);
+    bench.receive(link(2), pool("echo", false, &[1], &[], None));
+    bench.expect([is_resolved(1, "echo", Ok(resolution(&[1], false, false)))]);
+}
+
+#[test]
+fn the_spare_is_closed_when_the_home_answers_after_all() {
+    let mut bench = settled_with_two();
+    bench.at(10_000).resolve(1, "echo").at(11_000).up(link(2), B).forget();
+    bench.receive(link(1), unknown_pool("echo"));
+    let error = Err(rejected(CauseCode::UNKNOWN_POOL));
+    bench.expect([Close(link(2)), is_resolved(1, "echo", error)]);
+    bench.at(30_000).expect([]);
+}
+
+#[test]
+fn a_spare_steps_in_when_the_home_breaks() {
+    let mut bench = settled_with_two();
+    bench.at(10_000).resolve(1, "echo").at(11_000).up(link(2), B).forget();
+    bench.down(link(1), LinkDown::Broken).expect([home(0, link(2)), Send(link(2), question("echo"))]);
+}
+
+#[test]
+fn with_one_hung_registrar_a_request_times_out_and_the_hunt_goes_on_for_the_rest() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.at(10_000).resolve(1, "one").at(11_500).resolve(2, "two").forget();
+    bench.at(13_000).expect([
+        Close(link(1)),
+        no_home(),
+        Open(link(2), tcp(A)),
+        is_resolved(1, "one", Err(RequestError::TimedOut)),
+    ]);
+    bench.up(link(2), A).expect([home(0, link(2)), Send(link(2), question("two"))]);
+    bench.receive(link(2), unknown_pool("two"));
+    bench.expect([is_resolved(2, "two", Err(rejected(CauseCode::UNKNOWN_POOL)))]);
+}
+
+#[test]
+fn more_trials_mean_more_transmissions() {
+    let mut config = config(&[A]);
+    config.request_max_trials = 2;
+    let mut bench = bench(config).settled();
+    bench.at(10_000).resolve(1, "one").forget();
+    bench.at(13_000).expect([Close(link(1)), no_home(), Open(link(2), tcp(A))]);
+    bench.up(link(2), A).expect([home(0, link(2)), Send(link(2), question("one"))]);
+    bench.at(16_000);
+    assert!(bench.take().contains(&is_resolved(1, "one", Err(RequestError::TimedOut))));
+}
+
+#[test]
+fn a_timeout_at_one_registrar_does_not_fail_a_request_that_another_answers() {
+    // The other is slow to connect: the time-out comes first.
+    let mut bench = settled_with_two();
+    bench.at(10_000).resolve(1, "echo").at(13_000);
+    let seen = bench.take();
+    let other = match &seen[..] {
+        [Send(..), Open(LinkId(2), other), Close(LinkId(1)), event, Open(LinkId(3), _)]
+            if *event == no_home() =>
+        {
+            other.clone()
+        }
+        other => panic!("{other:?}"),
+    };
+    // The one that hangs is there first, but the other's dial goes on.
+    bench.at(13_100).up(link(3), A).expect([home(0, link(3)), Send(link(3), question("echo"))]);
+    bench.at(15_000).up(link(2), &other.addresses[0].to_string()).expect([]);
+    bench.at(15_100).expect([home(0, link(2)), Send(link(2), question("echo")), Close(link(3))]);
+}
+
+#[test]
+fn a_registrar_that_answers_all_but_one_question_is_kept() {
+    let mut bench = settled_with_two();
+    bench.at(10_000).resolve(1, "odd").resolve(2, "even").receive(link(1), unknown_pool("even")).forget();
+    bench.at(13_000);
+    assert!(!bench.seen.contains(&Close(link(1))));
+    assert_eq!(bench.seen.last(), Some(&is_resolved(1, "odd", Err(RequestError::TimedOut))));
+}
+
+#[test]
+fn a_slow_registrar_that_keeps_answering_is_kept() {
+    let mut bench = settled_with_two();
+    bench.at(10_000);
+    for request in 0..10 {
+        bench.resolve(request, &format!("pool{request}"));
+    }
+    for request in 0..10 {
+        bench.at(10_900 + request * 900).receive(link(1), unknown_pool(&format!("pool{request}")));
+    }
+    assert!(!bench.seen.iter().any(|one| matches!(one, Close(_) | Open(..))), "{:?}", bench.seen);
+}
+
+#[test]
+fn an_asap_error_ends_the_oldest_request_and_keeps_the_link() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.resolve(1, "one").resolve(2, "two").forget();
+    let error = Asap::Error { error: CauseCode::UNRECOGNIZED_MESSAGE.into() };
+    bench.receive(link(1), error.clone());
+    bench.expect([is_resolved(1, "one", Err(rejected(CauseCode::UNRECOGNIZED_MESSAGE)))]);
+    bench.receive(link(1), unknown_pool("two")).receive(link(1), error);
+    bench.expect([is_resolved(2, "two", Err(rejected(CauseCode::UNKNOWN_POOL)))]);
+}
+
+#[test]
+fn a_report_of_a_skipped_parameter_ends_nothing() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.resolve(1, "one").forget();
+    let cause = crate::wire::Cause { code: CauseCode::UNRECOGNIZED_PARAMETER, data: vec![0xc0, 0x3f, 0, 4] };
+    bench.receive(link(1), Asap::Error { error: OperationError(vec![cause]) }).expect([]);
+    bench.receive(link(1), unknown_pool("one"));
+    bench.expect([is_resolved(1, "one", Err(rejected(CauseCode::UNKNOWN_POOL)))]);
+}
+
+#[test]
+fn unexpected_messages_are_ignored() {
+    let mut bench = bench(config(&[A])).settled();
+    for message in [
+        registered("echo", 7),
+        deregistered("echo", 7),
+        unknown_pool("echo"),
+        pool("echo", true, &[1], &[], None),
+        keep_alive(true, 5, "echo", Some(7)),
+        keep_alive(false, 5, "echo", None),
+        Asap::Cookie { cookie: vec![1] },
+        question("echo"),
+    ] {
+        bench.receive(link(1), message).expect([]);
+    }
+    let complaint = Asap::Error { error: CauseCode::INVALID_MESSAGE.into() };
+    bench
+        .feed(|client, now| client.handle_message(now, link(1), &[1, 2, 3]))
+        .expect([Send(link(1), complaint)]);
+    bench.feed(|client, now| client.handle_message(now, link(77), &unknown_pool("x").encode())).expect([]);
+    assert_eq!(bench.client.home(), Some(RegistrarId(0)));
+}
+
+#[test]
+fn the_registrar_id_is_learned_from_an_announcement_or_a_keep_alive() {
+    let mut bench = bench(config(&[A])).settled();
+    let announced = vec![Transport::new(Protocol::Tcp, TransportUse::DataOnly, 3863, vec![address(A).ip()])];
+    bench.hear("10.0.0.1:3863", 11, announced).expect([home(11, link(1))]);
+    bench.register(1, registration("echo", 7)).forget();
+    bench.receive(link(1), keep_alive(false, 12, "echo", Some(7)));
+    bench.expect([Send(link(1), ack("echo", 7)), home(12, link(1))]);
+    assert_eq!(bench.client.home(), Some(RegistrarId(12)));
+}
+
+#[test]
+fn keep_alives_are_answered_during_a_hunt() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, registration("echo", 7)).register(2, registration("echo", 9));
+    bench.down(link(1), LinkDown::Broken).up(incoming(1), B).forget();
+    bench
+        .receive(incoming(1), keep_alive(false, 2, "echo", Some(7)))
+        .expect([Send(incoming(1), ack("echo", 7))]);
+    bench.receive(incoming(1), keep_alive(false, 2, "echo", None));
+    bench.expect([Send(incoming(1), ack("echo", 7)), Send(incoming(1), ack("echo", 9))]);
+    bench.receive(incoming(1), keep_alive(false, 2, "echo", Some(8))).expect([]);
+    assert_eq!(bench.client.home(), None);
+}
+
+#[test]
+fn a_takeover_makes_the_caller_the_home_for_everything() {
+    let mut bench = settled_with_two();
+    bench.register(1, registration("echo", 7)).register(2, registration("time", 8)).subscribe("other");
+    bench.receive(link(1), registered("echo", 7)).receive(link(1), registered("time", 8));
+    bench.receive(link(1), pool("other", true, &[], &[], None));
+    bench.at(1_000).resolve(3, "more").up(incoming(1), C).forget();
+    bench.receive(incoming(1), keep_alive(true, 3, "echo", Some(7)));
+    let at_home = |message| match message {
+        Asap::Registration { handle, mut element } => {
+            element.home = RegistrarId(3);
+            Send(incoming(1), Asap::Registration { handle, element })
+        }
+        other => Send(incoming(1), other),
+    };
+    bench.expect([
+        Send(incoming(1), ack("echo", 7)),
+        home(3, incoming(1)),
+        at_home(question("more")),
+        at_home(register("echo", 7)),
+        at_home(register("time", 8)),
+        at_home(subscription("other")),
+    ]);
+    // The old link stays until both are registered: its registrar takes them for dead when it goes.
+    bench.receive(incoming(1), registered("echo", 7)).expect([]);
+    bench.receive(incoming(1), registered("time", 8)).expect([Close(link(1))]);
+    assert_eq!(bench.client.home(), Some(RegistrarId(3)));
+}
+
+#[test]
+fn a_replaced_home_does_not_stay_for_long() {
+    let mut bench = settled_with_two();
+    bench.register(1, registration("echo", 7)).receive(link(1), registered("echo", 7)).up(incoming(1), C);
+    bench.receive(incoming(1), keep_alive(true, 3, "echo", None)).forget();
+    bench.at(999).expect([]);
+    bench.at(1_000);
+    assert_eq!(bench.take()[0], Close(link(1)));
+}
+
+#[test]
+fn a_call_from_the_home_itself_changes_nothing_but_registers_again() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, registration("echo", 7)).receive(link(1), registered("echo", 7));
+    bench.receive(link(1), keep_alive(false, 5, "echo", Some(7))).up(incoming(1), A).forget();
+    bench.receive(incoming(1), keep_alive(true, 5, "echo", Some(7)));
+    let Asap::Registration { handle, mut element } = register("echo", 7) else { unreachable!() };
+    element.home = RegistrarId(5);
+    bench.expect([Send(incoming(1), ack("echo", 7)), Send(link(1), Asap::Registration { handle, element })]);
+}
+
+#[test]
+fn a_stranger_is_not_believed() {
+    let mut bench = bench(config(&[A]));
+    bench.register(1, registration("echo", 7)).resolve(2, "one").up(incoming(1), C).forget();
+    for message in [
+        pool("one", false, &[66], &[], None),
+        registered("echo", 7),
+        keep_alive(true, 66, "another", None),
+        keep_alive(true, 66, "echo", Some(8)),
+    ] {
+        bench.receive(incoming(1), message).expect([]);
+    }
+    assert_eq!(bench.client.home(), None);
+    bench.at(4_999).forget();
+    bench.at(5_000).expect([Close(incoming(1))]);
+}
+
+#[test]
+fn a_stranger_that_sends_garbage_is_closed() {
+    let mut bench = bench(config(&[A]));
+    bench.up(incoming(1), C).feed(|client, now| client.handle_message(now, incoming(1), &[0xff; 16]));
+    bench.expect([Close(incoming(1))]);
+}
+
+#[test]
+fn strangers_are_counted_and_the_oldest_unproved_leaves() {
+    let mut bench = bench(config(&[A]));
+    bench.register(1, registration("echo", 7)).up(incoming(0), C);
+    bench.receive(incoming(0), keep_alive(false, 3, "echo", Some(7))).forget();
+    for number in 1..16 {
+        bench.up(incoming(number), C).expect([]);
+    }
+    bench.up(incoming(16), C).expect([Close(incoming(1))]);
+    for number in 2..=16 {
+        bench.receive(incoming(number), keep_alive(false, 3, "echo", Some(7)));
+    }
+    bench.forget().up(incoming(17), C).expect([Close(incoming(17))]);
+}
+
+#[test]
+fn shutdown_deregisters_and_closes() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, registration("echo", 7)).receive(link(1), registered("echo", 7)).resolve(2, "one");
+    bench.subscribe("other").up(incoming(1), C).forget();
+    bench.feed(|client, now| client.shutdown(now, Duration::from_secs(1)));
+    bench.expect([is_resolved(2, "one", Err(RequestError::Shutdown)), Send(link(1), deregister("echo", 7))]);
+    assert!(!bench.client.is_shut_down());
+    bench.resolve(3, "one").expect([is_resolved(3, "one", Err(RequestError::Shutdown))]);
+    bench.receive(link(1), deregistered("echo", 7));
+    bench.expect([Close(incoming(1)), Close(link(1)), no_home()]);
+    assert!(bench.client.is_shut_down());
+    assert_eq!(bench.client.poll_timeout(), None);
+}
+
+#[test]
+fn shutdown_does_not_wait_longer_than_told() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, registration("echo", 7)).receive(link(1), registered("echo", 7)).forget();
+    bench.feed(|client, now| client.shutdown(now, Duration::from_millis(500)));
+    bench.expect([Send(link(1), deregister("echo", 7))]);
+    bench.at(500).expect([Close(link(1)), no_home()]);
+    assert!(bench.client.is_shut_down());
+}
+
+#[test]
+fn a_congested_link_gets_no_more_questions() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.feed(|client, now| client.handle_link(now, link(1), LinkChange::Congested));
+    bench.resolve(1, "one").expect([]);
+    bench.feed(|client, now| client.handle_link(now, link(1), LinkChange::Drained));
+    bench.expect([Send(link(1), question("one"))]);
+}
+
+#[test]
+fn thousands_of_requests_are_pipelined_within_a_window() {
+    let mut bench = bench(config(&[A])).settled();
+    for request in 0..10_000 {
+        bench.resolve(request, &format!("pool{request}"));
+    }
+    assert_eq!(bench.take().len(), 8_192);
+    bench.receive(link(1), unknown_pool("pool0"));
+    bench.expect([
+        is_resolved(0, "pool0", Err(rejected(CauseCode::UNKNOWN_POOL))),
+        Send(link(1), question("pool8192")),
+    ]);
+}
+
+#[test]
+fn too_many_requests_are_refused() {
+    let mut bench = bench(config(&[A]));
+    for request in 0..MAX_REQUESTS as u64 {
+        bench.resolve(request, "echo");
+    }
+    bench.forget().resolve(1, "echo").expect([is_resolved(1, "echo", Err(RequestError::Busy))]);
+    let busy = is_registered(2, Err(RequestError::Busy));
+    bench.register(2, registration("echo", 1)).expect([busy]);
+}

@@ -1,0 +1,256 @@
+//! Resolutions, subscriptions, reports.
+
+use super::*;
+
+impl Bench {
+    fn unsubscribe(&mut self, pool: &str) -> &mut Bench {
+        let handle = handle(pool);
+        self.feed(|client, now| client.unsubscribe(now, &handle))
+    }
+
+    fn report(&mut self, pool: &str, id: u32) -> &mut Bench {
+        let handle = handle(pool);
+        self.feed(|client, now| client.report_unreachable(now, &handle, PeId(id)))
+    }
+
+    /// Lets time pass with a registrar that pushes `ids` and answers every sign-of-life question.
+    fn alive_until(&mut self, ms: u64, link: LinkId, name: &str, ids: &[u32]) -> &mut Bench {
+        while self.now < Time(ms * 1000) {
+            self.at((self.now.0 / 1000 + 100).min(ms));
+            if self.seen.contains(&Send(link, subscription(name))) {
+                self.seen.retain(|one| *one != Send(link, subscription(name)));
+                self.receive(link, pool(name, true, ids, &[], None));
+                self.seen.retain(|one| !matches!(one, Seen::Event(Event::Pool { .. })));
+            }
+        }
+        self
+    }
+}
+
+fn unreachable(pool: &str, id: u32) -> Asap {
+    Asap::EndpointUnreachable { handle: handle(pool), id: PeId(id) }
+}
+
+#[test]
+fn answers_are_matched_by_handle_and_equal_questions_by_age() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.resolve(1, "one").resolve(2, "two").resolve(3, "one").forget();
+    bench.receive(link(1), pool("two", false, &[2], &[], None));
+    bench.expect([is_resolved(2, "two", Ok(resolution(&[2], false, false)))]);
+    bench.receive(link(1), pool("one", false, &[1], &[], None));
+    bench.expect([is_resolved(1, "one", Ok(resolution(&[1], false, false)))]);
+    bench.receive(link(1), unknown_pool("one"));
+    bench.expect([is_resolved(3, "one", Err(rejected(CauseCode::UNKNOWN_POOL)))]);
+    bench.receive(link(1), unknown_pool("one")).expect([]);
+}
+
+#[test]
+fn an_answer_says_whether_it_is_complete() {
+    let mut bench = bench(config(&[A])).settled();
+    let mut ask = |items: Option<u32>, answer: Asap| {
+        let handle = handle("echo");
+        bench.feed(|client, now| client.resolve(now, RequestId(1), &handle, items)).receive(link(1), answer);
+        match bench.take().pop() {
+            Some(Seen::Event(Event::Resolved { result: Ok(resolution), .. })) => resolution.complete,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(!ask(None, pool("echo", false, &[1, 2], &[], None)));
+    assert!(!ask(Some(2), pool("echo", false, &[1, 2], &[], None)));
+    assert!(ask(Some(3), pool("echo", false, &[1, 2], &[], None)));
+    assert!(ask(Some(u32::MAX), pool("echo", false, &[1, 2], &[], None)));
+    assert!(!ask(Some(u32::MAX), pool("echo", false, &[1, 2], &[], Some(3))));
+    let many: Vec<u32> = (1..=128).collect();
+    assert!(!ask(Some(u32::MAX), pool("echo", false, &many, &[], None)));
+}
+
+#[test]
+fn a_subscription_is_pushed() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.subscribe("echo").expect([Send(link(1), subscription("echo"))]);
+    bench.receive(link(1), pool("echo", true, &[1, 2, 3], &[], None)).expect([is_pool(
+        "echo",
+        &[1, 2, 3],
+        true,
+        true,
+    )]);
+    // One says goodbye, of one the list tells.
+    bench.receive(link(1), pool("echo", true, &[3], &[1], None));
+    bench.expect([is_pool("echo", &[3], true, true), is_gone("echo", 1), is_gone("echo", 2)]);
+    bench.receive(link(1), pool("echo", true, &[3], &[1, 9], None)).expect([is_pool(
+        "echo",
+        &[3],
+        true,
+        true,
+    )]);
+}
+
+#[test]
+fn what_an_incomplete_listing_leaves_out_is_not_gone() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.subscribe("echo").receive(link(1), pool("echo", true, &[1, 2], &[], Some(4))).forget();
+    bench.receive(link(1), pool("echo", true, &[3, 4], &[], Some(4))).expect([is_pool(
+        "echo",
+        &[3, 4],
+        false,
+        true,
+    )]);
+    bench.receive(link(1), pool("echo", true, &[3, 4], &[1], Some(3)));
+    bench.expect([is_pool("echo", &[3, 4], false, true), is_gone("echo", 1)]);
+    bench.receive(link(1), pool("echo", true, &[3, 4], &[], None));
+    bench.expect([is_pool("echo", &[3, 4], true, true), is_gone("echo", 2)]);
+}
+
+#[test]
+fn a_pool_that_vanishes_takes_its_elements_along() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.subscribe("echo").receive(link(1), pool("echo", true, &[1], &[], None)).forget();
+    bench.receive(link(1), pool("echo", true, &[], &[1], None));
+    let empty = Event::Pool {
+        handle: handle("echo"),
+        resolution: Resolution {
+            policy: Some(Policy::RoundRobin),
+            elements: vec![],
+            complete: true,
+            subscribed: true,
+        },
+    };
+    bench.expect([Seen::Event(empty), is_gone("echo", 1)]);
+}
+
+#[test]
+fn subscribers_are_counted() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.subscribe("echo").subscribe("echo").expect([Send(link(1), subscription("echo"))]);
+    bench.receive(link(1), pool("echo", true, &[1], &[], None)).forget();
+    bench.unsubscribe("echo").receive(link(1), pool("echo", true, &[1, 2], &[], None));
+    bench.expect([is_pool("echo", &[1, 2], true, true)]);
+    bench.unsubscribe("echo").receive(link(1), pool("echo", true, &[1], &[2], None)).expect([]);
+    // Nobody came back: the registrar is told, by a question without the flag.
+    bench.at(4_999).expect([]);
+    let end = Asap::HandleResolution { subscribe: false, handle: handle("echo"), items: Some(1) };
+    bench.at(5_000).expect([Send(link(1), end)]);
+    bench.receive(link(1), pool("echo", false, &[1], &[], None)).at(60_000).expect([]);
+    bench.unsubscribe("echo").expect([]);
+}
+
+#[test]
+fn a_subscriber_that_comes_back_in_time_gets_the_pool_at_once() {
+    let mut bench = bench(config(&[A])).settled();
+    bench
+        .subscribe("echo")
+        .receive(link(1), pool("echo", true, &[1], &[], None))
+        .unsubscribe("echo")
+        .forget();
+    bench.at(1_000).subscribe("echo").expect([Send(link(1), subscription("echo"))]);
+    bench.receive(link(1), pool("echo", true, &[1], &[], None)).expect([is_pool("echo", &[1], true, true)]);
+    bench.alive_until(20_000, link(1), "echo", &[1]).expect([]);
+}
+
+#[test]
+fn a_resolution_keeps_the_subscription() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.subscribe("echo").receive(link(1), pool("echo", true, &[1], &[], None)).forget();
+    bench.resolve(5, "echo").expect([Send(link(1), subscription("echo"))]);
+    bench.receive(link(1), pool("echo", true, &[1, 2], &[], None));
+    bench.expect([
+        is_pool("echo", &[1, 2], true, true),
+        is_resolved(5, "echo", Ok(resolution(&[1, 2], true, true))),
+    ]);
+}
+
+#[test]
+fn a_registrar_that_does_not_push_is_polled_quietly() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.subscribe("echo").receive(link(1), pool("echo", false, &[1, 2], &[], None)).forget();
+    bench.at(999).expect([]);
+    bench.at(1_000).expect([Send(link(1), subscription("echo"))]);
+    bench.receive(link(1), pool("echo", false, &[1], &[], None));
+    bench.expect([is_pool("echo", &[1], true, false), is_gone("echo", 2)]);
+    bench.at(2_000).expect([Send(link(1), subscription("echo"))]);
+    bench.receive(link(1), unknown_pool("echo"));
+    let empty = Resolution { policy: None, elements: vec![], complete: true, subscribed: false };
+    let event = Event::Pool { handle: handle("echo"), resolution: empty };
+    bench.expect([Seen::Event(event), is_gone("echo", 1)]);
+    bench.at(3_000).expect([Send(link(1), subscription("echo"))]);
+    bench.unsubscribe("echo").at(10_000);
+    assert!(!bench.take().iter().any(|one| matches!(one, Send(..))));
+}
+
+#[test]
+fn a_new_home_is_asked_again_and_given_time_to_know_all() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.subscribe("echo").receive(link(1), pool("echo", true, &[1, 2, 3], &[], None)).at(2_000).forget();
+    bench.down(link(1), LinkDown::Broken).up(link(2), A);
+    bench.expect([no_home(), Open(link(2), tcp(A)), home(0, link(2)), Send(link(2), subscription("echo"))]);
+    // The restarted registrar has heard of one element so far.
+    bench.receive(link(2), pool("echo", true, &[1], &[], None)).expect([is_pool("echo", &[1], true, true)]);
+    bench.receive(link(2), pool("echo", true, &[1, 2], &[], None)).expect([is_pool(
+        "echo",
+        &[1, 2],
+        true,
+        true,
+    )]);
+    // What it says left is gone even so.
+    bench.receive(link(2), pool("echo", true, &[1], &[2], None));
+    bench.expect([is_pool("echo", &[1], true, true), is_gone("echo", 2)]);
+    bench.alive_until(11_900, link(2), "echo", &[1]).expect([]);
+    bench.alive_until(12_000, link(2), "echo", &[1]).expect([is_gone("echo", 3)]);
+}
+
+#[test]
+fn an_element_that_shows_up_in_time_was_never_gone() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.subscribe("echo").receive(link(1), pool("echo", true, &[1], &[], None)).at(2_000);
+    bench.down(link(1), LinkDown::Broken).up(link(2), A);
+    bench
+        .receive(link(2), unknown_pool("echo"))
+        .receive(link(2), pool("echo", true, &[1], &[], None))
+        .forget();
+    bench.alive_until(20_000, link(2), "echo", &[1]);
+    assert!(!bench.take().contains(&is_gone("echo", 1)));
+}
+
+#[test]
+fn a_registrar_that_hangs_while_nobody_asks_is_noticed() {
+    let mut bench = bench(config(&[A, B])).settled();
+    bench.subscribe("echo").receive(link(1), pool("echo", true, &[1], &[], None)).forget();
+    while bench.seen.is_empty() {
+        bench.at(bench.now.0 / 1000 + 1);
+    }
+    let asked = bench.now.0 / 1000;
+    assert!((2_250..=3_751).contains(&asked), "{asked}");
+    bench.expect([Send(link(1), subscription("echo"))]).at(asked + 1_000);
+    let other = match &bench.take()[..] {
+        [Open(LinkId(2), other)] => other.addresses[0].to_string(),
+        other => panic!("{other:?}"),
+    };
+    bench.up(link(2), &other).at(asked + 2_000);
+    bench.expect([home(0, link(2)), Send(link(2), subscription("echo")), Close(link(1))]);
+}
+
+#[test]
+fn reports_are_sent_at_once_or_when_there_is_a_registrar() {
+    let mut bench = bench(config(&[A]));
+    bench.report("echo", 1).report("echo", 2).report("echo", 1).expect([Open(link(1), tcp(A))]);
+    bench.up(link(1), A).expect([
+        home(0, link(1)),
+        Send(link(1), unreachable("echo", 1)),
+        Send(link(1), unreachable("echo", 2)),
+    ]);
+    bench.report("echo", 3).expect([Send(link(1), unreachable("echo", 3))]);
+}
+
+#[test]
+fn old_reports_are_dropped_and_their_number_is_bounded() {
+    let mut bench = bench(config(&[A]));
+    for id in 0..2_000 {
+        bench.report("echo", id + 1);
+    }
+    bench.forget().up(link(1), A);
+    assert_eq!(bench.take().len(), 1 + 1_024);
+    bench.at(2_000).down(link(1), LinkDown::Broken).down(link(2), LinkDown::Refused);
+    bench.report("echo", 7).at(13_000).forget();
+    // Nothing left to ask: no more dials.
+    bench.at(60_000).expect([]);
+}

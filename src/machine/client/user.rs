@@ -1,0 +1,377 @@
+//! The pool user: resolutions, subscriptions, reports of unreachable elements.
+
+use super::asks::{Kind, What};
+use super::effects::{Alarm, Effects};
+use super::{Client, Event, LinkId, MAX_SUBSCRIPTIONS, RequestError, RequestId, Resolution, Time};
+use crate::wire::{Asap, CauseCode, OperationError, PeId, Policy, PoolElement, PoolHandle};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// All elements of a pool.
+pub(super) const ALL: u32 = u32::MAX;
+/// How often a pool is asked for whose registrar does not push.
+const POLL: Duration = Duration::from_secs(1);
+/// A registrar that has just become the home may not know all elements yet.
+const GRACE: Duration = Duration::from_secs(10);
+/// A subscription outlives its last user by this: sessions come and go.
+const LINGER: Duration = Duration::from_secs(5);
+/// Elements of a pool of which is known that they were there.
+const MAX_KNOWN: usize = 1 << 20;
+/// Reports that wait for a link, and for how long they are of use.
+const MAX_REPORTS: usize = 1_024;
+const REPORT_LIFE: Duration = Duration::from_secs(10);
+/// rsplib's registrars list no more elements than this, and don't say that there are more.
+const RSPLIB_LIMIT: usize = 128;
+/// A longer answer may be one that left elements out for want of room.
+const NEARLY_FULL: usize = 60_000;
+
+#[derive(Debug, Default)]
+struct Subscription {
+    number: u64,
+    /// `subscribe`s without their `unsubscribe`.
+    users: usize,
+    /// Whether the home pushes; `None`: it has not said yet.
+    granted: Option<bool>,
+    /// Elements that were in the pool when last heard of.
+    known: BTreeSet<PeId>,
+    /// Those of them that a new home did not list.
+    missing: BTreeSet<PeId>,
+    /// Whether absence proves nothing yet.
+    grace: bool,
+    /// Whether a question of ours is under way.
+    asking: bool,
+}
+
+#[derive(Debug)]
+struct Report {
+    handle: PoolHandle,
+    id: PeId,
+    until: Time,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct User {
+    pools: BTreeMap<PoolHandle, Subscription>,
+    numbers: BTreeMap<u64, PoolHandle>,
+    last: u64,
+    reports: VecDeque<Report>,
+}
+
+/// A HANDLE_RESOLUTION_RESPONSE, its handle apart.
+pub(super) struct Answer {
+    pub subscribed: bool,
+    pub error: Option<OperationError>,
+    pub policy: Option<Policy>,
+    pub elements: Vec<PoolElement>,
+    pub total: Option<u32>,
+    pub departed: Vec<PeId>,
+    /// Bytes of the whole message.
+    pub length: usize,
+}
+
+impl Answer {
+    /// Whether the answer lists the whole pool, if it answers a question for `items` elements.
+    fn is_complete(&self, items: Option<u32>) -> bool {
+        let listed = self.elements.len();
+        match (self.total, items) {
+            (Some(total), _) => listed >= total as usize,
+            (None, _) if self.subscribed => true,
+            (None, Some(ALL)) => listed < RSPLIB_LIMIT && self.length < NEARLY_FULL,
+            (None, Some(items)) => listed < items as usize,
+            (None, None) => false,
+        }
+    }
+}
+
+impl User {
+    pub fn has_business(&self) -> bool {
+        !self.reports.is_empty() || self.pools.values().any(|pool| pool.users > 0)
+    }
+
+    /// Whether a question about the pool must carry the 'S' flag to keep the subscription.
+    pub fn keeps_subscription(&self, handle: &PoolHandle) -> bool {
+        self.pools.get(handle).is_some_and(|pool| pool.users > 0 && pool.granted != Some(false))
+    }
+
+    /// Nobody wants anything any more.
+    pub fn clear(&mut self, fx: &mut Effects) {
+        for handle in self.pools.keys().cloned().collect::<Vec<_>>() {
+            self.remove(fx, &handle);
+        }
+        self.reports.clear();
+        fx.alarms.clear(&Alarm::Reports);
+        fx.alarms.clear(&Alarm::Refresh);
+    }
+
+    fn remove(&mut self, fx: &mut Effects, handle: &PoolHandle) -> Option<Subscription> {
+        let pool = self.pools.remove(handle)?;
+        self.numbers.remove(&pool.number);
+        for alarm in [Alarm::Poll(pool.number), Alarm::Grace(pool.number), Alarm::Linger(pool.number)] {
+            fx.alarms.clear(&alarm);
+        }
+        Some(pool)
+    }
+}
+
+impl Client {
+    pub(super) fn ask_resolution(
+        &mut self,
+        now: Time,
+        request: RequestId,
+        handle: PoolHandle,
+        items: Option<u32>,
+    ) {
+        // Without the 'S' flag the question ends a subscription that only lingers.
+        if self.user.pools.get(&handle).is_some_and(|pool| pool.users == 0) {
+            self.user.remove(&mut self.fx, &handle);
+        }
+        self.ask(now, What::Resolve { handle, items, request });
+    }
+
+    pub(super) fn add_subscription(&mut self, now: Time, handle: &PoolHandle) {
+        if !self.user.pools.contains_key(handle) {
+            if self.user.pools.len() >= MAX_SUBSCRIPTIONS {
+                return;
+            }
+            self.user.last += 1;
+            let pool = Subscription { number: self.user.last, ..Subscription::default() };
+            self.user.numbers.insert(pool.number, handle.clone());
+            self.user.pools.insert(handle.clone(), pool);
+        }
+        let Some(pool) = self.user.pools.get_mut(handle) else { return };
+        pool.users += 1;
+        if pool.users == 1 {
+            self.fx.alarms.clear(&Alarm::Linger(pool.number));
+            self.ask_subscription(now, handle.clone());
+            self.watch_pushes(now);
+        }
+    }
+
+    pub(super) fn drop_subscription(&mut self, now: Time, handle: &PoolHandle) {
+        let Some(pool) = self.user.pools.get_mut(handle).filter(|pool| pool.users > 0) else { return };
+        pool.users -= 1;
+        if pool.users > 0 {
+            return;
+        }
+        if self.home.is_some() && pool.granted != Some(false) {
+            self.fx.alarms.clear(&Alarm::Poll(pool.number));
+            self.fx.alarms.set(Alarm::Linger(pool.number), now + LINGER);
+        } else {
+            self.user.remove(&mut self.fx, handle);
+        }
+    }
+
+    /// Nobody came back for it: the registrar may stop pushing.
+    pub(super) fn linger_over(&mut self, now: Time, number: u64) {
+        let Some(handle) = self.user.numbers.get(&number).cloned() else { return };
+        self.user.remove(&mut self.fx, &handle);
+        if self.home.is_some() {
+            self.ask(now, What::Unsubscribe { handle });
+        }
+    }
+
+    /// Asks for the whole pool and for pushes, unless that is under way.
+    fn ask_subscription(&mut self, now: Time, handle: PoolHandle) {
+        if self.home.is_some()
+            && let Some(pool) = self.user.pools.get_mut(&handle).filter(|pool| !pool.asking)
+        {
+            pool.asking = true;
+            self.ask(now, What::Subscribe { handle });
+        }
+    }
+
+    /// Every subscription is made anew with a new home: registrars don't tell each other.
+    pub(super) fn subscribe_all(&mut self, now: Time) {
+        let lingering = |pool: &Subscription| pool.users == 0;
+        let pools = &self.user.pools;
+        let gone: Vec<_> =
+            pools.iter().filter(|(_, pool)| lingering(pool)).map(|(handle, _)| handle.clone()).collect();
+        for handle in gone {
+            self.user.remove(&mut self.fx, &handle);
+        }
+        let mut handles = Vec::new();
+        for (handle, pool) in &mut self.user.pools {
+            pool.granted = None;
+            pool.asking = false;
+            pool.missing.clear();
+            self.fx.alarms.clear(&Alarm::Poll(pool.number));
+            if !pool.known.is_empty() {
+                pool.grace = true;
+                self.fx.alarms.set(Alarm::Grace(pool.number), now + GRACE);
+            }
+            handles.push(handle.clone());
+        }
+        for handle in handles {
+            self.ask_subscription(now, handle);
+        }
+        self.watch_pushes(now);
+    }
+
+    /// A question failed or the registrar does not push: asks again soon.
+    pub(super) fn poll_later(&mut self, now: Time, handle: &PoolHandle) {
+        if let Some(pool) = self.user.pools.get_mut(handle).filter(|pool| pool.users > 0) {
+            pool.asking = false;
+            self.fx.alarms.set(Alarm::Poll(pool.number), now + POLL);
+        }
+    }
+
+    pub(super) fn poll_pool(&mut self, now: Time, number: u64) {
+        let Some(handle) = self.user.numbers.get(&number).cloned() else { return };
+        self.ask_subscription(now, handle);
+    }
+
+    /// A registrar that pushes may be silent because nothing changes, or because it hangs.
+    fn watch_pushes(&mut self, now: Time) {
+        if self.home.is_some() && !self.user.pools.is_empty() && self.fx.alarms.get(&Alarm::Refresh).is_none()
+        {
+            let later = self.fx.about(self.config.response_timeout);
+            self.fx.alarms.set(Alarm::Refresh, now + later);
+        }
+    }
+
+    /// Asks a registrar from which nothing was heard for long about the smallest pool.
+    pub(super) fn refresh(&mut self, now: Time) {
+        let Some(home) = &self.home else { return };
+        let quiet = now - home.heard.unwrap_or_default();
+        let pools = self.user.pools.iter().filter(|(_, pool)| pool.users > 0);
+        let smallest = pools.min_by_key(|(_, pool)| pool.known.len()).map(|(handle, _)| handle.clone());
+        if quiet >= self.config.response_timeout / 2
+            && self.asks.is_empty()
+            && let Some(handle) = smallest
+        {
+            self.ask_subscription(now, handle);
+        }
+        self.watch_pushes(now);
+    }
+
+    /// HANDLE_RESOLUTION_RESPONSE: answers a question, or is a push.
+    pub(super) fn resolution_answered(&mut self, now: Time, handle: PoolHandle, mut answer: Answer) {
+        let number = self.asks.find_sent(Kind::Resolution, &handle, PeId(0));
+        let ask = number.and_then(|number| self.take_answered(now, number));
+        let subscribing = ask.as_ref().is_some_and(|ask| ask.sent.is_some_and(|sent| sent.subscribing));
+        if let Some(What::Subscribe { .. }) = ask.as_ref().map(|ask| &ask.what)
+            && let Some(pool) = self.user.pools.get_mut(&handle)
+        {
+            pool.asking = false;
+        }
+        let items = match ask.as_ref().map(|ask| &ask.what) {
+            _ if subscribing => Some(ALL),
+            Some(What::Resolve { items, .. }) => *items,
+            _ => Some(ALL),
+        };
+        let complete = answer.is_complete(items);
+        let error = answer.error.take();
+        let resolution = Resolution {
+            policy: answer
+                .policy
+                .take()
+                .or_else(|| answer.elements.first().map(|first| first.policy.clone())),
+            elements: std::mem::take(&mut answer.elements),
+            complete,
+            subscribed: answer.subscribed,
+        };
+        if answer.subscribed || subscribing {
+            self.pool_heard(now, &handle, &resolution, error.as_ref(), &answer.departed);
+        }
+        if let Some(What::Resolve { request, .. }) = ask.map(|ask| ask.what) {
+            let result = error.map_or(Ok(resolution), |error| Err(RequestError::Rejected(error)));
+            self.fx.event(Event::Resolved { request, handle, result });
+        }
+    }
+
+    /// What the home says about a subscribed pool.
+    fn pool_heard(
+        &mut self,
+        now: Time,
+        handle: &PoolHandle,
+        resolution: &Resolution,
+        error: Option<&OperationError>,
+        departed: &[PeId],
+    ) {
+        let Some(pool) = self.user.pools.get_mut(handle).filter(|pool| pool.users > 0) else { return };
+        pool.granted = Some(resolution.subscribed);
+        if resolution.subscribed {
+            self.fx.alarms.clear(&Alarm::Poll(pool.number));
+        } else {
+            self.fx.alarms.set(Alarm::Poll(pool.number), now + POLL);
+        }
+        // A pool that is not there has no elements; other errors say nothing about it.
+        if error.is_some_and(|error| error.code() != CauseCode::UNKNOWN_POOL) {
+            return;
+        }
+        let complete = resolution.complete || error.is_some();
+        let gone = pool.update(&resolution.elements, complete, departed);
+        let resolution = Resolution { complete, ..resolution.clone() };
+        self.fx.event(Event::Pool { handle: handle.clone(), resolution });
+        for id in gone {
+            self.fx.event(Event::ElementGone { handle: handle.clone(), id });
+        }
+    }
+
+    /// What the new home has not listed by now, it does not have.
+    pub(super) fn grace_over(&mut self, number: u64) {
+        let Some(handle) = self.user.numbers.get(&number) else { return };
+        let Some(pool) = self.user.pools.get_mut(handle) else { return };
+        pool.grace = false;
+        for id in std::mem::take(&mut pool.missing) {
+            pool.known.remove(&id);
+            self.fx.event(Event::ElementGone { handle: handle.clone(), id });
+        }
+    }
+
+    pub(super) fn add_report(&mut self, now: Time, handle: PoolHandle, id: PeId) {
+        if let Some(home) = &self.home {
+            return self.fx.send(home.link, &Asap::EndpointUnreachable { handle, id });
+        }
+        if self.user.reports.iter().any(|report| report.id == id && report.handle == handle) {
+            return;
+        }
+        if self.user.reports.len() >= MAX_REPORTS {
+            self.user.reports.pop_front();
+        }
+        self.user.reports.push_back(Report { handle, id, until: now + REPORT_LIFE });
+        self.drop_old_reports(now);
+    }
+
+    pub(super) fn drop_old_reports(&mut self, now: Time) {
+        while self.user.reports.front().is_some_and(|report| report.until <= now) {
+            self.user.reports.pop_front();
+        }
+        self.fx.wind(Alarm::Reports, self.user.reports.front().map(|oldest| oldest.until));
+    }
+
+    pub(super) fn send_reports(&mut self, now: Time, link: LinkId) {
+        self.drop_old_reports(now);
+        for Report { handle, id, .. } in std::mem::take(&mut self.user.reports) {
+            self.fx.send(link, &Asap::EndpointUnreachable { handle, id });
+        }
+        self.fx.alarms.clear(&Alarm::Reports);
+    }
+}
+
+impl Subscription {
+    /// Takes a listing in; returns who is gone.
+    fn update(&mut self, elements: &[PoolElement], complete: bool, departed: &[PeId]) -> Vec<PeId> {
+        let listed: BTreeSet<PeId> = elements.iter().map(|element| element.id).collect();
+        let left = |id: &PeId| departed.contains(id) && !listed.contains(id);
+        let mut gone: Vec<PeId> = self.known.iter().copied().filter(left).collect();
+        for id in &gone {
+            self.known.remove(id);
+        }
+        if complete {
+            let missing: BTreeSet<PeId> = self.known.difference(&listed).copied().collect();
+            if self.grace {
+                self.missing = missing;
+            } else {
+                self.known.retain(|id| !missing.contains(id));
+                gone.extend(missing);
+            }
+        }
+        self.missing.retain(|id| !listed.contains(id) && self.known.contains(id));
+        self.known.extend(listed);
+        while self.known.len() > MAX_KNOWN {
+            self.known.pop_last();
+        }
+        gone
+    }
+}
