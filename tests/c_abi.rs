@@ -58,7 +58,7 @@ fn compile(source: &Path) -> Option<PathBuf> {
         .arg("-o")
         .arg(&program)
         .arg(format!("-L{}", library_folder().display()))
-        .args(["-lrserpool", "-ldl"])
+        .args(["-Wl,--as-needed", "-lrserpool", "-ldl"])
         .arg(format!("-Wl,-rpath,{}", library_folder().display()));
     let output = run_tool(&name, &mut compiler)?;
     assert_success(&format!("compiling {name}"), &output);
@@ -128,7 +128,7 @@ macro_rules! c_tests {
     };
 }
 
-c_tests!(layout, tags, settings, uninitialised);
+c_tests!(layout, tags, settings, uninitialised, descriptors, session, basic, legacy, guest, loading);
 
 #[test]
 fn the_exported_symbols_are_the_list() {

@@ -52,11 +52,13 @@ fn send(
     data: Result<&[u8], Errno>,
     options: SendOptions,
 ) -> Result<ssize_t, Errno> {
-    match data {
-        Ok(data) => Ok(library.send(sd, data, options)? as ssize_t),
-        // EBADF before EFAULT, as write(2) has it.
-        Err(bad) => library.mapped(sd).map_err(Errno::from).and(Err(bad)),
-    }
+    let data = data.map_err(|bad| blame(library, sd, bad))?;
+    Ok(library.send(sd, data, options)? as ssize_t)
+}
+
+/// What to complain about: a bad descriptor goes before bad arguments, as read(2) and write(2) have it.
+fn blame(library: &Library, sd: c_int, arguments: Errno) -> Errno {
+    library.mapped(sd).err().map_or(arguments, Errno::from)
 }
 
 /// Sends a cookie to the session's pool user, which gives it to the element that takes over.
@@ -72,9 +74,8 @@ pub unsafe extern "C" fn rsp_send_cookie(
 ) -> ssize_t {
     guard(|| {
         let library = descriptors()?;
-        library.mapped(sd)?;
         // SAFETY: the caller's bytes.
-        let cookie = unsafe { input(cookie, cookieSize)? };
+        let cookie = unsafe { input(cookie, cookieSize) }.map_err(|bad| blame(&library, sd, bad))?;
         Ok(library.send_cookie(sd, cookie, sessionID, legacy::cookie_timeout(timeout))? as ssize_t)
     })
 }
@@ -95,10 +96,9 @@ pub unsafe extern "C" fn rsp_recvmsg(
 ) -> ssize_t {
     guard(|| {
         let library = descriptors()?;
-        library.mapped(sd)?;
         // SAFETY: NULL or the caller's.
         unsafe {
-            let flags = reference_mut(msg_flags)?;
+            let flags = reference_mut(msg_flags).map_err(|bad| blame(&library, sd, bad))?;
             let delivery = receive(&library, sd, (buffer, bufferLength), legacy::receive_timeout(timeout));
             report(delivery, rinfo, flags)
         }
@@ -118,10 +118,9 @@ pub unsafe extern "C" fn rsp_recvfullmsg(
 ) -> ssize_t {
     guard(|| {
         let library = descriptors()?;
-        library.mapped(sd)?;
         // SAFETY: NULL or the caller's.
         unsafe {
-            let flags = reference_mut(msg_flags)?;
+            let flags = reference_mut(msg_flags).map_err(|bad| blame(&library, sd, bad))?;
             let delivery = receive_full(&library, sd, (buffer, bufferLength), timeout);
             report(delivery, rinfo, flags)
         }

@@ -1,0 +1,139 @@
+/* Pool elements and users for the C tests, all in one process with a registrar inside
+ * (RSP_REGISTRAR=embedded). Nothing waits for a time to pass, only for things to happen. */
+#ifndef POOL_H
+#define POOL_H
+
+#include <netinet/in.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <rserpool/rserpool.h>
+#include <rserpool/rserpool-internals.h>
+#include <rserpool/tagitem.h>
+
+#include "check.h"
+
+/* For what must happen: long enough for a busy machine and valgrind. */
+#define SOON 30000
+
+static inline void start(void)
+{
+    struct rsp_info info;
+
+    rsp_initinfo(&info);
+    SAME(1, rsp_initarg(&info, "-asapannounce=off"));
+    OK(rsp_initialize(&info));
+    SAME(RSPLIB_VERSION, info.ri_version);
+    SAME(RSPLIB_REVISION, info.ri_revision);
+    rsp_freeinfo(&info);
+}
+
+/* A listening pool element; `id` 0: any. */
+static inline int element(const char* pool, int type, uint32_t id)
+{
+    struct TagItem tags[] = {{TAG_PoolElement_Identifier, id}, {TAG_DONE, 0}};
+    struct rsp_loadinfo load = {PPT_ROUNDROBIN, 0, 0, 0, 0, 0};
+    int sd = (int)OK(rsp_socket(0, type, IPPROTO_SCTP));
+
+    OK(rsp_bind(sd, NULL, 0));
+    OK(rsp_listen(sd, 10));
+    OK(rsp_register_tags(sd, (const unsigned char*)pool, strlen(pool), &load, 30000, 0, tags));
+    return sd;
+}
+
+/* A connected pool user. */
+static inline int user(const char* pool, int type)
+{
+    int sd = (int)OK(rsp_socket(0, type, IPPROTO_SCTP));
+
+    errno = 0;
+    SAME(0, rsp_connect(sd, (const unsigned char*)pool, strlen(pool), 0));
+    SAME(0, errno);
+    return sd;
+}
+
+/* What one receive call brought. */
+struct delivery {
+    char bytes[4096];
+    ssize_t length;
+    int flags;
+    struct rsp_sndrcvinfo info;
+    union rserpool_notification notification;
+};
+
+static inline struct delivery receive(int sd, int timeout)
+{
+    struct delivery d;
+
+    memset(&d, 0, sizeof(d));
+    d.length = rsp_recvmsg(sd, d.bytes, sizeof(d.bytes) - 1, &d.info, &d.flags, timeout);
+    if (d.length == (ssize_t)sizeof(d.notification)) {
+        memcpy(&d.notification, d.bytes, sizeof(d.notification));
+    }
+    return d;
+}
+
+static inline void send_text(int sd, rserpool_session_t session, const char* text)
+{
+    SAME(strlen(text), rsp_sendmsg(sd, text, strlen(text), 0, session, 0, 0, 0, 0, SOON));
+}
+
+/* Data is next, and it is this. */
+static inline struct delivery expect_text(int sd, const char* text)
+{
+    struct delivery d = receive(sd, SOON);
+
+    OK(d.length);
+    SAME(MSG_EOR, d.flags);
+    SAME_TEXT(text, d.bytes);
+    return d;
+}
+
+/* A notification is next, of this type; its state and session. */
+static inline struct delivery expect_notification(int sd, int type)
+{
+    struct delivery d = receive(sd, SOON);
+
+    SAME(20, d.length);
+    SAME(MSG_EOR | MSG_RSERPOOL_NOTIFICATION, d.flags);
+    SAME(type, d.notification.rn_header.rn_type);
+    SAME(0, d.notification.rn_header.rn_flags);
+    SAME(20, d.notification.rn_header.rn_length);
+    return d;
+}
+
+static inline rserpool_session_t expect_session(int sd, unsigned int state)
+{
+    struct delivery d = expect_notification(sd, RSERPOOL_SESSION_CHANGE);
+
+    SAME(state, d.notification.rn_session_change.rsc_state);
+    HOLDS(d.notification.rn_session_change.rsc_session > 0);
+    return d.notification.rn_session_change.rsc_session;
+}
+
+static inline void expect_failover(int sd, unsigned int state, bool cookie)
+{
+    struct delivery d = expect_notification(sd, RSERPOOL_FAILOVER);
+
+    SAME(state, d.notification.rn_failover.rf_state);
+    SAME(cookie, d.notification.rn_failover.rf_has_cookie);
+}
+
+static inline uint32_t own_id(int sd)
+{
+    uint32_t id = 0;
+
+    OK(rsp_getsockname(sd, NULL, NULL, &id));
+    HOLDS(id != 0);
+    return id;
+}
+
+static inline uint32_t peer_id(int sd)
+{
+    uint32_t id = 0;
+
+    OK(rsp_getpeername(sd, NULL, NULL, &id));
+    return id;
+}
+
+#endif
