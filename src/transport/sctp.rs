@@ -85,6 +85,7 @@ impl SctpEndpoint {
         socket.set_parameters(0, LINK_PARAMETERS)?;
         socket.set_init(INIT_ATTEMPTS, INIT_LONGEST)?;
         socket.set_sack_at_once(0)?;
+        socket.set_reuse_address()?;
         socket.bind(addresses)?;
         socket.listen(BACKLOG)?;
         Ok(SctpEndpoint { socket, ppid, dials: BTreeMap::new() })
@@ -256,16 +257,19 @@ impl SctpLink {
         buffer: &mut [u8],
         message: &mut dyn FnMut(&[u8]),
     ) -> io::Result<Option<ReadStatus>> {
-        let (length, end, ppid) = match self.socket.recv(buffer)? {
-            None => return Ok(Some(ReadStatus::Drained)),
-            Some(Incoming::Closed) => return Ok(Some(ReadStatus::Closed)),
-            Some(Incoming::Notification(notification)) => return self.notified(notification),
-            Some(Incoming::Data { length, end, ppid, .. }) => (length, end, u32::from_be(ppid)),
+        let Some((incoming, more)) = self.socket.recv_and_look(buffer)? else {
+            return Ok(Some(ReadStatus::Drained));
         };
+        let (length, end, ppid) = match incoming {
+            Incoming::Closed => return Ok(Some(ReadStatus::Closed)),
+            Incoming::Notification(notification) => return self.notified(notification),
+            Incoming::Data { length, end, ppid, .. } => (length, end, u32::from_be(ppid)),
+        };
+        let then = if more { None } else { Some(ReadStatus::Drained) };
         let part = &buffer[..length];
         if self.skipping || ppid != self.ppid {
             self.skipping = !end;
-            return Ok(None);
+            return Ok(then);
         }
         if self.partial.len() + length > LONGEST_MESSAGE {
             return Ok(Some(ReadStatus::Garbage));
@@ -279,7 +283,7 @@ impl SctpLink {
             }
             (false, _) => self.partial.extend_from_slice(part),
         }
-        Ok(None)
+        Ok(then)
     }
 
     fn notified(&mut self, notification: Notification) -> io::Result<Option<ReadStatus>> {

@@ -24,6 +24,7 @@ const PEER_ADDR_PARAMS: i32 = 9;
 const EVENTS: i32 = 11;
 const STATUS: i32 = 14;
 const DELAYED_SACK: i32 = 16;
+const RECVNXTINFO: i32 = 33;
 
 /// No notification that matters is longer; of a longer one only the beginning is looked at.
 const NOTIFICATION_ROOM: usize = 512;
@@ -155,6 +156,7 @@ impl SctpSocket {
 
     fn prepare(&self) -> io::Result<()> {
         sys::set(self.as_fd(), NODELAY, &1_i32.to_ne_bytes())?;
+        sys::set(self.as_fd(), RECVNXTINFO, &1_i32.to_ne_bytes())?;
         self.subscribe(false)
     }
 
@@ -208,6 +210,12 @@ impl SctpSocket {
             true => Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT)),
             false => Ok(list),
         }
+    }
+
+    /// Lets it bind to a port on which only associations are left of a process that has ended or stopped
+    /// listening.
+    pub fn set_reuse_address(&self) -> io::Result<()> {
+        SockRef::from(&self.fd).set_reuse_address(true)
     }
 
     /// Takes associations from outside.
@@ -320,6 +328,12 @@ impl SctpSocket {
     /// Receives a message, a part of one, or a notification; `None`: nothing there. Errors are the
     /// association's end: `ECONNRESET`, `ETIMEDOUT`, ...
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<Option<Incoming>> {
+        Ok(self.recv_and_look(buffer)?.map(|(incoming, _)| incoming))
+    }
+
+    /// As [`SctpSocket::recv`]; also says whether more waits behind it. If not, another call is of no use
+    /// before the descriptor has become readable again.
+    pub fn recv_and_look(&self, buffer: &mut [u8]) -> io::Result<Option<(Incoming, bool)>> {
         if buffer.len() < NOTIFICATION_ROOM && self.notification_waits()? {
             return self.recv_into(&mut [0; NOTIFICATION_ROOM]);
         }
@@ -331,7 +345,7 @@ impl SctpSocket {
         Ok(next.is_some_and(|next| next.flags & libc::MSG_NOTIFICATION != 0))
     }
 
-    fn recv_into(&self, buffer: &mut [u8]) -> io::Result<Option<Incoming>> {
+    fn recv_into(&self, buffer: &mut [u8]) -> io::Result<Option<(Incoming, bool)>> {
         loop {
             let Some(raw) = sys::receive(self.as_fd(), buffer, 0)? else { return Ok(None) };
             let end = raw.flags & libc::MSG_EOR != 0;
@@ -341,16 +355,16 @@ impl SctpSocket {
                     self.skip_rest()?;
                 }
                 match notification {
-                    Some(notification) => return Ok(Some(Incoming::Notification(notification))),
+                    Some(notification) => return Ok(Some((Incoming::Notification(notification), true))),
                     None => continue,
                 }
             }
             // SCTP has no empty messages.
             if raw.length == 0 && !buffer.is_empty() {
-                return Ok(Some(Incoming::Closed));
+                return Ok(Some((Incoming::Closed, true)));
             }
             let info = raw.info.unwrap_or_else(sys::no_info);
-            return Ok(Some(Incoming::Data {
+            let data = Incoming::Data {
                 length: raw.length,
                 end,
                 association: info.sinfo_assoc_id,
@@ -358,7 +372,8 @@ impl SctpSocket {
                 ppid: info.sinfo_ppid,
                 unordered: info.sinfo_flags & send_flags::UNORDERED != 0,
                 source: raw.source,
-            }));
+            };
+            return Ok(Some((data, raw.more || !end)));
         }
     }
 

@@ -115,13 +115,13 @@ pub(super) fn accept(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     }
 }
 
-/// A buffer for one control message, aligned as `cmsghdr` wants it.
+/// A buffer for control messages, aligned as `cmsghdr` wants it: `sctp_sndrcvinfo` and `sctp_nxtinfo`.
 #[repr(C, align(8))]
-struct Control([u8; 64]);
+struct Control([u8; 128]);
 
 /// Sends one user message whole, or nothing (`EAGAIN`). Never raises SIGPIPE.
 pub(super) fn send(fd: BorrowedFd<'_>, bytes: &[u8], info: &libc::sctp_sndrcvinfo) -> io::Result<usize> {
-    let mut control = Control([0; 64]);
+    let mut control = Control([0; 128]);
     let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     // SAFETY: an all-zero msghdr is valid. The control buffer is aligned and larger than the space of one
     // sctp_sndrcvinfo, so CMSG_FIRSTHDR is inside it. The kernel only reads what iov_base points to.
@@ -149,13 +149,15 @@ pub(super) struct Raw {
     pub flags: i32,
     /// Of data, if the data-io event is on.
     pub info: Option<libc::sctp_sndrcvinfo>,
+    /// Whether another message or notification waits behind this one, if `RECVNXTINFO` is on.
+    pub more: bool,
     /// The peer's address that it came from.
     pub source: Option<SocketAddr>,
 }
 
 /// Receives a message or a part of one; `None`: nothing there. `flags`: 0 or `MSG_PEEK`.
 pub(super) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8], flags: i32) -> io::Result<Option<Raw>> {
-    let mut control = Control([0; 64]);
+    let mut control = Control([0; 128]);
     let mut name = [0_u8; STORAGE];
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     let (received, header) = loop {
@@ -181,27 +183,29 @@ pub(super) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8], flags: i32) -> io::
     };
     let named = (header.msg_namelen as usize).min(STORAGE);
     let source = unpack(&name[..named]).map(|(address, _)| address);
-    Ok(Some(Raw { length: received, flags: header.msg_flags, info: sndrcvinfo(&header), source }))
+    let (info, more) = control_messages(&header);
+    Ok(Some(Raw { length: received, flags: header.msg_flags, info, more, source }))
 }
 
-fn sndrcvinfo(header: &libc::msghdr) -> Option<libc::sctp_sndrcvinfo> {
+fn control_messages(header: &libc::msghdr) -> (Option<libc::sctp_sndrcvinfo>, bool) {
+    let (mut info, mut more) = (None, false);
     // SAFETY: the kernel filled msg_control up to msg_controllen with well-formed control messages, and
     // the buffer still lives; cmsg_len says how long each one's data is.
     unsafe {
+        let whole_info = libc::CMSG_LEN(mem::size_of::<libc::sctp_sndrcvinfo>() as u32) as usize;
         let mut message = libc::CMSG_FIRSTHDR(header);
         while !message.is_null() {
-            let long_enough = (*message).cmsg_len as usize
-                >= libc::CMSG_LEN(mem::size_of::<libc::sctp_sndrcvinfo>() as u32) as usize;
-            if (*message).cmsg_level == libc::IPPROTO_SCTP
-                && (*message).cmsg_type == libc::SCTP_SNDRCV
-                && long_enough
-            {
-                return Some(ptr::read_unaligned(libc::CMSG_DATA(message).cast()));
+            match ((*message).cmsg_level, (*message).cmsg_type) {
+                (libc::IPPROTO_SCTP, libc::SCTP_SNDRCV) if (*message).cmsg_len as usize >= whole_info => {
+                    info = Some(ptr::read_unaligned(libc::CMSG_DATA(message).cast()));
+                }
+                (libc::IPPROTO_SCTP, libc::SCTP_NXTINFO) => more = true,
+                _ => {}
             }
             message = libc::CMSG_NXTHDR(header, message);
         }
     }
-    None
+    (info, more)
 }
 
 /// An `sctp_sndrcvinfo` with everything 0.
@@ -270,7 +274,10 @@ pub(super) fn unpack(bytes: &[u8]) -> Option<(SocketAddr, usize)> {
         libc::AF_INET6 => {
             let ip: [u8; 16] = *bytes.get(8..)?.first_chunk()?;
             let scope_id = u32::from_ne_bytes(*bytes.get(24..)?.first_chunk()?);
-            let address = SocketAddrV6::new(Ipv6Addr::from(ip), port, 0, scope_id);
+            let ip = Ipv6Addr::from(ip);
+            // The kernel fills it in for every address of its own; it would only spoil comparisons.
+            let scope_id = if ip.is_unicast_link_local() { scope_id } else { 0 };
+            let address = SocketAddrV6::new(ip, port, 0, scope_id);
             Some((unmapped(&SocketAddr::V6(address)), 28))
         }
         _ => None,
@@ -328,14 +335,17 @@ mod tests {
     fn mapped_addresses_are_unmapped_and_short_or_strange_ones_refused() {
         let mapped = pack(&["[::ffff:10.1.1.1]:7".parse().unwrap()]);
         assert_eq!(unpack(&mapped).unwrap(), ("10.1.1.1:7".parse().unwrap(), 28));
+        let scoped = pack(&["[fd00::1%2]:7".parse().unwrap()]);
+        assert_eq!(unpack(&scoped).unwrap().0, "[fd00::1]:7".parse().unwrap());
         assert!(unpack(&mapped[..27]).is_none() && unpack(&[]).is_none());
         assert!(unpack(&[0xff; 28]).is_none());
     }
 
     #[test]
-    fn sndrcvinfo_fits_the_control_buffer() {
-        assert_eq!(mem::size_of::<libc::sctp_sndrcvinfo>(), 32);
+    fn the_control_messages_fit_their_buffer() {
+        let sizes = [mem::size_of::<libc::sctp_sndrcvinfo>(), mem::size_of::<libc::sctp_nxtinfo>()];
+        assert_eq!(sizes, [32, 16]);
         // SAFETY: pure arithmetic.
-        assert!(unsafe { libc::CMSG_SPACE(32) } as usize <= mem::size_of::<Control>());
+        assert!(unsafe { libc::CMSG_SPACE(32) + libc::CMSG_SPACE(16) } as usize <= mem::size_of::<Control>());
     }
 }

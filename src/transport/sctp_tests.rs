@@ -187,6 +187,21 @@ fn a_dial_to_nobody_fails() {
     assert_eq!(only_v6.raw_os_error(), Some(libc::EAFNOSUPPORT));
 }
 
+/// A registrar that is started again gets its port although its clients' associations are not over, and
+/// two never get the same one.
+#[test]
+fn a_port_with_only_associations_left_can_be_bound_again() {
+    if !kernel_has_sctp() {
+        return;
+    }
+    let (_near, far, _out, _back) = pair("127.0.0.1:0");
+    let address = at(&far, "127.0.0.1");
+    let taken = SctpEndpoint::bind(PPID_ASAP, &[address]).unwrap_err();
+    assert_eq!(taken.kind(), ErrorKind::AddrInUse);
+    drop(far);
+    SctpEndpoint::bind(PPID_ASAP, &[address]).unwrap();
+}
+
 #[test]
 fn a_cancelled_dial_is_silent_and_can_be_repeated() {
     in_namespace(|ip| {
@@ -429,6 +444,42 @@ fn one_to_one_connects_accepts_and_carries_stream_ppid_and_order() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[test]
+fn a_message_larger_than_the_buffer_comes_in_parts() {
+    if !kernel_has_sctp() {
+        return;
+    }
+    let (listener, address) = server(SocketStyle::OneToOne);
+    let client = socket(SocketStyle::OneToOne);
+    client.connect_within(&[address], Duration::from_secs(20)).unwrap();
+    wait(&listener, PollFlags::POLLIN);
+    let served = listener.accept().unwrap().unwrap();
+    let whole: Vec<u8> = (0..150_000_u32).map(|number| (number % 251) as u8).collect();
+    client.send(&whole, SendInfo { ppid: 5, ..SendInfo::default() }).unwrap();
+    let (mut got, mut buffer, mut parts) = (Vec::new(), vec![0; 65_536], 0);
+    loop {
+        match receive(&served, &mut buffer) {
+            Incoming::Data { length, end, ppid: 5, .. } => {
+                got.extend_from_slice(&buffer[..length]);
+                parts += 1;
+                if end {
+                    break;
+                }
+            }
+            Incoming::Notification(Notification::Up { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(got == whole && parts >= 3, "{} bytes in {parts} parts", got.len());
+    wait(&client, PollFlags::POLLOUT);
+    client.send(b"next", SendInfo::default()).unwrap();
+    assert!(matches!(receive(&served, &mut buffer), Incoming::Data { length: 4, end: true, ppid: 0, .. }));
+    assert_eq!(
+        client.send(&vec![0; 4 << 20], SendInfo::default()).unwrap_err().raw_os_error(),
+        Some(libc::EMSGSIZE)
+    );
 }
 
 #[test]
