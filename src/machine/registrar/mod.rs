@@ -1,186 +1,464 @@
 //! The registrar: ASAP service, peers (ENRP), download, takeover, audit.
+//!
+//! | file | does |
+//! |---|---|
+//! | `asap` | registrations, deregistrations, resolutions |
+//! | `watch` | keep-alives, unreachability, lost links |
+//! | `subscriptions` | pushes changed pools |
+//! | `store` | the only place that changes the handlespace, with everything that hangs on it |
+//! | `peers` | who the peers are, presence, death |
+//! | `links` | peers' links: dialling, choosing |
+//! | `sync` | handle updates, handle tables, audit |
+//! | `download` | joining: mentor, list, table, start of service |
+//! | `takeover` | arbitration |
+//! | `claims` | asking elements whose they are, after a takeover or a contradiction |
+//!
+//! # Whose element is it
+//!
+//! An element's own acts decide. Registering with a registrar makes that one its home, and so does
+//! answering a keep-alive with the H flag. Both are told to all peers by HANDLE_UPDATE, and what an
+//! update says is taken over at once, even for an element registered here: the update may be the
+//! first news that the element moved. If so, the element closes its link to us and that was that. If
+//! its link to us stays up for a moment, the news was old (updates of two registrars are not ordered
+//! among each other): then we ask the element, by a keep-alive with H, and if it answers, it is ours
+//! again. So registrars that contradict each other never argue among themselves, and whatever a
+//! partition left behind, each element ends with the registrar that it last answered.
+//!
+//! A handle table is not news but a state, so it never takes away an element that has a link here.
 
-use super::{LinkChange, LinkId, Output, Service, Target, Time};
-use crate::handlespace::Handlespace;
-use crate::wire::{PeId, PoolHandle, RegistrarId, Transport};
+mod asap;
+mod claims;
+mod config;
+mod download;
+mod invariants;
+mod links;
+mod measure;
+mod outbox;
+mod peers;
+mod store;
+mod subscriptions;
+mod sync;
+mod takeover;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::{Config, Event, PeerView, Stats};
+
+use super::timer::Deadlines;
+use super::{LinkChange, LinkDown, LinkEnds, LinkId, Output, Service, Target, Time};
+use crate::handlespace::{Bounds, ElementKey, Handlespace};
+use crate::wire::{RegistrarId, Transport};
+use fastrand::Rng;
+use outbox::Outbox;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Timers and bounds, named after the RFCs where these have a name. Defaults in [`Config::default`].
-#[derive(Debug, Clone)]
-#[allow(missing_docs)]
-pub struct Config {
-    pub id: RegistrarId,
-    /// What we tell the world: ASAP and ENRP transports. May change: [`Registrar::set_transports`].
-    pub asap_transports: Vec<Transport>,
-    pub enrp_transports: Vec<Transport>,
-    /// Static peers.
-    pub peers: Vec<Target>,
-    /// Whether to send ASAP announcements and ENRP presences by multicast.
-    pub announce_asap: bool,
-    pub announce_enrp: bool,
-    pub server_announce_cycle: Duration,
-    pub endpoint_keep_alive_transmission_interval: Duration,
-    pub endpoint_keep_alive_timeout_interval: Duration,
-    pub max_bad_pe_reports: u32,
-    /// An unreachability report counts for this long.
-    pub bad_pe_report_decay: Duration,
-    /// Elements per answer when the request names no number.
-    pub max_handle_resolution_items: usize,
-    pub max_elements_per_handle_table_request: usize,
-    pub peer_heartbeat_cycle: Duration,
-    pub peer_max_time_last_heard: Duration,
-    pub peer_max_time_no_response: Duration,
-    pub mentor_discovery_timeout: Duration,
-    pub takeover_expiry_interval: Duration,
-    /// Requests per second and link, `None`: no limit.
-    pub max_handle_resolution_rate: Option<u32>,
-    pub max_endpoint_unreachable_rate: Option<u32>,
-    pub support_takeover_suggestion: bool,
-    /// A burst of changes costs a subscriber one message in this time.
-    pub subscription_interval: Duration,
-    /// 0: policy default.
-    pub max_increment: usize,
-    pub distance_step: Duration,
-    /// Smallest scope of element addresses served: see `transport::scope`.
-    pub min_address_scope: u8,
-    /// Bounds; each has its answer when full.
-    pub max_elements: usize,
-    pub max_subscriptions_per_link: usize,
+/// What a deadline means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// T6-Serverannounce: the next ASAP announcement is due.
+    Announce,
+    /// PEER-HEARTBEAT-CYCLE: the next presence is due.
+    Heartbeat,
+    /// The next keep-alive on a link is due.
+    KeepAlive(LinkId),
+    /// An element did not answer its keep-alive.
+    Probe(ElementKey),
+    /// A pool's subscribers may be told again.
+    Push(u64),
+    /// MAX-TIME-LAST-HEARD: a peer may have fallen silent.
+    LastHeard(RegistrarId),
+    /// MAX-TIME-NO-RESPONSE: a silent peer did not answer either.
+    NoResponse(RegistrarId),
+    /// Dial a peer (again).
+    Redial(RegistrarId),
+    /// Dial a static peer (again).
+    RedialStatic(usize),
+    /// A dial takes too long.
+    DialTimeout(LinkId),
+    /// More updates for a peer can go out.
+    Flush(RegistrarId),
+    /// Our takeover of this registrar lacks acknowledgements.
+    Takeover(RegistrarId),
+    /// Another's takeover of this registrar did not end.
+    TakenBy(RegistrarId),
+    /// The next step of a claim.
+    Claim(u64),
+    /// The mentor fell silent.
+    Mentor,
+    /// There is time to look for another mentor.
+    MentorRetry,
+    /// Looking for a mentor has lasted long enough.
+    Discovery,
 }
 
-/// What the operator may want to see; each is logged by the driver, none is needed for operation.
+/// What we keep about an element besides what the handlespace knows.
+#[derive(Debug, Clone, Copy, Default)]
+struct Side {
+    generation: u32,
+    /// Over which it is registered with us.
+    link: Option<LinkId>,
+    /// Last (re-)registration, update or answer.
+    heard: Time,
+    /// When the keep-alive that lacks an answer was sent.
+    probed: Option<Time>,
+    /// Number of the last record that its home registrar gave us.
+    stamp: u64,
+    /// Ours, and among what rsplib's registrars can hold.
+    for_rsplib: bool,
+}
+
+/// A link that is up.
+#[derive(Debug)]
+struct Link {
+    ends: LinkEnds,
+    congested: bool,
+    /// When something last came from it.
+    heard: Time,
+    role: Role,
+}
+
+#[derive(Debug)]
+enum Role {
+    Asap(asap::Client),
+    Enrp(links::PeerLink),
+}
+
+/// Why a dial is under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Event {
-    ElementAdded {
-        handle: PoolHandle,
-        id: PeId,
-    },
-    ElementRemoved {
-        handle: PoolHandle,
-        id: PeId,
-        reason: &'static str,
-    },
-    PeerAdded {
-        id: RegistrarId,
-    },
-    PeerDead {
-        id: RegistrarId,
-    },
-    TakeoverStarted {
-        target: RegistrarId,
-    },
-    TakeoverDone {
-        target: RegistrarId,
-        by: RegistrarId,
-        elements: usize,
-    },
-    /// The handlespace is whole: ASAP service starts.
-    Serving,
-    /// A line for the log that must appear once per cause, however often it happens.
-    Complaint {
-        about: String,
-    },
-}
-
-/// Counters for metrics and tests, in one place.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct Stats {
-    pub registrations: u64,
-    pub deregistrations: u64,
-    pub handle_resolutions: u64,
-    pub endpoint_unreachables: u64,
-    pub keep_alives_sent: u64,
-    pub elements_lost: u64,
-    pub subscription_messages: u64,
-    pub handle_updates_sent: u64,
-    pub handle_updates_received: u64,
-    pub takeovers: u64,
-    pub resynchronisations: u64,
-    pub messages_rejected: u64,
+enum Dial {
+    Peer(RegistrarId),
+    Static(usize),
+    Elements(Target),
 }
 
 /// One registrar.
 #[derive(Debug)]
 pub struct Registrar {
-    _private: (),
+    config: Config,
+    id: RegistrarId,
+    /// Time of the call under way.
+    now: Time,
+    /// How much later than asked `handle_timeout` was called: we slept, not the others.
+    overslept: bool,
+    excused: Option<Time>,
+    rng: Rng,
+    space: Handlespace,
+    side: Vec<Side>,
+    links: BTreeMap<LinkId, Link>,
+    dials: BTreeMap<LinkId, Dial>,
+    next_link: u64,
+    /// Links with elements, for the rate of keep-alives.
+    watched: usize,
+    reports: BTreeMap<ElementKey, Vec<Time>>,
+    subscriptions: subscriptions::Subscriptions,
+    peers: peers::Peers,
+    statics: Vec<links::StaticPeer>,
+    takeovers: BTreeMap<RegistrarId, takeover::Takeover>,
+    claims: claims::Claims,
+    join: download::Join,
+    /// Bytes of requests that wait for the service to start.
+    deferred: usize,
+    /// Accumulated checksum of what rsplib's registrars get of our own elements.
+    rsplib_sum: u32,
+    stamp: u64,
+    timers: Deadlines<Timer>,
+    outbox: Outbox,
+    stats: Stats,
+    complaints: BTreeSet<(&'static str, u64)>,
+    leaving: bool,
 }
 
-#[allow(unused_variables)]
+/// How many causes of complaint are told apart.
+const MAX_COMPLAINTS: usize = 1024;
+/// Expired deadlines handled in one call.
+const TIMEOUTS_PER_CALL: usize = 4096;
+/// A call of `handle_timeout` that comes later than this means that we slept.
+const OVERSLEPT: Duration = Duration::from_millis(300);
+
 impl Registrar {
-    /// A registrar that starts looking for a mentor.
-    pub fn new(config: Config, seed: u64, now: Time) -> Registrar {
-        todo!()
+    /// A registrar that starts looking for a mentor. An ID of 0 is replaced by a random one.
+    pub fn new(mut config: Config, seed: u64, now: Time) -> Registrar {
+        let mut rng = Rng::with_seed(seed);
+        if config.id == RegistrarId(0) {
+            config.id = RegistrarId(rng.u32(1..));
+        }
+        let mut space = Handlespace::new(rng.u64(..));
+        space.set_bounds(Bounds { elements: config.max_elements, ..Bounds::default() });
+        let mut registrar = Registrar {
+            id: config.id,
+            now,
+            overslept: false,
+            excused: None,
+            rng,
+            space,
+            side: Vec::new(),
+            links: BTreeMap::new(),
+            dials: BTreeMap::new(),
+            next_link: 1,
+            watched: 0,
+            reports: BTreeMap::new(),
+            subscriptions: subscriptions::Subscriptions::default(),
+            peers: peers::Peers::default(),
+            statics: Vec::new(),
+            takeovers: BTreeMap::new(),
+            claims: claims::Claims::default(),
+            join: download::Join::default(),
+            deferred: 0,
+            rsplib_sum: 0,
+            stamp: 0,
+            timers: Deadlines::new(),
+            outbox: Outbox::default(),
+            stats: Stats::default(),
+            complaints: BTreeSet::new(),
+            leaving: false,
+            config,
+        };
+        registrar.start();
+        registrar
     }
+
     /// Our transports changed (an interface came or went).
     pub fn set_transports(&mut self, now: Time, asap: Vec<Transport>, enrp: Vec<Transport>) {
-        todo!()
+        self.now = now;
+        let changed = self.config.enrp_transports != enrp;
+        self.config.asap_transports = asap;
+        self.config.enrp_transports = enrp;
+        if changed && self.is_serving() {
+            self.heartbeat();
+        }
     }
-    /// Leaves in order: peers are told, links closed.
+
+    /// Leaves in order: links closed, so that peers take over and elements look for another home at
+    /// once. Nothing else is to be called afterwards but `poll_output`.
     pub fn shutdown(&mut self, now: Time) {
-        todo!()
+        self.now = now;
+        self.leaving = true;
+        for link in self.links.keys().chain(self.dials.keys()) {
+            self.outbox.push(Output::Close { link: *link });
+        }
+        self.links.clear();
+        self.dials.clear();
+        self.timers = Deadlines::new();
     }
 
     /// One whole message.
     pub fn handle_message(&mut self, now: Time, link: LinkId, bytes: &[u8]) {
-        todo!()
+        self.now = now;
+        let Some(state) = self.links.get_mut(&link) else { return };
+        state.heard = now;
+        match state.role {
+            Role::Asap(_) => self.asap_message(link, bytes),
+            Role::Enrp(_) => self.enrp_message(link, bytes),
+        }
+        self.finish();
     }
+
     /// A link came, went, filled or drained.
     pub fn handle_link(&mut self, now: Time, link: LinkId, change: LinkChange) {
-        todo!()
+        self.now = now;
+        if self.leaving {
+            return;
+        }
+        match change {
+            LinkChange::Up(ends) => self.link_up(link, ends),
+            LinkChange::Down(why) => self.link_down(link, why),
+            LinkChange::Congested => {
+                if let Some(state) = self.links.get_mut(&link) {
+                    state.congested = true;
+                }
+            }
+            LinkChange::Drained => self.link_drained(link),
+        }
+        self.finish();
     }
+
     /// A datagram from the ENRP group.
     pub fn handle_announce(&mut self, now: Time, service: Service, from: SocketAddr, bytes: &[u8]) {
-        todo!()
+        self.now = now;
+        if service == Service::Enrp && !self.leaving {
+            self.multicast_message(from, bytes);
+        }
+        self.finish();
     }
+
     /// Time has come.
     pub fn handle_timeout(&mut self, now: Time) {
-        todo!()
+        self.now = now;
+        let late = self.timers.next().map_or(Duration::ZERO, |due| now - due);
+        // Whoever sleeps must not take the others' silence for death: they get another chance. But
+        // not for ever, or a machine too slow for its timers would never notice anything.
+        let again = self.excused.is_some_and(|time| now - time < 10 * OVERSLEPT);
+        self.overslept = late > OVERSLEPT && !again;
+        if self.overslept {
+            self.excused = Some(now);
+        }
+        for _ in 0..TIMEOUTS_PER_CALL {
+            let Some(timer) = self.timers.pop_expired(now) else { break };
+            self.expire(timer);
+        }
+        self.overslept = false;
+        self.finish();
     }
+
+    fn expire(&mut self, timer: Timer) {
+        match timer {
+            Timer::Announce => self.announce_asap(),
+            Timer::Heartbeat => self.heartbeat(),
+            Timer::KeepAlive(link) => self.keep_alive_due(link),
+            Timer::Probe(key) => self.probe_unanswered(key),
+            Timer::Push(audience) => self.push_due(audience),
+            Timer::LastHeard(id) => self.last_heard_expired(id),
+            Timer::NoResponse(id) => self.no_response(id),
+            Timer::Redial(id) => self.dial_peer(id),
+            Timer::RedialStatic(index) => self.dial_static(index),
+            Timer::DialTimeout(link) => self.dial_timed_out(link),
+            Timer::Flush(id) => self.flush_backlog(id),
+            Timer::Takeover(target) => self.takeover_expired(target),
+            Timer::TakenBy(target) => self.other_takeover_expired(target),
+            Timer::Claim(number) => self.claim_due(number),
+            Timer::Mentor => self.mentor_silent(),
+            Timer::MentorRetry => self.seek_mentor(),
+            Timer::Discovery => self.discovery_over(),
+        }
+    }
+
     /// When to call `handle_timeout`.
     pub fn poll_timeout(&self) -> Option<Time> {
-        todo!()
+        self.timers.next()
     }
+
     /// The next effect.
     pub fn poll_output(&mut self) -> Option<Output<Event>> {
-        todo!()
+        self.outbox.pop()
     }
 
     /// Our ID.
     pub fn id(&self) -> RegistrarId {
-        todo!()
+        self.id
     }
+
     /// The handlespace, to read.
     pub fn handlespace(&self) -> &Handlespace {
-        todo!()
+        &self.space
     }
+
     /// Counters.
     pub fn stats(&self) -> Stats {
-        todo!()
+        self.stats
     }
-    /// Whether ASAP service has started.
-    pub fn is_serving(&self) -> bool {
-        todo!()
+
+    /// Time since an element's last (re-)registration, update or answer, for the status page.
+    pub fn element_age(&self, now: Time, key: ElementKey) -> Option<Duration> {
+        self.side(key).map(|side| now - side.heard)
     }
-    /// Known peers, by ID.
-    pub fn peers(&self) -> Vec<PeerView> {
-        todo!()
+
+    /// What every call ends with.
+    fn finish(&mut self) {
+        self.push_changes();
     }
-    /// Seconds since an element's last (re-)registration or answer, for the status page.
-    pub fn element_age(&self, now: Time, key: crate::handlespace::ElementKey) -> Option<Duration> {
-        todo!()
+
+    /// Tells the driver, for the log.
+    fn event(&mut self, event: Event) {
+        self.outbox.push(Output::Event(event));
+    }
+
+    /// Complains once per kind and key.
+    fn complain(&mut self, kind: &'static str, key: u64, about: impl FnOnce() -> String) {
+        if self.complaints.len() < MAX_COMPLAINTS && self.complaints.insert((kind, key)) {
+            let about = about();
+            self.event(Event::Complaint { about });
+        }
+    }
+
+    /// Number for the next link that we open.
+    fn new_link(&mut self) -> LinkId {
+        let link = LinkId(self.next_link);
+        self.next_link += 1;
+        link
+    }
+
+    /// `base` times 1 ± `spread` per cent.
+    fn jitter(&mut self, base: Duration, spread: u32) -> Duration {
+        base * self.rng.u32(1000 - 10 * spread..=1000 + 10 * spread) / 1000
+    }
+
+    /// Closes a link that is up, and forgets what hangs on it.
+    fn close_link(&mut self, link: LinkId) {
+        self.outbox.push(Output::Close { link });
+        self.link_down(link, LinkDown::Closed);
+    }
+
+    /// A link that the driver or a dial brought up.
+    fn link_up(&mut self, link: LinkId, ends: LinkEnds) {
+        let dial = self.dials.remove(&link);
+        self.timers.clear(&Timer::DialTimeout(link));
+        if dial.is_none() && !link.is_incoming() || self.links.contains_key(&link) {
+            return;
+        }
+        let role = match ends.service {
+            Service::Asap => Role::Asap(asap::Client::default()),
+            Service::Enrp => Role::Enrp(links::PeerLink::default()),
+        };
+        self.links.insert(link, Link { ends, congested: false, heard: self.now, role });
+        match dial {
+            Some(Dial::Peer(id)) => self.peer_dialled(link, id),
+            Some(Dial::Static(index)) => self.static_dialled(link, index),
+            Some(Dial::Elements(target)) => self.elements_dialled(link, &target),
+            None => {}
+        }
+    }
+
+    /// A link or a dial that is no more.
+    fn link_down(&mut self, link: LinkId, why: LinkDown) {
+        self.timers.clear(&Timer::DialTimeout(link));
+        if let Some(dial) = self.dials.remove(&link) {
+            match dial {
+                Dial::Peer(id) => self.peer_dial_failed(id),
+                Dial::Static(index) => self.static_dial_failed(index),
+                Dial::Elements(target) => self.elements_dial_failed(&target, why == LinkDown::Refused),
+            }
+            return;
+        }
+        let Some(state) = self.links.remove(&link) else { return };
+        match state.role {
+            Role::Asap(client) => self.client_gone(link, client, reason(why)),
+            Role::Enrp(peer_link) => self.peer_link_lost(link, peer_link),
+        }
+    }
+
+    fn link_drained(&mut self, link: LinkId) {
+        let Some(state) = self.links.get_mut(&link) else { return };
+        state.congested = false;
+        match &state.role {
+            Role::Asap(_) => self.subscriber_drained(link),
+            Role::Enrp(peer_link) => {
+                if let Some(id) = peer_link.peer {
+                    self.flush_backlog(id);
+                }
+            }
+        }
+    }
+
+    /// A dial that neither succeeds nor fails is given up.
+    fn dial_timed_out(&mut self, link: LinkId) {
+        if self.dials.contains_key(&link) {
+            self.outbox.push(Output::Close { link });
+            self.link_down(link, LinkDown::Broken);
+        }
     }
 }
 
-/// A peer as the status page shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct PeerView {
-    pub id: RegistrarId,
-    pub addresses: Vec<SocketAddr>,
-    pub last_heard: Option<Duration>,
-    pub elements: usize,
-    pub state: &'static str,
+/// A link's end in words for the log.
+fn reason(why: LinkDown) -> &'static str {
+    match why {
+        LinkDown::Closed => "link closed",
+        LinkDown::Broken => "link broken",
+        LinkDown::Refused => "not reached",
+        LinkDown::Overflow => "does not read",
+        LinkDown::Garbage => "sends garbage",
+    }
 }

@@ -1,0 +1,178 @@
+//! What an operator sets, sees and counts.
+
+use crate::machine::Target;
+use crate::wire::{PeId, PoolHandle, RegistrarId, Transport};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Timers and bounds, named after the RFCs where these have a name. Defaults in [`Config::default`].
+///
+/// The defaults keep these promises: a registrar that falls silent is declared dead after at most
+/// `peer_heartbeat_cycle` (+12.5 %) + `peer_max_time_last_heard` + `peer_max_time_no_response`
+/// minus what was heard late, that is 2.3 s after its last sign of life, and taken over one round
+/// trip later; an element that hangs is gone after at most 1.5 times
+/// `endpoint_keep_alive_transmission_interval` plus `endpoint_keep_alive_timeout_interval`, 1.9 s.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Our ID: random, not 0, and a new one for each start (RFC 5353 section 3.2.1).
+    pub id: RegistrarId,
+    /// Where elements and users reach us. May change: [`super::Registrar::set_transports`].
+    pub asap_transports: Vec<Transport>,
+    /// Where peers reach us; their protocols are also those that we dial peers with (none: TCP).
+    pub enrp_transports: Vec<Transport>,
+    /// Static peers.
+    pub peers: Vec<Target>,
+    /// Whether to send ASAP announcements by multicast.
+    pub announce_asap: bool,
+    /// Whether to send ENRP presences by multicast.
+    pub announce_enrp: bool,
+    /// T6-Serverannounce, randomised by ±12.5 %.
+    pub server_announce_cycle: Duration,
+    /// Time between two keep-alives on a link with elements, randomised by ±50 % (RFC 5352 section 3.4).
+    /// One keep-alive per link and interval names the link's elements in turn, since it is the
+    /// process that answers.
+    pub endpoint_keep_alive_transmission_interval: Duration,
+    /// How long an element may take to answer.
+    pub endpoint_keep_alive_timeout_interval: Duration,
+    /// With more links than this rate can watch, the interval stretches.
+    pub max_keep_alives_per_second: u32,
+    /// So many recent reports remove an element (MAX-BAD-PE-REPORT).
+    pub max_bad_pe_reports: u32,
+    /// An unreachability report counts for this long.
+    pub bad_pe_report_decay: Duration,
+    /// Elements per answer when the request names no number.
+    pub max_handle_resolution_items: usize,
+    /// Elements per part of a handle table; rsplib-like peers get at most 128.
+    pub max_elements_per_handle_table_request: usize,
+    /// PEER-HEARTBEAT-CYCLE, randomised by ±12.5 %.
+    pub peer_heartbeat_cycle: Duration,
+    /// MAX-TIME-LAST-HEARD; at least 5 s for a peer that is rsplib's.
+    pub peer_max_time_last_heard: Duration,
+    /// MAX-TIME-NO-RESPONSE; at least 5 s for a peer that is rsplib's.
+    pub peer_max_time_no_response: Duration,
+    /// How long to look for a mentor before we serve alone.
+    pub mentor_discovery_timeout: Duration,
+    /// How long to wait for acknowledgements of a takeover, or for its end if it is another's.
+    pub takeover_expiry_interval: Duration,
+    /// Handle resolutions per second and link, `None`: no limit. Beyond: cause 9, as rsplib.
+    pub max_handle_resolution_rate: Option<u32>,
+    /// Unreachability reports per second and link, `None`: no limit. Beyond: ignored.
+    pub max_endpoint_unreachable_rate: Option<u32>,
+    /// Take over an element when its registrar suggests it (rsplib's T flag).
+    pub support_takeover_suggestion: bool,
+    /// A burst of changes costs a subscriber one message in this time.
+    pub subscription_interval: Duration,
+    /// How many selected elements count as used; 0: policy default.
+    pub max_increment: usize,
+    /// Rounding of distances for the policies with a distance penalty.
+    pub distance_step: Duration,
+    /// Smallest scope of element addresses served: see `transport::scope`.
+    pub min_address_scope: u8,
+    /// Bound on elements; beyond: registrations are refused with cause 6.
+    pub max_elements: usize,
+    /// Bound on subscriptions per link; beyond: answered without the A flag.
+    pub max_subscriptions_per_link: usize,
+    /// Bound on peers; beyond: strangers are ignored.
+    pub max_peers: usize,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        let ms = Duration::from_millis;
+        Config {
+            id: RegistrarId(0),
+            asap_transports: Vec::new(),
+            enrp_transports: Vec::new(),
+            peers: Vec::new(),
+            announce_asap: false,
+            announce_enrp: false,
+            server_announce_cycle: ms(1000),
+            endpoint_keep_alive_transmission_interval: ms(750),
+            endpoint_keep_alive_timeout_interval: ms(750),
+            max_keep_alives_per_second: 20_000,
+            max_bad_pe_reports: 3,
+            bad_pe_report_decay: ms(30_000),
+            max_handle_resolution_items: 3,
+            max_elements_per_handle_table_request: 512,
+            peer_heartbeat_cycle: ms(500),
+            peer_max_time_last_heard: ms(1400),
+            peer_max_time_no_response: ms(900),
+            mentor_discovery_timeout: ms(2000),
+            takeover_expiry_interval: ms(1500),
+            max_handle_resolution_rate: None,
+            max_endpoint_unreachable_rate: None,
+            support_takeover_suggestion: false,
+            subscription_interval: ms(50),
+            max_increment: 0,
+            distance_step: ms(50),
+            min_address_scope: 6,
+            max_elements: 4_000_000,
+            max_subscriptions_per_link: 10_000,
+            max_peers: 256,
+        }
+    }
+}
+
+/// What the operator may want to see; each is logged by the driver, none is needed for operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Event {
+    ElementAdded {
+        handle: PoolHandle,
+        id: PeId,
+    },
+    ElementRemoved {
+        handle: PoolHandle,
+        id: PeId,
+        reason: &'static str,
+    },
+    PeerAdded {
+        id: RegistrarId,
+    },
+    PeerDead {
+        id: RegistrarId,
+    },
+    TakeoverStarted {
+        target: RegistrarId,
+    },
+    TakeoverDone {
+        target: RegistrarId,
+        by: RegistrarId,
+        elements: usize,
+    },
+    /// The handlespace is whole: ASAP service starts.
+    Serving,
+    /// A line for the log that must appear once per cause, however often it happens.
+    Complaint {
+        about: String,
+    },
+}
+
+/// Counters for metrics and tests, in one place.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Stats {
+    pub registrations: u64,
+    pub deregistrations: u64,
+    pub handle_resolutions: u64,
+    pub endpoint_unreachables: u64,
+    pub keep_alives_sent: u64,
+    pub elements_lost: u64,
+    pub subscription_messages: u64,
+    pub handle_updates_sent: u64,
+    pub handle_updates_received: u64,
+    pub takeovers: u64,
+    pub resynchronisations: u64,
+    pub messages_rejected: u64,
+}
+
+/// A peer as the status page shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct PeerView {
+    pub id: RegistrarId,
+    pub addresses: Vec<SocketAddr>,
+    pub last_heard: Option<Duration>,
+    pub elements: usize,
+    pub state: &'static str,
+}

@@ -1,0 +1,198 @@
+//! Joining: finding a mentor, its peers, its handlespace (RFC 5353 section 3.2).
+
+use super::links::StaticPeer;
+use super::{Event, Registrar, Timer};
+use crate::machine::Time;
+use crate::wire::{Enrp, RegistrarId};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How far we are.
+#[derive(Debug, Default)]
+pub(super) struct Join {
+    served: bool,
+    mentor: Option<RegistrarId>,
+    /// Who refused or failed, and when.
+    failed: BTreeMap<RegistrarId, Time>,
+    /// Looking for a mentor has lasted long enough.
+    over: bool,
+    began: Time,
+}
+
+/// Pause before a mentor that refused is asked again.
+const MENTOR_PAUSE: Duration = Duration::from_millis(250);
+/// Registrars that start together settle who serves first after this time.
+const SETTLE: Duration = Duration::from_millis(500);
+/// Dials of each configured peer before we believe that nobody is there.
+const STATIC_DIALS: u32 = 2;
+
+impl Registrar {
+    /// Whether ASAP service has started.
+    pub fn is_serving(&self) -> bool {
+        self.join.served
+    }
+
+    pub(super) fn start(&mut self) {
+        self.join.began = self.now;
+        for target in self.config.peers.clone() {
+            self.statics.push(StaticPeer {
+                target,
+                link: None,
+                dialling: false,
+                id: None,
+                failed: 0,
+                ourselves: false,
+            });
+        }
+        let due = self.now + self.jitter(self.config.peer_heartbeat_cycle, 12);
+        self.timers.set(Timer::Heartbeat, due);
+        if self.statics.is_empty() && !self.config.announce_enrp {
+            return self.serve();
+        }
+        self.timers.set(Timer::Discovery, self.now + self.config.mentor_discovery_timeout);
+        self.announce_presence(true);
+        for index in 0..self.statics.len() {
+            self.dial_static(index);
+        }
+    }
+
+    pub(super) fn is_joining_with(&self, id: RegistrarId) -> bool {
+        self.join.mentor == Some(id)
+    }
+
+    /// Takes the next step of joining, if there is one to take.
+    pub(super) fn seek_mentor(&mut self) {
+        if self.join.served || self.join.mentor.is_some() {
+            return;
+        }
+        let now = self.now;
+        let rested =
+            |id: &RegistrarId| self.join.failed.get(id).is_none_or(|&when| now - when >= MENTOR_PAUSE);
+        let linked = || self.peers.table.iter().filter(|(_, peer)| peer.link.is_some() && peer.met);
+        let fresh = linked().map(|(&id, _)| id).find(|id| !self.join.failed.contains_key(id));
+        let candidate = fresh.or_else(|| linked().map(|(&id, _)| id).find(rested));
+        let pending = linked().next().is_some();
+        if fresh.is_none() && (self.join.over || self.nobody_else() || self.first_of_many()) {
+            return self.serve();
+        }
+        match candidate {
+            Some(mentor) => self.ask_mentor(mentor),
+            None if pending => self.timers.set(Timer::MentorRetry, now + MENTOR_PAUSE),
+            None => {}
+        }
+    }
+
+    /// Whether no configured peer is there, and none can announce itself.
+    fn nobody_else(&self) -> bool {
+        let absent =
+            |entry: &StaticPeer| entry.ourselves || (entry.link.is_none() && entry.failed >= STATIC_DIALS);
+        !self.config.announce_enrp
+            && self.statics.iter().all(absent)
+            && self.peers.table.values().all(|peer| peer.link.is_none())
+    }
+
+    /// Whether all that we know are joining too, and we have the lowest ID: somebody has to begin.
+    fn first_of_many(&self) -> bool {
+        let mut linked = self.peers.table.iter().filter(|(_, peer)| peer.link.is_some()).peekable();
+        self.now - self.join.began >= SETTLE
+            && linked.peek().is_some()
+            && linked.all(|(id, _)| self.id < *id && self.join.failed.contains_key(id))
+            && !self.statics.iter().any(|entry| entry.dialling)
+    }
+
+    fn ask_mentor(&mut self, mentor: RegistrarId) {
+        self.join.mentor = Some(mentor);
+        self.timers.set(Timer::Mentor, self.now + self.config.peer_max_time_no_response);
+        self.send_presence(mentor, true);
+        self.send_enrp(mentor, Enrp::ListRequest);
+        self.send_enrp(mentor, Enrp::HandleTableRequest { own_only: false });
+    }
+
+    /// A part came and the next one is asked for.
+    pub(super) fn mentor_continues(&mut self) {
+        self.timers.set(Timer::Mentor, self.now + self.config.peer_max_time_no_response);
+    }
+
+    pub(super) fn mentor_rejects(&mut self, mentor: RegistrarId) {
+        self.without_mentor(mentor);
+    }
+
+    fn without_mentor(&mut self, mentor: RegistrarId) {
+        self.join.mentor = None;
+        self.timers.clear(&Timer::Mentor);
+        self.join.failed.insert(mentor, self.now);
+        self.seek_mentor();
+    }
+
+    /// The mentor fell silent in the middle: another one, from the beginning.
+    pub(super) fn mentor_silent(&mut self) {
+        let Some(mentor) = self.join.mentor else { return };
+        if self.overslept {
+            return self.mentor_continues();
+        }
+        // Closing makes it forget how far we read.
+        self.join.failed.insert(mentor, self.now);
+        for link in self.links_of(mentor) {
+            self.close_link(link);
+        }
+        self.mentor_gone(mentor);
+    }
+
+    /// A peer is lost; was it the mentor?
+    pub(super) fn mentor_gone(&mut self, id: RegistrarId) {
+        if self.join.mentor == Some(id) {
+            self.without_mentor(id);
+        } else {
+            self.seek_mentor();
+        }
+    }
+
+    pub(super) fn mentor_done(&mut self, mentor: RegistrarId) {
+        if let Some(peer) = self.peers.get_mut(mentor) {
+            peer.audit.done_otherwise();
+        }
+        self.serve();
+    }
+
+    pub(super) fn discovery_over(&mut self) {
+        self.join.over = true;
+        self.seek_mentor();
+    }
+
+    /// ASAP service starts.
+    fn serve(&mut self) {
+        self.join = Join { served: true, ..Join::default() };
+        for timer in [Timer::Mentor, Timer::MentorRetry, Timer::Discovery] {
+            self.timers.clear(&timer);
+        }
+        self.event(Event::Serving);
+        self.announce_asap();
+        for id in self.peers.linked() {
+            self.send_presence(id, true);
+        }
+        // Whoever died before there was somebody to take over from it.
+        let dead: Vec<RegistrarId> =
+            self.peers.table.iter().filter(|(_, peer)| peer.dead).map(|(&id, _)| id).collect();
+        for id in dead {
+            self.start_takeover(id);
+        }
+        self.answer_deferred();
+    }
+
+    /// T6-Serverannounce: where elements and users find us.
+    pub(super) fn announce_asap(&mut self) {
+        if !self.config.announce_asap || !self.is_serving() {
+            return;
+        }
+        let due = self.now + self.jitter(self.config.server_announce_cycle, 12);
+        self.timers.set(Timer::Announce, due);
+        let mut transports = self.config.asap_transports.clone();
+        // rsplib ignores announcements in which anything follows the SCTP transport.
+        transports.sort_by_key(|transport| transport.protocol() == Some(crate::wire::Protocol::Sctp));
+        let message = crate::wire::Asap::ServerAnnounce { registrar: self.id, transports };
+        self.outbox.push(crate::machine::Output::Announce {
+            service: super::Service::Asap,
+            bytes: message.encode(),
+        });
+    }
+}

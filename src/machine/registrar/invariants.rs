@@ -1,0 +1,126 @@
+//! What must hold between any two calls, for the simulator and the fuzzer.
+
+use super::{Registrar, Role, Timer};
+use crate::handlespace::ElementKey;
+use crate::wire::RegistrarId;
+use std::collections::BTreeSet;
+
+impl Registrar {
+    /// Checks all that can be checked from the inside: checksums equal a fresh recomputation, queues
+    /// and tables are within their bounds, side tables fit each other. O(elements × registrars).
+    pub fn invariants(&self) -> Result<(), String> {
+        self.check_checksums()?;
+        self.check_links()?;
+        self.check_side()?;
+        self.check_claims()?;
+        self.check_peers()
+    }
+
+    fn check_checksums(&self) -> Result<(), String> {
+        let owners = self.peers.table.keys().copied().chain([self.id]);
+        for owner in owners {
+            let (kept, fresh) = (self.space.checksum(owner), self.space.recompute_checksum(owner));
+            if kept != fresh {
+                return Err(format!("checksum of {owner}: {kept:02x?} kept, {fresh:02x?} right"));
+            }
+        }
+        let holdable = self
+            .space
+            .owned_after(self.id, None)
+            .filter(|element| super::measure::rsplib_can_hold(element.handle(), &element.to_element()));
+        let fresh = holdable.fold(0u32, |sum, element| {
+            sum.wrapping_add(super::measure::checksum_words(element.handle(), element.id().0))
+        });
+        if fresh != self.rsplib_sum {
+            return Err(format!("checksum for rsplib: {:x} kept, {fresh:x} right", self.rsplib_sum));
+        }
+        Ok(())
+    }
+
+    fn check_links(&self) -> Result<(), String> {
+        let (mut subscriptions, mut deferred, mut watched) = (0, 0, 0);
+        for (&link, state) in &self.links {
+            let Role::Asap(client) = &state.role else { continue };
+            subscriptions += client.subscriptions.len();
+            deferred += client.deferred.iter().map(Vec::len).sum::<usize>();
+            let timed = self.timers.get(&Timer::KeepAlive(link)).is_some();
+            watched += usize::from(timed);
+            if client.subscriptions.len() > self.config.max_subscriptions_per_link {
+                return Err(format!("{link:?} has too many subscriptions"));
+            }
+            if !client.elements.is_empty() && !timed && !self.leaving {
+                return Err(format!("{link:?} has elements and no keep-alive"));
+            }
+            for &key in &client.elements {
+                let attached = self.side(key).is_some_and(|side| side.link == Some(link));
+                if !attached || !self.is_ours(key) {
+                    return Err(format!("{link:?} lists {key:?}, which is not registered over it"));
+                }
+            }
+        }
+        if self.subscriptions.check()? != subscriptions && !self.leaving {
+            return Err("subscriptions of links and pools differ".into());
+        }
+        if (deferred, watched) != (self.deferred, self.watched) && !self.leaving {
+            return Err(format!(
+                "{deferred} bytes deferred and {watched} links watched, {} and {} counted",
+                self.deferred, self.watched
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_side(&self) -> Result<(), String> {
+        let known: BTreeSet<RegistrarId> = self.peers.table.keys().copied().chain([self.id]).collect();
+        for element in self.space.elements_after(None) {
+            let key: ElementKey = element.key();
+            let Some(side) = self.side(key) else { return Err(format!("{key:?} has no side entry")) };
+            if side.probed.is_some() != self.timers.get(&Timer::Probe(key)).is_some() && !self.leaving {
+                return Err(format!("{key:?}: probe and timer differ"));
+            }
+            if let Some(link) = side.link {
+                let listed = self.links.get(&link).is_some_and(
+                    |link| matches!(&link.role, Role::Asap(client) if client.elements.contains(&key)),
+                );
+                if !listed && !self.leaving {
+                    return Err(format!("{key:?} is registered over {link:?}, which does not list it"));
+                }
+            }
+            if !known.contains(&element.home()) {
+                return Err(format!("{key:?} belongs to {}, who is no peer", element.home()));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_peers(&self) -> Result<(), String> {
+        if self.peers.table.len() > self.config.max_peers {
+            return Err(format!("{} peers", self.peers.table.len()));
+        }
+        for (id, peer) in &self.peers.table {
+            if !peer.backlog.check() {
+                return Err(format!("backlog of {id} is too long"));
+            }
+            if self.leaving {
+                continue;
+            }
+            if let Some(link) = peer.link
+                && !self.links.contains_key(&link)
+            {
+                return Err(format!("{id} is sent to over {link:?}, which is gone"));
+            }
+            if let Some(dial) = peer.dial
+                && !self.dials.contains_key(&dial)
+            {
+                return Err(format!("{id} is dialled over {dial:?}, which is gone"));
+            }
+            let watched = [Timer::LastHeard(*id), Timer::NoResponse(*id)];
+            let timed = watched.iter().any(|timer| self.timers.get(timer).is_some());
+            let cared = peer.taken_by.is_some() || self.takeovers.contains_key(id) || !self.is_serving();
+            if !timed && !(peer.dead && cared) {
+                return Err(format!("{id} is watched by nobody"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,367 @@
+//! Links between registrars: whom to dial, where, and which link to send over.
+//!
+//! Either side may dial, so there can be two links between two registrars. Each side sends over one
+//! of them, so that what it sends stays in order, and listens to both.
+
+use super::measure;
+use super::peers::POLITENESS;
+use super::{Dial, LinkId, Registrar, Role, Service, Timer};
+use crate::machine::{LinkProtocol, Output, Target, Time};
+use crate::wire::{Enrp, Protocol, RegistrarId, Transport};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// An ENRP link.
+#[derive(Debug, Default)]
+pub(super) struct PeerLink {
+    /// Who is at the other end, as far as we know.
+    pub peer: Option<RegistrarId>,
+    /// Whether it said so itself.
+    pub confirmed: bool,
+    pub since: Time,
+}
+
+/// A configured peer.
+#[derive(Debug)]
+pub(super) struct StaticPeer {
+    pub target: Target,
+    pub link: Option<LinkId>,
+    pub dialling: bool,
+    /// Who answered there last.
+    pub id: Option<RegistrarId>,
+    pub failed: u32,
+    /// It is us.
+    pub ourselves: bool,
+}
+
+/// Two links that came up this close to each other were dialled at the same time.
+const SIMULTANEOUS: Duration = Duration::from_secs(2);
+/// First and longest delay between dials of a peer that can't be reached.
+const REDIAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// So many failed dials in a row mean that nobody is there.
+const REFUSALS: u32 = 3;
+
+/// Delay before the dial after `failed` failed ones.
+fn redial_delay(failed: u32) -> Duration {
+    (REDIAL.0 * (1 << failed.saturating_sub(1).min(5))).min(REDIAL.1)
+}
+
+impl Registrar {
+    /// The ENRP links to a peer.
+    pub(super) fn links_of(&self, id: RegistrarId) -> Vec<LinkId> {
+        let to_peer = |role: &Role| matches!(role, Role::Enrp(link) if link.peer == Some(id));
+        self.links.iter().filter(|(_, link)| to_peer(&link.role)).map(|(&link, _)| link).collect()
+    }
+
+    fn peer_link(&mut self, link: LinkId) -> Option<&mut PeerLink> {
+        match &mut self.links.get_mut(&link)?.role {
+            Role::Enrp(peer_link) => Some(peer_link),
+            Role::Asap(_) => None,
+        }
+    }
+
+    /// Where the transports of a registrar can be dialled, best first. `source` is where it was
+    /// heard from.
+    pub(super) fn targets(&self, transports: &[Transport], source: Option<IpAddr>) -> Vec<Target> {
+        let ours = &self.config.enrp_transports;
+        let speaks = |protocol| ours.iter().any(|transport| transport.protocol() == Some(protocol));
+        let mut targets = Vec::new();
+        for (protocol, name) in [(LinkProtocol::Sctp, Protocol::Sctp), (LinkProtocol::Tcp, Protocol::Tcp)] {
+            if !speaks(name) && !(ours.is_empty() && name == Protocol::Tcp) {
+                continue;
+            }
+            for transport in transports.iter().filter(|transport| transport.protocol() == Some(name)) {
+                let addresses = self.peer_addresses(transport, source);
+                if transport.port() != 0 && !addresses.is_empty() && targets.len() < 4 {
+                    targets.push(Target { protocol, addresses });
+                }
+            }
+        }
+        targets
+    }
+
+    fn peer_addresses(&self, transport: &Transport, source: Option<IpAddr>) -> Vec<SocketAddr> {
+        let minimum = self.config.min_address_scope;
+        let listed = || transport.addresses().iter().copied().filter(|&ip| measure::scope(ip) > 0);
+        let mut addresses: Vec<IpAddr> = source.into_iter().collect();
+        addresses.extend(listed().filter(|&ip| measure::scope(ip) >= minimum && source != Some(ip)));
+        if addresses.is_empty() {
+            addresses.extend(listed());
+        }
+        addresses.truncate(16);
+        addresses.into_iter().map(|ip| SocketAddr::new(ip, transport.port())).collect()
+    }
+
+    fn open(&mut self, service: Service, target: Target, dial: Dial, patience: Duration) -> LinkId {
+        let link = self.new_link();
+        self.dials.insert(link, dial);
+        self.timers.set(Timer::DialTimeout(link), self.now + patience);
+        self.outbox.push(Output::Open { link, service, target });
+        link
+    }
+
+    /// Dials an element's process.
+    pub(super) fn dial_elements(&mut self, target: Target) {
+        let patience = 2 * self.config.endpoint_keep_alive_timeout_interval;
+        self.open(Service::Asap, target.clone(), Dial::Elements(target), patience);
+    }
+
+    /// Dials a peer unless it has a link or is being dialled.
+    pub(super) fn dial_peer(&mut self, id: RegistrarId) {
+        let patience = self.config.peer_max_time_no_response;
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        if peer.link.is_some() || peer.dial.is_some() || peer.targets.is_empty() {
+            return;
+        }
+        let target = peer.targets[peer.next_target % peer.targets.len()].clone();
+        self.timers.clear(&Timer::Redial(id));
+        let link = self.open(Service::Enrp, target, Dial::Peer(id), patience);
+        if let Some(peer) = self.peers.get_mut(id) {
+            peer.dial = Some(link);
+        }
+    }
+
+    /// Dials a new peer, at once if our ID is the lower one, else if it does not dial us.
+    pub(super) fn dial_politely(&mut self, id: RegistrarId) {
+        let Some(peer) = self.peers.get(id) else { return };
+        if peer.link.is_some() || peer.dial.is_some() {
+            return;
+        }
+        if self.id < id || peer.failed > 0 {
+            self.dial_peer(id);
+        } else if self.timers.get(&Timer::Redial(id)).is_none() {
+            self.timers.set(Timer::Redial(id), self.now + POLITENESS);
+        }
+    }
+
+    pub(super) fn peer_dialled(&mut self, link: LinkId, id: RegistrarId) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(id) else { return self.close_link(link) };
+        peer.dial = None;
+        if let Some(peer_link) = self.peer_link(link) {
+            *peer_link = PeerLink { peer: Some(id), confirmed: false, since: now };
+        }
+        if self.peers.get(id).is_some_and(|peer| peer.link.is_none()) {
+            self.send_over(id, link);
+        } else {
+            self.consider_link(id, link);
+        }
+        let body = self.presence(Some(id), true);
+        self.send_enrp_over(link, id, body);
+    }
+
+    pub(super) fn peer_dial_failed(&mut self, id: RegistrarId) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.dial = None;
+        peer.next_target = peer.next_target.wrapping_add(1);
+        peer.failed = peer.failed.saturating_add(1);
+        if peer.link.is_some() {
+            return;
+        }
+        let failed = peer.failed;
+        let everywhere = REFUSALS.max(peer.targets.len() as u32);
+        if peer.silent.is_some() && !peer.dead && failed >= everywhere {
+            return self.peer_dead(id);
+        }
+        self.timers.set(Timer::Redial(id), now + redial_delay(failed));
+    }
+
+    /// Dials a configured peer, unless whoever answered there last has a link.
+    pub(super) fn dial_static(&mut self, index: usize) {
+        let patience = self.config.peer_max_time_no_response;
+        let Some(entry) = self.statics.get(index) else { return };
+        if entry.link.is_some() || entry.dialling || entry.ourselves {
+            return;
+        }
+        let known = entry.id.and_then(|id| self.peers.get(id));
+        if known.is_some_and(|peer| peer.link.is_some() || peer.dial.is_some()) {
+            return self.timers.set(Timer::RedialStatic(index), self.now + REDIAL.1);
+        }
+        let target = entry.target.clone();
+        self.open(Service::Enrp, target, Dial::Static(index), patience);
+        self.statics[index].dialling = true;
+    }
+
+    pub(super) fn static_dialled(&mut self, link: LinkId, index: usize) {
+        let now = self.now;
+        if let Some(entry) = self.statics.get_mut(index) {
+            entry.dialling = false;
+            entry.link = Some(link);
+            entry.failed = 0;
+        }
+        if let Some(peer_link) = self.peer_link(link) {
+            peer_link.since = now;
+        }
+        let body = self.presence(None, true);
+        self.send_enrp_over(link, RegistrarId(0), body);
+    }
+
+    pub(super) fn static_dial_failed(&mut self, index: usize) {
+        let Some(entry) = self.statics.get_mut(index) else { return };
+        entry.dialling = false;
+        entry.failed = entry.failed.saturating_add(1);
+        let due = self.now + redial_delay(entry.failed);
+        self.timers.set(Timer::RedialStatic(index), due);
+        self.seek_mentor();
+    }
+
+    /// Our own ID came over a link: a configured peer is us, or somebody has our ID.
+    pub(super) fn met_ourselves(&mut self, link: LinkId) {
+        match self.statics.iter_mut().find(|entry| entry.link == Some(link)) {
+            Some(entry) => entry.ourselves = true,
+            None if link.is_incoming() => {}
+            None => self.complain("our id", 0, || "another registrar has our ID".into()),
+        }
+        self.close_link(link);
+        self.seek_mentor();
+    }
+
+    /// Notes who is at the other end of a link; `false` if that can't be.
+    pub(super) fn came_over(&mut self, link: LinkId, sender: RegistrarId) -> bool {
+        let now = self.now;
+        let Some(peer_link) = self.peer_link(link) else { return false };
+        if peer_link.peer != Some(sender) {
+            if peer_link.confirmed {
+                self.complain("two peers on a link", u64::from(sender.0), || {
+                    format!("{sender} speaks over another's link")
+                });
+                self.close_link(link);
+                return false;
+            }
+            let expected = peer_link.peer.replace(sender);
+            if peer_link.since == Time::default() {
+                peer_link.since = now;
+            }
+            // Whoever was expected there is not there any more.
+            if let Some(expected) = expected {
+                self.lose_link(expected, link);
+            }
+        }
+        let Some(peer_link) = self.peer_link(link) else { return false };
+        peer_link.confirmed = true;
+        if let Some(index) = self.statics.iter().position(|entry| entry.link == Some(link)) {
+            self.statics[index].id = Some(sender);
+            let target = self.statics[index].target.clone();
+            if let Some(peer) = self.peers.get_mut(sender)
+                && peer.targets.is_empty()
+            {
+                peer.targets.push(target);
+            }
+        }
+        match self.peers.get(sender).map(|peer| peer.link) {
+            Some(None) => self.send_over(sender, link),
+            Some(Some(current)) if current != link => self.consider_link(sender, link),
+            _ => {}
+        }
+        true
+    }
+
+    /// Sends over this link from now on.
+    fn send_over(&mut self, id: RegistrarId, link: LinkId) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.link = Some(link);
+        peer.link_used = false;
+        peer.listed = false;
+        // What was to be sent over another link is part of what the peer must now ask for.
+        peer.backlog.clear();
+        self.timers.clear(&Timer::Redial(id));
+    }
+
+    /// There are two links to a peer: which one to send over?
+    fn consider_link(&mut self, id: RegistrarId, link: LinkId) {
+        let Some(current) = self.peers.get(id).and_then(|peer| peer.link) else { return };
+        let (Some(new), Some(old)) =
+            (self.peer_link(link).map(|link| link.since), self.peer_link(current).map(|link| link.since))
+        else {
+            return;
+        };
+        let better = if new - old > SIMULTANEOUS {
+            // It opens another one only if it lost the one that we know.
+            true
+        } else if old - new > SIMULTANEOUS || link.is_incoming() == current.is_incoming() {
+            false
+        } else {
+            // Both dialled at once: the link of the lower ID is the one.
+            (self.id < id) != link.is_incoming()
+        };
+        if !better {
+            return;
+        }
+        let used = self.peers.get(id).is_some_and(|peer| peer.link_used || !peer.backlog.is_empty());
+        self.send_over(id, link);
+        if new - old > SIMULTANEOUS {
+            self.close_link(current);
+        }
+        if used {
+            self.force_audit(id);
+        }
+    }
+
+    /// A link to a peer is gone.
+    pub(super) fn peer_link_lost(&mut self, link: LinkId, peer_link: PeerLink) {
+        if let Some(index) = self.statics.iter().position(|entry| entry.link == Some(link)) {
+            self.statics[index].link = None;
+            let due = self.now + REDIAL.0;
+            self.timers.set(Timer::RedialStatic(index), due);
+        }
+        if let Some(id) = peer_link.peer {
+            self.lose_link(id, link);
+        }
+    }
+
+    fn lose_link(&mut self, id: RegistrarId, link: LinkId) {
+        let other = self.links_of(id).into_iter().find(|&other| other != link);
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        // It may have sent something that is lost now, and it starts a new reading of our table.
+        peer.audit.link_lost();
+        if peer.table.as_ref().is_some_and(|table| table.link == link) {
+            peer.table = None;
+        }
+        if peer.link != Some(link) {
+            return;
+        }
+        peer.link = None;
+        peer.backlog.clear();
+        self.timers.clear(&Timer::Flush(id));
+        if let Some(other) = other {
+            self.send_over(id, other);
+            self.force_audit(id);
+        }
+        self.mentor_gone(id);
+        if self.peers.get(id).is_some_and(|peer| !peer.dead) {
+            self.suspect(id);
+        }
+    }
+
+    /// RFC 5353 section 3.2.2.2: the peers that we know to be alive.
+    pub(super) fn list_request(&mut self, link: LinkId, asker: RegistrarId) {
+        let rejected = !self.is_serving();
+        let mut servers = Vec::new();
+        let mut room = measure::MAX_MESSAGE - 12;
+        for (&id, peer) in &self.peers.table {
+            let alive = peer.met && peer.silent.is_none() && id != asker;
+            let Some(info) = peer.info.as_ref().filter(|_| alive && !rejected) else { continue };
+            let Some(rest) = room.checked_sub(info.encoded_len()) else { break };
+            room = rest;
+            servers.push(info.clone());
+        }
+        self.send_enrp_over(link, asker, Enrp::ListResponse { rejected, servers });
+    }
+
+    pub(super) fn list_response(&mut self, rejected: bool, servers: Vec<crate::wire::ServerInformation>) {
+        if rejected {
+            return;
+        }
+        for server in servers {
+            let id = server.id;
+            if id == self.id || id == RegistrarId(0) || !self.meet(id) {
+                continue;
+            }
+            if self.peers.get(id).is_some_and(|peer| !peer.met && peer.link.is_none()) {
+                self.learn(id, server, None);
+                self.dial_politely(id);
+            }
+        }
+    }
+}

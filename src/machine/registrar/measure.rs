@@ -1,0 +1,123 @@
+//! Sizes of what goes into messages, and how far addresses reach.
+
+use crate::machine::LinkEnds;
+use crate::wire::{Policy, PoolElement, PoolHandle, Protocol, Transport};
+use std::net::IpAddr;
+
+/// The longest message whose padded length still fits its 16-bit length field.
+pub(super) const MAX_MESSAGE: usize = 65_532;
+/// The longest pool handle that rsplib survives.
+pub(super) const RSPLIB_MAX_HANDLE: usize = 32;
+
+/// The reach of an address, as numbers that rsplib compares too (`transport::scope` has names for them).
+pub(super) fn scope(address: IpAddr) -> u8 {
+    match address.to_canonical() {
+        ip if ip.is_unspecified() => 0,
+        ip if ip.is_multicast() => 0,
+        ip if ip.is_loopback() => 2,
+        IpAddr::V4(v4) if v4.is_broadcast() => 0,
+        IpAddr::V4(v4) if v4.is_link_local() => 4,
+        IpAddr::V4(v4) if v4.is_private() => 6,
+        IpAddr::V6(v6) if v6.segments()[0] & 0xffc0 == 0xfe80 => 4,
+        IpAddr::V6(v6) if v6.segments()[0] & 0xffc0 == 0xfec0 => 6,
+        _ => 10,
+    }
+}
+
+/// Whether an address given over this link is one that others may be told: it reaches far enough,
+/// or it is as local as the link itself.
+pub(super) fn acceptable(ends: &LinkEnds, minimum: u8, address: IpAddr) -> bool {
+    let reach = scope(address);
+    reach >= minimum.max(1) || (reach == 2 && ends.peer.iter().any(|peer| scope(peer.ip()) == 2))
+}
+
+/// Whether rsplib's registrars can hold the element: a short handle, an SCTP transport for
+/// keep-alives, and addresses that they do not drop as too local.
+pub(super) fn rsplib_can_hold(handle: &PoolHandle, element: &PoolElement) -> bool {
+    let reachable = |transport: &Transport| {
+        transport.port() != 0 && transport.addresses().iter().any(|&address| scope(address) > 4)
+    };
+    handle.as_bytes().len() <= RSPLIB_MAX_HANDLE
+        && element
+            .asap
+            .as_ref()
+            .is_some_and(|asap| asap.protocol() == Some(Protocol::Sctp) && reachable(asap))
+        && reachable(&element.transport)
+        && !matches!(element.transport.protocol(), None | Some(Protocol::UdpLite | Protocol::Dccp { .. }))
+        && !matches!(element.policy, Policy::Unknown { .. })
+}
+
+/// What an element adds to the PE checksum's accumulator (RFC 5353 section 3.6.2 with
+/// little-endian words, as rsplib on the usual machines).
+pub(super) fn checksum_words(handle: &PoolHandle, id: u32) -> u32 {
+    let words = |bytes: &[u8]| {
+        bytes.chunks(2).fold(0u32, |sum, pair| {
+            sum.wrapping_add(u32::from(u16::from_le_bytes([pair[0], pair.get(1).copied().unwrap_or(0)])))
+        })
+    };
+    words(handle.as_bytes()).wrapping_add(words(&id.to_be_bytes()))
+}
+
+/// Folds and complements the accumulator.
+pub(super) fn fold_checksum(sum: u32) -> [u8; 2] {
+    let once = (sum >> 16) + (sum & 0xffff);
+    let twice = (once >> 16) + (once & 0xffff);
+    (!(twice as u16)).to_le_bytes()
+}
+
+/// At most so many events per second, with a second's worth of burst.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Bucket {
+    filled: Option<crate::machine::Time>,
+    /// In millionths of an event.
+    level: u64,
+}
+
+impl Bucket {
+    /// Whether one more event is within the limit.
+    pub(super) fn take(&mut self, now: crate::machine::Time, per_second: Option<u32>) -> bool {
+        let Some(rate) = per_second else { return true };
+        let full = u64::from(rate.max(1)) * 1_000_000;
+        let gained = match self.filled {
+            None => full,
+            Some(filled) => now.0.saturating_sub(filled.0).saturating_mul(u64::from(rate)),
+        };
+        self.level = self.level.saturating_add(gained).min(full);
+        self.filled = Some(now);
+        let granted = self.level >= 1_000_000;
+        if granted {
+            self.level -= 1_000_000;
+        }
+        granted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Time;
+
+    #[test]
+    fn a_bucket_gives_its_rate_and_no_more() {
+        let mut bucket = Bucket::default();
+        let start = Time(5_000_000);
+        assert_eq!((0..100).filter(|_| bucket.take(start, Some(10))).count(), 10);
+        let later = Time(start.0 + 500_000);
+        assert_eq!((0..100).filter(|_| bucket.take(later, Some(10))).count(), 5);
+        assert!((0..100).all(|_| bucket.take(later, None)));
+    }
+
+    #[test]
+    fn checksum_vectors() {
+        let of = |elements: &[(&str, u32)]| {
+            fold_checksum(elements.iter().fold(0u32, |sum, (handle, id)| {
+                let handle = PoolHandle::new(handle.as_bytes()).unwrap();
+                sum.wrapping_add(checksum_words(&handle, *id))
+            }))
+        };
+        assert_eq!(of(&[]), [0xff, 0xff]);
+        assert_eq!(of(&[("EchoPool", 0xabcd1234)]), [0xd4, 0x4f]);
+        assert_eq!(of(&[("EchoPool1", 0xabcd1234)]), [0xa3, 0x4f]);
+        assert_eq!(of(&[("EchoPool1", 0xabcd1234), ("P2", 0xabcd5678)]), [0x50, 0xd7]);
+    }
+}

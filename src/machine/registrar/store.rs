@@ -1,0 +1,120 @@
+//! The only place that changes the handlespace, with everything that hangs on an element: its link,
+//! its timers, its pool's subscribers, the checksum for rsplib's registrars.
+
+use super::{Event, Registrar, Side, Timer, measure};
+use crate::handlespace::{Change, ElementKey, Reject};
+use crate::wire::{PoolElement, PoolHandle, RegistrarId};
+
+impl Registrar {
+    pub(super) fn side(&self, key: ElementKey) -> Option<&Side> {
+        self.side.get(key.index as usize).filter(|side| side.generation == key.generation)
+    }
+
+    pub(super) fn side_mut(&mut self, key: ElementKey) -> Option<&mut Side> {
+        self.side.get_mut(key.index as usize).filter(|side| side.generation == key.generation)
+    }
+
+    /// Adds or updates an element under the home registrar it names.
+    pub(super) fn put(
+        &mut self,
+        handle: &PoolHandle,
+        element: &PoolElement,
+    ) -> Result<(ElementKey, Change), Reject> {
+        let (key, change) = self.space.register(handle, element)?;
+        self.stamp += 1;
+        let index = key.index as usize;
+        if index >= self.side.len() {
+            self.side.resize(index + 1, Side::default());
+        }
+        if change == Change::Added {
+            self.side[index] = Side { generation: key.generation, ..Side::default() };
+            self.event(Event::ElementAdded { handle: handle.clone(), id: element.id });
+        }
+        let side = &mut self.side[index];
+        side.heard = self.now;
+        side.stamp = self.stamp;
+        if element.home != self.id {
+            self.detach(key);
+        }
+        self.account(key);
+        if change != Change::Same {
+            self.subscriptions.changed(handle);
+        }
+        Ok((key, change))
+    }
+
+    /// Removes an element without telling peers.
+    pub(super) fn remove(
+        &mut self,
+        key: ElementKey,
+        reason: &'static str,
+    ) -> Option<(PoolHandle, PoolElement)> {
+        let handle = self.space.get(key)?.handle().clone();
+        self.detach(key);
+        if self.side(key)?.for_rsplib {
+            let words = measure::checksum_words(&handle, self.space.get(key)?.id().0);
+            self.rsplib_sum = self.rsplib_sum.wrapping_sub(words);
+        }
+        let element = self.space.remove(key)?;
+        self.side[key.index as usize] = Side::default();
+        self.reports.remove(&key);
+        self.subscriptions.departed(&handle, element.id);
+        self.event(Event::ElementRemoved { handle: handle.clone(), id: element.id, reason });
+        Some((handle, element))
+    }
+
+    /// Removes an element and tells peers.
+    pub(super) fn remove_and_tell(&mut self, key: ElementKey, reason: &'static str) {
+        if let Some((handle, element)) = self.remove(key, reason) {
+            self.announce_removal(handle, element);
+        }
+    }
+
+    /// Gives an element another home registrar.
+    pub(super) fn rehome(&mut self, key: ElementKey, owner: RegistrarId) {
+        if owner != self.id {
+            self.detach(key);
+        }
+        if self.space.set_home(key, owner) {
+            self.stamp += 1;
+            let (now, stamp) = (self.now, self.stamp);
+            if let Some(side) = self.side_mut(key) {
+                side.heard = now;
+                side.stamp = stamp;
+            }
+            self.account(key);
+        }
+    }
+
+    /// Whether we are an element's home registrar.
+    pub(super) fn is_ours(&self, key: ElementKey) -> bool {
+        self.space.get(key).is_some_and(|element| element.home() == self.id)
+    }
+
+    /// Takes an element off the link that it was registered over.
+    pub(super) fn detach(&mut self, key: ElementKey) {
+        let Some(side) = self.side_mut(key) else { return };
+        let link = side.link.take();
+        if side.probed.take().is_some() {
+            self.timers.clear(&Timer::Probe(key));
+        }
+        if let Some(client) = link.and_then(|link| self.client(link)) {
+            client.elements.remove(&key);
+        }
+    }
+
+    /// Keeps the checksum of what rsplib's registrars get of our elements.
+    fn account(&mut self, key: ElementKey) {
+        let Some(element) = self.space.get(key) else { return };
+        let counts =
+            element.home() == self.id && measure::rsplib_can_hold(element.handle(), &element.to_element());
+        let words = measure::checksum_words(element.handle(), element.id().0);
+        let Some(side) = self.side_mut(key) else { return };
+        let counted = std::mem::replace(&mut side.for_rsplib, counts);
+        match (counted, counts) {
+            (false, true) => self.rsplib_sum = self.rsplib_sum.wrapping_add(words),
+            (true, false) => self.rsplib_sum = self.rsplib_sum.wrapping_sub(words),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Subscriptions to pools (RFC 5352 section 2.2.5, S and A flags): a subscriber is told of the first
+//! change at once and of all further ones together after [`super::Config::subscription_interval`].
+
+use super::asap::resolution_len;
+use super::measure::MAX_MESSAGE;
+use super::{LinkId, Registrar, Timer};
+use crate::handlespace::ElementKey;
+use crate::machine::Time;
+use crate::wire::{Asap, PeId, PoolHandle};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Departures remembered for each pool. A subscriber that misses more, because it does not read,
+/// finds out from the list of elements, where that is complete.
+const MAX_DEPARTED: usize = 4096;
+
+/// The subscribers of one pool.
+#[derive(Debug)]
+struct Audience {
+    handle: PoolHandle,
+    /// Number of the pool's last change.
+    change: u64,
+    departed: VecDeque<(u64, PeId)>,
+    /// Each subscriber with the number of the last change that it was told of.
+    subscribers: BTreeMap<LinkId, u64>,
+    /// When the next message may be sent.
+    next: Time,
+}
+
+/// All subscriptions.
+#[derive(Debug, Default)]
+pub(super) struct Subscriptions {
+    audiences: BTreeMap<u64, Audience>,
+    by_handle: BTreeMap<PoolHandle, u64>,
+    numbers: u64,
+    /// Audiences with news, not yet looked at in this call.
+    changed: BTreeSet<u64>,
+}
+
+impl Subscriptions {
+    /// A pool changed.
+    pub(super) fn changed(&mut self, handle: &PoolHandle) {
+        let Some(&number) = self.by_handle.get(handle) else { return };
+        if let Some(audience) = self.audiences.get_mut(&number) {
+            audience.change += 1;
+            self.changed.insert(number);
+        }
+    }
+
+    /// An element left a pool.
+    pub(super) fn departed(&mut self, handle: &PoolHandle, id: PeId) {
+        self.changed(handle);
+        let Some(number) = self.by_handle.get(handle) else { return };
+        if let Some(audience) = self.audiences.get_mut(number) {
+            if audience.departed.len() >= MAX_DEPARTED {
+                audience.departed.pop_front();
+            }
+            audience.departed.push_back((audience.change, id));
+        }
+    }
+
+    fn add(&mut self, link: LinkId, handle: &PoolHandle) {
+        let number = match self.by_handle.get(handle) {
+            Some(&number) => number,
+            None => {
+                self.numbers += 1;
+                self.by_handle.insert(handle.clone(), self.numbers);
+                self.numbers
+            }
+        };
+        let audience = self.audiences.entry(number).or_insert_with(|| Audience {
+            handle: handle.clone(),
+            change: 0,
+            departed: VecDeque::new(),
+            subscribers: BTreeMap::new(),
+            next: Time::default(),
+        });
+        let change = audience.change;
+        audience.subscribers.entry(link).or_insert(change);
+    }
+
+    /// Ends a subscription.
+    pub(super) fn remove(&mut self, link: LinkId, handle: &PoolHandle) {
+        let Some(&number) = self.by_handle.get(handle) else { return };
+        let Some(audience) = self.audiences.get_mut(&number) else { return };
+        audience.subscribers.remove(&link);
+        if audience.subscribers.is_empty() {
+            self.audiences.remove(&number);
+            self.by_handle.remove(handle);
+            self.changed.remove(&number);
+        }
+    }
+
+    /// Whether tables fit each other, and how many subscriptions there are.
+    pub(super) fn check(&self) -> Result<usize, String> {
+        if self.audiences.len() != self.by_handle.len() || !self.changed.is_empty() {
+            return Err(format!(
+                "{} audiences, {} handles, {} unsent",
+                self.audiences.len(),
+                self.by_handle.len(),
+                self.changed.len()
+            ));
+        }
+        if self.audiences.values().any(|audience| audience.departed.len() > MAX_DEPARTED) {
+            return Err("too many departures kept".into());
+        }
+        Ok(self.audiences.values().map(|audience| audience.subscribers.len()).sum())
+    }
+}
+
+impl Registrar {
+    /// Subscribes a link; `false` if it has too many subscriptions.
+    pub(super) fn subscribe(&mut self, link: LinkId, handle: &PoolHandle) -> bool {
+        let bound = self.config.max_subscriptions_per_link;
+        let Some(client) = self.client(link) else { return false };
+        if !client.subscriptions.contains(handle) && client.subscriptions.len() >= bound {
+            return false;
+        }
+        client.subscriptions.insert(handle.clone());
+        self.subscriptions.add(link, handle);
+        true
+    }
+
+    pub(super) fn unsubscribe(&mut self, link: LinkId, handle: &PoolHandle) {
+        if self.client(link).is_some_and(|client| client.subscriptions.remove(handle)) {
+            self.subscriptions.remove(link, handle);
+        }
+    }
+
+    /// Tells subscribers of what changed in this call, as far as it is time.
+    pub(super) fn push_changes(&mut self) {
+        for number in std::mem::take(&mut self.subscriptions.changed) {
+            let Some(audience) = self.subscriptions.audiences.get(&number) else { continue };
+            let next = audience.next;
+            if next <= self.now {
+                self.push(number, None);
+            } else if self.timers.get(&Timer::Push(number)).is_none() {
+                self.timers.set(Timer::Push(number), next);
+            }
+        }
+    }
+
+    pub(super) fn push_due(&mut self, number: u64) {
+        self.push(number, None);
+    }
+
+    /// A subscriber reads again: the newest state of what it missed.
+    pub(super) fn subscriber_drained(&mut self, link: LinkId) {
+        let Some(client) = self.client(link) else { return };
+        let handles: Vec<PoolHandle> = client.subscriptions.iter().cloned().collect();
+        for handle in handles {
+            if let Some(&number) = self.subscriptions.by_handle.get(&handle) {
+                self.push(number, Some(link));
+            }
+        }
+    }
+
+    /// Sends a pool to all its subscribers, or to one, that do not have its state yet.
+    fn push(&mut self, number: u64, only: Option<LinkId>) {
+        let Some(audience) = self.subscriptions.audiences.get_mut(&number) else { return };
+        let change = audience.change;
+        if only.is_none() {
+            audience.next = self.now + self.config.subscription_interval;
+        }
+        let mut behind: Vec<(LinkId, u64)> =
+            audience.subscribers.iter().map(|(&link, &told)| (link, told)).collect();
+        behind.retain(|&(link, told)| {
+            let readable = self.links.get(&link).is_some_and(|state| !state.congested);
+            readable && told < change && only.is_none_or(|only| only == link)
+        });
+        let mut last: Option<(u64, Vec<u8>)> = None;
+        for (link, told) in behind {
+            let bytes = match last {
+                Some((same, bytes)) if same == told => bytes,
+                _ => self.pool_message(number, told),
+            };
+            self.outbox.send(link, &bytes);
+            last = Some((told, bytes));
+            self.stats.subscription_messages += 1;
+            if let Some(audience) = self.subscriptions.audiences.get_mut(&number) {
+                audience.subscribers.insert(link, change);
+            }
+        }
+        if let Some(audience) = self.subscriptions.audiences.get_mut(&number) {
+            let told = audience.subscribers.values().min().copied().unwrap_or(change);
+            while audience.departed.front().is_some_and(|&(when, _)| when <= told) {
+                audience.departed.pop_front();
+            }
+        }
+    }
+
+    /// The pool as it is, for a subscriber that knows it as it was at change `told`.
+    fn pool_message(&mut self, number: u64, told: u64) -> Vec<u8> {
+        let Some(audience) = self.subscriptions.audiences.get(&number) else { return Vec::new() };
+        let handle = audience.handle.clone();
+        let gone: BTreeSet<PeId> =
+            audience.departed.iter().filter(|(when, _)| *when > told).map(|&(_, id)| id).collect();
+        let mut departed: Vec<PeId> =
+            gone.into_iter().filter(|&id| self.space.find(&handle, id).is_none()).collect();
+        let (policy, size) =
+            self.space.pool(&handle).map_or((None, 0), |pool| (Some(pool.policy()), pool.len()));
+        // A very long handle leaves little room.
+        let room = MAX_MESSAGE.saturating_sub(resolution_len(&handle, policy.as_ref(), 0) + 4);
+        departed.truncate(room / 4);
+        let room = room - 4 * departed.len();
+        let start = PeId(self.rng.u32(..));
+        let elements = self.fitting(self.pool_from(&handle, size, room, start).into_iter(), room);
+        let total = (elements.len() < size).then_some(size as u32);
+        Asap::HandleResolutionResponse {
+            subscribed: true,
+            handle,
+            error: None,
+            policy,
+            elements,
+            total,
+            departed,
+        }
+        .encode()
+    }
+
+    /// Elements of a pool; of one too large for a message, those that follow a random identifier, so
+    /// that not all subscribers know the same.
+    fn pool_from(&self, handle: &PoolHandle, size: usize, room: usize, start: PeId) -> Vec<ElementKey> {
+        const SMALLEST_ELEMENT: usize = 16 + 16 + 8;
+        let most = room / SMALLEST_ELEMENT;
+        let Some(pool) = self.space.pool(handle) else { return Vec::new() };
+        let all = || pool.elements().map(|element| element.key());
+        if size <= most {
+            return all().collect();
+        }
+        let following = self.space.elements_after(Some((handle, start)));
+        let following =
+            following.take_while(|element| element.handle() == handle).map(|element| element.key());
+        following.chain(all()).take(most.min(size)).collect()
+    }
+}

@@ -1,0 +1,459 @@
+use super::*;
+use crate::wire::{CauseCode, OperationError};
+
+const PEER: RegistrarId = RegistrarId(0x6000);
+
+fn rejected(link: LinkId, id: u32, cause: CauseCode) -> Effect {
+    let error = Some(OperationError::from(cause));
+    Effect::Asap(
+        link,
+        Asap::RegistrationResponse { rejected: true, handle: pool("echo"), id: PeId(id), error },
+    )
+}
+
+fn resolution(items: Option<u32>, subscribe: bool) -> Asap {
+    Asap::HandleResolution { subscribe, handle: pool("echo"), items }
+}
+
+fn resolved(link: LinkId, subscribed: bool, ids: &[u32], total: Option<u32>, departed: &[u32]) -> Effect {
+    let elements: Vec<_> = ids.iter().map(|&id| listed(id, SELF)).collect();
+    Effect::Asap(
+        link,
+        Asap::HandleResolutionResponse {
+            subscribed,
+            handle: pool("echo"),
+            error: None,
+            policy: (!elements.is_empty()).then_some(Policy::RoundRobin),
+            elements,
+            total,
+            departed: departed.iter().map(|&id| PeId(id)).collect(),
+        },
+    )
+}
+
+fn unknown_pool(link: LinkId, subscribed: bool) -> Effect {
+    Effect::Asap(
+        link,
+        Asap::HandleResolutionResponse {
+            subscribed,
+            handle: pool("echo"),
+            error: Some(CauseCode::UNKNOWN_POOL.into()),
+            policy: None,
+            elements: Vec::new(),
+            total: None,
+            departed: Vec::new(),
+        },
+    )
+}
+
+/// Answers keep-alives for `passed` and returns everything else.
+fn wait_answering(bench: &mut Bench, passed: Duration) -> Vec<Effect> {
+    let end = bench.now + passed;
+    let mut others = Vec::new();
+    while bench.now < end {
+        for effect in bench.wait(ms(10)) {
+            match effect {
+                Effect::Asap(link, Asap::EndpointKeepAlive { handle, id: Some(id), .. }) => {
+                    others.extend(bench.asap(link, Asap::EndpointKeepAliveAck { handle, id }));
+                }
+                other => others.push(other),
+            }
+        }
+    }
+    others
+}
+
+#[test]
+fn registration_tells_peers_first() {
+    let mut bench = Bench::serving();
+    let peer = bench.peer(PEER);
+    let pe = bench.pe();
+    assert_eq!(
+        bench.asap(pe, registration(1)),
+        [added(1), Effect::Enrp(peer, PEER, update(1, SELF)), registered(pe, 1)]
+    );
+    // RFC 5353 section 3.3.1: a re-registration is told as well.
+    assert_eq!(
+        bench.asap(pe, registration(1)),
+        [Effect::Enrp(peer, PEER, update(1, SELF)), registered(pe, 1)]
+    );
+}
+
+#[test]
+fn registrations_are_refused_for_the_reasons_that_clients_know() {
+    let mut bench = Bench::serving();
+    let pe = bench.pe();
+    bench.asap(pe, registration(1));
+    let mut try_with = |id: u32, change: &dyn Fn(&mut PoolElement)| {
+        let mut changed = element(id);
+        change(&mut changed);
+        bench.asap(pe, Asap::Registration { handle: pool("echo"), element: changed })
+    };
+    use CauseCode as C;
+    assert_eq!(try_with(0, &|_| ()), [rejected(pe, 0, C::INVALID_ID)]);
+    let other = |protocol, usage, text: &'static str| {
+        move |element: &mut PoolElement| element.transport = transport(protocol, usage, text)
+    };
+    let (tcp, control) = (Protocol::Tcp, TransportUse::DataPlusControl);
+    assert_eq!(
+        try_with(2, &other(Protocol::Udp, control, "10.0.0.9:7")),
+        [rejected(pe, 2, C::WRONG_PROTOCOL)]
+    );
+    assert_eq!(try_with(2, &other(tcp, control, "10.0.0.9:0")), [rejected(pe, 2, C::INVALID_ADDRESSES)]);
+    assert_eq!(
+        try_with(2, &other(tcp, TransportUse::DataOnly, "10.0.0.9:7")),
+        [rejected(pe, 2, C::INCONSISTENT_CONTROL)]
+    );
+    assert_eq!(
+        try_with(2, &|element| element.policy = Policy::Random),
+        [rejected(pe, 2, C::INCONSISTENT_POLICY)]
+    );
+    for local in ["127.0.0.1:7", "0.0.0.0:7", "169.254.3.3:7"] {
+        assert_eq!(try_with(2, &other(tcp, control, local)), [rejected(pe, 2, C::NO_USABLE_USER_ADDRESSES)]);
+    }
+    // A proxy may register others' addresses over TCP.
+    assert_eq!(try_with(2, &other(tcp, control, "192.0.2.1:7")), [added(2), registered(pe, 2)]);
+}
+
+#[test]
+fn loopback_is_as_good_as_the_link_it_came_over() {
+    let mut bench = Bench::serving();
+    let pe = bench.accept(Service::Asap, LinkProtocol::Tcp, "127.0.0.1:40000");
+    let local = PoolElement {
+        transport: transport(Protocol::Tcp, TransportUse::DataPlusControl, "127.0.0.1:7"),
+        ..element(1)
+    };
+    let message = Asap::Registration { handle: pool("echo"), element: local };
+    assert_eq!(bench.asap(pe, message), [added(1), registered(pe, 1)]);
+    let key = bench.registrar.handlespace().find(&pool("echo"), PeId(1)).unwrap();
+    let kept = bench.registrar.handlespace().get(key).unwrap().to_element();
+    assert_eq!(kept.asap, Some(transport(Protocol::Tcp, TransportUse::DataOnly, "127.0.0.1:99")));
+}
+
+#[test]
+fn over_sctp_the_association_counts() {
+    let mut bench = Bench::serving();
+    let pe = bench.accept(Service::Asap, LinkProtocol::Sctp, "10.0.0.9:40000");
+    let mut sctp = element(1);
+    sctp.transport = Transport::new(
+        Protocol::Sctp,
+        TransportUse::DataPlusControl,
+        7,
+        vec![ip("10.0.0.9"), ip("10.0.0.10")],
+    );
+    bench.asap(pe, Asap::Registration { handle: pool("echo"), element: sctp.clone() });
+    let key = bench.registrar.handlespace().find(&pool("echo"), PeId(1)).unwrap();
+    let kept = bench.registrar.handlespace().get(key).unwrap().to_element();
+    assert_eq!(kept.transport.addresses(), [ip("10.0.0.9")]);
+    assert_eq!(kept.asap, Some(transport(Protocol::Sctp, TransportUse::DataOnly, "10.0.0.9:40000")));
+    sctp.id = PeId(2);
+    sctp.transport = transport(Protocol::Sctp, TransportUse::DataPlusControl, "10.0.0.10:7");
+    assert_eq!(
+        bench.asap(pe, Asap::Registration { handle: pool("echo"), element: sctp }),
+        [rejected(pe, 2, CauseCode::NO_USABLE_USER_ADDRESSES)]
+    );
+}
+
+#[test]
+fn a_lost_link_takes_its_elements_along() {
+    let mut bench = Bench::serving();
+    let peer = bench.peer(PEER);
+    let pe = bench.pe();
+    bench.asap(pe, registration(1));
+    bench.asap(pe, registration(2));
+    assert_eq!(
+        bench.down(pe),
+        [
+            removed(1, "link broken"),
+            Effect::Enrp(peer, PEER, removal(1, SELF)),
+            Effect::Enrp(peer, PEER, removal(2, SELF)),
+            removed(2, "link broken"),
+        ]
+    );
+}
+
+#[test]
+fn an_element_that_came_back_over_another_link_stays() {
+    let mut bench = Bench::serving();
+    let (first, second) = (bench.pe(), bench.pe());
+    bench.asap(first, registration(1));
+    bench.asap(second, registration(1));
+    assert_eq!(bench.down(first), []);
+    assert_eq!(bench.content("echo"), [(1, SELF)]);
+    assert_eq!(bench.down(second), [removed(1, "link broken")]);
+}
+
+#[test]
+fn registering_here_moves_an_element_here() {
+    let mut bench = Bench::serving();
+    let peer = bench.peer(PEER);
+    bench.enrp(peer, PEER, update(1, PEER));
+    assert_eq!(bench.content("echo"), [(1, PEER)]);
+    let pe = bench.pe();
+    assert_eq!(
+        bench.asap(pe, registration(1)),
+        [Effect::Enrp(peer, PEER, update(1, SELF)), registered(pe, 1)]
+    );
+    assert_eq!(bench.content("echo"), [(1, SELF)]);
+}
+
+#[test]
+fn deregistration_by_its_own_process_only() {
+    let mut bench = Bench::serving();
+    let peer = bench.peer(PEER);
+    let pe = bench.pe();
+    bench.asap(pe, registration(1));
+    let stranger = bench.accept(Service::Asap, LinkProtocol::Tcp, "10.0.0.66:40000");
+    let message = Asap::Deregistration { handle: pool("echo"), id: PeId(1) };
+    let response = |link, error| {
+        Effect::Asap(link, Asap::DeregistrationResponse { handle: pool("echo"), id: PeId(1), error })
+    };
+    assert_eq!(bench.asap(stranger, message.clone()), [response(stranger, Some(CauseCode::SECURITY.into()))]);
+    assert_eq!(
+        bench.asap(pe, message.clone()),
+        [removed(1, "deregistered"), Effect::Enrp(peer, PEER, removal(1, SELF)), response(pe, None)]
+    );
+    // RFC 5352 section 3.2: what is not there is granted.
+    assert_eq!(bench.asap(stranger, message), [response(stranger, None)]);
+}
+
+#[test]
+fn resolutions_give_as_many_as_asked_for() {
+    let mut bench = Bench::serving();
+    let pe = bench.pe();
+    assert_eq!(bench.asap(pe, resolution(None, false)), [unknown_pool(pe, false)]);
+    for id in 1..=5 {
+        bench.asap(pe, registration(id));
+    }
+    assert_eq!(bench.asap(pe, resolution(None, false)), [resolved(pe, false, &[1, 2, 3], None, &[])]);
+    assert_eq!(bench.asap(pe, resolution(Some(1), false)), [resolved(pe, false, &[2], None, &[])]);
+    assert_eq!(
+        bench.asap(pe, resolution(Some(u32::MAX), false)),
+        [resolved(pe, false, &[3, 4, 5, 1, 2], None, &[])]
+    );
+}
+
+#[test]
+fn large_pools_give_what_fits() {
+    let mut bench = Bench::serving();
+    let pe = bench.pe();
+    bench.register_many(pe, 1..=3000);
+    let count = |effects: Vec<Effect>| match &effects[..] {
+        [Effect::Asap(_, Asap::HandleResolutionResponse { elements, total, .. })] => (elements.len(), *total),
+        other => panic!("{other:?}"),
+    };
+    let sctp = bench.accept(Service::Asap, LinkProtocol::Sctp, "10.0.0.7:40000");
+    assert_eq!(count(bench.asap(sctp, resolution(Some(u32::MAX), false))), (128, None));
+    let (elements, total) = count(bench.asap(pe, resolution(Some(u32::MAX), false)));
+    assert!(elements > 1300 && total.is_none(), "{elements} {total:?}");
+    let (elements, total) = count(bench.asap(pe, resolution(Some(u32::MAX), true)));
+    assert!(elements > 1300 && total == Some(3000), "{elements} {total:?}");
+}
+
+#[test]
+fn subscribers_are_told_at_once_and_then_all_together() {
+    let mut bench = Bench::serving();
+    let (pe, user) = (bench.pe(), bench.pe());
+    assert_eq!(bench.asap(user, resolution(None, true)), [unknown_pool(user, true)]);
+    assert_eq!(
+        bench.asap(pe, registration(1)),
+        [added(1), registered(pe, 1), resolved(user, true, &[1], None, &[])]
+    );
+    assert_eq!(bench.asap(pe, registration(2)), [added(2), registered(pe, 2)]);
+    assert_eq!(bench.asap(pe, registration(3)), [added(3), registered(pe, 3)]);
+    bench.asap(pe, Asap::Deregistration { handle: pool("echo"), id: PeId(1) });
+    assert_eq!(bench.wait(ms(49)), []);
+    assert_eq!(bench.wait(ms(1)), [resolved(user, true, &[2, 3], None, &[1])]);
+    assert_eq!(bench.wait(ms(100)), []);
+    // The pool ends: an empty list, and who left.
+    assert_eq!(
+        bench.down(pe),
+        [removed(2, "link broken"), removed(3, "link broken"), resolved(user, true, &[], None, &[2, 3])]
+    );
+    // A resolution without the flag ends it.
+    assert_eq!(bench.asap(user, resolution(None, false)), [unknown_pool(user, false)]);
+    let pe = bench.pe();
+    assert_eq!(bench.asap(pe, registration(4)), [added(4), registered(pe, 4)]);
+}
+
+#[test]
+fn a_subscriber_that_does_not_read_gets_the_newest_state_when_it_does() {
+    let mut bench = Bench::serving();
+    let (pe, user) = (bench.pe(), bench.pe());
+    bench.asap(pe, registration(1));
+    bench.asap(user, resolution(None, true));
+    bench.change(user, LinkChange::Congested);
+    bench.asap(pe, registration(2));
+    bench.asap(pe, Asap::Deregistration { handle: pool("echo"), id: PeId(1) });
+    assert_eq!(bench.wait(ms(300)), []);
+    assert_eq!(bench.change(user, LinkChange::Drained), [resolved(user, true, &[2], None, &[1])]);
+}
+
+#[test]
+fn subscriptions_are_bounded() {
+    let (mut bench, _) = Bench::new(Config { max_subscriptions_per_link: 1, ..config() });
+    let user = bench.pe();
+    assert_eq!(bench.asap(user, resolution(None, true)), [unknown_pool(user, true)]);
+    let other = Asap::HandleResolution { subscribe: true, handle: pool("other"), items: None };
+    let effects = bench.asap(user, other);
+    assert!(
+        matches!(&effects[..], [Effect::Asap(_, Asap::HandleResolutionResponse { subscribed: false, .. })]),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn a_hung_process_is_noticed_within_two_seconds() {
+    let mut bench = Bench::serving();
+    let pe = bench.pe();
+    bench.asap(pe, registration(1));
+    bench.asap(pe, registration(2));
+    assert_eq!(wait_answering(&mut bench, ms(20_000)), []);
+    let effects: Vec<_> = bench
+        .wait(ms(1900))
+        .into_iter()
+        .filter(|effect| !matches!(effect, Effect::Asap(_, Asap::EndpointKeepAlive { .. })))
+        .collect();
+    let reason = "no answer to keep-alive";
+    assert_eq!(effects, [Close(pe), removed(1, reason), removed(2, reason)]);
+}
+
+#[test]
+fn an_element_that_its_process_does_not_know_goes_alone() {
+    let mut bench = Bench::serving();
+    let pe = bench.pe();
+    bench.asap(pe, registration(1));
+    bench.asap(pe, registration(2));
+    let mut left = Vec::new();
+    for _ in 0..1000 {
+        for effect in bench.wait(ms(10)) {
+            match effect {
+                Effect::Asap(link, Asap::EndpointKeepAlive { id: Some(PeId(1)), .. }) => {
+                    left.extend(bench.asap(link, ack(1)))
+                }
+                Effect::Asap(_, Asap::EndpointKeepAlive { .. }) => {
+                    // Something else comes from it.
+                    bench.asap(pe, resolution(None, false));
+                }
+                other => left.push(other),
+            }
+        }
+    }
+    assert_eq!(left, [removed(2, "no answer to keep-alive")]);
+    assert_eq!(bench.content("echo"), [(1, SELF)]);
+}
+
+#[test]
+fn who_slept_does_not_blame_others() {
+    let mut bench = Bench::serving();
+    let pe = bench.pe();
+    bench.asap(pe, registration(1));
+    let effects = bench.wait(ms(1125));
+    assert_eq!(effects[0], keep_alive(pe, false, 1));
+    // The machine was stopped for ten seconds.
+    bench.now = bench.now + ms(10_000);
+    bench.registrar.handle_timeout(bench.now);
+    assert_eq!(bench.drain(), [keep_alive(pe, false, 1)]);
+    assert_eq!(bench.asap(pe, ack(1)), []);
+    assert_eq!(wait_answering(&mut bench, ms(5000)), []);
+}
+
+#[test]
+fn reports_probe_at_once_and_three_soon_remove() {
+    let mut bench = Bench::serving();
+    let (pe, user) = (bench.pe(), bench.pe());
+    bench.asap(pe, registration(1));
+    let report = Asap::EndpointUnreachable { handle: pool("echo"), id: PeId(1) };
+    // Old reports are forgotten.
+    for _ in 0..3 {
+        assert_eq!(bench.asap(user, report.clone()), [keep_alive(pe, false, 1)]);
+        assert_eq!(bench.asap(pe, ack(1)), []);
+        assert_eq!(wait_answering(&mut bench, ms(16_000)), []);
+    }
+    wait_answering(&mut bench, ms(31_000));
+    assert_eq!(bench.asap(user, report.clone()), [keep_alive(pe, false, 1)]);
+    assert_eq!(bench.asap(user, report.clone()), []);
+    assert_eq!(bench.asap(user, report.clone()), [removed(1, "reported unreachable")]);
+    assert_eq!(bench.asap(user, report), []);
+}
+
+#[test]
+fn a_reported_element_that_hangs_goes_after_the_timeout() {
+    let mut bench = Bench::serving();
+    let (pe, user) = (bench.pe(), bench.pe());
+    bench.asap(pe, registration(1));
+    bench.asap(user, Asap::EndpointUnreachable { handle: pool("echo"), id: PeId(1) });
+    let effects = bench.wait(ms(750));
+    assert_eq!(effects, [Close(pe), removed(1, "no answer to keep-alive")]);
+}
+
+#[test]
+fn rates_are_limited_per_link() {
+    let (mut bench, _) = Bench::new(Config {
+        max_handle_resolution_rate: Some(2),
+        max_endpoint_unreachable_rate: Some(1),
+        ..config()
+    });
+    let (pe, user) = (bench.pe(), bench.pe());
+    bench.asap(pe, registration(1));
+    for _ in 0..2 {
+        assert_eq!(bench.asap(user, resolution(None, false)), [resolved(user, false, &[1], None, &[])]);
+    }
+    assert_eq!(bench.asap(user, resolution(None, false)), [unknown_pool(user, false)]);
+    assert_eq!(bench.asap(pe, resolution(None, false)), [resolved(pe, false, &[1], None, &[])]);
+    let report = Asap::EndpointUnreachable { handle: pool("echo"), id: PeId(1) };
+    bench.asap(user, report.clone());
+    for _ in 0..5 {
+        assert_eq!(bench.asap(user, report.clone()), []);
+    }
+}
+
+#[test]
+fn garbage_gets_an_error_but_errors_get_none() {
+    let mut bench = Bench::serving();
+    let pe = bench.pe();
+    // A registration that ends after its handle.
+    let broken = [1, 0, 0, 12, 0, 9, 0, 8, b'e', b'c', b'h', b'o'];
+    bench.registrar.handle_message(bench.now, pe, &broken);
+    let effects = bench.drain();
+    assert!(matches!(&effects[..], [Saw(Event::Complaint { .. }), Effect::Asap(_, Asap::Error { .. })]));
+    bench.registrar.handle_message(bench.now, pe, &broken);
+    let effects = bench.drain();
+    assert!(matches!(&effects[..], [Effect::Asap(_, Asap::Error { .. })]), "the log line comes once");
+    // An error with a bad length inside.
+    bench.registrar.handle_message(bench.now, pe, &[0x0e, 0, 0, 8, 0, 12, 0, 200]);
+    assert!(bench.drain().iter().all(|effect| matches!(effect, Saw(_))));
+}
+
+#[test]
+fn a_full_handlespace_says_so() {
+    let (mut bench, _) = Bench::new(Config { max_elements: 1, ..config() });
+    let pe = bench.pe();
+    bench.asap(pe, registration(1));
+    assert_eq!(bench.asap(pe, registration(2)), [rejected(pe, 2, CauseCode::LACK_OF_RESOURCES)]);
+    assert_eq!(bench.asap(pe, registration(1)), [registered(pe, 1)]);
+}
+
+#[test]
+fn many_links_stretch_the_interval() {
+    let (mut bench, _) = Bench::new(Config { max_keep_alives_per_second: 10, ..config() });
+    for id in 1..=100 {
+        let pe = bench.pe();
+        bench.asap(pe, registration(id));
+    }
+    let before = bench.registrar.stats().keep_alives_sent;
+    wait_answering(&mut bench, ms(20_000));
+    let sent = bench.registrar.stats().keep_alives_sent - before;
+    assert!((150..=300).contains(&sent), "{sent} in 20 s");
+    assert_eq!(bench.content("echo").len(), 100);
+}
+
+#[test]
+fn a_hundred_thousand_elements_on_one_link_are_cheap() {
+    let mut bench = Bench::serving();
+    let pe = bench.pe();
+    bench.register_many(pe, 1..=100_000);
+    let before = bench.registrar.stats().keep_alives_sent;
+    bench.wait(ms(1000));
+    assert!(bench.registrar.stats().keep_alives_sent - before <= 3);
+}
