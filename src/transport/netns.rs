@@ -1,7 +1,13 @@
 //! For tests: a network of one's own.
 
 use nix::sched::{CloneFlags, unshare};
+use std::io::Write;
 use std::process::Command;
+
+/// Says that a test did not run, and why: also when the test harness keeps back what tests print.
+pub(crate) fn skipped(why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+}
 
 /// Runs `test` on a thread of its own in a new network namespace, empty but for a loopback interface
 /// that is up. `test` gets a function that runs `ip` with the given words. Says SKIPPED where the
@@ -10,7 +16,7 @@ pub(crate) fn in_namespace(test: impl FnOnce(&dyn Fn(&str)) + Send) {
     std::thread::scope(|threads| {
         let run = move || {
             if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
-                eprintln!("SKIPPED: no network namespace without root ({error})");
+                skipped(&format!("no network namespace without root ({error})"));
                 return;
             }
             let ip = |words: &str| {

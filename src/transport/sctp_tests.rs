@@ -1,6 +1,6 @@
 //! These need a kernel with SCTP; on others they say SKIPPED.
 
-use super::super::netns::in_namespace;
+use super::super::netns::{in_namespace, skipped};
 use super::super::sctp_socket::{PathState, SESSION_PARAMETERS, send_flags};
 use super::*;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Whether to run the test; says so if not.
 fn kernel_has_sctp() -> bool {
     if !available() {
-        eprintln!("SKIPPED: kernel has no SCTP");
+        skipped("kernel has no SCTP");
     }
     available()
 }
@@ -90,7 +90,7 @@ fn read(link: &mut SctpLink, count: usize) -> (Vec<Vec<u8>>, io::Result<ReadStat
 #[test]
 fn without_sctp_binding_says_so() {
     if available() {
-        eprintln!("SKIPPED: kernel has SCTP");
+        skipped("kernel has SCTP");
         return;
     }
     let error = SctpEndpoint::bind(PPID_ASAP, &[]).unwrap_err();
