@@ -153,7 +153,7 @@ fn fill(pool: &PoolHandle, count: usize, policy: Make) -> (Handlespace, f64, f64
 
 fn handlespace(names: &[String], quick: bool) {
     println!(
-        "{:>20} {:>9} | {:>8} {:>6} {:>6} | {:>11} {:>6} | {:>11} | {:>9} | {:>7}",
+        "{:>20} {:>9} | {:>12} {:>6} {:>6} | {:>11} {:>6} | {:>11} | {:>9} | {:>7}",
         "policy", "elements", "register", "M/s", "ratio", "resolve 1", "ratio", "resolve 3", "again", "bytes"
     );
     let pool = PoolHandle::new(b"a pool").expect("a handle");
@@ -162,7 +162,7 @@ fn handlespace(names: &[String], quick: bool) {
             continue;
         }
         for count in [1_000, 100_000, 1_000_000] {
-            let repeats = if quick { 1 } else { (200_000 / count).clamp(3, 100) };
+            let repeats = if quick { 1 } else { (1_000_000 / count).clamp(3, 100) };
             let mut register = Vec::new();
             let mut filled = fill(&pool, count, policy);
             register.push(filled.1);
@@ -187,7 +187,8 @@ fn handlespace(names: &[String], quick: bool) {
             let rate = 1e9 / register.median;
             let ratio = reference_resolve(count).map_or(String::new(), |r| format!("{:.1}x", r / one.median));
             println!(
-                "{name:>20} {count:>9} | {:>5.0} ns {:>6.2} {:>5.1}x | {:>4.0} {:>4.0} ns {ratio:>6} | {:>4.0} {:>4.0} ns | {:>6.0} ns | {bytes:>4.0} {:.1}x",
+                "{name:>20} {count:>9} | {:>4.0} {:>4.0} ns {:>6.2} {:>5.1}x | {:>4.0} {:>4.0} ns {ratio:>6} | {:>4.0} {:>4.0} ns | {:>6.0} ns | {bytes:>4.0} {:.1}x",
+                register.least,
                 register.median,
                 rate / 1e6,
                 rate / REFERENCE_REGISTER,

@@ -17,6 +17,7 @@ mod pool;
 mod sorted;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod view;
 
 pub use view::{ElementRef, PoolRef};

@@ -5,10 +5,10 @@ use super::element::Slab;
 use super::lottery::Lottery;
 use super::policy::{Kind, Values};
 use super::sorted::Sorted;
+use super::tree::Tree;
 use super::{ElementKey, Increment};
 use crate::wire::{PoolHandle, Protocol, TransportUse};
 use fastrand::Rng;
-use std::collections::BTreeMap;
 
 /// A pool, named by its first element's protocol, transport use and policy.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Pool {
     pub kind: Kind,
     pub len: usize,
     /// Elements by identifier, per home registrar (by index). Few registrars, many elements.
-    pub owned: Vec<(u16, BTreeMap<u32, u32>)>,
+    pub owned: Vec<(u16, Tree<u32, u32>)>,
     order: Order,
 }
 
@@ -43,22 +43,20 @@ impl Pool {
 
     /// Puts an element where its registrar's are found. `true`: the registrar's first in this pool.
     pub(super) fn own(&mut self, owner: u16, id: u32, slot: u32) -> bool {
-        match self.owned.binary_search_by_key(&owner, |entry| entry.0) {
-            Ok(at) => {
-                self.owned[at].1.insert(id, slot);
-                false
-            }
-            Err(at) => {
-                self.owned.insert(at, (owner, BTreeMap::from([(id, slot)])));
-                true
-            }
-        }
+        let at = self.owned.binary_search_by_key(&owner, |entry| entry.0);
+        let first = at.is_err();
+        let at = at.unwrap_or_else(|at| {
+            self.owned.insert(at, (owner, Tree::new()));
+            at
+        });
+        self.owned[at].1.get_or_insert(id, slot);
+        first
     }
 
     /// The reverse of [`Pool::own`]. `true`: it was the registrar's last in this pool.
     pub(super) fn disown(&mut self, owner: u16, id: u32) -> bool {
         let Ok(at) = self.owned.binary_search_by_key(&owner, |entry| entry.0) else { return false };
-        self.owned[at].1.remove(&id);
+        self.owned[at].1.remove(id);
         let last = self.owned[at].1.is_empty();
         if last {
             self.owned.remove(at);
@@ -67,7 +65,7 @@ impl Pool {
     }
 
     /// One registrar's elements.
-    pub(super) fn owned_by(&self, owner: u16) -> Option<&BTreeMap<u32, u32>> {
+    pub(super) fn owned_by(&self, owner: u16) -> Option<&Tree<u32, u32>> {
         let at = self.owned.binary_search_by_key(&owner, |entry| entry.0).ok()?;
         Some(&self.owned[at].1)
     }

@@ -10,7 +10,8 @@
 
 use super::element::{Element, NONE, Slab};
 use super::policy::{Kind, Values};
-use std::collections::BTreeMap;
+use super::tree::Tree;
+use std::mem;
 
 /// Where elements wait that had all their turns in this lap. Keys below: their place in this lap.
 const NEXT_LAP: u64 = 1 << 32;
@@ -27,14 +28,14 @@ struct Equals {
 #[derive(Debug)]
 pub(super) struct Sorted {
     kind: Kind,
-    keys: BTreeMap<u64, Equals>,
+    keys: Tree<u64, Equals>,
     /// Which of the two laps is under way.
     lap: bool,
 }
 
 impl Sorted {
     pub(super) fn new(kind: Kind) -> Sorted {
-        Sorted { kind, keys: BTreeMap::new(), lap: false }
+        Sorted { kind, keys: Tree::new(), lap: false }
     }
 
     fn key(&self, element: &Element) -> u64 {
@@ -51,7 +52,7 @@ impl Sorted {
     /// Takes in a new element, behind its equals.
     pub(super) fn insert(&mut self, elements: &mut Slab, slot: u32) {
         if self.kind == Kind::WeightedRoundRobin {
-            let now = self.keys.first_key_value().map_or(NEXT_LAP, |(&key, _)| key.min(NEXT_LAP));
+            let now = self.keys.first().map_or(NEXT_LAP, |(key, _)| key.min(NEXT_LAP));
             self.join_lap(&mut elements[slot], now);
         }
         self.append(elements, slot);
@@ -72,7 +73,7 @@ impl Sorted {
         let key = self.key(&elements[slot]);
         let [before, after] = elements[slot].links;
         if before == NONE && after == NONE {
-            self.keys.remove(&key);
+            self.keys.remove(key);
             return;
         }
         if before != NONE {
@@ -82,7 +83,7 @@ impl Sorted {
             elements[after].links[0] = before;
         }
         if (before == NONE || after == NONE)
-            && let Some(equals) = self.keys.get_mut(&key)
+            && let Some(equals) = self.keys.get_mut(key)
         {
             if before == NONE {
                 equals.first = after;
@@ -96,13 +97,9 @@ impl Sorted {
     fn append(&mut self, elements: &mut Slab, slot: u32) {
         let key = self.key(&elements[slot]);
         let mut before = NONE;
-        self.keys
-            .entry(key)
-            .and_modify(|equals| {
-                before = equals.last;
-                equals.last = slot;
-            })
-            .or_insert(Equals { first: slot, last: slot });
+        if let Some(equals) = self.keys.get_or_insert(key, Equals { first: slot, last: slot }) {
+            before = mem::replace(&mut equals.last, slot);
+        }
         elements[slot].links = [before, NONE];
         if before != NONE {
             elements[before].links[1] = slot;
@@ -132,7 +129,7 @@ impl Sorted {
     pub(super) fn first(&mut self, elements: &Slab, items: usize, out: &mut impl FnMut(u32)) {
         self.begin_lap();
         let mut left = items;
-        for equals in self.keys.values() {
+        for (_, equals) in self.keys.iter() {
             let mut slot = equals.first;
             while slot != NONE {
                 if left == 0 {
@@ -148,17 +145,16 @@ impl Sorted {
     /// The first of all.
     pub(super) fn first_one(&mut self) -> Option<u32> {
         self.begin_lap();
-        self.keys.first_key_value().map(|(_, equals)| equals.first)
+        self.keys.first().map(|(_, equals)| equals.first)
     }
 
     /// A lap begins where everybody waits for it.
     fn begin_lap(&mut self) {
         if self.kind == Kind::WeightedRoundRobin
-            && let Some(first) = self.keys.first_entry()
-            && *first.key() == NEXT_LAP
+            && let Some((NEXT_LAP, everybody)) = self.keys.first()
         {
-            let everybody = first.remove();
-            self.keys.insert(0, everybody);
+            self.keys.remove(NEXT_LAP);
+            self.keys.get_or_insert(0, everybody);
             self.lap = !self.lap;
         }
     }
@@ -192,7 +188,7 @@ impl Sorted {
             return;
         }
         let key = self.key(&elements[slot]);
-        let Some(equals) = self.keys.get_mut(&key) else { return };
+        let Some(equals) = self.keys.get_mut(key) else { return };
         let last = equals.last;
         equals.last = slot;
         if before == NONE {

@@ -2,11 +2,11 @@
 
 use super::element::Element;
 use super::pool::Pool;
-use super::{ElementKey, Handlespace, policy};
+use super::{ElementKey, Handlespace, policy, tree};
 use crate::wire::{PeId, Policy, PoolElement, PoolHandle, RegistrarId, Transport};
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
-use std::collections::{BinaryHeap, btree_map};
 use std::fmt;
 use std::ops::Bound;
 
@@ -116,8 +116,8 @@ impl<'a> PoolRef<'a> {
 
     /// The policy parameter for the pool as a whole (values of some element).
     pub fn policy(&self) -> Policy {
-        let some = self.pool().owned.iter().find_map(|(_, ids)| ids.first_key_value());
-        let values = some.map_or([0; 4], |(_, &slot)| self.space.elements[slot].values);
+        let some = self.pool().owned.iter().find_map(|(_, ids)| ids.first());
+        let values = some.map_or([0; 4], |(_, slot)| self.space.elements[slot].values);
         policy::join(self.pool().kind, &values)
     }
 
@@ -140,18 +140,17 @@ impl fmt::Debug for PoolRef<'_> {
 
 /// The elements of a pool in order of identifier, merged from its home registrars' trees.
 struct Merged<'a> {
-    trees: Vec<btree_map::Range<'a, u32, u32>>,
+    trees: Vec<tree::Iter<'a, u32, u32>>,
     /// (identifier, slot, which tree it is from) of the next of each tree.
     next: BinaryHeap<Reverse<(u32, u32, usize)>>,
 }
 
 impl<'a> Merged<'a> {
     fn new(pool: &'a Pool, after: Option<PeId>) -> Merged<'a> {
-        let from = lower_bound(after);
-        let mut trees: Vec<_> =
-            pool.owned.iter().map(|(_, ids)| ids.range((from, Bound::Unbounded))).collect();
-        let first = |(tree, ids): (usize, &mut btree_map::Range<'a, u32, u32>)| {
-            ids.next().map(|(&id, &slot)| Reverse((id, slot, tree)))
+        let after = after.map(|id| id.0);
+        let mut trees: Vec<_> = pool.owned.iter().map(|(_, ids)| ids.after(after)).collect();
+        let first = |(tree, ids): (usize, &mut tree::Iter<'a, u32, u32>)| {
+            ids.next().map(|(id, slot)| Reverse((id, slot, tree)))
         };
         let next = trees.iter_mut().enumerate().filter_map(first).collect();
         Merged { trees, next }
@@ -165,15 +164,11 @@ impl Iterator for Merged<'_> {
         let mut top = self.next.peek_mut()?;
         let Reverse((_, slot, tree)) = *top;
         match self.trees[tree].next() {
-            Some((&id, &following)) => *top = Reverse((id, following, tree)),
+            Some((id, following)) => *top = Reverse((id, following, tree)),
             None => _ = PeekMut::pop(top),
         }
         Some(slot)
     }
-}
-
-fn lower_bound(after: Option<PeId>) -> Bound<u32> {
-    after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.0))
 }
 
 impl Handlespace {
@@ -224,8 +219,8 @@ impl Handlespace {
         Box::new(pools.flat_map(move |(handle, &index)| {
             let after = after.as_ref().filter(|(pool, _)| pool == handle).map(|&(_, id)| id);
             let ids = self.pool_at(index).owned_by(owner);
-            let range = ids.map(|ids| ids.range((lower_bound(after), Bound::Unbounded)));
-            range.into_iter().flatten().map(|(_, &slot)| ElementRef { space: self, slot })
+            let slots = ids.map(|ids| ids.after(after.map(|id| id.0)));
+            slots.into_iter().flatten().map(|(_, slot)| ElementRef { space: self, slot })
         }))
     }
 }

@@ -1,0 +1,358 @@
+//! A B+ tree for small keys and values. The standard library's is built of nodes of eleven; of nodes
+//! this wide a tree of 100 000 is three high instead of five or six, which halves what a registration
+//! waits for memory. A tree of a few entries is one short list.
+
+use std::{mem, slice};
+
+/// A node with this many entries is split before one more comes in.
+const FULL: usize = 64;
+/// A node other than the root has at least this many.
+const LOW: usize = FULL / 4;
+/// More levels than [`LOW`] children each can fill with `u32::MAX` entries.
+const LEVELS: usize = 9;
+
+#[derive(Debug)]
+enum Node<K, V> {
+    Leaf(Vec<(K, V)>),
+    /// Each child with a lower bound of its keys, above all keys of the child before it. The first
+    /// child's bound counts as below everything.
+    Inner(Vec<(K, Node<K, V>)>),
+}
+
+#[derive(Debug)]
+pub(super) struct Tree<K, V> {
+    root: Node<K, V>,
+}
+
+impl<K: Copy + Ord, V: Copy> Tree<K, V> {
+    pub(super) const fn new() -> Tree<K, V> {
+        Tree { root: Node::Leaf(Vec::new()) }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(&self.root, Node::Leaf(entries) if entries.is_empty())
+    }
+
+    /// The entry of the smallest key.
+    pub(super) fn first(&self) -> Option<(K, V)> {
+        let mut node = &self.root;
+        loop {
+            match node {
+                Node::Leaf(entries) => return entries.first().copied(),
+                Node::Inner(children) => node = &children[0].1,
+            }
+        }
+    }
+
+    pub(super) fn get_mut(&mut self, key: K) -> Option<&mut V> {
+        let mut node = &mut self.root;
+        loop {
+            match node {
+                Node::Leaf(entries) => {
+                    let at = lower_bound(entries, key);
+                    return entries.get_mut(at).filter(|entry| entry.0 == key).map(|entry| &mut entry.1);
+                }
+                Node::Inner(children) => {
+                    let at = child_of(children, key);
+                    node = &mut children[at].1;
+                }
+            }
+        }
+    }
+
+    /// The value of `key`, if there is one already; else `value` becomes it.
+    pub(super) fn get_or_insert(&mut self, key: K, value: V) -> Option<&mut V> {
+        if self.root.is_full() {
+            let (middle, right) = self.root.split();
+            let left = mem::replace(&mut self.root, Node::Inner(Vec::new()));
+            self.root = Node::Inner(vec![(key.min(middle), left), (middle, right)]);
+        }
+        let mut node = &mut self.root;
+        loop {
+            match node {
+                Node::Leaf(entries) => {
+                    let at = lower_bound(entries, key);
+                    if entries.get(at).is_some_and(|entry| entry.0 == key) {
+                        return Some(&mut entries[at].1);
+                    }
+                    entries.insert(at, (key, value));
+                    return None;
+                }
+                Node::Inner(children) => {
+                    let mut at = child_of(children, key);
+                    if children[at].1.is_full() {
+                        let (middle, right) = children[at].1.split();
+                        children.insert(at + 1, (middle, right));
+                        at += usize::from(key >= middle);
+                    }
+                    node = &mut children[at].1;
+                }
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: K) -> Option<V> {
+        let removed = self.root.remove(key);
+        if let Node::Inner(children) = &mut self.root
+            && children.len() == 1
+            && let Some((_, only)) = children.pop()
+        {
+            self.root = only;
+        }
+        removed
+    }
+
+    /// Entries in order of their keys, those above `after` only.
+    pub(super) fn after(&self, after: Option<K>) -> Iter<'_, K, V> {
+        let mut iter = Iter { above: [const { None }; LEVELS], height: 0, leaf: Default::default() };
+        match after {
+            None => iter.descend(&self.root),
+            Some(key) => iter.descend_after(&self.root, key),
+        }
+        iter
+    }
+
+    /// All entries in order of their keys.
+    pub(super) fn iter(&self) -> Iter<'_, K, V> {
+        self.after(None)
+    }
+}
+
+/// Index of the first entry that is not below `key`.
+fn lower_bound<K: Ord + Copy, T>(entries: &[(K, T)], key: K) -> usize {
+    entries.partition_point(|entry| entry.0 < key)
+}
+
+/// Index of the child that `key` belongs into.
+fn child_of<K: Ord + Copy, T>(children: &[(K, T)], key: K) -> usize {
+    children[1..].partition_point(|child| child.0 <= key)
+}
+
+impl<K: Copy + Ord, V: Copy> Node<K, V> {
+    fn len(&self) -> usize {
+        match self {
+            Node::Leaf(entries) => entries.len(),
+            Node::Inner(children) => children.len(),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.len() >= FULL
+    }
+
+    /// Cuts off the upper half and returns it with its lower bound.
+    fn split(&mut self) -> (K, Node<K, V>) {
+        match self {
+            Node::Leaf(entries) => {
+                let upper = upper_half(entries);
+                (upper[0].0, Node::Leaf(upper))
+            }
+            Node::Inner(children) => {
+                let upper = upper_half(children);
+                (upper[0].0, Node::Inner(upper))
+            }
+        }
+    }
+
+    fn remove(&mut self, key: K) -> Option<V> {
+        match self {
+            Node::Leaf(entries) => {
+                let at = lower_bound(entries, key);
+                entries.get(at).filter(|entry| entry.0 == key)?;
+                Some(entries.remove(at).1)
+            }
+            Node::Inner(children) => {
+                let at = child_of(children, key);
+                let removed = children[at].1.remove(key)?;
+                if children[at].1.len() < LOW {
+                    fill_up(children, at);
+                }
+                Some(removed)
+            }
+        }
+    }
+}
+
+fn upper_half<T>(entries: &mut Vec<T>) -> Vec<T> {
+    let mut upper = Vec::with_capacity(FULL);
+    upper.extend(entries.drain(FULL / 2..));
+    upper
+}
+
+/// Merges a child that has become too small with a neighbour, or shares the neighbour's entries.
+fn fill_up<K: Copy + Ord, V: Copy>(children: &mut Vec<(K, Node<K, V>)>, at: usize) {
+    let left = at.saturating_sub(1);
+    // An only child stays as it is: its parent is about to be filled up itself.
+    let Some([(_, first), (bound, second)]) = children.get_mut(left..left + 2) else { return };
+    let empty = match (first, second) {
+        (Node::Leaf(a), Node::Leaf(b)) => even_out(a, b, bound),
+        (Node::Inner(a), Node::Inner(b)) => {
+            // Within its new node it may not be the first any more: then the bound counts.
+            b[0].0 = *bound;
+            even_out(a, b, bound)
+        }
+        _ => unreachable!("all leaves are equally deep"),
+    };
+    if empty {
+        children.remove(left + 1);
+    }
+}
+
+/// Moves entries between two neighbours; `true` if the second has none left.
+fn even_out<K: Copy, T>(a: &mut Vec<(K, T)>, b: &mut Vec<(K, T)>, bound: &mut K) -> bool {
+    let total = a.len() + b.len();
+    if total <= FULL * 3 / 4 {
+        a.append(b);
+        return true;
+    }
+    let half = total / 2;
+    if a.len() < half {
+        a.extend(b.drain(..half - a.len()));
+    } else {
+        b.splice(..0, a.drain(half..));
+    }
+    *bound = b[0].0;
+    false
+}
+
+/// Entries in order of their keys.
+#[derive(Debug)]
+pub(super) struct Iter<'a, K, V> {
+    /// What is left of the inner nodes above the current leaf, root first.
+    above: [Option<slice::Iter<'a, (K, Node<K, V>)>>; LEVELS],
+    height: usize,
+    leaf: slice::Iter<'a, (K, V)>,
+}
+
+impl<'a, K: Copy + Ord, V: Copy> Iter<'a, K, V> {
+    fn push(&mut self, rest: &'a [(K, Node<K, V>)]) {
+        self.above[self.height] = Some(rest.iter());
+        self.height += 1;
+    }
+
+    fn descend(&mut self, mut node: &'a Node<K, V>) {
+        loop {
+            match node {
+                Node::Leaf(entries) => return self.leaf = entries.iter(),
+                Node::Inner(children) => {
+                    self.push(&children[1..]);
+                    node = &children[0].1;
+                }
+            }
+        }
+    }
+
+    fn descend_after(&mut self, mut node: &'a Node<K, V>, key: K) {
+        loop {
+            match node {
+                Node::Leaf(entries) => {
+                    let at = entries.partition_point(|entry| entry.0 <= key);
+                    return self.leaf = entries[at..].iter();
+                }
+                Node::Inner(children) => {
+                    let at = child_of(children, key);
+                    self.push(&children[at + 1..]);
+                    node = &children[at].1;
+                }
+            }
+        }
+    }
+}
+
+impl<K: Copy + Ord, V: Copy> Iterator for Iter<'_, K, V> {
+    type Item = (K, V);
+
+    fn next(&mut self) -> Option<(K, V)> {
+        loop {
+            if let Some(&entry) = self.leaf.next() {
+                return Some(entry);
+            }
+            let level = self.height.checked_sub(1)?;
+            match self.above[level].as_mut().and_then(Iterator::next) {
+                Some((_, node)) => self.descend(node),
+                None => self.height = level,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    /// Height of the tree; all promises about its nodes hold.
+    fn check(node: &Node<u32, u32>, low: Option<u32>, high: Option<u32>, root: bool) -> usize {
+        let keys: Vec<u32> = match node {
+            Node::Leaf(entries) => entries.iter().map(|e| e.0).collect(),
+            Node::Inner(children) => children.iter().map(|c| c.0).skip(1).collect(),
+        };
+        assert!(keys.is_sorted_by(|a, b| a < b));
+        assert!(keys.iter().all(|&key| low.is_none_or(|l| l <= key) && high.is_none_or(|h| key < h)));
+        assert!(root || node.len() >= LOW);
+        assert!(node.len() <= FULL);
+        let Node::Inner(children) = node else { return 1 };
+        assert!(children.len() > 1);
+        let mut heights: Vec<usize> = Vec::new();
+        for (i, (bound, child)) in children.iter().enumerate() {
+            let low = if i == 0 { low } else { Some(*bound) };
+            let high = children.get(i + 1).map(|c| c.0).or(high);
+            heights.push(check(child, low, high, false));
+        }
+        assert!(heights.iter().all(|&h| h == heights[0]));
+        heights[0] + 1
+    }
+
+    fn compare(tree: &Tree<u32, u32>, plain: &BTreeMap<u32, u32>, probe: u32) -> usize {
+        assert!(tree.iter().eq(plain.iter().map(|(&k, &v)| (k, v))));
+        let above = plain.range((std::ops::Bound::Excluded(probe), std::ops::Bound::Unbounded));
+        assert!(tree.after(Some(probe)).eq(above.map(|(&k, &v)| (k, v))));
+        assert_eq!(tree.first(), plain.first_key_value().map(|(&k, &v)| (k, v)));
+        assert_eq!(tree.is_empty(), plain.is_empty());
+        check(&tree.root, None, None, true)
+    }
+
+    #[test]
+    fn agrees_with_the_standard_one_up_and_down() {
+        let mut rng = fastrand::Rng::with_seed(5);
+        let mut highest = 0;
+        for order in 0..6 {
+            let (mut tree, mut plain) = (Tree::new(), BTreeMap::new());
+            let key = |rng: &mut fastrand::Rng, step: u32| match order {
+                0 => step,
+                1 => u32::MAX - step,
+                2 | 3 => rng.u32(0..40_000),
+                _ => rng.u32(..),
+            };
+            for step in 0..30_000 {
+                let (key, value) = (key(&mut rng, step), rng.u32(..));
+                let known = plain.get(&key).copied();
+                assert_eq!(tree.get_mut(key).copied(), known);
+                assert_eq!(tree.get_or_insert(key, value).copied(), known);
+                plain.entry(key).or_insert(value);
+                if order % 2 == 1 && step % 3 == 0 {
+                    let gone = rng.u32(0..40_000);
+                    assert_eq!(tree.remove(gone), plain.remove(&gone));
+                }
+                if step % 1013 == 0 {
+                    highest = highest.max(compare(&tree, &plain, key));
+                }
+            }
+            let mut keys: Vec<u32> = plain.keys().copied().collect();
+            match order {
+                0 | 3 => {}
+                1 => keys.reverse(),
+                _ => rng.shuffle(&mut keys),
+            }
+            for (step, key) in keys.into_iter().enumerate() {
+                assert_eq!(tree.remove(key), plain.remove(&key));
+                assert_eq!(tree.remove(key), None);
+                if step % 1013 == 0 || plain.len() < 200 {
+                    compare(&tree, &plain, key);
+                }
+            }
+            assert!(tree.is_empty() && tree.first().is_none());
+        }
+        assert_eq!(highest, 3);
+    }
+}
