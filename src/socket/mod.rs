@@ -4,12 +4,51 @@
 //! their arguments. A descriptor is the number of an epoll instance, so it is a real file descriptor:
 //! readable exactly when `recv` or `accept` has something. Errors are [`io::Error`] with an errno.
 
+mod addresses;
+mod conn;
+mod descriptor;
+mod directory;
+mod failover;
+mod fork;
+mod linger;
+mod listener;
+mod many;
+mod poll;
+mod pool;
+mod receiver;
+mod sender;
+mod session;
+mod table;
+mod wait;
+
+#[cfg(test)]
+mod tests;
+
+pub use directory::Directory;
+
+use crate::machine::client;
 use crate::runtime::{Runtime, Settings};
+use crate::transport::stream;
 use crate::wire::{PeId, Policy, PoolElement, PoolHandle};
+use descriptor::{DEFAULT_PARAMETERS, Entry, LISTENER, Role};
+use failover::Move;
+use linger::Linger;
+use listener::Listener;
+use many::Many;
+use nix::errno::Errno;
+use nix::sys::epoll::Epoll;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use parking_lot::{Mutex, RwLock};
+use pool::PoolSide;
+use session::Session;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::time::Duration;
+use table::Table;
+use wait::{Deadline, errno};
 
 /// `SOCK_STREAM` or `SOCK_SEQPACKET`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,57 +174,355 @@ pub struct SessionParameters {
     pub hb_interval: u32,
 }
 
+/// Descriptors that share one eventfd. Nested in the program's own epoll instances, the kernel allows a
+/// file 100 ways to wake somebody three levels up; this stays below.
+const BEACON_SHARE: usize = 64;
+
 /// The RSerPool socket API of one process.
 #[derive(Debug)]
 pub struct Library {
-    _private: (),
+    runtime: Option<Runtime>,
+    directory: Arc<dyn Directory>,
+    table: Table<Arc<Entry>>,
+    beacons: Table<Arc<EventFd>>,
+    making_beacon: Mutex<()>,
+    /// Mapped numbers and the system descriptors behind them.
+    aliases: RwLock<BTreeMap<RawFd, RawFd>>,
+    linger: Linger,
+    process: fork::Process,
 }
 
-#[allow(unused_variables, missing_docs, clippy::too_many_arguments)]
+/// What a status report (CSP) says of one outgoing session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionReport {
+    /// The element in use.
+    pub pe_id: PeId,
+    /// Last payload protocol identifier used, network byte order as in [`SendOptions`].
+    pub ppid: u32,
+    /// Text of [`Library::set_status`], else empty.
+    pub status: String,
+}
+
+#[allow(clippy::too_many_arguments)]
 impl Library {
+    /// Starts the event thread.
     pub fn start(settings: Settings) -> io::Result<Library> {
-        todo!()
-    }
-    /// Closes every descriptor, deregisters every element, ends the event thread.
-    pub fn shutdown(&self) {
-        todo!()
-    }
-    pub fn runtime(&self) -> &Runtime {
-        todo!()
+        let runtime = Runtime::start(settings)?;
+        let directory = Arc::new(runtime.clone());
+        Ok(Library { runtime: Some(runtime), ..Library::with_directory(directory) })
     }
 
-    /// `domain`: 0, AF_INET, AF_INET6; `protocol`: IPPROTO_SCTP (over the TCP mapping where the kernel
-    /// has no SCTP), IPPROTO_TCP or 0. Errors: EPROTONOSUPPORT, EMFILE, ENFILE, ENOMEM.
+    /// Sockets over another directory than the event thread: no [`Library::runtime`], no
+    /// [`Library::resolve`].
+    pub fn with_directory(directory: Arc<dyn Directory>) -> Library {
+        Library {
+            runtime: None,
+            directory,
+            table: Table::new(),
+            beacons: Table::new(),
+            making_beacon: Mutex::new(()),
+            aliases: RwLock::new((0..3).map(|standard| (standard, standard)).collect()),
+            linger: Linger::default(),
+            process: fork::Process::this(),
+        }
+    }
+
+    /// Closes every descriptor, deregisters every element, ends the event thread. In a forked child it does
+    /// nothing: all that belongs to the parent.
+    pub fn shutdown(&self) {
+        if self.is_forked() {
+            return;
+        }
+        for number in self.table.numbers() {
+            if let Some(entry) = self.table.take(number) {
+                self.close_entry(&entry);
+            }
+        }
+        self.linger.shutdown();
+        self.directory.shutdown();
+    }
+
+    /// Whether this process is a fork of the one that started the library. Every call is EACCES then,
+    /// until the child has a library of its own; this one must be forgotten, not dropped.
+    pub fn is_forked(&self) -> bool {
+        !self.process.is_this()
+    }
+
+    fn check_process(&self) -> io::Result<()> {
+        if self.is_forked() { Err(errno(Errno::EACCES)) } else { Ok(()) }
+    }
+
+    /// The event thread.
+    ///
+    /// # Panics
+    /// On a library made by [`Library::with_directory`].
+    pub fn runtime(&self) -> &Runtime {
+        self.runtime.as_ref().expect("a library with a runtime")
+    }
+
+    fn directory(&self) -> &Arc<dyn Directory> {
+        &self.directory
+    }
+
+    fn linger(&self) -> &Linger {
+        &self.linger
+    }
+
+    // ----- descriptors ---------------------------------------------------------------------------
+
+    fn entry(&self, sd: RawFd) -> io::Result<Arc<Entry>> {
+        self.check_process()?;
+        let entry = usize::try_from(sd).ok().and_then(|number| self.table.get(number));
+        entry.ok_or_else(|| errno(Errno::EBADF))
+    }
+
+    /// A new descriptor. `domain`: 0, AF_INET, AF_INET6; `protocol`: IPPROTO_SCTP (over the TCP mapping where
+    /// the kernel has no SCTP), IPPROTO_TCP or 0. Errors: EAFNOSUPPORT, EPROTONOSUPPORT, EMFILE,
+    /// ENFILE, ENOMEM.
     pub fn socket(&self, domain: i32, style: Style, protocol: i32) -> io::Result<RawFd> {
-        todo!()
+        self.check_process()?;
+        if ![0, libc::AF_INET, libc::AF_INET6].contains(&domain) {
+            return Err(errno(Errno::EAFNOSUPPORT));
+        }
+        if ![0, libc::IPPROTO_TCP, libc::IPPROTO_SCTP].contains(&protocol) {
+            return Err(errno(Errno::EPROTONOSUPPORT));
+        }
+        let role = Role::Fresh { socket: None, bound: false };
+        let entry = self.new_entry(domain, style, role, DEFAULT_PARAMETERS)?;
+        self.publish(&entry)
     }
+
+    fn new_entry(
+        &self,
+        domain: i32,
+        style: Style,
+        role: Role,
+        parameters: SessionParameters,
+    ) -> io::Result<Arc<Entry>> {
+        let epoll = self.unmapped(Entry::new_epoll()?)?;
+        let number = epoll.0.as_raw_fd() as usize;
+        let beacon = self.beacon(number)?;
+        Ok(Arc::new(Entry::new(epoll, beacon, style, domain, role, parameters)))
+    }
+
+    /// The number becomes known.
+    fn publish(&self, entry: &Arc<Entry>) -> io::Result<RawFd> {
+        let number = entry.number();
+        let stale = self
+            .table
+            .set(number as usize, Some(entry.clone()))
+            .map_err(|()| errno(Errno::EMFILE))?;
+        if let Some(stale) = stale {
+            log::warn!("descriptor {number} was closed without rsp_close");
+            stale.disown();
+            self.close_entry(&stale);
+        }
+        Ok(number)
+    }
+
+    /// An epoll instance whose number is not that of a mapped descriptor.
+    fn unmapped(&self, epoll: Epoll) -> io::Result<Epoll> {
+        let mut taken = Vec::new();
+        let mut epoll = epoll.0;
+        while self.aliases.read().contains_key(&epoll.as_raw_fd()) {
+            let other = epoll.try_clone()?;
+            taken.push(std::mem::replace(&mut epoll, other));
+        }
+        Ok(Epoll(epoll))
+    }
+
+    fn beacon(&self, number: usize) -> io::Result<Arc<EventFd>> {
+        let share = number / BEACON_SHARE;
+        if let Some(beacon) = self.beacons.get(share) {
+            return Ok(beacon);
+        }
+        let _turn = self.making_beacon.lock();
+        if let Some(beacon) = self.beacons.get(share) {
+            return Ok(beacon);
+        }
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let beacon = Arc::new(EventFd::from_value_and_flags(1, flags)?);
+        self.beacons.set(share, Some(beacon.clone())).map_err(|()| errno(Errno::EMFILE))?;
+        Ok(beacon)
+    }
+
+    /// Closes a descriptor: deregisters its element, ends its sessions in order. Calls that wait on it end
+    /// with EBADF. A mapped number: closes the system descriptor behind it.
     pub fn close(&self, sd: RawFd) -> io::Result<()> {
-        todo!()
+        self.check_process()?;
+        if let Some(entry) = usize::try_from(sd).ok().and_then(|number| self.table.take(number)) {
+            self.close_entry(&entry);
+            return Ok(());
+        }
+        let system = self.aliases.write().remove(&sd).ok_or_else(|| errno(Errno::EBADF))?;
+        Ok(nix::unistd::close(system)?)
     }
+
+    fn close_entry(&self, entry: &Entry) {
+        entry.close();
+        let pool = entry.pool.lock().take();
+        if let Some(pool) = pool {
+            pool.deregister(true);
+        }
+        match entry.role() {
+            Role::Single(session) => session.close(&self.linger),
+            Role::Many(many) => many.close(&self.linger),
+            Role::Fresh { .. } | Role::Listener(_) => {}
+        }
+        // The sockets close with the last call that uses them.
+        *entry.role.write() = Role::Fresh { socket: None, bound: false };
+    }
+
+    // ----- addresses and registration ------------------------------------------------------------
+
+    /// Binds to an address; port 0: the kernel's choice. No address: any. Several: TCP can't, so any,
+    /// with the first one's port.
     pub fn bind(&self, sd: RawFd, addresses: &[SocketAddr]) -> io::Result<()> {
-        todo!()
+        let entry = self.entry(sd)?;
+        let mut role = entry.role.write();
+        let Role::Fresh { bound: false, .. } = *role else { return Err(errno(Errno::EINVAL)) };
+        let socket = match addresses {
+            [] => stream::bind_any(0, entry.domain == libc::AF_INET)?,
+            [address] => stream::bind(*address)?,
+            [first, ..] => {
+                log::info!("TCP binds to one address or to any: any, port {}", first.port());
+                stream::bind_any(first.port(), addresses.iter().all(SocketAddr::is_ipv4))?
+            }
+        };
+        *role = Role::Fresh { socket: Some(Arc::new(socket)), bound: true };
+        Ok(())
     }
+
+    /// The bound socket of a descriptor, binding it to any address if need be.
+    fn bound(&self, entry: &Entry) -> io::Result<Arc<OwnedFd>> {
+        let mut role = entry.role.write();
+        match &*role {
+            Role::Fresh { socket: Some(socket), bound: true } => return Ok(socket.clone()),
+            Role::Fresh { .. } => {}
+            _ => return Err(errno(Errno::EINVAL)),
+        }
+        let socket = Arc::new(stream::bind_any(0, entry.domain == libc::AF_INET)?);
+        *role = Role::Fresh { socket: Some(socket.clone()), bound: true };
+        Ok(socket)
+    }
+
+    /// Accepts sessions; called again: changes the backlog.
     pub fn listen(&self, sd: RawFd, backlog: i32) -> io::Result<()> {
-        todo!()
+        let entry = self.entry(sd)?;
+        match entry.role() {
+            Role::Listener(listener) => return stream::listen(listener.socket(), backlog),
+            Role::Many(many) => return stream::listen(many.socket(), backlog),
+            Role::Single(_) => return Err(errno(Errno::EINVAL)),
+            Role::Fresh { .. } => {}
+        }
+        let socket = self.bound(&entry)?;
+        stream::listen(socket.as_fd(), backlog)?;
+        let mut role = entry.role.write();
+        entry.add(socket.as_fd(), LISTENER)?;
+        *role = match entry.style {
+            Style::Stream => Role::Listener(Arc::new(Listener::new(socket))),
+            Style::SeqPacket => Role::Many(Arc::new(Many::new(socket))),
+        };
+        Ok(())
     }
-    /// `None`: wait for ever. EAGAIN when time is over.
+
+    /// The next session, on a descriptor of its own. `None`: wait for ever. EAGAIN when time is over;
+    /// EINVAL when not listening, EOPNOTSUPP on a one-to-many descriptor; EMFILE, ENFILE, EINTR.
     pub fn accept(&self, sd: RawFd, timeout: Option<Duration>) -> io::Result<RawFd> {
-        todo!()
+        let entry = self.entry(sd)?;
+        let listener = match entry.role() {
+            Role::Listener(listener) => listener,
+            Role::Many(_) => return Err(errno(Errno::EOPNOTSUPP)),
+            _ => return Err(errno(Errno::EINVAL)),
+        };
+        let conn = listener.accept(&entry, Deadline::or_never(timeout))?;
+        let pool = entry.pool.lock().clone();
+        let session = Arc::new(Session::element(1, true, conn.clone(), pool));
+        let parameters = *entry.parameters.lock();
+        let role = Role::Single(session.clone());
+        let made = self.new_entry(entry.domain, Style::Stream, role, parameters).and_then(|new| {
+            new.add(conn.as_fd(), session.id as u64)?;
+            let mut turn = conn.receiving(Deadline::Never)?;
+            session.welcome(&new, &conn, &mut turn);
+            self.publish(&new)
+        });
+        made.inspect_err(|_| listener.put_back(&entry, conn))
     }
+
+    /// Registers an element at the descriptor's address (binding it if need be), or changes one's policy
+    /// values. `Ok` also when no registrar answers or one refuses: the event thread goes on trying.
+    /// EBADF: registered under another handle. EADDRNOTAVAIL: no usable address (not with `daemon`).
     pub fn register(&self, sd: RawFd, registration: Registration) -> io::Result<()> {
-        todo!()
+        let entry = self.entry(sd)?;
+        let mut pool = entry.pool.lock();
+        let id = match &*pool {
+            Some(pool) if pool.handle != registration.handle => return Err(errno(Errno::EBADF)),
+            Some(pool) => pool.id,
+            None => registration.id.filter(|&id| id != PeId(0)).unwrap_or_else(random_id),
+        };
+        let local = match entry.role() {
+            Role::Listener(listener) => stream::local_address(listener.socket())?,
+            Role::Many(many) => stream::local_address(many.socket())?,
+            _ => stream::local_address(self.bound(&entry)?.as_fd())?,
+        };
+        let Some(transport) = addresses::transport(local) else {
+            return if registration.daemon { Ok(()) } else { Err(errno(Errno::EADDRNOTAVAIL)) };
+        };
+        if pool.is_none() {
+            let side = PoolSide::new(registration.handle.clone(), id, self.directory.clone());
+            *pool = Some(Arc::new(side));
+        }
+        drop(pool);
+        let interval = registration.interval;
+        let life = u32::try_from(interval.as_millis().saturating_mul(3)).unwrap_or(u32::MAX);
+        let element = PoolElement {
+            id,
+            home: Default::default(),
+            life,
+            transport,
+            policy: registration.policy,
+            asap: None,
+        };
+        let request = client::Registration { handle: registration.handle.clone(), element, interval };
+        if let Err(error) = self.directory.register(request, registration.wait) {
+            log::warn!("registration of {id} in pool {:?}: {error:?}", registration.handle);
+        }
+        Ok(())
     }
+
+    /// Takes the element out of its pool; its sessions go on. EBADF when not registered.
     pub fn deregister(&self, sd: RawFd, wait: bool) -> io::Result<()> {
-        todo!()
+        let pool = self.entry(sd)?.pool.lock().take();
+        pool.ok_or_else(|| errno(Errno::EBADF))?.deregister(wait);
+        Ok(())
     }
+
     /// Own pool handle and ID. EBADF when not registered.
     pub fn local_name(&self, sd: RawFd) -> io::Result<(PoolHandle, PeId)> {
-        todo!()
+        let entry = self.entry(sd)?;
+        let pool = entry.pool.lock();
+        pool.as_ref().map(|pool| (pool.handle.clone(), pool.id)).ok_or_else(|| errno(Errno::EBADF))
     }
-    /// The connected session's pool handle (`None` on accepted descriptors) and element.
+
+    /// The connected session's pool handle (`None` on accepted descriptors) and element (0 before there is
+    /// one). EBADF on a descriptor that has no session of its own.
     pub fn peer_name(&self, sd: RawFd) -> io::Result<(Option<PoolHandle>, PeId)> {
-        todo!()
+        let session = self.single(&*self.entry(sd)?)?;
+        Ok((session.as_user().and_then(|user| user.handle.clone()), session.pe_id()))
     }
+
+    // ----- users' sessions -----------------------------------------------------------------------
+
+    fn single(&self, entry: &Entry) -> io::Result<Arc<Session>> {
+        match entry.role() {
+            Role::Single(session) => Ok(session),
+            _ => Err(errno(Errno::EBADF)),
+        }
+    }
+
+    /// Connects to an element of a pool. That none could be reached is no error: the session exists, has
+    /// failed, its descriptor is readable and the next receive says FAILOVER_NECESSARY (or the end, on
+    /// [`Style::Stream`]). EBADF: the descriptor has sessions already.
     pub fn connect(
         &self,
         sd: RawFd,
@@ -193,17 +530,67 @@ impl Library {
         stale: Duration,
         options: ConnectOptions,
     ) -> io::Result<()> {
-        todo!()
+        let entry = self.entry(sd)?;
+        let session = Arc::new(Session::user(handle, options));
+        let spare = {
+            let mut role = entry.role.write();
+            let spare = match &*role {
+                Role::Fresh { socket, bound: false } => socket.clone(),
+                Role::Fresh { .. } => None,
+                Role::Listener(listener) => {
+                    entry.remove(listener.socket());
+                    None
+                }
+                Role::Many(many) if many.sessions().is_empty() => {
+                    entry.remove(many.socket());
+                    None
+                }
+                Role::Many(_) | Role::Single(_) => return Err(errno(Errno::EBADF)),
+            };
+            *role = Role::Single(session.clone());
+            spare
+        };
+        let how = Move { stale, failover: false, unreachable: false };
+        let spare = spare.and_then(Arc::into_inner);
+        if let Err(error) = self.move_session(&entry, &session, how, spare) {
+            log::info!("descriptor {sd} could not be connected: {error}");
+        }
+        entry.check_open()
     }
+
+    /// Leaves the element and connects to the next one. `Ok` also when the pool is empty, after the retry
+    /// delay; the session has failed again then. EBADF: not connected by [`Library::connect`];
+    /// EINVAL: no pool handle; EIO: no resolution; else why the last element could not be reached.
     pub fn force_failover(&self, sd: RawFd, unreachable: bool, stale: Duration) -> io::Result<()> {
-        todo!()
+        let entry = self.entry(sd)?;
+        let session = self.single(&entry)?;
+        self.move_session(&entry, &session, Move { stale, failover: true, unreachable }, None)
     }
+
+    /// Whether the connected session holds a cookie. EBADF without one.
     pub fn has_cookie(&self, sd: RawFd) -> io::Result<bool> {
-        todo!()
+        Ok(self.single(&*self.entry(sd)?)?.has_cookie())
     }
+
+    // ----- data ----------------------------------------------------------------------------------
+
+    /// Sends a message, whole: what the kernel does not take at once follows by itself. EAGAIN: nothing was
+    /// taken in time; EIO: the session has failed; EBADF: no such session; EINVAL: no data; EMSGSIZE: more
+    /// than 16 MiB without a time-out; EINTR; others end the session.
     pub fn send(&self, sd: RawFd, data: &[u8], options: SendOptions) -> io::Result<usize> {
-        todo!()
+        let entry = self.entry(sd)?;
+        let role = entry.role.read();
+        let session = match &*role {
+            Role::Single(session) => Some(session.clone()),
+            Role::Many(many) => many.session(options.session),
+            Role::Fresh { .. } | Role::Listener(_) => None,
+        };
+        drop(role);
+        session.ok_or_else(|| errno(Errno::EBADF))?.send(&entry, &self.linger, data, &options)
     }
+
+    /// Sends an element's cookie to its user; `timeout` `None`: without waiting. EINVAL: no such session, or
+    /// not an element's; EMSGSIZE: more than 65 524 bytes; EAGAIN, EINTR.
     pub fn send_cookie(
         &self,
         sd: RawFd,
@@ -211,45 +598,131 @@ impl Library {
         session: SessionId,
         timeout: Option<Duration>,
     ) -> io::Result<usize> {
-        todo!()
+        let entry = self.entry(sd)?;
+        let session = match entry.role() {
+            Role::Single(session) => Some(session),
+            Role::Many(many) => many.session(session),
+            Role::Fresh { .. } | Role::Listener(_) => None,
+        };
+        let session =
+            session.filter(|session| session.as_user().is_none()).ok_or_else(|| errno(Errno::EINVAL))?;
+        session.send_cookie(&entry, &self.linger, cookie, Deadline::or_now(timeout))?;
+        Ok(cookie.len())
     }
-    /// `timeout` `None`: one non-blocking attempt. EAGAIN when nothing came. A message larger than
-    /// `buffer` is delivered in parts.
+
+    /// `timeout` `None`: one non-blocking attempt. EAGAIN when nothing came, ENOTCONN where nothing can
+    /// come, EINTR. A message larger than `buffer` is delivered in parts.
     pub fn recv(&self, sd: RawFd, buffer: &mut [u8], timeout: Option<Duration>) -> io::Result<Received> {
-        todo!()
+        let entry = self.entry(sd)?;
+        let deadline = Deadline::or_now(timeout);
+        let role = entry.role();
+        match role {
+            Role::Single(session) => session.receive(&entry, buffer, deadline),
+            Role::Many(many) => many.receive(&entry, &self.linger, buffer, deadline),
+            Role::Fresh { .. } | Role::Listener(_) => Err(errno(Errno::ENOTCONN)),
+        }
     }
-    /// poll(2) over RSerPool, mapped and ordinary descriptors. `None`: wait for ever.
-    pub fn poll(&self, entries: &mut [PollEntry], timeout: Option<Duration>) -> io::Result<usize> {
-        todo!()
+
+    // ----- mapped descriptors --------------------------------------------------------------------
+
+    fn alias(&self, sd: RawFd) -> Option<RawFd> {
+        self.aliases.read().get(&sd).copied()
     }
-    /// `rsp_mapsocket`: `to` `None`: any number.
+
+    /// Gives a system descriptor a number here: `to`, or its own. EINVAL: `system` is none, or one of
+    /// ours; EMFILE: the number is taken.
     pub fn map(&self, system: RawFd, to: Option<RawFd>) -> io::Result<RawFd> {
-        todo!()
+        self.check_process()?;
+        let number = to.unwrap_or(system);
+        if system < 0 || number < 0 || self.entry(system).is_ok() {
+            return Err(errno(Errno::EINVAL));
+        }
+        let mut aliases = self.aliases.write();
+        if self.entry(number).is_ok() || aliases.contains_key(&number) {
+            return Err(errno(Errno::EMFILE));
+        }
+        aliases.insert(number, system);
+        Ok(number)
     }
+
+    /// Forgets a mapped number; the system descriptor stays open. EBADF: not mapped.
     pub fn unmap(&self, sd: RawFd) -> io::Result<()> {
-        todo!()
+        self.check_process()?;
+        self.aliases.write().remove(&sd).map(|_| ()).ok_or_else(|| errno(Errno::EBADF))
     }
-    /// The system descriptor behind a mapped number; `None` if `sd` is an RSerPool descriptor; EBADF if neither.
+
+    /// The system descriptor behind a mapped number; `None` if `sd` is an RSerPool descriptor; EBADF if
+    /// neither.
     pub fn mapped(&self, sd: RawFd) -> io::Result<Option<RawFd>> {
-        todo!()
+        match self.entry(sd) {
+            Ok(_) => Ok(None),
+            Err(error) => self.alias(sd).map(Some).ok_or(error),
+        }
     }
-    /// The current system socket, for option pass-through. EBADF; ENOTCONN when there is none.
+
+    // ----- options -------------------------------------------------------------------------------
+
+    /// The current system socket, for option pass-through; made if there is none yet (the first
+    /// connection uses it). EBADF; ENOTCONN while a session has no connection.
     pub fn system_socket(&self, sd: RawFd) -> io::Result<RawFd> {
-        todo!()
+        let entry = self.entry(sd)?;
+        if let Some(socket) = entry.system_socket() {
+            return Ok(socket);
+        }
+        let mut role = entry.role.write();
+        let Role::Fresh { socket, .. } = &mut *role else { return Err(errno(Errno::ENOTCONN)) };
+        if socket.is_none() {
+            *socket = Some(Arc::new(stream::unbound(entry.domain == libc::AF_INET6)?));
+        }
+        socket.as_ref().map(|socket| socket.as_raw_fd()).ok_or_else(|| errno(Errno::ENOTCONN))
     }
+
+    /// Changes what is not 0 in `change`; what holds now. For this descriptor's sessions and those it will
+    /// have.
     pub fn session_parameters(&self, sd: RawFd, change: SessionParameters) -> io::Result<SessionParameters> {
-        todo!()
+        Ok(self.entry(sd)?.change_parameters(change))
     }
+
+    /// Sets a session's status text, up to 127 bytes of it. EINVAL: no such session.
     pub fn set_status(&self, sd: RawFd, session: SessionId, text: &str) -> io::Result<()> {
-        todo!()
+        let session = match self.entry(sd)?.role() {
+            Role::Single(session) => Some(session),
+            Role::Many(many) => many.session(session),
+            Role::Fresh { .. } | Role::Listener(_) => None,
+        };
+        let end = text.floor_char_boundary(127);
+        session.ok_or_else(|| errno(Errno::EINVAL))?.set_status(&text[..end]);
+        Ok(())
     }
+
+    /// The outgoing sessions that have not failed, for status reports.
+    pub fn report_sessions(&self) -> Vec<SessionReport> {
+        let entries = self.table.numbers().into_iter().filter_map(|number| self.table.get(number));
+        let sessions = entries.filter_map(|entry| self.single(&entry).ok());
+        sessions
+            .filter(|session| session.as_user().is_some() && !session.is_down())
+            .map(|session| SessionReport {
+                pe_id: session.pe_id(),
+                ppid: session.last_ppid(),
+                status: session.status(),
+            })
+            .collect()
+    }
+
     /// Basic mode: `rsp_getaddrinfo`.
     pub fn resolve(
         &self,
         handle: &PoolHandle,
         items: usize,
         stale: Duration,
-    ) -> Result<Vec<PoolElement>, crate::machine::client::RequestError> {
-        todo!()
+    ) -> Result<Vec<PoolElement>, client::RequestError> {
+        if self.is_forked() {
+            return Err(client::RequestError::Shutdown);
+        }
+        self.directory.resolve(handle, items, stale)
     }
+}
+
+fn random_id() -> PeId {
+    PeId(fastrand::u32(1..u32::MAX))
 }

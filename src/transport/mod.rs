@@ -11,6 +11,7 @@ pub mod sctp;
 mod sctp_event;
 pub mod sctp_socket;
 mod sctp_sys;
+pub mod stream;
 pub mod tcp;
 
 #[cfg(test)]

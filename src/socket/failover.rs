@@ -1,0 +1,232 @@
+//! Connecting and failing over: from a pool handle to a connection with one of its elements.
+
+use super::Library;
+use super::conn::Conn;
+use super::descriptor::Entry;
+use super::session::Session;
+use super::wait::{Deadline, Patience, errno};
+use crate::runtime::Watcher;
+use crate::transport::stream;
+use crate::wire::{PeId, PoolElement, PoolHandle, Protocol, TransportUse};
+use log::{debug, info};
+use nix::errno::Errno;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// Elements looked at when those that were tried come back again.
+const FURTHER_CHOICE: usize = 8;
+/// Elements in which a business card's recommendation is looked up.
+const CARD_CHOICE: usize = 128;
+
+/// How a move is to be made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Move {
+    pub(super) stale: Duration,
+    /// A failover: the owner is told when it is complete.
+    pub(super) failover: bool,
+    /// Report the element that the session had as unreachable.
+    pub(super) unreachable: bool,
+}
+
+/// Flags the session when its element leaves the pool.
+struct Gone {
+    entry: Weak<Entry>,
+    session: Weak<Session>,
+    generation: u64,
+}
+
+impl Watcher for Gone {
+    fn element_gone(&self) {
+        if let (Some(entry), Some(session)) = (self.entry.upgrade(), self.session.upgrade()) {
+            session.element_gone(&entry, self.generation);
+        }
+    }
+}
+
+impl Library {
+    /// Moves a user's session to an element of its pool. `Ok` also when the pool is empty, after the retry
+    /// delay; then, and after an error, the session stays failed and says so. An element that
+    /// refuses is reported and the next one tried, all within the connect time-out.
+    pub(super) fn move_session(
+        &self,
+        entry: &Arc<Entry>,
+        session: &Arc<Session>,
+        how: Move,
+        mut spare: Option<OwnedFd>,
+    ) -> io::Result<()> {
+        let Some(user) = session.as_user() else { return Err(errno(Errno::EBADF)) };
+        let _turn = user.moving.lock();
+        entry.check_open()?;
+        *user.watch.lock() = None;
+        session.begin_move(entry);
+        let Some(handle) = &user.handle else {
+            session.lose(entry);
+            return Err(errno(Errno::EINVAL));
+        };
+        let lost = session.pe_id();
+        if how.unreachable && lost != PeId(0) {
+            self.directory().report_unreachable(handle, lost);
+            session.forget_element();
+        }
+        let deadline = Deadline::after(user.options.connect_timeout);
+        let mut tried = Vec::new();
+        let mut failure = None;
+        loop {
+            let element = match self.choose(session, handle, how, lost, &tried) {
+                Ok(Some(element)) => element,
+                Ok(None) => break,
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
+            };
+            match self.reach(entry, session, &element, deadline, spare.take()) {
+                Ok(conn) => return self.settle(entry, session, handle, &element, conn, how),
+                Err(error) => {
+                    debug!("element {} of {handle:?}: {error}", element.id);
+                    if error.raw_os_error() != Some(Errno::EPROTONOSUPPORT as i32) {
+                        self.directory().report_unreachable(handle, element.id);
+                    }
+                    tried.push(element.id);
+                    failure = Some(error);
+                }
+            }
+            if entry.is_closed() || deadline.passed() {
+                break;
+            }
+        }
+        session.lose(entry);
+        entry.check_open()?;
+        // Whoever calls again and again must not do it without pause.
+        let pause = Deadline::after(user.options.retry_delay);
+        let _ = entry.waiters.wait(None, pause, || entry.is_closed());
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// The next element to try: what the last one recommended, else what the policy says.
+    fn choose(
+        &self,
+        session: &Session,
+        handle: &PoolHandle,
+        how: Move,
+        lost: PeId,
+        tried: &[PeId],
+    ) -> io::Result<Option<PoolElement>> {
+        let avoid = if how.unreachable { lost } else { PeId(0) };
+        let fresh = |element: &PoolElement| element.id != avoid && !tried.contains(&element.id);
+        if how.failover && tried.is_empty() {
+            let alive = self.directory().cached(handle, CARD_CHOICE);
+            if let Some(element) = session.preferred(lost, &alive).filter(fresh) {
+                return Ok(Some(element));
+            }
+        }
+        // One at a time, because every element that is resolved counts as used.
+        let mut last_resort = None;
+        for items in [1, 1, FURTHER_CHOICE] {
+            let elements = self.directory().resolve(handle, items, how.stale).map_err(|error| {
+                info!("resolution of {handle:?}: {error:?}");
+                errno(Errno::EIO)
+            })?;
+            if elements.is_empty() {
+                return Ok(None);
+            }
+            if let Some(element) = elements.iter().find(|element| fresh(element)) {
+                return Ok(Some(element.clone()));
+            }
+            last_resort = elements.into_iter().find(|element| !tried.contains(&element.id)).or(last_resort);
+        }
+        Ok(last_resort)
+    }
+
+    /// A connection to an element, greeted, with the cookie echo on its way.
+    fn reach(
+        &self,
+        entry: &Entry,
+        session: &Session,
+        element: &PoolElement,
+        deadline: Deadline,
+        spare: Option<OwnedFd>,
+    ) -> io::Result<Arc<Conn>> {
+        let transport = &element.transport;
+        if transport.protocol() != Some(Protocol::Tcp) {
+            return Err(errno(Errno::EPROTONOSUPPORT));
+        }
+        let socket = dial_any(entry, transport.socket_addresses(), deadline, spare)?;
+        stream::tune(socket.as_fd(), &entry.liveness())?;
+        if transport.usage() != TransportUse::DataPlusControl {
+            return Ok(Arc::new(Conn::plain(socket)));
+        }
+        let conn = Arc::new(Conn::mapping(socket, false));
+        conn.open(session.opening().as_deref())?;
+        if conn.backlogged() {
+            self.linger().flush(&conn);
+        }
+        Ok(conn)
+    }
+
+    fn settle(
+        &self,
+        entry: &Arc<Entry>,
+        session: &Arc<Session>,
+        handle: &PoolHandle,
+        element: &PoolElement,
+        conn: Arc<Conn>,
+        how: Move,
+    ) -> io::Result<()> {
+        let generation = match session.moved(entry, conn, element.id, how.failover) {
+            Ok(generation) => generation,
+            Err(error) => {
+                session.lose(entry);
+                return Err(error);
+            }
+        };
+        let watcher =
+            Gone { entry: Arc::downgrade(entry), session: Arc::downgrade(session), generation };
+        let watch = self.directory().watch(handle, element.id, Arc::new(watcher));
+        if let Some(user) = session.as_user() {
+            *user.watch.lock() = Some(watch);
+        }
+        entry.check_open()
+    }
+}
+
+/// Dials one address after the other.
+fn dial_any(
+    entry: &Entry,
+    addresses: impl Iterator<Item = SocketAddr>,
+    deadline: Deadline,
+    mut spare: Option<OwnedFd>,
+) -> io::Result<OwnedFd> {
+    let mut result = Err(errno(Errno::EADDRNOTAVAIL));
+    let stop = || entry.check_open();
+    let patience = Patience { deadline, waiters: &entry.waiters, stop: &stop };
+    for address in addresses {
+        let fits = |socket: &OwnedFd| {
+            stream::local_address(socket.as_fd()).is_ok_and(|local| local.is_ipv4() == address.is_ipv4())
+        };
+        result = match spare.take_if(|socket| fits(socket)) {
+            Some(socket) => stream::dial_with(socket, address),
+            None => stream::dial(address),
+        }
+        .and_then(|socket| await_dial(socket, &patience));
+        if result.is_ok() || entry.is_closed() {
+            break;
+        }
+    }
+    result
+}
+
+fn await_dial(socket: OwnedFd, patience: &Patience<'_>) -> io::Result<OwnedFd> {
+    loop {
+        match patience.writable(socket.as_fd()) {
+            Ok(true) => return stream::dialled(socket.as_fd()).map(|()| socket),
+            Ok(false) => return Err(errno(Errno::ETIMEDOUT)),
+            // The connection goes on being made; so do we.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What has to go on when the caller is gone: the rest of a message that the kernel did not take at
+//! once, and the graceful end of a closed session. One thread, started when there is something to do.
+
+#![expect(clippy::disallowed_methods, reason = "lingering ends in real time")]
+
+use super::conn::Conn;
+use crate::transport::stream;
+use log::{debug, warn};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind, IoSliceMut};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long a closed session may take to deliver what was sent.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The same once the library is shut down.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
+/// More closed sessions than this don't linger.
+const MAX_CLOSING: usize = 4096;
+const BELL: u64 = 0;
+
+/// The thread and its work.
+#[derive(Debug, Default)]
+pub(super) struct Linger(Mutex<Option<Running>>);
+
+#[derive(Debug)]
+struct Running {
+    shared: Arc<Shared>,
+    thread: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    epoll: Epoll,
+    bell: EventFd,
+    work: Mutex<Work>,
+}
+
+#[derive(Debug, Default)]
+struct Work {
+    items: BTreeMap<u64, Item>,
+    last: u64,
+    closing: usize,
+    stop: bool,
+}
+
+#[derive(Debug)]
+enum Item {
+    /// Has a backlog; its owner may drop it.
+    Backlog(Weak<Conn>),
+    /// Closed by its owner: gets rid of its backlog, then reads until the peer ends as well, because
+    /// closing a socket that has unread data destroys what is under way to the peer.
+    Closing(Arc<Conn>, Instant),
+}
+
+impl Linger {
+    /// Sees to `conn`'s backlog.
+    pub(super) fn flush(&self, conn: &Arc<Conn>) {
+        let _ = self.add(conn, Item::Backlog(Arc::downgrade(conn)), EpollFlags::EPOLLOUT);
+    }
+
+    /// Ends a session in order.
+    pub(super) fn close(&self, conn: Arc<Conn>) {
+        let finished = conn.finish();
+        if finished && (stream::pending(conn.as_fd()) == 0 || !conn.has_control()) {
+            return;
+        }
+        let flags = if finished { EpollFlags::EPOLLIN } else { EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT };
+        let item = Item::Closing(conn.clone(), Instant::now() + PATIENCE);
+        if let Err(error) = self.add(&conn, item, flags) {
+            debug!("a closed session can't linger: {error}");
+        }
+    }
+
+    fn add(&self, conn: &Conn, item: Item, flags: EpollFlags) -> io::Result<()> {
+        let mut running = self.0.lock();
+        let shared = match &*running {
+            Some(running) => running.shared.clone(),
+            None => {
+                let new = Running::start().inspect_err(|error| warn!("no thread to linger: {error}"))?;
+                let shared = new.shared.clone();
+                *running = Some(new);
+                shared
+            }
+        };
+        drop(running);
+        let mut work = shared.work.lock();
+        if matches!(item, Item::Closing(..)) {
+            if work.closing >= MAX_CLOSING {
+                return Err(ErrorKind::QuotaExceeded.into());
+            }
+            work.closing += 1;
+        }
+        work.last += 1;
+        let token = work.last;
+        let event = EpollEvent::new(flags, token);
+        // Already there for its backlog: from now on for this.
+        let _ = shared.epoll.delete(conn.as_fd());
+        shared.epoll.add(conn.as_fd(), event)?;
+        work.items.insert(token, item);
+        if work.items.len() % 64 == 0 {
+            work.items.retain(|_, item| item.is_alive());
+        }
+        let _ = shared.bell.write(1);
+        Ok(())
+    }
+
+    /// Lets closed sessions finish, not for long, and ends the thread.
+    pub(super) fn shutdown(&self) {
+        let Some(running) = self.0.lock().take() else { return };
+        running.shared.work.lock().stop = true;
+        let _ = running.shared.bell.write(1);
+        let _ = running.thread.join();
+    }
+}
+
+impl Item {
+    fn is_alive(&self) -> bool {
+        match self {
+            Item::Backlog(conn) => conn.strong_count() > 0,
+            Item::Closing(..) => true,
+        }
+    }
+}
+
+impl Running {
+    fn start() -> io::Result<Running> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        epoll.add(&bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
+        let shared = Arc::new(Shared { epoll, bell, work: Mutex::default() });
+        let at_work = shared.clone();
+        // The program's signals are not for this thread, from its first moment on.
+        let mut before = SigSet::empty();
+        pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
+        let thread = std::thread::Builder::new().name("rsp-linger".into()).spawn(move || at_work.run());
+        pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
+        Ok(Running { shared, thread: thread? })
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        let mut events = [EpollEvent::empty(); 32];
+        let mut end: Option<Instant> = None;
+        loop {
+            let now = Instant::now();
+            let mut work = self.work.lock();
+            if work.stop {
+                let end = *end.get_or_insert(now + LAST_PATIENCE);
+                if work.closing == 0 || now >= end {
+                    return;
+                }
+            }
+            let next = self.expire(&mut work, now).into_iter().chain(end).min();
+            drop(work);
+            let timeout = next.map_or(EpollTimeout::NONE, |next| {
+                let left = next.saturating_duration_since(now).as_millis() + 1;
+                EpollTimeout::try_from(left.min(60_000) as i32).unwrap_or(EpollTimeout::NONE)
+            });
+            let count = match self.epoll.wait(&mut events, timeout) {
+                Ok(count) => count,
+                Err(nix::errno::Errno::EINTR) => 0,
+                Err(error) => {
+                    warn!("the lingering thread ends: {error}");
+                    return;
+                }
+            };
+            for event in &events[..count] {
+                match event.data() {
+                    BELL => drop(self.bell.read()),
+                    token => self.serve(token),
+                }
+            }
+        }
+    }
+
+    /// Drops what took too long; when the next one will have.
+    fn expire(&self, work: &mut Work, now: Instant) -> Option<Instant> {
+        let mut next = None;
+        let mut late = Vec::new();
+        for (&token, item) in &work.items {
+            if let Item::Closing(_, until) = item {
+                if *until <= now {
+                    late.push(token);
+                } else {
+                    next = Some(next.map_or(*until, |next: Instant| next.min(*until)));
+                }
+            }
+        }
+        late.into_iter().for_each(|token| work.drop_item(token));
+        next
+    }
+
+    fn serve(&self, token: u64) {
+        let mut work = self.work.lock();
+        let (conn, closing) = match work.items.get(&token) {
+            Some(Item::Backlog(conn)) => (conn.upgrade(), false),
+            Some(Item::Closing(conn, _)) => (Some(conn.clone()), true),
+            None => return,
+        };
+        let Some(conn) = conn else { return work.drop_item(token) };
+        drop(work);
+        let flushed = conn.flush().unwrap_or(true);
+        if closing && flushed {
+            let _ = self
+                .epoll
+                .modify(conn.as_fd(), &mut EpollEvent::new(EpollFlags::EPOLLIN, token));
+        }
+        let done = if closing { drain(&conn) } else { flushed };
+        if done {
+            let _ = self.epoll.delete(conn.as_fd());
+            self.work.lock().drop_item(token);
+        }
+    }
+}
+
+impl Work {
+    fn drop_item(&mut self, token: u64) {
+        if let Some(Item::Closing(..)) = self.items.remove(&token) {
+            self.closing -= 1;
+        }
+    }
+}
+
+/// Throws away what the peer still sends, some of it; whether it ended.
+fn drain(conn: &Conn) -> bool {
+    let mut bytes = [0; 16 << 10];
+    for _ in 0..16 {
+        match stream::receive(conn.as_fd(), &mut [IoSliceMut::new(&mut bytes)]) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) => return error.kind() != ErrorKind::WouldBlock,
+        }
+    }
+    false
+}

@@ -1,0 +1,343 @@
+//! A one-to-many descriptor (`SOCK_SEQPACKET`, listening): accepts sessions and serves them all.
+
+#![expect(clippy::disallowed_methods, reason = "a listener without descriptors pauses in real time")]
+
+use super::conn::Conn;
+use super::descriptor::{BEACON, Entry, LISTENER, Reason, STRANGERS};
+use super::linger::Linger;
+use super::listener::Strangers;
+use super::session::{Attempt, Session};
+use super::table::Table;
+use super::wait::{Deadline, Occasionally, errno};
+use super::{Notification, Received, SessionId};
+use crate::transport::stream;
+use nix::errno::Errno;
+use nix::sys::epoll::EpollEvent;
+use parking_lot::Mutex;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// New sessions taken per look at the listener, so that the others get their turn.
+const ACCEPTS: usize = 64;
+/// How long a listener rests when the process is out of descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Looks for something to receive before a poll gives up; each eats what only we care for.
+const LOOKS: usize = 16;
+
+/// The sessions of a descriptor.
+#[derive(Debug)]
+pub(super) struct Many {
+    socket: Arc<OwnedFd>,
+    sessions: Table<Arc<Session>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    strangers: Strangers,
+    notices: VecDeque<Notification>,
+    /// Sessions with a cookie echo to deliver.
+    echoes: VecDeque<SessionId>,
+    /// Sessions that have something, or seemed to.
+    ready: VecDeque<SessionId>,
+    /// How many sessions have data read ahead.
+    buffered: usize,
+    ids: Ids,
+    /// Out of descriptors: the listener rests until then.
+    paused: Option<Instant>,
+}
+
+/// Session numbers: the lowest that is free, as programs with arrays expect. A number is free again
+/// only when the end of its last session was told.
+#[derive(Debug, Default)]
+struct Ids {
+    free: BinaryHeap<Reverse<SessionId>>,
+    last: SessionId,
+}
+
+impl Ids {
+    fn take(&mut self) -> SessionId {
+        if let Some(Reverse(id)) = self.free.pop() {
+            return id;
+        }
+        self.last += 1;
+        self.last
+    }
+}
+
+impl Many {
+    pub(super) fn new(socket: Arc<OwnedFd>) -> Many {
+        Many { socket, sessions: Table::new(), state: Mutex::default() }
+    }
+
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    pub(super) fn session(&self, id: SessionId) -> Option<Arc<Session>> {
+        self.sessions.get(usize::try_from(id).ok()?)
+    }
+
+    pub(super) fn sessions(&self) -> Vec<Arc<Session>> {
+        self.sessions.numbers().into_iter().filter_map(|id| self.sessions.get(id)).collect()
+    }
+
+    /// Receives from whichever session has something.
+    pub(super) fn receive(
+        &self,
+        entry: &Entry,
+        linger: &Linger,
+        buffer: &mut [u8],
+        deadline: Deadline,
+    ) -> io::Result<Received> {
+        let mut events = [EpollEvent::empty(); 32];
+        loop {
+            entry.check_open()?;
+            if let Some(received) = self.queued(entry, buffer) {
+                return Ok(received);
+            }
+            let next = self.state.lock().ready.pop_front();
+            if let Some(id) = next {
+                if let Some(received) = self.serve(entry, linger, id, buffer, deadline)? {
+                    return Ok(received);
+                }
+                continue;
+            }
+            let wake = self.housekeep(entry);
+            let count = entry.wait(&mut events, deadline.min(wake))?;
+            self.sort(entry, &events[..count]);
+            if count == 0 && deadline.passed() {
+                return Err(errno(Errno::EAGAIN));
+            }
+        }
+    }
+
+    /// Notifications, then cookie echoes.
+    fn queued(&self, entry: &Entry, buffer: &mut [u8]) -> Option<Received> {
+        let mut state = self.state.lock();
+        if let Some(notice) = state.notices.pop_front() {
+            if let Notification::SessionRemove { session } = notice {
+                state.ids.free.push(Reverse(session));
+            }
+            state.lower_queue(entry);
+            return Some(Received::Notification(notice));
+        }
+        while let Some(&id) = state.echoes.front() {
+            let echo = self.session(id).and_then(|session| session.first(entry, buffer));
+            if !matches!(echo, Some(Received::CookieEcho { end: false, .. })) {
+                state.echoes.pop_front();
+                state.lower_queue(entry);
+            }
+            if echo.is_some() {
+                return echo;
+            }
+        }
+        None
+    }
+
+    fn serve(
+        &self,
+        entry: &Entry,
+        linger: &Linger,
+        id: SessionId,
+        buffer: &mut [u8],
+        deadline: Deadline,
+    ) -> io::Result<Option<Received>> {
+        let Some(session) = self.session(id) else { return Ok(None) };
+        match session.attempt(entry, buffer, deadline)? {
+            Attempt::Received(received) => {
+                let mut state = self.state.lock();
+                if matches!(received, Received::Data { end: false, .. }) {
+                    // The rest of a message comes before anything else.
+                    state.ready.push_front(id);
+                } else if session.is_buffered() {
+                    state.ready.push_back(id);
+                }
+                Ok(Some(received))
+            }
+            Attempt::Nothing => {
+                if session.is_buffered() {
+                    self.state.lock().ready.push_back(id);
+                }
+                Ok(None)
+            }
+            Attempt::Ended { in_order } => {
+                self.remove(entry, linger, &session, in_order);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Whether a receive would find something; does what only we care for.
+    pub(super) fn look(&self, entry: &Entry) -> bool {
+        let mut events = [EpollEvent::empty(); 32];
+        for _ in 0..LOOKS {
+            let mut state = self.state.lock();
+            if !state.notices.is_empty() || !state.echoes.is_empty() {
+                return true;
+            }
+            let next = state.ready.pop_front();
+            drop(state);
+            if let Some(session) = next.and_then(|id| self.session(id)) {
+                if session.look(entry) {
+                    self.state.lock().ready.push_front(session.id);
+                    return true;
+                }
+                continue;
+            }
+            self.housekeep(entry);
+            match entry.wait(&mut events, Deadline::Now) {
+                Ok(0) | Err(_) => return false,
+                Ok(count) => self.sort(entry, &events[..count]),
+            }
+        }
+        true
+    }
+
+    /// Looks after strangers and a resting listener; when there will be something to do next.
+    fn housekeep(&self, entry: &Entry) -> Deadline {
+        let mut state = self.state.lock();
+        let mut next = state.strangers.expire();
+        if let Some(until) = state.paused {
+            if until <= Instant::now() && entry.add(self.socket(), LISTENER).is_ok() {
+                state.paused = None;
+            } else {
+                next = next.min(Deadline::At(until.max(Instant::now() + Duration::from_millis(1))));
+            }
+        }
+        next
+    }
+
+    /// Deals with what epoll says.
+    fn sort(&self, entry: &Entry, events: &[EpollEvent]) {
+        for event in events {
+            match event.data() {
+                BEACON => {}
+                LISTENER => self.accept(entry),
+                token if token > STRANGERS => {
+                    let known = self.state.lock().strangers.hear(token);
+                    if let Some(conn) = known {
+                        self.admit(entry, conn, true);
+                    }
+                }
+                id => self.state.lock().ready.push_back(id as SessionId),
+            }
+        }
+    }
+
+    fn accept(&self, entry: &Entry) {
+        let liveness = entry.liveness();
+        for _ in 0..ACCEPTS {
+            match stream::accept(self.socket()) {
+                Ok(Some((socket, peer))) => {
+                    let known = self.state.lock().strangers.meet(entry, &liveness, socket, peer);
+                    if let Some(conn) = known {
+                        self.admit(entry, conn, false);
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    static QUIET: Occasionally = Occasionally::new();
+                    if QUIET.now().is_some() {
+                        log::warn!("no new sessions for now: {error}");
+                    }
+                    entry.remove(self.socket());
+                    self.state.lock().paused = Some(Instant::now() + PAUSE);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A connection becomes a session. `known`: it is in the epoll instance already.
+    fn admit(&self, entry: &Entry, conn: Arc<Conn>, known: bool) {
+        let pool = entry.pool.lock().clone();
+        let id = self.state.lock().ids.take();
+        let session = Arc::new(Session::element(id, false, conn.clone(), pool));
+        if self.sessions.set(id as usize, Some(session.clone())).is_err() {
+            log::warn!("no number for a further session");
+            return;
+        }
+        let mut state = self.state.lock();
+        state.notices.push_back(Notification::SessionAdd { session: id });
+        entry.raise(Reason::Queue);
+        drop(state);
+        // Its echo is queued after the notification, its data can be received only then.
+        if let Ok(mut turn) = conn.receiving(Deadline::Never) {
+            session.welcome(entry, &conn, &mut turn);
+        }
+        if session.is_buffered() {
+            self.state.lock().ready.push_back(id);
+        }
+        let token = id as u64;
+        let added =
+            if known { entry.rename(conn.as_fd(), token) } else { entry.add(conn.as_fd(), token) };
+        if let Err(error) = added {
+            log::warn!("session {id} can't be watched: {error}");
+            conn.abort();
+            self.state.lock().ready.push_back(id);
+        }
+    }
+
+    fn remove(&self, entry: &Entry, linger: &Linger, session: &Arc<Session>, in_order: bool) {
+        // Whoever takes it out of the table tells its end.
+        if self.sessions.take(session.id as usize).is_none() {
+            return;
+        }
+        if let Some(conn) = session.conn() {
+            entry.remove(conn.as_fd());
+        }
+        session.close(linger);
+        let id = session.id;
+        let mut state = self.state.lock();
+        if session.is_buffered() {
+            state.buffered -= 1;
+            if state.buffered == 0 {
+                entry.lower(Reason::Buffered);
+            }
+        }
+        if in_order && !session.ended_here() {
+            state.notices.push_back(Notification::Shutdown { session: id });
+        }
+        state.notices.push_back(Notification::SessionRemove { session: id });
+        entry.raise(Reason::Queue);
+    }
+
+    pub(super) fn has_echo(&self, entry: &Entry, id: SessionId) {
+        self.state.lock().echoes.push_back(id);
+        entry.raise(Reason::Queue);
+    }
+
+    pub(super) fn buffered(&self, entry: &Entry, buffered: bool) {
+        let mut state = self.state.lock();
+        if buffered {
+            // It stands in line already, or whoever receives from it puts it there.
+            state.buffered += 1;
+            entry.raise(Reason::Buffered);
+        } else {
+            state.buffered -= 1;
+            if state.buffered == 0 {
+                entry.lower(Reason::Buffered);
+            }
+        }
+    }
+
+    /// The descriptor is closed.
+    pub(super) fn close(&self, linger: &Linger) {
+        for session in self.sessions() {
+            session.close(linger);
+        }
+    }
+}
+
+impl State {
+    fn lower_queue(&self, entry: &Entry) {
+        if self.notices.is_empty() && self.echoes.is_empty() {
+            entry.lower(Reason::Queue);
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! poll(2) over RSerPool descriptors, mapped and ordinary ones, with the full semantics: what only the
+//! library cares for is not reported, what is read ahead is.
+
+use super::descriptor::{Entry, Role};
+use super::wait::Deadline;
+use super::{Library, PollEntry};
+use crate::transport::stream;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+const IN: i16 = libc::POLLIN | libc::POLLRDNORM;
+const OUT: i16 = libc::POLLOUT | libc::POLLWRNORM;
+
+/// What one entry of the call stands for.
+enum Polled {
+    Ours(Arc<Entry>),
+    /// Mapped or ordinary: its system descriptor.
+    System(RawFd),
+    Ignored,
+}
+
+/// What stands behind writability.
+enum Writable {
+    /// The socket says.
+    Ask(RawFd),
+    /// A send would not wait.
+    Now,
+    Never,
+}
+
+impl Library {
+    /// poll(2) over RSerPool, mapped and ordinary descriptors; how many have something. `None`: wait for
+    /// ever. Errors: EINTR, EINVAL, ENOMEM.
+    pub fn poll(&self, entries: &mut [PollEntry], timeout: Option<Duration>) -> io::Result<usize> {
+        self.check_process()?;
+        let deadline = Deadline::or_never(timeout);
+        let polled: Vec<Polled> = entries.iter().map(|entry| self.classify(entry.sd)).collect();
+        let mut system = Vec::with_capacity(entries.len() * 2);
+        loop {
+            system.clear();
+            let mut at_once = false;
+            for (entry, polled) in entries.iter().zip(&polled) {
+                at_once |= ask(entry, polled, &mut system);
+            }
+            let milliseconds = if at_once { 0 } else { deadline.milliseconds() };
+            let any = stream::poll(&mut system, milliseconds)? > 0;
+            if !any && !at_once {
+                // Rounding may have woken us early.
+                if deadline.passed() {
+                    entries.iter_mut().for_each(|entry| entry.revents = 0);
+                    return Ok(0);
+                }
+                continue;
+            }
+            let mut answers = system.iter();
+            let mut count = 0;
+            for (entry, polled) in entries.iter_mut().zip(&polled) {
+                entry.revents = answer(entry, polled, &mut answers);
+                count += usize::from(entry.revents != 0);
+            }
+            if count > 0 || deadline.passed() {
+                return Ok(count);
+            }
+        }
+    }
+
+    fn classify(&self, sd: RawFd) -> Polled {
+        match self.entry(sd) {
+            Ok(entry) => Polled::Ours(entry),
+            Err(_) if sd < 0 => Polled::Ignored,
+            Err(_) => Polled::System(self.alias(sd).unwrap_or(sd)),
+        }
+    }
+}
+
+/// Puts what stands for an entry on the system's list: for one of ours two. Whether something is known
+/// without asking.
+fn ask(entry: &PollEntry, polled: &Polled, system: &mut Vec<libc::pollfd>) -> bool {
+    let poll = |fd, events| libc::pollfd { fd, events, revents: 0 };
+    match polled {
+        Polled::Ignored => false,
+        Polled::System(fd) => {
+            system.push(poll(*fd, entry.events));
+            false
+        }
+        Polled::Ours(ours) => {
+            let readable = if entry.events & IN != 0 { libc::POLLIN } else { 0 };
+            system.push(poll(ours.number(), readable));
+            let writable = if entry.events & OUT != 0 { writable(ours) } else { Writable::Never };
+            system.push(match writable {
+                Writable::Ask(fd) => poll(fd, libc::POLLOUT),
+                Writable::Now | Writable::Never => poll(-1, 0),
+            });
+            matches!(writable, Writable::Now) || ours.is_closed()
+        }
+    }
+}
+
+fn answer<'a>(
+    entry: &PollEntry,
+    polled: &Polled,
+    system: &mut impl Iterator<Item = &'a libc::pollfd>,
+) -> i16 {
+    let mut next = || system.next().map_or(0, |poll| poll.revents);
+    match polled {
+        Polled::Ignored => 0,
+        Polled::System(_) => next(),
+        Polled::Ours(ours) => {
+            let (readable, socket) = (next(), next());
+            if ours.is_closed() {
+                return libc::POLLNVAL;
+            }
+            let mut revents = 0;
+            if readable & libc::POLLIN != 0 && look(ours) {
+                revents |= entry.events & IN;
+            }
+            let broken = libc::POLLERR | libc::POLLHUP;
+            let now = entry.events & OUT != 0 && matches!(writable(ours), Writable::Now);
+            if now || socket & (libc::POLLOUT | broken) != 0 {
+                revents |= entry.events & OUT;
+            }
+            revents
+        }
+    }
+}
+
+fn look(entry: &Entry) -> bool {
+    match entry.role() {
+        Role::Fresh { .. } => false,
+        Role::Listener(listener) => listener.look(entry),
+        Role::Many(many) => many.look(entry),
+        Role::Single(session) => session.look(entry),
+    }
+}
+
+fn writable(entry: &Entry) -> Writable {
+    match entry.role() {
+        Role::Fresh { .. } | Role::Listener(_) => Writable::Never,
+        // Each session has its own buffer; a send to one that is full says so.
+        Role::Many(_) => Writable::Now,
+        Role::Single(session) => match session.conn() {
+            // A send says at once that the session failed.
+            _ if session.is_down() => Writable::Now,
+            None => Writable::Never,
+            Some(conn) => {
+                let _ = conn.flush();
+                Writable::Ask(conn.as_fd().as_raw_fd())
+            }
+        },
+    }
+}

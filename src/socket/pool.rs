@@ -1,0 +1,61 @@
+//! The element that is registered on a descriptor, and what it tells its users about its pool.
+
+use super::directory::Directory;
+use crate::machine::session::business_card;
+use crate::runtime::Watcher;
+use crate::wire::{PeId, PoolHandle};
+use parking_lot::Mutex;
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// How many elements a card is chosen from.
+const CARD_CHOICE: usize = 64;
+
+/// A registered element.
+pub(super) struct PoolSide {
+    pub(super) handle: PoolHandle,
+    pub(super) id: PeId,
+    directory: Arc<dyn Directory>,
+    /// Keeps our pool in the cache once somebody uses us.
+    watch: Mutex<Option<Box<dyn Any + Send + Sync>>>,
+    cards: AtomicUsize,
+}
+
+impl std::fmt::Debug for PoolSide {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PoolSide").field("handle", &self.handle).field("id", &self.id).finish()
+    }
+}
+
+struct Nobody;
+impl Watcher for Nobody {
+    fn element_gone(&self) {}
+}
+
+impl PoolSide {
+    pub(super) fn new(handle: PoolHandle, id: PeId, directory: Arc<dyn Directory>) -> PoolSide {
+        PoolSide { handle, id, directory, watch: Mutex::new(None), cards: AtomicUsize::new(0) }
+    }
+
+    /// A user came: from now on the other elements are of interest.
+    pub(super) fn used(&self) {
+        let mut watch = self.watch.lock();
+        if watch.is_none() {
+            *watch = Some(self.directory.watch(&self.handle, self.id, Arc::new(Nobody)));
+        }
+    }
+
+    /// A business card for the next user; `None` while no other element is known.
+    pub(super) fn card(&self) -> Option<Vec<u8>> {
+        let others = self.directory.cached(&self.handle, CARD_CHOICE);
+        let turn = self.cards.fetch_add(1, Relaxed);
+        business_card(&self.handle, self.id, others, turn)
+    }
+
+    pub(super) fn deregister(&self, wait: bool) {
+        if let Err(error) = self.directory.deregister(&self.handle, self.id, wait) {
+            log::info!("deregistration of {} in pool {:?}: {error:?}", self.id, self.handle);
+        }
+    }
+}

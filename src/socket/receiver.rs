@@ -1,0 +1,419 @@
+//! The receiving half of a session over the TCP mapping: payload goes straight to the application's
+//! buffer, small messages come many per system call, and what is not whole yet stays here.
+
+use super::wait::{Occasionally, errno};
+use crate::transport::stream;
+use crate::wire::session_frame::{Data, FrameHeader, FrameReader, HEADER_LENGTH, Item};
+use log::warn;
+use nix::errno::Errno;
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSliceMut};
+use std::os::fd::BorrowedFd;
+
+/// Messages up to this size are delivered whole; of longer ones, what has come may be delivered.
+pub(super) const WHOLE: usize = 64 << 10;
+/// What one read may bring beyond the message in hand.
+const SCRATCH: usize = 16 << 10;
+/// Messages longer than this are read straight into the application's buffer.
+const DIRECT: usize = 2 << 10;
+/// Most bytes read straight into the application's buffer on a guess.
+const GUESS: usize = 256 << 10;
+/// Control messages that wait for the session to look at them.
+const MAX_CONTROLS: usize = 64;
+
+thread_local! {
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Application data that was delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) length: usize,
+    /// The message ends with it.
+    pub(super) end: bool,
+    pub(super) ppid: [u8; 4],
+    pub(super) stream: u16,
+}
+
+/// What one attempt to receive came to.
+#[derive(Debug)]
+pub(super) enum Input {
+    Data(Piece),
+    /// Nothing deliverable for now.
+    Nothing,
+    /// The peer ended the session in order.
+    Closed,
+    /// The connection broke, or the peer broke the protocol.
+    Broken(io::Error),
+}
+
+/// The receiving half. Whoever receives has it locked, not while waiting for a message to begin.
+#[derive(Debug)]
+pub(super) struct Receiver {
+    reader: FrameReader,
+    /// Read, but not taken apart: from `at` on.
+    ahead: Vec<u8>,
+    at: usize,
+    /// Control messages in front of the next data.
+    controls: VecDeque<Vec<u8>>,
+    /// Payload of the last message: a guess at the next.
+    expected: usize,
+    low_water: usize,
+    end: Option<End>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Closed,
+    Broken(i32),
+}
+
+/// What a read brought.
+enum Read {
+    Bytes(usize),
+    Dry,
+    End,
+}
+
+impl Receiver {
+    pub(super) fn new(peer_accepts: bool) -> Receiver {
+        Receiver {
+            reader: FrameReader::new(peer_accepts),
+            ahead: Vec::new(),
+            at: 0,
+            controls: VecDeque::new(),
+            expected: 0,
+            low_water: 1,
+            end: None,
+        }
+    }
+
+    /// The next control message, to be looked at before any further data.
+    pub(super) fn control(&mut self) -> Option<Vec<u8>> {
+        self.controls.pop_front()
+    }
+
+    /// Whether bytes were read that have not been delivered.
+    pub(super) fn has_leftover(&self) -> bool {
+        self.at < self.ahead.len()
+    }
+
+    /// One attempt, without waiting. Stops at control messages: `Nothing`, and [`Receiver::control`] has
+    /// them, because what they say comes before the data behind them. A message of at most [`WHOLE`] bytes is delivered as one piece
+    /// if `buffer` is long enough; bytes of a message that could not be delivered stay here.
+    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Input {
+        if !self.controls.is_empty() {
+            return Input::Nothing;
+        }
+        loop {
+            if let Some(data) = self.reader.data() {
+                return self.deliver(socket, data, 0, buffer);
+            }
+            let item = match self.step() {
+                Ok(item) => item,
+                Err(end) => return end,
+            };
+            match item {
+                Item::Control(message) => {
+                    self.controls.push_back(message);
+                    return Input::Nothing;
+                }
+                Item::Greeting(_) | Item::Data(_) => {}
+                Item::More if self.end.is_some() => return self.ended(),
+                Item::More => {
+                    let guess = self.expected.min(buffer.len()).min(GUESS);
+                    if guess > DIRECT && self.reader.at_header() {
+                        if let Some(input) = self.receive_directly(socket, &mut buffer[..], guess) {
+                            return input;
+                        }
+                    } else if let Read::Dry = self.read_ahead(socket) {
+                        return Input::Nothing;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads header and payload of the next message at once, the payload to where it belongs.
+    /// `None`: look again at what is there.
+    fn receive_directly(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        buffer: &mut [u8],
+        guess: usize,
+    ) -> Option<Input> {
+        let mut header = [0; HEADER_LENGTH];
+        let mut scratch = scratch();
+        let mut parts = [
+            IoSliceMut::new(&mut header),
+            IoSliceMut::new(&mut buffer[..guess]),
+            IoSliceMut::new(&mut scratch),
+        ];
+        let count = match self.read(socket, &mut parts) {
+            Read::Bytes(count) => count,
+            Read::Dry => {
+                BUFFER.set(scratch);
+                return Some(Input::Nothing);
+            }
+            Read::End => {
+                BUFFER.set(scratch);
+                return None;
+            }
+        };
+        let direct = count.saturating_sub(HEADER_LENGTH).min(guess);
+        let beyond = count.saturating_sub(HEADER_LENGTH + guess);
+        let mut input = &header[..count.min(HEADER_LENGTH)];
+        let result = self.reader.next(&mut input);
+        let fits = match &result {
+            Ok(Item::Data(data)) => direct.min(data.left),
+            _ => 0,
+        };
+        // What is not payload of this message goes back in line.
+        self.ahead.clear();
+        self.at = 0;
+        self.ahead.extend_from_slice(&buffer[fits..direct]);
+        self.ahead.extend_from_slice(&scratch[..beyond]);
+        BUFFER.set(scratch);
+        match result {
+            Ok(Item::Data(data)) => Some(self.deliver(socket, data, fits, buffer)),
+            Ok(_) => None,
+            Err(error) => {
+                self.violation(error);
+                None
+            }
+        }
+    }
+
+    /// The reader stands in a data frame, of whose payload the first `have` bytes are in `buffer`.
+    fn deliver(&mut self, socket: BorrowedFd<'_>, data: Data, have: usize, buffer: &mut [u8]) -> Input {
+        let want = data.left.min(buffer.len());
+        let hold = data.left <= WHOLE;
+        let mut have = have + self.take_ahead(&mut buffer[have..want]);
+        // Everything of the message before it can be delivered; of a long one, what is there.
+        while have < want {
+            let rest = &mut buffer[have..want];
+            let read = if want == data.left {
+                self.read_with_scratch(socket, rest)
+            } else {
+                self.read(socket, &mut [IoSliceMut::new(rest)])
+            };
+            match read {
+                Read::Bytes(count) => have += count.min(want - have),
+                Read::Dry | Read::End if !hold && have > 0 => break,
+                Read::Dry if hold => {
+                    self.put_back(&buffer[..have]);
+                    self.set_low_water(socket, want - have);
+                    return Input::Nothing;
+                }
+                Read::Dry => return Input::Nothing,
+                // The rest of the message never comes.
+                Read::End => return self.ended(),
+            }
+        }
+        self.set_low_water(socket, 1);
+        self.reader.taken(have);
+        self.expected = if data.single && data.left == have { have } else { self.expected };
+        let end = data.last && have == data.left;
+        Input::Data(Piece { length: have, end, ppid: data.ppid, stream: data.stream })
+    }
+
+    /// Whether a receive would find something now; reads what the application does not see.
+    pub(super) fn look(&mut self, socket: BorrowedFd<'_>) -> bool {
+        loop {
+            if self.settle() {
+                return true;
+            }
+            if let Some(data) = self.reader.data() {
+                let missing = data.left.min(WHOLE) - (self.ahead.len() - self.at).min(WHOLE);
+                let enough = if data.left > WHOLE { 1 } else { missing };
+                if stream::pending(socket) >= enough {
+                    return true;
+                }
+            } else if self.reader.at_header() && self.at == self.ahead.len() {
+                match self.header_ahead(socket) {
+                    Some(true) => return true,
+                    Some(false) => return false,
+                    None => {}
+                }
+            }
+            if let Read::Dry = self.read_ahead(socket) {
+                // The other bytes of a message that is kept back until it is whole.
+                if let Some(data) = self.reader.data().filter(|data| data.left <= WHOLE) {
+                    let missing = data.left - (self.ahead.len() - self.at).min(data.left);
+                    self.set_low_water(socket, missing.max(1));
+                }
+                return false;
+            }
+        }
+    }
+
+    /// Looks at the next header in the socket: `Some`: that decides it; `None`: it has to be read.
+    fn header_ahead(&self, socket: BorrowedFd<'_>) -> Option<bool> {
+        let mut header = [0; HEADER_LENGTH];
+        match stream::peek(socket, &mut header) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Some(false),
+            Err(error) if error.kind() == ErrorKind::Interrupted => return None,
+            Ok(0) | Err(_) => return Some(true),
+            Ok(count) if count < HEADER_LENGTH => return None,
+            Ok(_) => {}
+        }
+        match FrameHeader::decode(&header) {
+            Err(_) => Some(true),
+            Ok(header) if header.control => None,
+            Ok(header) if header.length as usize > WHOLE => Some(true),
+            Ok(header) => {
+                (stream::pending(socket) >= HEADER_LENGTH + header.length as usize).then_some(true)
+            }
+        }
+    }
+
+    /// Takes the control messages in front of the next data apart. Whether a receive would find
+    /// something without asking the socket.
+    pub(super) fn settle(&mut self) -> bool {
+        loop {
+            if let Some(data) = self.reader.data() {
+                let there = self.ahead.len() - self.at;
+                return self.end.is_some() || there >= data.left || (data.left > WHOLE && there > 0);
+            }
+            if self.controls.len() >= MAX_CONTROLS {
+                return false;
+            }
+            match self.step() {
+                Err(_) => return true,
+                Ok(Item::More) => return self.end.is_some(),
+                Ok(Item::Control(message)) => self.controls.push_back(message),
+                Ok(Item::Greeting(_) | Item::Data(_)) => {}
+            }
+        }
+    }
+
+    /// Reads the peer's greeting. `Ok(false)`: it has not come whole.
+    pub(super) fn greet(&mut self, socket: BorrowedFd<'_>) -> io::Result<bool> {
+        loop {
+            if self.reader.greeted() {
+                return Ok(true);
+            }
+            let mut input = &self.ahead[self.at..];
+            let result = self.reader.next(&mut input);
+            self.at = self.ahead.len() - input.len();
+            match result {
+                Err(error) => return Err(io::Error::new(ErrorKind::InvalidData, error)),
+                Ok(Item::More) => match self.read_ahead(socket) {
+                    Read::Dry => return Ok(false),
+                    Read::Bytes(_) => {}
+                    Read::End => return Err(ErrorKind::UnexpectedEof.into()),
+                },
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// The next item out of what was read ahead.
+    fn step(&mut self) -> Result<Item, Input> {
+        let mut input = &self.ahead[self.at..];
+        let result = self.reader.next(&mut input);
+        self.at = self.ahead.len() - input.len();
+        self.release();
+        result.map_err(|error| {
+            self.violation(error);
+            self.ended()
+        })
+    }
+
+    fn violation(&mut self, error: impl std::fmt::Display) {
+        static QUIET: Occasionally = Occasionally::new();
+        if !matches!(self.end, Some(End::Broken(_)))
+            && let Some(more) = QUIET.now()
+        {
+            warn!("a session's peer broke the protocol{}: {error}", if more { " (again)" } else { "" });
+        }
+        self.end = Some(End::Broken(Errno::EPROTO as i32));
+    }
+
+    fn ended(&self) -> Input {
+        match self.end {
+            Some(End::Closed) if self.reader.at_boundary() || !self.reader.greeted() => Input::Closed,
+            // In the middle of a message.
+            Some(End::Closed) | None => Input::Broken(errno(Errno::ECONNRESET)),
+            Some(End::Broken(code)) => Input::Broken(io::Error::from_raw_os_error(code)),
+        }
+    }
+
+    /// One read(2) of any shape.
+    fn read(&mut self, socket: BorrowedFd<'_>, parts: &mut [IoSliceMut<'_>]) -> Read {
+        if self.end.is_some() {
+            return Read::End;
+        }
+        loop {
+            match stream::receive(socket, parts) {
+                Ok(0) => self.end = Some(End::Closed),
+                Ok(count) => return Read::Bytes(count),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Read::Dry,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    self.end = Some(End::Broken(error.raw_os_error().unwrap_or(Errno::EIO as i32)));
+                }
+            }
+            return Read::End;
+        }
+    }
+
+    /// Reads into `rest`, and what follows it into `ahead`.
+    fn read_with_scratch(&mut self, socket: BorrowedFd<'_>, rest: &mut [u8]) -> Read {
+        let mut scratch = scratch();
+        let length = rest.len();
+        let read = self.read(socket, &mut [IoSliceMut::new(rest), IoSliceMut::new(&mut scratch)]);
+        if let Read::Bytes(count) = read
+            && count > length
+        {
+            self.ahead.extend_from_slice(&scratch[..count - length]);
+        }
+        BUFFER.set(scratch);
+        read
+    }
+
+    fn read_ahead(&mut self, socket: BorrowedFd<'_>) -> Read {
+        self.read_with_scratch(socket, &mut [])
+    }
+
+    /// Moves payload from `ahead`; how many bytes.
+    fn take_ahead(&mut self, to: &mut [u8]) -> usize {
+        let from = &self.ahead[self.at..];
+        let count = from.len().min(to.len());
+        to[..count].copy_from_slice(&from[..count]);
+        self.at += count;
+        self.release();
+        count
+    }
+
+    /// `bytes` could not be delivered: they stand in front again.
+    fn put_back(&mut self, bytes: &[u8]) {
+        // What was in `ahead` has all been taken, or there would have been enough.
+        self.ahead = bytes.to_vec();
+        self.at = 0;
+    }
+
+    /// An idle session has no buffer.
+    fn release(&mut self) {
+        if self.at == self.ahead.len() && self.at > 0 {
+            self.ahead = Vec::new();
+            self.at = 0;
+        }
+    }
+
+    fn set_low_water(&mut self, socket: BorrowedFd<'_>, bytes: usize) {
+        if self.low_water != bytes {
+            // Only spares wake-ups; without it, they find nothing to deliver.
+            let _ = stream::set_low_water(socket, bytes);
+            self.low_water = bytes;
+        }
+    }
+}
+
+/// This thread's buffer; put it back with `BUFFER.set`.
+fn scratch() -> Vec<u8> {
+    let mut buffer = BUFFER.take();
+    buffer.resize(SCRATCH, 0);
+    buffer
+}

@@ -1,0 +1,283 @@
+//! The sending half of a session over the TCP mapping: one system call per message, and a message
+//! once begun is never cut.
+
+use super::wait::{Deadline, Patience, errno};
+use crate::transport::stream;
+use crate::wire::session_frame::{FrameHeader, Greeting, HEADER_LENGTH, MAX_FRAME};
+use nix::errno::Errno;
+use parking_lot::{Mutex, MutexGuard};
+use std::io::{self, ErrorKind, IoSlice};
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+
+/// How long a message of several frames, once begun, waits for a peer that takes nothing.
+const STALL: Duration = Duration::from_secs(30);
+
+/// A message to send.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Outgoing<'a> {
+    pub(super) data: &'a [u8],
+    pub(super) ppid: [u8; 4],
+    pub(super) stream: u16,
+    pub(super) unordered: bool,
+    /// An ASAP message instead of application data.
+    pub(super) control: bool,
+}
+
+impl<'a> Outgoing<'a> {
+    /// One message for the control channel.
+    pub(super) fn control(data: &'a [u8]) -> Outgoing<'a> {
+        Outgoing { data, ppid: [0; 4], stream: 0, unordered: false, control: true }
+    }
+
+    fn header(&self, length: usize, begin: bool, end: bool) -> FrameHeader {
+        if self.control {
+            return FrameHeader::control(length);
+        }
+        FrameHeader {
+            begin,
+            end,
+            unordered: self.unordered,
+            control: false,
+            stream: self.stream,
+            length: length as u32,
+            ppid: self.ppid,
+        }
+    }
+}
+
+/// What became of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    /// The kernel has it.
+    Whole,
+    /// The kernel has its beginning, the backlog its end.
+    Begun,
+}
+
+/// The sending half. One sender at a time; the lock is held while it waits for room.
+#[derive(Debug)]
+pub(super) struct Sender {
+    half: Mutex<Half>,
+    backlogged: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Half {
+    /// Goes out before the next frame: our greeting, a business card. Alone it isn't worth waking the
+    /// peer's application.
+    ahead: Vec<u8>,
+    /// The rest of a frame that the kernel didn't take whole; at most one.
+    backlog: Vec<u8>,
+    written: usize,
+    /// The application sends nothing more.
+    ended: bool,
+}
+
+impl Sender {
+    /// A sender whose first bytes are our greeting.
+    pub(super) fn new(accepting: bool) -> Sender {
+        let ahead = Greeting::ours(accepting).encode().to_vec();
+        Sender { half: Mutex::new(Half { ahead, ..Half::default() }), backlogged: AtomicBool::new(false) }
+    }
+
+    /// Whether something waits for the socket to become writable ([`Sender::flush`]).
+    pub(super) fn backlogged(&self) -> bool {
+        self.backlogged.load(SeqCst)
+    }
+
+    /// A control message that travels with the next frame.
+    pub(super) fn enclose(&self, message: &[u8]) {
+        let mut half = self.half.lock();
+        half.ahead.extend(FrameHeader::control(message.len()).encode());
+        half.ahead.extend_from_slice(message);
+    }
+
+    /// Sends a message whole. EAGAIN: time was over before it had begun. Once it has begun, what the
+    /// kernel does not take in time goes to the backlog, and the message counts as sent; only one that
+    /// does not fit one frame is waited for instead. Every other error means that the connection is of
+    /// no further use.
+    pub(super) fn send(
+        &self,
+        socket: BorrowedFd<'_>,
+        out: &Outgoing<'_>,
+        patience: &Patience<'_>,
+    ) -> io::Result<()> {
+        let mut half = self.lock(patience)?;
+        if half.ended {
+            return Err(errno(Errno::EPIPE));
+        }
+        while !self.push(&mut half, socket)? {
+            if !patience.writable(socket)? {
+                return Err(errno(Errno::EAGAIN));
+            }
+        }
+        if out.data.len() <= MAX_FRAME {
+            let header = out.header(out.data.len(), true, true);
+            return self.frame(&mut half, socket, &header, out.data, patience).map(|_| ());
+        }
+        self.frames(&mut half, socket, out, patience)
+    }
+
+    /// A message of several frames.
+    fn frames(
+        &self,
+        half: &mut Half,
+        socket: BorrowedFd<'_>,
+        out: &Outgoing<'_>,
+        patience: &Patience<'_>,
+    ) -> io::Result<()> {
+        if matches!(patience.deadline, Deadline::Now) {
+            return Err(errno(Errno::EMSGSIZE));
+        }
+        let (first, mut left) = out.data.split_at(MAX_FRAME);
+        let header = out.header(first.len(), true, false);
+        self.frame(half, socket, &header, first, patience)?;
+        // Nobody may come between the parts, so from here on there is no way back: no time-out but for
+        // a peer that takes nothing at all, and a signal does not end it.
+        while !left.is_empty() {
+            let stalled = Patience { deadline: Deadline::after(STALL), ..*patience };
+            let pushed = self.push(half, socket)?;
+            let (part, rest) = left.split_at(left.len().min(MAX_FRAME));
+            let header = out.header(part.len(), false, rest.is_empty());
+            let result = match pushed {
+                true => self.frame(half, socket, &header, part, &stalled).map(|_| left = rest),
+                false => stalled.writable(socket).and_then(|ready| match ready {
+                    true => Ok(()),
+                    false => Err(errno(Errno::EAGAIN)),
+                }),
+            };
+            match result {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(errno(Errno::ETIMEDOUT)),
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    fn frame(
+        &self,
+        half: &mut Half,
+        socket: BorrowedFd<'_>,
+        header: &FrameHeader,
+        payload: &[u8],
+        patience: &Patience<'_>,
+    ) -> io::Result<Written> {
+        let header = header.encode();
+        let total = half.ahead.len() + HEADER_LENGTH + payload.len();
+        let mut done = 0;
+        loop {
+            match stream::send(socket, &slices([&half.ahead, &header, payload], done)) {
+                Ok(count) => done += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let begun = done > half.ahead.len();
+                    let more = match patience.writable(socket) {
+                        Ok(true) => continue,
+                        Ok(false) => Err(errno(Errno::EAGAIN)),
+                        Err(error) => Err(error),
+                    };
+                    if !begun {
+                        half.ahead.drain(..done);
+                        return more.map(|()| Written::Whole);
+                    }
+                    half.backlog = remainder([&half.ahead, &header, payload], done);
+                    half.written = 0;
+                    half.ahead = Vec::new();
+                    self.backlogged.store(true, SeqCst);
+                    return Ok(Written::Begun);
+                }
+                Err(error) => return Err(error),
+            }
+            if done == total {
+                if !half.ahead.is_empty() {
+                    half.ahead = Vec::new();
+                }
+                return Ok(Written::Whole);
+            }
+        }
+    }
+
+    /// Sends what has been enclosed now, followed by whole `frames`.
+    pub(super) fn open(&self, socket: BorrowedFd<'_>, frames: &[u8]) -> io::Result<()> {
+        let mut half = self.half.lock();
+        let mut first = std::mem::take(&mut half.ahead);
+        first.extend_from_slice(frames);
+        half.backlog = first;
+        half.written = 0;
+        self.push(&mut half, socket).map(|_| ())
+    }
+
+    /// Writes more of the backlog, and the end behind it when the application wants no more.
+    /// `true`: nothing is left to do. A sender that is at work does it itself.
+    pub(super) fn flush(&self, socket: BorrowedFd<'_>) -> io::Result<bool> {
+        let Some(mut half) = self.half.try_lock() else { return Ok(true) };
+        self.push(&mut half, socket)
+    }
+
+    fn push(&self, half: &mut Half, socket: BorrowedFd<'_>) -> io::Result<bool> {
+        while half.written < half.backlog.len() {
+            match stream::send(socket, &[IoSlice::new(&half.backlog[half.written..])]) {
+                Ok(count) => half.written += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.backlogged.store(true, SeqCst);
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if !half.backlog.is_empty() {
+            half.backlog = Vec::new();
+            half.written = 0;
+            self.backlogged.store(false, SeqCst);
+            if half.ended {
+                stream::finish(socket);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The application sends nothing more: ends our direction, behind what is left of the backlog.
+    /// `true`: done; `false`: [`Sender::flush`] has to go on.
+    pub(super) fn finish(&self, socket: BorrowedFd<'_>) -> bool {
+        // A sender that waits for room has been called off by whoever closes.
+        let mut half = self.half.lock();
+        half.ended = true;
+        match self.push(&mut half, socket) {
+            Ok(false) => false,
+            Ok(true) => {
+                stream::finish(socket);
+                true
+            }
+            Err(_) => true,
+        }
+    }
+
+    fn lock(&self, patience: &Patience<'_>) -> io::Result<MutexGuard<'_, Half>> {
+        let guard = match patience.deadline {
+            Deadline::Now => self.half.try_lock(),
+            Deadline::At(at) => self.half.try_lock_until(at),
+            Deadline::Never => Some(self.half.lock()),
+        };
+        guard.ok_or_else(|| errno(Errno::EAGAIN))
+    }
+}
+
+/// `parts` without their first `skip` bytes.
+fn slices<'a>(parts: [&'a [u8]; 3], mut skip: usize) -> [IoSlice<'a>; 3] {
+    parts.map(|part| {
+        let cut = skip.min(part.len());
+        skip -= cut;
+        IoSlice::new(&part[cut..])
+    })
+}
+
+fn remainder(parts: [&[u8]; 3], skip: usize) -> Vec<u8> {
+    slices(parts, skip).iter().fold(Vec::new(), |mut all, part| {
+        all.extend_from_slice(part);
+        all
+    })
+}

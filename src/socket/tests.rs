@@ -1,0 +1,814 @@
+//! Sockets over a directory that a test fills by hand.
+
+use super::*;
+use crate::machine::client::RequestError;
+use crate::runtime::Watcher;
+use crate::wire::session_frame::{FrameHeader, Greeting};
+use crate::wire::{Protocol, RegistrarId, Transport, TransportUse};
+use std::any::Any;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc;
+use std::thread;
+
+/// Long enough for any machine; nothing waits that long unless it is broken.
+const LONG: Option<Duration> = Some(Duration::from_secs(60));
+const FAST: ConnectOptions =
+    ConnectOptions { connect_timeout: Duration::from_secs(30), retry_delay: Duration::from_millis(20) };
+
+/// One pool, its elements in the order in which they are chosen.
+#[derive(Default)]
+struct Fake(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    elements: Vec<PoolElement>,
+    reported: Vec<PeId>,
+    watchers: Vec<(PeId, Arc<dyn Watcher>)>,
+}
+
+impl std::fmt::Debug for Fake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Fake")
+    }
+}
+
+impl Fake {
+    fn add(&self, id: u32, usage: TransportUse, address: SocketAddr) {
+        let addresses = vec![address.ip()];
+        let transport = Transport::new(Protocol::Tcp, usage, address.port(), addresses);
+        let (id, policy, home) = (PeId(id), Policy::RoundRobin, RegistrarId(0));
+        self.0.lock().elements.push(PoolElement { id, home, life: 1, transport, policy, asap: None });
+    }
+
+    /// The pool loses an element, and everybody who watches it hears of it.
+    fn lose(&self, id: u32) {
+        let mut state = self.0.lock();
+        state.elements.retain(|element| element.id != PeId(id));
+        let watchers: Vec<_> = state.watchers.iter().filter(|(of, _)| of.0 == id).cloned().collect();
+        drop(state);
+        watchers.iter().for_each(|(_, watcher)| watcher.element_gone());
+    }
+}
+
+impl Directory for Fake {
+    fn register(&self, new: client::Registration, _wait: bool) -> Result<RegistrarId, RequestError> {
+        self.0.lock().elements.push(new.element);
+        Ok(RegistrarId(1))
+    }
+    fn deregister(&self, _: &PoolHandle, id: PeId, _wait: bool) -> Result<(), RequestError> {
+        self.lose(id.0);
+        Ok(())
+    }
+    fn resolve(&self, _: &PoolHandle, items: usize, _: Duration) -> Result<Vec<PoolElement>, RequestError> {
+        let mut state = self.0.lock();
+        let chosen: Vec<_> = state.elements.iter().take(items).cloned().collect();
+        let turn = chosen.len().min(1);
+        state.elements.rotate_left(turn);
+        Ok(chosen)
+    }
+    fn report_unreachable(&self, _: &PoolHandle, id: PeId) {
+        let mut state = self.0.lock();
+        state.reported.push(id);
+        state.elements.retain(|element| element.id != id);
+    }
+    fn watch(&self, _: &PoolHandle, id: PeId, watcher: Arc<dyn Watcher>) -> Box<dyn Any + Send + Sync> {
+        self.0.lock().watchers.push((id, watcher));
+        Box::new(())
+    }
+    fn cached(&self, _: &PoolHandle, items: usize) -> Vec<PoolElement> {
+        self.0.lock().elements.iter().take(items).cloned().collect()
+    }
+    fn shutdown(&self) {}
+}
+
+struct World {
+    fake: Arc<Fake>,
+    library: Arc<Library>,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.library.shutdown();
+    }
+}
+
+fn pool() -> PoolHandle {
+    PoolHandle::new(b"pool").unwrap()
+}
+
+fn world() -> World {
+    let fake = Arc::new(Fake::default());
+    World { library: Arc::new(Library::with_directory(fake.clone())), fake }
+}
+
+impl World {
+    /// A listening element on 127.0.0.1.
+    fn serve(&self, id: u32, style: Style) -> RawFd {
+        let sd = self.library.socket(0, style, libc::IPPROTO_SCTP).unwrap();
+        self.library.bind(sd, &["127.0.0.1:0".parse().unwrap()]).unwrap();
+        self.library.listen(sd, 10).unwrap();
+        let (id, interval) = (Some(PeId(id)), Duration::from_secs(30));
+        let policy = Policy::RoundRobin;
+        let registration =
+            Registration { handle: pool(), policy, id, interval, wait: true, daemon: false };
+        self.library.register(sd, registration).unwrap();
+        sd
+    }
+
+    fn connect(&self, style: Style) -> RawFd {
+        let sd = self.library.socket(0, style, libc::IPPROTO_SCTP).unwrap();
+        self.library.connect(sd, Some(pool()), Duration::ZERO, FAST).unwrap();
+        sd
+    }
+
+    fn send(&self, sd: RawFd, data: &[u8]) {
+        assert_eq!(self.library.send(sd, data, options(1)).unwrap(), data.len());
+    }
+
+    fn recv(&self, sd: RawFd, length: usize) -> (Received, Vec<u8>) {
+        let mut buffer = vec![0; length];
+        let received = self.library.recv(sd, &mut buffer, LONG).unwrap();
+        let length = match received {
+            Received::Data { length, .. } | Received::CookieEcho { length, .. } => length,
+            _ => 0,
+        };
+        buffer.truncate(length);
+        (received, buffer)
+    }
+
+    fn text(&self, sd: RawFd) -> String {
+        let (received, bytes) = self.recv(sd, 1 << 16);
+        assert!(matches!(received, Received::Data { end: true, .. }), "{received:?}");
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn notice(&self, sd: RawFd) -> Notification {
+        match self.recv(sd, 100).0 {
+            Received::Notification(notice) => notice,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// errno of a receive that does not wait.
+    fn nothing(&self, sd: RawFd) -> i32 {
+        self.library.recv(sd, &mut [0; 10], None).unwrap_err().raw_os_error().unwrap()
+    }
+
+    fn poll_in(&self, sd: RawFd, timeout: Duration) -> i16 {
+        let mut entries = [PollEntry { sd, events: libc::POLLIN, revents: 0 }];
+        self.library.poll(&mut entries, Some(timeout)).unwrap();
+        entries[0].revents
+    }
+}
+
+fn options(session: SessionId) -> SendOptions {
+    SendOptions { session, ppid: 0x0102_0304, stream: 5, timeout: LONG, ..SendOptions::default() }
+}
+
+/// The kernel's opinion, as another event loop sees it.
+fn readable(sd: RawFd, milliseconds: i32) -> bool {
+    let mut entry = [libc::pollfd { fd: sd, events: libc::POLLIN, revents: 0 }];
+    stream::poll(&mut entry, milliseconds).unwrap() > 0
+}
+
+fn code(error: io::Error) -> i32 {
+    error.raw_os_error().unwrap()
+}
+
+#[test]
+fn a_message_goes_and_comes_back() {
+    let world = world();
+    let server = world.serve(7, Style::Stream);
+    let user = world.connect(Style::Stream);
+    world.send(user, b"hello");
+    let session = world.library.accept(server, LONG).unwrap();
+    let (received, bytes) = world.recv(session, 100);
+    assert_eq!(bytes, b"hello");
+    let ppid = 0x0102_0304;
+    assert_eq!(
+        received,
+        Received::Data { length: 5, end: true, session: 1, ppid, pe_id: PeId(0), stream: 5 }
+    );
+    world.send(session, b"answer");
+    let (received, bytes) = world.recv(user, 100);
+    assert_eq!(bytes, b"answer");
+    assert!(matches!(received, Received::Data { pe_id: PeId(7), .. }));
+    assert_eq!(world.library.peer_name(user).unwrap(), (Some(pool()), PeId(7)));
+    assert_eq!(world.library.peer_name(session).unwrap(), (None, PeId(0)));
+    assert_eq!(world.library.local_name(server).unwrap(), (pool(), PeId(7)));
+    world.library.close(user).unwrap();
+    for _ in 0..2 {
+        assert_eq!(world.recv(session, 100).0, Received::End { session: 1 });
+    }
+    assert_eq!(code(world.library.close(user).unwrap_err()), libc::EBADF);
+}
+
+#[test]
+fn other_event_loops_see_exactly_what_there_is() {
+    let world = world();
+    let server = world.serve(7, Style::Stream);
+    assert!(!readable(server, 0));
+    let user = world.connect(Style::Stream);
+    assert!(readable(server, 60_000));
+    let session = world.library.accept(server, Some(Duration::ZERO)).unwrap();
+    assert!(!readable(server, 0));
+    assert!(!readable(session, 0) && !readable(user, 0));
+    // Two messages in one go: the second one is read ahead, and still there for all to see.
+    world.send(user, b"one");
+    world.send(user, b"two");
+    assert!(readable(session, 60_000));
+    while pending(&world, session) < 2 * 15 {}
+    assert_eq!(world.text(session), "one");
+    assert!(readable(session, 0));
+    assert_eq!(world.text(session), "two");
+    assert!(!readable(session, 0));
+    assert_eq!(world.nothing(session), libc::EAGAIN);
+    world.send(session, b"back");
+    assert!(readable(user, 60_000));
+    assert_eq!(world.text(user), "back");
+    assert!(!readable(user, 0));
+}
+
+/// What the kernel holds for a session.
+fn pending(world: &World, sd: RawFd) -> usize {
+    let conn = world.library.single(&world.library.entry(sd).unwrap()).unwrap().conn().unwrap();
+    stream::pending(conn.as_fd())
+}
+
+#[test]
+fn long_messages_keep_their_boundaries() {
+    let world = world();
+    let server = world.serve(7, Style::Stream);
+    let user = world.connect(Style::Stream);
+    let sizes = [1, 2047, 2048, 2049, 65_535, 65_536, 65_537, 1 << 20, 16 << 20, (16 << 20) + 1, 40 << 20];
+    let message = |size: usize| (0..size).map(|at| (at % 251) as u8).collect::<Vec<u8>>();
+    let library = world.library.clone();
+    let sender = thread::spawn(move || {
+        for size in sizes {
+            assert_eq!(library.send(user, &message(size), options(1)).unwrap(), size);
+        }
+    });
+    let session = world.library.accept(server, LONG).unwrap();
+    for size in sizes {
+        let (received, bytes) = world.recv(session, size + 1);
+        assert!(matches!(received, Received::Data { end: true, .. }), "{size}: {received:?}");
+        assert!(bytes == message(size), "{size}");
+    }
+    sender.join().unwrap();
+}
+
+#[test]
+fn a_small_buffer_loses_nothing() {
+    let world = world();
+    let server = world.serve(7, Style::Stream);
+    let user = world.connect(Style::Stream);
+    for text in ["0123456789", "abc"] {
+        world.send(user, text.as_bytes());
+    }
+    let session = world.library.accept(server, LONG).unwrap();
+    let mut parts = Vec::new();
+    for _ in 0..4 {
+        let (received, bytes) = world.recv(session, 4);
+        assert!(readable(session, 0) || parts.len() == 3);
+        let Received::Data { end, .. } = received else { panic!("{received:?}") };
+        parts.push((String::from_utf8(bytes).unwrap(), end));
+    }
+    let expected = [("0123", false), ("4567", false), ("89", true), ("abc", true)];
+    assert_eq!(parts, expected.map(|(text, end)| (text.to_string(), end)));
+}
+
+#[test]
+fn many_sessions_on_one_descriptor() {
+    let world = world();
+    let server = world.serve(7, Style::SeqPacket);
+    let users = [world.connect(Style::SeqPacket), world.connect(Style::Stream)];
+    for session in [1, 2] {
+        assert_eq!(world.notice(server), Notification::SessionAdd { session });
+    }
+    for (index, user) in users.iter().enumerate() {
+        world.send(*user, format!("from {index}").as_bytes());
+        let (received, bytes) = world.recv(server, 100);
+        let Received::Data { session, .. } = received else { panic!("{received:?}") };
+        assert_eq!(bytes, format!("from {index}").as_bytes());
+        assert_eq!(world.library.send(server, b"yes", options(session)).unwrap(), 3);
+        assert_eq!(world.text(*user), "yes");
+    }
+    assert_eq!(code(world.library.send(server, b"?", options(3)).unwrap_err()), libc::EBADF);
+    world.library.close(users[0]).unwrap();
+    assert_eq!(world.notice(server), Notification::Shutdown { session: 1 });
+    // The number is not given away before its end was told.
+    let third = world.connect(Style::Stream);
+    assert_eq!(world.notice(server), Notification::SessionRemove { session: 1 });
+    let session = match world.notice(server) {
+        Notification::SessionAdd { session } => session,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(world.nothing(server), libc::EAGAIN);
+    assert!(!readable(server, 0));
+    assert_eq!(world.library.send(server, b"third", options(session)).unwrap(), 5);
+    assert_eq!(world.text(third), "third");
+}
+
+#[test]
+fn messages_of_many_sessions_stay_whole() {
+    let world = world();
+    let server = world.serve(7, Style::SeqPacket);
+    let senders: Vec<_> = (0..4u8)
+        .map(|who| {
+            let (library, user) = (world.library.clone(), world.connect(Style::Stream));
+            thread::spawn(move || {
+                for size in [10, 100_000, 300, 700_000, 5000] {
+                    library.send(user, &vec![who; size], options(1)).unwrap();
+                }
+            })
+        })
+        .collect();
+    let mut messages = 0;
+    while messages < 20 {
+        let (received, bytes) = world.recv(server, 1 << 20);
+        let Received::Data { end, .. } = received else { continue };
+        assert!(end && [10, 100_000, 300, 700_000, 5000].contains(&bytes.len()), "{received:?}");
+        assert!(bytes.iter().all(|&byte| byte == bytes[0]));
+        messages += 1;
+    }
+    senders.into_iter().for_each(|sender| sender.join().unwrap());
+}
+
+#[test]
+fn a_failed_element_is_left_with_cookie_and_data_first() {
+    let world = world();
+    let first = world.serve(1, Style::SeqPacket);
+    let user = world.connect(Style::SeqPacket);
+    let second = world.serve(2, Style::SeqPacket);
+    assert_eq!(world.notice(first), Notification::SessionAdd { session: 1 });
+    assert!(!world.library.has_cookie(user).unwrap());
+    assert_eq!(world.library.send_cookie(first, b"old", 1, LONG).unwrap(), 3);
+    assert_eq!(world.library.send_cookie(first, b"state", 1, LONG).unwrap(), 5);
+    assert_eq!(world.library.send(first, b"last words", options(1)).unwrap(), 10);
+    world.library.close(first).unwrap();
+    // What had arrived is delivered, then the loss, at every call.
+    assert_eq!(world.text(user), "last words");
+    for _ in 0..2 {
+        let necessary = Notification::FailoverNecessary { session: 1, has_cookie: true };
+        assert_eq!(world.notice(user), necessary);
+        assert!(readable(user, 0) && world.poll_in(user, Duration::ZERO) == libc::POLLIN);
+    }
+    assert_eq!(code(world.library.send(user, b"?", options(0)).unwrap_err()), libc::EIO);
+    world.library.force_failover(user, true, Duration::ZERO).unwrap();
+    world.send(user, b"go on");
+    assert_eq!(world.notice(user), Notification::FailoverComplete { session: 1, has_cookie: true });
+    assert!(!readable(user, 0));
+    assert_eq!(world.library.peer_name(user).unwrap().1, PeId(2));
+    assert_eq!(world.notice(second), Notification::SessionAdd { session: 1 });
+    // In parts, as the buffer is small; then the data.
+    assert_eq!(
+        world.recv(second, 3),
+        (Received::CookieEcho { length: 3, end: false, session: 1 }, b"sta".to_vec())
+    );
+    assert!(readable(second, 0));
+    assert_eq!(
+        world.recv(second, 3),
+        (Received::CookieEcho { length: 2, end: true, session: 1 }, b"te".to_vec())
+    );
+    assert_eq!(world.text(second), "go on");
+    assert!(!readable(second, 0));
+    assert_eq!(world.fake.0.lock().reported, [PeId(1)]);
+}
+
+#[test]
+fn an_element_that_leaves_its_pool_is_left_at_once() {
+    let world = world();
+    let server = world.serve(1, Style::Stream);
+    let user = world.connect(Style::SeqPacket);
+    let stream_user = world.connect(Style::Stream);
+    let session = world.library.accept(server, LONG).unwrap();
+    let (library, told) = (world.library.clone(), mpsc::channel());
+    let waiting = thread::spawn(move || {
+        told.0.send(()).unwrap();
+        library.recv(user, &mut [0; 10], LONG).unwrap()
+    });
+    told.1.recv().unwrap();
+    // The process is there, its kernel acknowledges, but the pool says no.
+    world.fake.lose(1);
+    let necessary = Notification::FailoverNecessary { session: 1, has_cookie: false };
+    assert_eq!(waiting.join().unwrap(), Received::Notification(necessary));
+    assert_eq!(world.recv(stream_user, 10).0, Received::End { session: 1 });
+    // News about the element before has no effect on the next one.
+    let watcher = world.fake.0.lock().watchers[0].1.clone();
+    world.serve(2, Style::Stream);
+    world.library.force_failover(user, false, Duration::ZERO).unwrap();
+    watcher.element_gone();
+    assert!(matches!(world.notice(user), Notification::FailoverComplete { .. }));
+    assert_eq!(world.nothing(user), libc::EAGAIN);
+    assert_eq!(world.recv(session, 10).0, Received::End { session: 1 });
+}
+
+#[test]
+fn an_empty_pool_is_no_error_and_says_so() {
+    let world = world();
+    let user = world.connect(Style::SeqPacket);
+    let necessary = Notification::FailoverNecessary { session: 1, has_cookie: false };
+    assert!(readable(user, 0));
+    assert_eq!(world.poll_in(user, Duration::ZERO), libc::POLLIN);
+    assert_eq!(world.notice(user), necessary);
+    world.library.force_failover(user, true, Duration::ZERO).unwrap();
+    assert_eq!(world.notice(user), necessary);
+    world.serve(3, Style::Stream);
+    world.library.force_failover(user, true, Duration::ZERO).unwrap();
+    assert!(matches!(world.notice(user), Notification::FailoverComplete { .. }));
+    let again = world.library.connect(user, Some(pool()), Duration::ZERO, FAST);
+    assert_eq!(code(again.unwrap_err()), libc::EBADF);
+    let nameless = world.library.socket(0, Style::Stream, 0).unwrap();
+    world.library.connect(nameless, None, Duration::ZERO, FAST).unwrap();
+    let failover = world.library.force_failover(nameless, false, Duration::ZERO);
+    assert_eq!(code(failover.unwrap_err()), libc::EINVAL);
+}
+
+#[test]
+fn elements_that_refuse_are_passed_over_and_reported() {
+    let world = world();
+    for id in [1, 2] {
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        world.fake.add(id, TransportUse::DataPlusControl, closed);
+    }
+    let server = world.serve(3, Style::Stream);
+    let user = world.connect(Style::Stream);
+    world.send(user, b"x");
+    let session = world.library.accept(server, LONG).unwrap();
+    assert_eq!(world.text(session), "x");
+    assert_eq!(world.fake.0.lock().reported, [PeId(1), PeId(2)]);
+}
+
+#[test]
+fn a_business_card_leads_to_the_next_element() {
+    let world = world();
+    let first = world.serve(1, Style::Stream);
+    for id in [2, 3, 4] {
+        world.serve(id, Style::Stream);
+    }
+    let user = world.connect(Style::SeqPacket);
+    let session = world.library.accept(first, LONG).unwrap();
+    // The card comes along with the first answer: 2, 3, 4 as the directory has them, elements rotated.
+    world.send(session, b"x");
+    assert_eq!(world.text(user), "x");
+    let order: Vec<PeId> = world.fake.cached(&pool(), 9).iter().map(|element| element.id).collect();
+    assert_eq!(order, [2, 3, 4, 1].map(PeId));
+    world.fake.0.lock().elements.rotate_left(2);
+    world.fake.lose(1);
+    assert!(matches!(world.notice(user), Notification::FailoverNecessary { .. }));
+    world.library.force_failover(user, false, Duration::ZERO).unwrap();
+    // The policy's turn would have been 4.
+    assert_eq!(world.library.peer_name(user).unwrap().1, PeId(2));
+}
+
+#[test]
+fn closing_ends_every_wait() {
+    let world = world();
+    let server = world.serve(1, Style::Stream);
+    let user = world.connect(Style::Stream);
+    let session = world.library.accept(server, LONG).unwrap();
+    let idle = world.connect(Style::Stream);
+    let _other_end = world.library.accept(server, LONG).unwrap();
+    let (entered, inside) = mpsc::channel();
+    let spawn = |call: fn(&Library, RawFd) -> i32, sd| {
+        let (library, entered) = (world.library.clone(), entered.clone());
+        thread::spawn(move || {
+            entered.send(()).unwrap();
+            call(&library, sd)
+        })
+    };
+    let waiting = [
+        spawn(|library, sd| code(library.recv(sd, &mut [0; 9], LONG).unwrap_err()), idle),
+        spawn(|library, sd| code(library.recv(sd, &mut [0; 9], LONG).unwrap_err()), idle),
+        spawn(|library, sd| code(library.accept(sd, None).unwrap_err()), server),
+        spawn(
+            |library, sd| loop {
+                if let Err(error) = library.send(sd, &[0; 1 << 20], options(1)) {
+                    return code(error);
+                }
+            },
+            user,
+        ),
+        spawn(
+            |library, sd| {
+                let mut entries = [PollEntry { sd, events: libc::POLLIN, revents: 0 }];
+                library.poll(&mut entries, None).unwrap();
+                i32::from(entries[0].revents)
+            },
+            session,
+        ),
+    ];
+    waiting.iter().for_each(|_| inside.recv().unwrap());
+    // Nobody reads: that sender has to wait sooner or later.
+    for sd in [idle, server, user, session] {
+        world.library.close(sd).unwrap();
+    }
+    let results = waiting.map(|thread| thread.join().unwrap());
+    assert_eq!(results[..4], [libc::EBADF; 4]);
+    // The poll may have seen data before the close.
+    assert!([i32::from(libc::POLLNVAL), i32::from(libc::POLLIN)].contains(&results[4]));
+}
+
+#[test]
+fn a_message_that_has_begun_is_never_cut() {
+    let world = world();
+    let server = world.serve(1, Style::Stream);
+    let user = world.connect(Style::Stream);
+    let session = world.library.accept(server, LONG).unwrap();
+    let now = SendOptions { timeout: None, ..options(1) };
+    let mut sent = 0u8;
+    let refused = loop {
+        match world.library.send(user, &vec![sent; 300_000], now) {
+            Ok(300_000) => sent += 1,
+            other => break other,
+        }
+    };
+    assert_eq!(code(refused.unwrap_err()), libc::EAGAIN);
+    let short = SendOptions { timeout: Some(Duration::from_millis(1)), ..now };
+    assert_eq!(code(world.library.send(user, b"x", short).unwrap_err()), libc::EAGAIN);
+    let huge = vec![0; (16 << 20) + 1];
+    assert!([libc::EAGAIN, libc::EMSGSIZE].contains(&code(world.library.send(user, &huge, now).unwrap_err())));
+    // Nothing more is called on the user's side, and yet all arrives.
+    for expected in 0..sent {
+        let (received, bytes) = world.recv(session, 300_000);
+        assert!(matches!(received, Received::Data { length: 300_000, end: true, .. }), "{received:?}");
+        assert!(bytes.iter().all(|&byte| byte == expected));
+    }
+    assert_eq!(world.nothing(session), libc::EAGAIN);
+    world.send(user, b"next");
+    assert_eq!(world.text(session), "next");
+}
+
+#[test]
+fn what_was_sent_before_close_arrives() {
+    let world = world();
+    let server = world.serve(1, Style::Stream);
+    let user = world.connect(Style::Stream);
+    let session = world.library.accept(server, LONG).unwrap();
+    world.send(user, b"unread");
+    let big = vec![7; 4 << 20];
+    // More than the kernel takes, with something unread on the closing side: both would cut it.
+    let now = SendOptions { timeout: None, ..options(1) };
+    assert_eq!(world.library.send(session, &big, now).unwrap(), big.len());
+    world.library.close(session).unwrap();
+    let (received, bytes) = world.recv(user, 5 << 20);
+    assert!(matches!(received, Received::Data { end: true, .. }), "{received:?}");
+    assert!(bytes == big);
+}
+
+#[test]
+fn strangers_are_refused_and_others_served() {
+    let world = world();
+    let server = world.serve(1, Style::Stream);
+    let many = world.serve(2, Style::SeqPacket);
+    for sd in [server, many] {
+        let address = stream::local_address(borrowed(&world, sd).as_fd()).unwrap();
+        let mut loud = TcpStream::connect(address).unwrap();
+        loud.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        let mut slow = TcpStream::connect(address).unwrap();
+        slow.write_all(b"RSerPo").unwrap();
+        assert!(readable(sd, 60_000));
+        assert_eq!(world.poll_in(sd, Duration::ZERO), 0);
+        // Refused, by end or reset.
+        assert!(loud.read(&mut [0; 9]).map_or(true, |count| count == 0));
+        // The slow one is one of ours after all.
+        let greeting = Greeting::ours(false).encode();
+        slow.write_all(&greeting[6..]).unwrap();
+        let header = FrameHeader {
+            begin: true,
+            end: true,
+            unordered: false,
+            control: false,
+            stream: 0,
+            length: 2,
+            ppid: [0; 4],
+        };
+        slow.write_all(&[&header.encode()[..], b"hi"].concat()).unwrap();
+        let session = if sd == server {
+            world.library.accept(sd, LONG).unwrap()
+        } else {
+            assert_eq!(world.notice(sd), Notification::SessionAdd { session: 1 });
+            sd
+        };
+        assert_eq!(world.text(session), "hi");
+        world.send(session, b"ho");
+        // The greeting comes first, and with the answer (and a business card), not before.
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(b"ho") {
+            let mut more = [0; 100];
+            let count = slow.read(&mut more).unwrap();
+            bytes.extend_from_slice(&more[..count]);
+        }
+        assert_eq!(bytes[..12], Greeting::ours(true).encode());
+        // What breaks the rules ends the session.
+        slow.write_all(&[0xff; 12]).unwrap();
+        let end = world.recv(session, 9).0;
+        let removed = Received::Notification(Notification::SessionRemove { session: 1 });
+        assert!(end == Received::End { session: 1 } || end == removed, "{end:?}");
+    }
+}
+
+fn borrowed(world: &World, sd: RawFd) -> Arc<OwnedFd> {
+    let number = world.library.system_socket(sd).unwrap();
+    match world.library.entry(sd).unwrap().role() {
+        Role::Listener(listener) => Arc::new(listener.socket().try_clone_to_owned().unwrap()),
+        Role::Many(many) => Arc::new(many.socket().try_clone_to_owned().unwrap()),
+        other => panic!("{number}: {other:?}"),
+    }
+}
+
+#[test]
+fn an_element_without_control_channel_gets_plain_bytes() {
+    let world = world();
+    let web = TcpListener::bind("127.0.0.1:0").unwrap();
+    world.fake.add(5, TransportUse::DataOnly, web.local_addr().unwrap());
+    let user = world.connect(Style::SeqPacket);
+    world.send(user, b"GET /");
+    let (mut peer, _) = web.accept().unwrap();
+    let mut bytes = [0; 5];
+    peer.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"GET /");
+    peer.write_all(b"200").unwrap();
+    assert_eq!(world.text(user), "200");
+    assert_eq!(world.nothing(user), libc::EAGAIN);
+    drop(peer);
+    assert!(matches!(world.notice(user), Notification::FailoverNecessary { has_cookie: false, .. }));
+    world.library.force_failover(user, false, Duration::ZERO).unwrap();
+    assert!(matches!(world.notice(user), Notification::FailoverComplete { .. }));
+    assert!(web.accept().is_ok());
+}
+
+#[test]
+fn poll_counts_what_there_is() {
+    let world = world();
+    let server = world.serve(1, Style::Stream);
+    let user = world.connect(Style::Stream);
+    let session = world.library.accept(server, LONG).unwrap();
+    let (mut near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+    let number = world.library.map(far.as_raw_fd(), Some(4000)).unwrap();
+    assert_eq!(number, 4000);
+    let poll = |timeout| {
+        let entry = |sd, events| PollEntry { sd, events, revents: 99 };
+        let mut entries = [
+            entry(server, libc::POLLIN),
+            entry(user, libc::POLLIN | libc::POLLOUT),
+            entry(session, libc::POLLIN),
+            entry(number, libc::POLLIN),
+            entry(-1, libc::POLLIN),
+            entry(far.as_raw_fd(), libc::POLLIN),
+        ];
+        let count = world.library.poll(&mut entries, timeout).unwrap();
+        (count, entries.map(|entry| entry.revents))
+    };
+    let (in_, out) = (libc::POLLIN, libc::POLLOUT);
+    assert_eq!(poll(Some(Duration::ZERO)), (1, [0, out, 0, 0, 0, 0]));
+    near.write_all(b"x").unwrap();
+    assert_eq!(poll(LONG), (3, [0, out, 0, in_, 0, in_]));
+    // A cookie is not for the application: the poll eats it.
+    world.library.send_cookie(session, b"cookie", 1, LONG).unwrap();
+    assert!(readable(user, 60_000));
+    assert_eq!(poll(None), (3, [0, out, 0, in_, 0, in_]));
+    assert!(!readable(user, 0));
+    assert!(world.library.has_cookie(user).unwrap());
+    world.send(user, b"data");
+    while pending(&world, session) == 0 {}
+    assert_eq!(poll(None), (4, [0, out, in_, in_, 0, in_]));
+    assert_eq!(world.text(session), "data");
+}
+
+#[test]
+fn mapped_numbers() {
+    let library = world().library.clone();
+    let (_, far) = std::os::unix::net::UnixStream::pair().unwrap();
+    let far = far.as_raw_fd();
+    assert_eq!(library.mapped(0).unwrap(), Some(0));
+    assert_eq!(library.map(far, None).unwrap(), far);
+    assert_eq!(library.mapped(far).unwrap(), Some(far));
+    assert_eq!(code(library.map(far, Some(1)).unwrap_err()), libc::EMFILE);
+    assert_eq!(code(library.map(-1, None).unwrap_err()), libc::EINVAL);
+    library.unmap(far).unwrap();
+    assert_eq!(code(library.unmap(far).unwrap_err()), libc::EBADF);
+    let sd = library.socket(0, Style::Stream, 0).unwrap();
+    assert_eq!(library.mapped(sd).unwrap(), None);
+    assert_eq!(code(library.unmap(sd).unwrap_err()), libc::EBADF);
+    assert_eq!(code(library.map(far, Some(sd)).unwrap_err()), libc::EMFILE);
+    // A number that is taken by a mapping is not given to a socket.
+    let next = library.socket(0, Style::Stream, 0).unwrap();
+    library.close(next).unwrap();
+    library.map(far, Some(next)).unwrap();
+    let other = library.socket(0, Style::Stream, 0).unwrap();
+    assert_ne!(other, next);
+    assert_eq!(code(library.mapped(99_999).unwrap_err()), libc::EBADF);
+}
+
+#[test]
+fn what_a_descriptor_is_not_for() {
+    let world = world();
+    let library = &world.library;
+    assert_eq!(code(library.socket(0, Style::Stream, libc::IPPROTO_UDP).unwrap_err()), libc::EPROTONOSUPPORT);
+    assert_eq!(code(library.socket(libc::AF_UNIX, Style::Stream, 0).unwrap_err()), libc::EAFNOSUPPORT);
+    for bad in [-1, 0, 77_777, RawFd::MAX] {
+        assert_eq!(code(library.recv(bad, &mut [], None).unwrap_err()), libc::EBADF);
+        assert_eq!(code(library.send(bad, b"x", options(1)).unwrap_err()), libc::EBADF);
+        assert_eq!(code(library.listen(bad, 1).unwrap_err()), libc::EBADF);
+    }
+    let fresh = library.socket(0, Style::Stream, 0).unwrap();
+    assert_eq!(world.nothing(fresh), libc::ENOTCONN);
+    assert_eq!(code(library.send(fresh, b"x", options(0)).unwrap_err()), libc::EBADF);
+    assert_eq!(code(library.accept(fresh, None).unwrap_err()), libc::EINVAL);
+    assert_eq!(code(library.force_failover(fresh, false, Duration::ZERO).unwrap_err()), libc::EBADF);
+    assert_eq!(code(library.deregister(fresh, false).unwrap_err()), libc::EBADF);
+    assert_eq!(code(library.local_name(fresh).unwrap_err()), libc::EBADF);
+    assert_eq!(code(library.set_status(fresh, 1, "busy").unwrap_err()), libc::EINVAL);
+    assert!(library.system_socket(fresh).unwrap() > 2);
+    let many = world.serve(1, Style::SeqPacket);
+    assert_eq!(code(library.accept(many, None).unwrap_err()), libc::EOPNOTSUPP);
+    assert_eq!(world.nothing(many), libc::EAGAIN);
+    assert_eq!(code(library.send_cookie(many, b"c", 1, None).unwrap_err()), libc::EINVAL);
+    let user = world.connect(Style::Stream);
+    assert_eq!(code(library.send(user, b"", options(1)).unwrap_err()), libc::EINVAL);
+    let too_long = vec![0; crate::machine::session::MAX_COOKIE + 1];
+    assert_eq!(world.notice(many), Notification::SessionAdd { session: 1 });
+    assert_eq!(code(library.send_cookie(many, &too_long, 1, None).unwrap_err()), libc::EMSGSIZE);
+    assert_eq!(library.send_cookie(many, &too_long[1..], 1, LONG).unwrap(), too_long.len() - 1);
+    let change = SessionParameters { rto_max: 100, ..SessionParameters::default() };
+    let now = library.session_parameters(user, change).unwrap();
+    assert_eq!((now.rto_max, now.hb_interval), (100, 15_000));
+}
+
+#[test]
+fn flags_end_or_break_a_session() {
+    let world = world();
+    let many = world.serve(1, Style::SeqPacket);
+    let user = world.connect(Style::Stream);
+    assert_eq!(world.notice(many), Notification::SessionAdd { session: 1 });
+    let eof = SendOptions { flags: 0x200, ..options(1) };
+    assert_eq!(world.library.send(many, b"bye", eof).unwrap(), 3);
+    assert_eq!(code(world.library.send(many, b"more", options(1)).unwrap_err()), libc::EPIPE);
+    assert_eq!(world.text(user), "bye");
+    assert_eq!(world.recv(user, 9).0, Received::End { session: 1 });
+    world.library.close(user).unwrap();
+    // It was our own end: only the session's removal is news.
+    assert_eq!(world.notice(many), Notification::SessionRemove { session: 1 });
+
+    let user = world.connect(Style::Stream);
+    assert_eq!(world.notice(many), Notification::SessionAdd { session: 1 });
+    let abort = SendOptions { flags: 4, ..options(1) };
+    assert_eq!(world.library.send(many, b"", abort).unwrap(), 0);
+    assert_eq!(world.notice(many), Notification::SessionRemove { session: 1 });
+    assert_eq!(world.recv(user, 9).0, Received::End { session: 1 });
+}
+
+#[test]
+fn threads_share_a_session() {
+    let world = world();
+    let server = world.serve(1, Style::Stream);
+    let user = world.connect(Style::Stream);
+    let session = world.library.accept(server, LONG).unwrap();
+    let echo = {
+        let library = world.library.clone();
+        thread::spawn(move || {
+            let mut buffer = vec![0; 1 << 16];
+            while let Ok(Received::Data { length, .. }) = library.recv(session, &mut buffer, LONG) {
+                library.send(session, &buffer[..length], options(1)).unwrap();
+            }
+        })
+    };
+    let sender = {
+        let library = world.library.clone();
+        thread::spawn(move || {
+            for index in 0..5000u32 {
+                library.send(user, &index.to_be_bytes().repeat(1 + index as usize % 50), options(1)).unwrap();
+            }
+        })
+    };
+    for index in 0..5000u32 {
+        let (received, bytes) = world.recv(user, 1000);
+        assert!(matches!(received, Received::Data { end: true, .. }));
+        assert!(bytes == index.to_be_bytes().repeat(1 + index as usize % 50), "{index}");
+    }
+    sender.join().unwrap();
+    world.library.close(user).unwrap();
+    echo.join().unwrap();
+}
+
+#[test]
+#[allow(unsafe_code)]
+fn a_fork_is_somebody_else() {
+    let world = world();
+    assert!(!world.library.is_forked());
+    // SAFETY: the child only reads an atomic and leaves.
+    match unsafe { nix::unistd::fork() }.unwrap() {
+        nix::unistd::ForkResult::Child => {
+            let refused = world.library.check_process().is_err_and(|error| code(error) == libc::EACCES);
+            // SAFETY: ends the child without running the parent's destructors.
+            unsafe { libc::_exit(if refused { 0 } else { 1 }) }
+        }
+        nix::unistd::ForkResult::Parent { child } => {
+            let status = nix::sys::wait::waitpid(child, None).unwrap();
+            assert_eq!(status, nix::sys::wait::WaitStatus::Exited(child, 0));
+        }
+    }
+    assert!(!world.library.is_forked());
+}

@@ -1,0 +1,193 @@
+//! Waiting on the caller's thread: deadlines, and being woken for another reason than the socket.
+
+#![expect(clippy::disallowed_methods, reason = "callers' time-outs are real time")]
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use parking_lot::Mutex;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+/// Until when a call may wait.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Deadline {
+    /// Not at all.
+    Now,
+    /// Until then.
+    At(Instant),
+    /// For ever.
+    Never,
+}
+
+impl Deadline {
+    /// `after` from now; for ever if that can't be expressed.
+    pub(super) fn after(after: Duration) -> Deadline {
+        Instant::now().checked_add(after).map_or(Deadline::Never, Deadline::At)
+    }
+
+    /// `None`: not at all.
+    pub(super) fn or_now(timeout: Option<Duration>) -> Deadline {
+        timeout.map_or(Deadline::Now, Deadline::after)
+    }
+
+    /// `None`: for ever.
+    pub(super) fn or_never(timeout: Option<Duration>) -> Deadline {
+        timeout.map_or(Deadline::Never, Deadline::after)
+    }
+
+    pub(super) fn passed(self) -> bool {
+        match self {
+            Deadline::Now => true,
+            Deadline::At(at) => Instant::now() >= at,
+            Deadline::Never => false,
+        }
+    }
+
+    /// What is left; `None`: no end.
+    pub(super) fn left(self) -> Option<Duration> {
+        match self {
+            Deadline::Now => Some(Duration::ZERO),
+            Deadline::At(at) => Some(at.saturating_duration_since(Instant::now())),
+            Deadline::Never => None,
+        }
+    }
+
+    /// The earlier one.
+    pub(super) fn min(self, other: Deadline) -> Deadline {
+        match (self, other) {
+            (Deadline::Now, _) | (_, Deadline::Now) => Deadline::Now,
+            (Deadline::Never, deadline) | (deadline, Deadline::Never) => deadline,
+            (Deadline::At(one), Deadline::At(two)) => Deadline::At(one.min(two)),
+        }
+    }
+
+    /// poll(2)'s and epoll_wait(2)'s milliseconds: rounded up, so that nobody spins before the end.
+    pub(super) fn milliseconds(self) -> i32 {
+        let Some(left) = self.left() else { return -1 };
+        i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
+    }
+
+    pub(super) fn poll_timeout(self) -> PollTimeout {
+        PollTimeout::try_from(self.milliseconds()).unwrap_or(PollTimeout::NONE)
+    }
+}
+
+/// What a wait ended with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Woken {
+    /// The socket is ready, or broken.
+    Ready,
+    /// Time is over.
+    Late,
+    /// Somebody called [`Waiters::wake`]: look around.
+    Called,
+}
+
+/// Threads that wait for something else than any incoming data (that is what epoll is for): to write, to
+/// be connected, for the rest of a message, to try again later.
+#[derive(Debug, Default)]
+pub(super) struct Waiters(Mutex<Vec<Arc<EventFd>>>);
+
+impl Waiters {
+    /// Waits for `socket` (if any) to become ready or broken. `stop` is looked at after this thread
+    /// can be woken, so that a call between the caller's own look and the wait isn't lost.
+    pub(super) fn wait(
+        &self,
+        socket: Option<(BorrowedFd<'_>, PollFlags)>,
+        deadline: Deadline,
+        stop: impl Fn() -> bool,
+    ) -> io::Result<Woken> {
+        // Made for the occasion: who has to wait has the time.
+        let bell = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        self.0.lock().push(bell.clone());
+        let result = if stop() { Ok(Woken::Called) } else { wait_for(socket, &bell, deadline) };
+        self.0.lock().retain(|other| !Arc::ptr_eq(other, &bell));
+        result
+    }
+
+    /// Ends all waits.
+    pub(super) fn wake(&self) {
+        for bell in self.0.lock().iter() {
+            let _ = bell.write(1);
+        }
+    }
+}
+
+fn wait_for(
+    socket: Option<(BorrowedFd<'_>, PollFlags)>,
+    bell: &EventFd,
+    deadline: Deadline,
+) -> io::Result<Woken> {
+    // Without a socket, the bell stands in both places.
+    let (other, flags) = socket.unwrap_or((bell.as_fd(), PollFlags::POLLIN));
+    let mut both = [PollFd::new(bell.as_fd(), PollFlags::POLLIN), PollFd::new(other, flags)];
+    match poll(&mut both, deadline.poll_timeout()) {
+        Ok(0) => Ok(Woken::Late),
+        Ok(_) if both[0].any() == Some(true) => Ok(Woken::Called),
+        Ok(_) => Ok(Woken::Ready),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Says yes at most once a second: for log lines that strangers can cause.
+#[derive(Debug)]
+pub(super) struct Occasionally(Mutex<Option<Instant>>, AtomicBool);
+
+impl Occasionally {
+    pub(super) const fn new() -> Occasionally {
+        Occasionally(Mutex::new(None), AtomicBool::new(false))
+    }
+
+    /// `Some(whether others were left out since)`, or `None`: keep quiet.
+    pub(super) fn now(&self) -> Option<bool> {
+        let mut last = self.0.lock();
+        let now = Instant::now();
+        if last.is_some_and(|last| now < last + Duration::from_secs(1)) {
+            self.1.store(true, SeqCst);
+            return None;
+        }
+        *last = Some(now);
+        Some(self.1.swap(false, SeqCst))
+    }
+}
+
+/// Shorthand for an error with an errno.
+pub(super) fn errno(errno: Errno) -> io::Error {
+    io::Error::from_raw_os_error(errno as i32)
+}
+
+/// How long a call may wait, and what else may end its waiting.
+pub(super) struct Patience<'a> {
+    pub(super) deadline: Deadline,
+    pub(super) waiters: &'a Waiters,
+    /// Why to give up before the deadline: the descriptor was closed, the element is gone.
+    pub(super) stop: &'a dyn Fn() -> io::Result<()>,
+}
+
+impl Patience<'_> {
+    /// Waits for `socket` to become writable. `Ok(false)`: time is over.
+    pub(super) fn writable(&self, socket: BorrowedFd<'_>) -> io::Result<bool> {
+        self.ready(socket, PollFlags::POLLOUT)
+    }
+
+    /// Waits for `socket` to become readable. `Ok(false)`: time is over.
+    pub(super) fn readable(&self, socket: BorrowedFd<'_>) -> io::Result<bool> {
+        self.ready(socket, PollFlags::POLLIN)
+    }
+
+    fn ready(&self, socket: BorrowedFd<'_>, flags: PollFlags) -> io::Result<bool> {
+        (self.stop)()?;
+        if self.deadline.passed() {
+            return Ok(false);
+        }
+        match self.waiters.wait(Some((socket, flags)), self.deadline, || (self.stop)().is_err())? {
+            Woken::Ready => Ok(true),
+            Woken::Late => Ok(false),
+            Woken::Called => (self.stop)().map(|()| true),
+        }
+    }
+}

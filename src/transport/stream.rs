@@ -1,0 +1,233 @@
+//! Session sockets over TCP: what the caller's thread does to one connection or listener, each a
+//! system call or two. Nothing here blocks but what says so; nothing raises SIGPIPE.
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// A listener is not woken for a connection that says nothing, for about this many seconds.
+const DEFER_ACCEPT: libc::c_int = 5;
+
+/// How a connection notices that its peer is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Liveness {
+    /// Idle time before the first probe, at least 1 s.
+    pub probe_after: Duration,
+    /// Time between probes, at least 1 s.
+    pub probe_interval: Duration,
+    /// Probes without answer before the connection is broken.
+    pub probes: u32,
+    /// How long sent data may stay unacknowledged.
+    pub user_timeout: Duration,
+}
+
+/// A bound TCP socket. An unspecified IPv6 address takes IPv4 connections as well.
+pub fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = new_socket(Domain::for_address(address))?;
+    if address.port() != 0 {
+        // With port 0 the kernel could pick one whose other owner listens first.
+        socket.set_reuse_address(true)?;
+    }
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// A socket bound to any address and a port of the kernel's choice; dual-stack where there is IPv6.
+pub fn bind_any(port: u16, ipv4_only: bool) -> io::Result<OwnedFd> {
+    let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
+    let v6 = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
+    if ipv4_only {
+        return bind(v4);
+    }
+    match bind(v6) {
+        Err(error) if no_such_family(&error) => bind(v4),
+        result => result,
+    }
+}
+
+fn no_such_family(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL | libc::EPROTONOSUPPORT))
+}
+
+/// A socket that is neither bound nor connected.
+pub fn unbound(ipv6: bool) -> io::Result<OwnedFd> {
+    Ok(new_socket(if ipv6 { Domain::IPV6 } else { Domain::IPV4 })?.into())
+}
+
+fn new_socket(domain: Domain) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    Socket::new_raw(domain, kind, Some(Protocol::TCP))
+}
+
+/// Listens for sessions, or changes the backlog. The dialler speaks first, so the listener need not
+/// be woken before it did.
+pub fn listen(socket: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
+    SockRef::from(&socket).listen(backlog)?;
+    // A convenience: without it the listener reads greetings later.
+    let _ = set_option(socket, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, DEFER_ACCEPT);
+    Ok(())
+}
+
+/// The next connection; `None` when there is none.
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<(OwnedFd, SocketAddr)>> {
+    loop {
+        match SockRef::from(&listener).accept_raw() {
+            Ok((socket, peer)) => {
+                socket.set_cloexec(true)?;
+                socket.set_nonblocking(true)?;
+                let unknown = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+                return Ok(Some((socket.into(), peer.as_socket().unwrap_or(unknown))));
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+            Err(error) if broken_before_accepted(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// accept(2): errors of the new connection, which say nothing about the listener.
+fn broken_before_accepted(error: &io::Error) -> bool {
+    use libc::{ECONNABORTED, EHOSTDOWN, EHOSTUNREACH, EINTR, ENETDOWN, ENETUNREACH, ENONET, EPROTO};
+    let broken = [ECONNABORTED, EHOSTDOWN, EHOSTUNREACH, EINTR, ENETDOWN, ENETUNREACH, ENONET, EPROTO];
+    error.raw_os_error().is_some_and(|code| broken.contains(&code))
+}
+
+/// Begins to connect; the socket becomes writable when [`dialled`] has something to say.
+pub fn dial(to: SocketAddr) -> io::Result<OwnedFd> {
+    dial_with(new_socket(Domain::for_address(to))?.into(), to)
+}
+
+/// [`dial`] with a socket that carries options.
+pub fn dial_with(socket: OwnedFd, to: SocketAddr) -> io::Result<OwnedFd> {
+    match SockRef::from(&socket).connect(&to.into()) {
+        Ok(()) => Ok(socket),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR)) => Ok(socket),
+        Err(error) => Err(error),
+    }
+}
+
+/// How a dial ended, once its socket is writable.
+pub fn dialled(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let socket = SockRef::from(&socket);
+    if let Some(error) = socket.take_error()? {
+        return Err(error);
+    }
+    // A dial to a port of the ephemeral range on this machine can meet itself.
+    let (local, peer) = (socket.local_addr()?.as_socket(), socket.peer_addr()?.as_socket());
+    if local == peer { Err(io::Error::from_raw_os_error(libc::ECONNREFUSED)) } else { Ok(()) }
+}
+
+/// Messages go out at once, and a peer that vanished is noticed.
+pub fn tune(socket: BorrowedFd<'_>, liveness: &Liveness) -> io::Result<()> {
+    let socket = SockRef::from(&socket);
+    socket.set_tcp_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(liveness.probe_after)
+        .with_interval(liveness.probe_interval)
+        .with_retries(liveness.probes);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(liveness.user_timeout))
+}
+
+/// Our address of a socket.
+pub fn local_address(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    let address = SockRef::from(&socket).local_addr()?.as_socket();
+    address.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
+}
+
+/// One sendmsg(2).
+pub fn send(socket: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    SockRef::from(&socket).send_vectored_with_flags(parts, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
+}
+
+/// One recvmsg(2) that fills `parts` in order; 0 is the end of the stream.
+pub fn receive(socket: BorrowedFd<'_>, parts: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+    receive_message(socket, parts, libc::MSG_DONTWAIT)
+}
+
+/// [`receive`] that leaves the bytes where they are.
+pub fn peek(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<usize> {
+    receive_message(socket, &mut [IoSliceMut::new(bytes)], libc::MSG_DONTWAIT | libc::MSG_PEEK)
+}
+
+#[allow(unsafe_code)]
+fn receive_message(
+    socket: BorrowedFd<'_>,
+    parts: &mut [IoSliceMut<'_>],
+    flags: libc::c_int,
+) -> io::Result<usize> {
+    // SAFETY: all zero bytes are a valid msghdr: no name, no control data.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = parts.as_mut_ptr().cast();
+    header.msg_iovlen = parts.len() as _;
+    // SAFETY: IoSliceMut has the layout of iovec (its documentation promises it), and `parts` with
+    // what it points to is borrowed mutably for the whole call.
+    let count = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// How many bytes can be received at once.
+#[allow(unsafe_code)]
+pub fn pending(socket: BorrowedFd<'_>) -> usize {
+    let mut count: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int through its argument.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &raw mut count) };
+    if result == 0 { usize::try_from(count).unwrap_or(0) } else { 0 }
+}
+
+/// The socket counts as readable only with `bytes` of data (or at its end).
+pub fn set_low_water(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    set_option(socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, bytes)
+}
+
+#[allow(unsafe_code)]
+fn set_option(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    let length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the pointer is to an int of that length, alive for the call.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// poll(2) over numbers, whose owners may close them meanwhile. `milliseconds` -1: for ever.
+#[allow(unsafe_code)]
+pub fn poll(entries: &mut [libc::pollfd], milliseconds: i32) -> io::Result<usize> {
+    let count = libc::nfds_t::try_from(entries.len()).unwrap_or(libc::nfds_t::MAX);
+    // SAFETY: pointer and length are those of one slice, borrowed mutably for the call.
+    let result = unsafe { libc::poll(entries.as_mut_ptr(), count, milliseconds) };
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Ends our direction in order.
+pub fn finish(socket: BorrowedFd<'_>) {
+    let _ = SockRef::from(&socket).shutdown(Shutdown::Write);
+}
+
+/// Breaks the connection: the peer gets a reset, whoever waits on it here wakes.
+pub fn abort(socket: BorrowedFd<'_>) {
+    let socket = SockRef::from(&socket);
+    let _ = socket.set_linger(Some(Duration::ZERO));
+    disconnect(socket.as_raw_fd());
+}
+
+/// connect(2) to AF_UNSPEC: Linux resets the connection and keeps the descriptor.
+#[allow(unsafe_code)]
+fn disconnect(socket: libc::c_int) {
+    // SAFETY: all zero bytes are a valid sockaddr.
+    let mut nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };
+    nowhere.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
+    let length = size_of::<libc::sockaddr>() as libc::socklen_t;
+    // SAFETY: the pointer is to a sockaddr of that length, alive for the call.
+    unsafe { libc::connect(socket, &raw const nowhere, length) };
+}
