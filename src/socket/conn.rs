@@ -58,9 +58,7 @@ impl Conn {
     /// Sends a message; how much of it. See [`Sender::send`]; a byte stream may take less.
     pub(super) fn send(&self, out: &Outgoing<'_>, patience: &Patience<'_>) -> io::Result<usize> {
         match &self.kind {
-            Kind::Mapping { sender, .. } => {
-                sender.send(self.as_fd(), out, patience).map(|()| out.data.len())
-            }
+            Kind::Mapping { sender, .. } => sender.send(self.as_fd(), out, patience).map(|()| out.data.len()),
             Kind::Plain { .. } if out.control => Err(errno(Errno::EOPNOTSUPP)),
             Kind::Plain { writing, .. } => {
                 let _turn = lock(writing, patience.deadline)?;

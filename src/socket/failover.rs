@@ -183,8 +183,7 @@ impl Library {
                 return Err(error);
             }
         };
-        let watcher =
-            Gone { entry: Arc::downgrade(entry), session: Arc::downgrade(session), generation };
+        let watcher = Gone { entry: Arc::downgrade(entry), session: Arc::downgrade(session), generation };
         let watch = self.directory().watch(handle, element.id, Arc::new(watcher));
         if let Some(user) = session.as_user() {
             *user.watch.lock() = Some(watch);

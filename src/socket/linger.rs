@@ -209,9 +209,7 @@ impl Shared {
         drop(work);
         let flushed = conn.flush().unwrap_or(true);
         if closing && flushed {
-            let _ = self
-                .epoll
-                .modify(conn.as_fd(), &mut EpollEvent::new(EpollFlags::EPOLLIN, token));
+            let _ = self.epoll.modify(conn.as_fd(), &mut EpollEvent::new(EpollFlags::EPOLLIN, token));
         }
         let done = if closing { drain(&conn) } else { flushed };
         if done {

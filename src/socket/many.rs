@@ -274,8 +274,7 @@ impl Many {
             self.state.lock().ready.push_back(id);
         }
         let token = id as u64;
-        let added =
-            if known { entry.rename(conn.as_fd(), token) } else { entry.add(conn.as_fd(), token) };
+        let added = if known { entry.rename(conn.as_fd(), token) } else { entry.add(conn.as_fd(), token) };
         if let Err(error) = added {
             log::warn!("session {id} can't be watched: {error}");
             conn.abort();

@@ -308,10 +308,8 @@ impl Library {
     /// The number becomes known.
     fn publish(&self, entry: &Arc<Entry>) -> io::Result<RawFd> {
         let number = entry.number();
-        let stale = self
-            .table
-            .set(number as usize, Some(entry.clone()))
-            .map_err(|()| errno(Errno::EMFILE))?;
+        let stale =
+            self.table.set(number as usize, Some(entry.clone())).map_err(|()| errno(Errno::EMFILE))?;
         if let Some(stale) = stale {
             log::warn!("descriptor {number} was closed without rsp_close");
             stale.disown();

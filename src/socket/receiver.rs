@@ -137,12 +137,7 @@ impl Receiver {
 
     /// Reads header and payload of the next message at once, the payload to where it belongs.
     /// `None`: look again at what is there.
-    fn receive_directly(
-        &mut self,
-        socket: BorrowedFd<'_>,
-        buffer: &mut [u8],
-        guess: usize,
-    ) -> Option<Input> {
+    fn receive_directly(&mut self, socket: BorrowedFd<'_>, buffer: &mut [u8], guess: usize) -> Option<Input> {
         let mut header = [0; HEADER_LENGTH];
         let mut scratch = scratch();
         let mut parts = [
@@ -262,9 +257,7 @@ impl Receiver {
             Err(_) => Some(true),
             Ok(header) if header.control => None,
             Ok(header) if header.length as usize > WHOLE => Some(true),
-            Ok(header) => {
-                (stream::pending(socket) >= HEADER_LENGTH + header.length as usize).then_some(true)
-            }
+            Ok(header) => (stream::pending(socket) >= HEADER_LENGTH + header.length as usize).then_some(true),
         }
     }
 

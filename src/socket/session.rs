@@ -15,9 +15,9 @@ use parking_lot::{Mutex, RwLock};
 use std::any::Any;
 use std::io;
 use std::os::fd::AsFd;
-use std::time::Duration;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
+use std::time::Duration;
 
 /// Flags of [`SendOptions`] as Linux numbers them.
 const SCTP_UNORDERED: u16 = 0x0001;
@@ -97,7 +97,9 @@ pub(super) enum Attempt {
     Received(Received),
     Nothing,
     /// The connection ended.
-    Ended { in_order: bool },
+    Ended {
+        in_order: bool,
+    },
 }
 
 impl std::fmt::Debug for Session {
@@ -133,7 +135,12 @@ impl Session {
     }
 
     /// An element's session over an accepted connection; `alone`: on a descriptor of its own.
-    pub(super) fn element(id: SessionId, alone: bool, conn: Arc<Conn>, pool: Option<Arc<PoolSide>>) -> Session {
+    pub(super) fn element(
+        id: SessionId,
+        alone: bool,
+        conn: Arc<Conn>,
+        pool: Option<Arc<PoolSide>>,
+    ) -> Session {
         if let Some(pool) = &pool {
             pool.used();
         }
@@ -644,7 +651,6 @@ impl Session {
 /// Whether a send's error says that the connection is of no further use.
 fn is_fatal(error: &io::Error) -> bool {
     use libc::{EAGAIN, EBADF, EINTR, EINVAL, EIO, EMFILE, EMSGSIZE, ENFILE, ENOBUFS, ENOMEM, EOPNOTSUPP};
-    let harmless =
-        [EAGAIN, EBADF, EINTR, EINVAL, EIO, EMFILE, EMSGSIZE, ENFILE, ENOBUFS, ENOMEM, EOPNOTSUPP];
+    let harmless = [EAGAIN, EBADF, EINTR, EINVAL, EIO, EMFILE, EMSGSIZE, ENFILE, ENOBUFS, ENOMEM, EOPNOTSUPP];
     !error.raw_os_error().is_some_and(|code| harmless.contains(&code))
 }

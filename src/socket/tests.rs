@@ -110,8 +110,7 @@ impl World {
         self.library.listen(sd, 10).unwrap();
         let (id, interval) = (Some(PeId(id)), Duration::from_secs(30));
         let policy = Policy::RoundRobin;
-        let registration =
-            Registration { handle: pool(), policy, id, interval, wait: true, daemon: false };
+        let registration = Registration { handle: pool(), policy, id, interval, wait: true, daemon: false };
         self.library.register(sd, registration).unwrap();
         sd
     }
@@ -528,7 +527,9 @@ fn a_message_that_has_begun_is_never_cut() {
     let short = SendOptions { timeout: Some(Duration::from_millis(1)), ..now };
     assert_eq!(code(world.library.send(user, b"x", short).unwrap_err()), libc::EAGAIN);
     let huge = vec![0; (16 << 20) + 1];
-    assert!([libc::EAGAIN, libc::EMSGSIZE].contains(&code(world.library.send(user, &huge, now).unwrap_err())));
+    assert!(
+        [libc::EAGAIN, libc::EMSGSIZE].contains(&code(world.library.send(user, &huge, now).unwrap_err()))
+    );
     // Nothing more is called on the user's side, and yet all arrives.
     for expected in 0..sent {
         let (received, bytes) = world.recv(session, 300_000);
