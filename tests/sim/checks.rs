@@ -110,7 +110,9 @@ pub fn unsettled(world: &World) -> Option<String> {
             None => first = Some((host, view)),
         }
     }
-    world.requests.first_key_value().map(|(request, (owner, _))| format!("{request:?} of h{owner} is open"))
+    // Users go on asking in the calm; what they asked just now may be under way.
+    let old = world.requests.iter().find(|(_, (_, since))| world.now - *since > Duration::from_secs(15));
+    old.map(|(request, (owner, _))| format!("{request:?} of h{owner} is open"))
 }
 
 /// Once faults have stopped: within `patience`, everything is as it should be, and stays so.
