@@ -63,9 +63,10 @@ pub fn always(world: &mut World) {
         panic!("registrar on h{host}: {broken}");
     }
     world.counts.checks += 1;
-    let late = world.requests.iter().find(|(_, (owner, since))| {
-        !world.hosts[*owner].paused && world.now - *since > PATIENCE
-    });
+    let late = world
+        .requests
+        .iter()
+        .find(|(_, (owner, since))| !world.hosts[*owner].paused && world.now - *since > PATIENCE);
     if let Some((request, (owner, since))) = late {
         panic!("{request:?} of h{owner}, made at {since:?}, has no answer");
     }
@@ -76,7 +77,10 @@ type View = BTreeMap<(PoolHandle, PeId), RegistrarId>;
 
 fn view(registrar: &rserpool::machine::registrar::Registrar) -> View {
     let space = registrar.handlespace();
-    space.elements_after(None).map(|element| ((element.handle().clone(), element.id()), element.home())).collect()
+    space
+        .elements_after(None)
+        .map(|element| ((element.handle().clone(), element.id()), element.home()))
+        .collect()
 }
 
 /// Why the world is not yet as it should be; `None` when it is.

@@ -28,12 +28,11 @@ fn pool(number: usize) -> PoolHandle {
 /// One run of mixed faults.
 pub fn mixed_faults(seed: u64) -> Counts {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let (registrars, processes) = (rng.usize(1..=4), rng.usize(1..=8));
+    let (registrars, processes) = (rng.usize(1..=5), rng.usize(1..=12));
     let mut world = World::new(seed, registrars, processes);
     let start = world.now;
-    let at = |rng: &mut fastrand::Rng, from: f64, to: f64| {
-        start + STORM.mul_f64(from + (to - from) * rng.f64())
-    };
+    let at =
+        |rng: &mut fastrand::Rng, from: f64, to: f64| start + STORM.mul_f64(from + (to - from) * rng.f64());
     for host in 0..registrars + processes {
         let time = at(&mut rng, 0.0, 0.05);
         world.network.schedule(time, Happening::Act(Act::Start { host, same_id: false }));
@@ -48,14 +47,18 @@ pub fn mixed_faults(seed: u64) -> Counts {
         }
         if rng.bool() {
             let time = at(&mut rng, 0.05, 0.5);
-            world.network.schedule(time, Happening::Act(Act::Subscribe { host, handle: pool(rng.usize(0..3)) }));
+            world
+                .network
+                .schedule(time, Happening::Act(Act::Subscribe { host, handle: pool(rng.usize(0..3)) }));
         }
         for _ in 0..rng.usize(0..12) {
             let time = at(&mut rng, 0.05, 1.3);
-            world.network.schedule(time, Happening::Act(Act::Resolve { host, handle: pool(rng.usize(0..3)) }));
+            world
+                .network
+                .schedule(time, Happening::Act(Act::Resolve { host, handle: pool(rng.usize(0..3)) }));
         }
     }
-    for _ in 0..rng.usize(0..=10) {
+    for _ in 0..rng.usize(0..=25) {
         fault(&mut world, &mut rng, registrars, processes, start);
         world.counts.faults += 1;
     }
@@ -98,7 +101,10 @@ fn fault(world: &mut World, rng: &mut fastrand::Rng, registrars: usize, processe
 /// Ends all faults: everything runs, nothing is cut off.
 fn calm(world: &mut World) {
     world.network.queue.retain(|_, happening| {
-        !matches!(happening, Happening::Act(Act::Kill(_) | Act::Pause(_) | Act::Partition { .. } | Act::Drop(_)))
+        !matches!(
+            happening,
+            Happening::Act(Act::Kill(_) | Act::Pause(_) | Act::Partition { .. } | Act::Drop(_))
+        )
     });
     world.act(Act::Heal);
     for host in 0..world.hosts.len() {

@@ -38,7 +38,14 @@ pub enum Packet {
 #[derive(Debug)]
 pub enum Happening {
     /// A dial reaches its target (or not).
-    Dial { from: HostId, incarnation: u32, link: LinkId, service: Service, to: std::net::SocketAddr, ends: LinkEnds },
+    Dial {
+        from: HostId,
+        incarnation: u32,
+        link: LinkId,
+        service: Service,
+        to: std::net::SocketAddr,
+        ends: LinkEnds,
+    },
     /// Something arrives at the other end of a connection.
     Arrive { connection: usize, direction: usize, packet: Packet },
     /// A link of a host turns out to be refused or broken.
@@ -152,8 +159,13 @@ impl Network {
 
     /// Connections on which something was stuck for too long.
     pub fn stuck(&self, now: Time) -> Vec<usize> {
-        let long = |connection: &Connection| connection.stuck_since.is_some_and(|since| now - since > USER_TIMEOUT);
-        self.connections.iter().filter(|(_, connection)| long(connection)).map(|(&number, _)| number).collect()
+        let long =
+            |connection: &Connection| connection.stuck_since.is_some_and(|since| now - since > USER_TIMEOUT);
+        self.connections
+            .iter()
+            .filter(|(_, connection)| long(connection))
+            .map(|(&number, _)| number)
+            .collect()
     }
 
     /// Drops connections that neither end has any more.

@@ -55,21 +55,41 @@ pub struct Host {
 pub enum Act {
     Kill(HostId),
     /// Start again; registrars with the same ID or a new one.
-    Start { host: HostId, same_id: bool },
+    Start {
+        host: HostId,
+        same_id: bool,
+    },
     Pause(HostId),
     Resume(HostId),
     /// Cut the hosts of the list off the others; one way: what they send is lost.
-    Partition { hosts: Vec<HostId>, one_way: bool },
+    Partition {
+        hosts: Vec<HostId>,
+        one_way: bool,
+    },
     Heal,
     /// Reset one connection of a host.
     Drop(HostId),
     /// A new element at a process.
-    Register { host: HostId, handle: PoolHandle, id: PeId, policy: Policy },
+    Register {
+        host: HostId,
+        handle: PoolHandle,
+        id: PeId,
+        policy: Policy,
+    },
     /// New policy values of one of its elements.
-    Update { host: HostId, load: u32 },
+    Update {
+        host: HostId,
+        load: u32,
+    },
     Deregister(HostId),
-    Resolve { host: HostId, handle: PoolHandle },
-    Subscribe { host: HostId, handle: PoolHandle },
+    Resolve {
+        host: HostId,
+        handle: PoolHandle,
+    },
+    Subscribe {
+        host: HostId,
+        handle: PoolHandle,
+    },
 }
 
 /// Counts, for the report of a run.
@@ -208,12 +228,22 @@ impl World {
                 }
             }
             Happening::Arrive { connection, direction, packet } => self.arrive(connection, direction, packet),
-            Happening::Datagram { to, service, from, bytes } => self.input(to, Input::Datagram(service, from, bytes)),
+            Happening::Datagram { to, service, from, bytes } => {
+                self.input(to, Input::Datagram(service, from, bytes))
+            }
             Happening::Act(act) => self.act(act),
         }
     }
 
-    fn dial(&mut self, from: HostId, incarnation: u32, link: LinkId, service: Service, to: SocketAddr, ends: LinkEnds) {
+    fn dial(
+        &mut self,
+        from: HostId,
+        incarnation: u32,
+        link: LinkId,
+        service: Service,
+        to: SocketAddr,
+        ends: LinkEnds,
+    ) {
         if self.hosts[from].incarnation != incarnation {
             return;
         }
@@ -234,7 +264,8 @@ impl World {
         let accepted = LinkId(host.incoming);
         let incarnations = [incarnation, host.incarnation];
         self.network.connect([(from, link), (there, accepted)], incarnations, self.now + latency);
-        let back = LinkEnds { service, protocol: ends.protocol, peer: ends.local.clone(), local: ends.peer.clone() };
+        let back =
+            LinkEnds { service, protocol: ends.protocol, peer: ends.local.clone(), local: ends.peer.clone() };
         self.input(there, Input::Link(accepted, LinkChange::Up(back)));
         self.input(from, Input::Link(link, LinkChange::Up(ends)));
     }
@@ -250,7 +281,8 @@ impl World {
             Packet::Bytes(bytes) => {
                 let mut rest = &bytes[..];
                 while !rest.is_empty() {
-                    let length = frame::first_message(rest).expect("own message").expect("whole messages only");
+                    let length =
+                        frame::first_message(rest).expect("own message").expect("whole messages only");
                     self.input(host, Input::Message(link, rest[..length].to_vec()));
                     rest = &rest[length..];
                 }
@@ -419,9 +451,15 @@ impl World {
             }
             Act::Heal => self.network.heal(self.now),
             Act::Drop(host) => {
-                let mine = |connection: &super::network::Connection| connection.ends.iter().any(|end| end.0 == host);
-                let found: Vec<usize> =
-                    self.network.connections.iter().filter(|(_, c)| mine(c)).map(|(&number, _)| number).collect();
+                let mine =
+                    |connection: &super::network::Connection| connection.ends.iter().any(|end| end.0 == host);
+                let found: Vec<usize> = self
+                    .network
+                    .connections
+                    .iter()
+                    .filter(|(_, c)| mine(c))
+                    .map(|(&number, _)| number)
+                    .collect();
                 if !found.is_empty() {
                     let number = found[self.network.rng.usize(..found.len())];
                     self.break_connection(number);
@@ -506,7 +544,11 @@ impl World {
         let numbers: Vec<usize> = self.network.connections.keys().copied().collect();
         for number in numbers {
             for side in 0..2 {
-                let ours = self.network.connections.get(&number).is_some_and(|c| c.ends[side].0 == host && c.open[side]);
+                let ours = self
+                    .network
+                    .connections
+                    .get(&number)
+                    .is_some_and(|c| c.ends[side].0 == host && c.open[side]);
                 if ours {
                     self.network.send(self.now, number, side, Packet::Reset);
                     if let Some(connection) = self.network.connections.get_mut(&number) {
@@ -588,7 +630,9 @@ fn show_input(input: &Input) -> String {
     match input {
         Input::Link(link, change) => format!("{link:?} {change:?}"),
         Input::Message(link, bytes) => format!("{link:?} {}", show_bytes(bytes)),
-        Input::Datagram(service, from, bytes) => format!("{service:?} datagram from {from} {}", show_bytes(bytes)),
+        Input::Datagram(service, from, bytes) => {
+            format!("{service:?} datagram from {from} {}", show_bytes(bytes))
+        }
     }
 }
 
