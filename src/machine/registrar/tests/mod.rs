@@ -1,6 +1,9 @@
 //! One input, the whole list of effects in order.
 
 mod asap;
+mod enrp;
+mod joining;
+mod takeover;
 
 use super::{Config, Event, Registrar};
 use crate::machine::{LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Output, Service, Target, Time};
@@ -301,7 +304,6 @@ impl Bench {
     }
 }
 
-#[allow(dead_code)]
 pub fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }

@@ -1,0 +1,452 @@
+use super::*;
+use crate::wire::CauseCode;
+
+const B: RegistrarId = RegistrarId(0x6000);
+const C: RegistrarId = RegistrarId(0x7000);
+
+fn presence_from(id: RegistrarId, checksum: [u8; 2], reply_required: bool) -> Enrp {
+    Enrp::Presence { reply_required, checksum: Some(checksum), server: Some(server(id, "10.0.0.2:9901")) }
+}
+
+/// The checksum of `ids` in pool "echo".
+fn checksum(ids: &[u32]) -> [u8; 2] {
+    super::super::measure::fold_checksum(
+        ids.iter().fold(0u32, |sum, &id| {
+            sum.wrapping_add(super::super::measure::checksum_words(&pool("echo"), id))
+        }),
+    )
+}
+
+#[test]
+fn a_stranger_is_asked_to_introduce_itself() {
+    let mut bench = Bench::serving();
+    let link = bench.accept(Service::Enrp, LinkProtocol::Tcp, "10.0.0.2:50000");
+    assert_eq!(
+        bench.enrp(link, B, Enrp::ListRequest),
+        [
+            Saw(Event::PeerAdded { id: B }),
+            Effect::Enrp(link, B, bench.presence(true)),
+            Effect::Enrp(link, B, Enrp::ListResponse { rejected: false, servers: Vec::new() }),
+        ]
+    );
+    // Then it is asked for its own peers, once.
+    let body = presence_from(B, [0xff, 0xff], false);
+    assert_eq!(bench.enrp(link, B, body.clone()), [Effect::Enrp(link, B, Enrp::ListRequest)]);
+    assert_eq!(bench.enrp(link, B, body), []);
+}
+
+#[test]
+fn a_required_reply_goes_back_over_the_same_link() {
+    let mut bench = Bench::serving();
+    let link = bench.peer(B);
+    let body = presence_from(B, [0xff, 0xff], true);
+    assert_eq!(bench.enrp(link, B, body), [Effect::Enrp(link, B, bench.presence(false))]);
+}
+
+#[test]
+fn lists_name_the_living_with_their_transports() {
+    let mut bench = Bench::serving();
+    let (b, _c) = (bench.peer(B), bench.peer(C));
+    let servers = vec![server(C, "10.0.0.2:9901")];
+    assert_eq!(
+        bench.enrp(b, B, Enrp::ListRequest),
+        [Effect::Enrp(b, B, Enrp::ListResponse { rejected: false, servers })]
+    );
+}
+
+#[test]
+fn listed_registrars_are_dialled_by_the_lower_id_first() {
+    let mut bench = Bench::serving();
+    let link = bench.peer(B);
+    let lower = RegistrarId(0x4000);
+    let servers = vec![
+        server(SELF, "10.0.0.1:9901"),
+        server(RegistrarId(0), "10.0.0.4:9901"),
+        server(C, "10.0.0.3:9901"),
+        server(lower, "10.0.0.5:9901"),
+    ];
+    let target = |text: &str| Target { protocol: LinkProtocol::Tcp, addresses: vec![address(text)] };
+    assert_eq!(
+        bench.enrp(link, B, Enrp::ListResponse { rejected: false, servers }),
+        [
+            Saw(Event::PeerAdded { id: C }),
+            Open(Service::Enrp, target("10.0.0.3:9901")),
+            Saw(Event::PeerAdded { id: lower }),
+        ]
+    );
+    assert_eq!(bench.wait_quietly(ms(200)), [Open(Service::Enrp, target("10.0.0.5:9901"))]);
+    let (dialled, effects) = bench.answer_dial();
+    assert_eq!(effects, [Effect::Enrp(dialled, C, bench.presence(true))]);
+}
+
+#[test]
+fn a_multicast_presence_is_a_hint_where_to_dial() {
+    let mut bench = Bench::serving();
+    let message = |id| {
+        let body = Enrp::Presence {
+            reply_required: false,
+            checksum: Some([1, 2]),
+            server: Some(server(id, "192.0.2.3:9902")),
+        };
+        EnrpMessage { sender: id, receiver: RegistrarId(0), body }.encode()
+    };
+    let from = address("10.0.0.3:9999");
+    bench.registrar.handle_announce(bench.now, Service::Enrp, from, &message(B));
+    let target = Target {
+        protocol: LinkProtocol::Tcp,
+        addresses: vec![address("10.0.0.3:9902"), address("192.0.2.3:9902")],
+    };
+    assert_eq!(bench.drain(), [Saw(Event::PeerAdded { id: B }), Open(Service::Enrp, target)]);
+    // Our own, with our ID or with none, and garbage: nothing.
+    for bytes in [message(SELF), message(RegistrarId(0)), vec![1, 2, 3]] {
+        bench.registrar.handle_announce(bench.now, Service::Enrp, from, &bytes);
+        assert_eq!(bench.drain(), []);
+    }
+}
+
+#[test]
+fn peers_are_bounded() {
+    let (mut bench, _) = Bench::new(Config { max_peers: 3, ..config() });
+    let link = bench.peer(B);
+    let servers = (1..100).map(|id| server(RegistrarId(id), "10.0.0.3:9901")).collect();
+    bench.enrp(link, B, Enrp::ListResponse { rejected: false, servers });
+    assert_eq!(bench.registrar.peers().len(), 3);
+    // One that shows up itself takes the place of one of whom there is only hearsay.
+    bench.peer(C);
+    let known: Vec<_> = bench.registrar.peers().iter().map(|peer| peer.id).collect();
+    assert!(known.contains(&B) && known.contains(&C), "{known:?}");
+}
+
+#[test]
+fn updates_are_taken_over() {
+    let mut bench = Bench::serving();
+    let link = bench.peer(B);
+    assert_eq!(bench.enrp(link, B, update(1, B)), [added(1)]);
+    assert_eq!(bench.content("echo"), [(1, B)]);
+    assert_eq!(bench.enrp(link, B, removal(1, B)), [removed(1, "removed by its registrar")]);
+    // About ours and from nobody: nothing.
+    assert_eq!(bench.enrp(link, B, update(1, SELF)), []);
+    assert_eq!(bench.enrp(link, B, update(1, RegistrarId(0))), []);
+}
+
+#[test]
+fn a_late_removal_by_a_former_home_is_ignored() {
+    let mut bench = Bench::serving();
+    let (b, c) = (bench.peer(B), bench.peer(C));
+    bench.enrp(b, B, update(1, B));
+    bench.enrp(c, C, update(1, C));
+    assert_eq!(bench.enrp(b, B, removal(1, B)), []);
+    assert_eq!(bench.content("echo"), [(1, C)]);
+    // A deregistration elsewhere names the home.
+    assert_eq!(bench.enrp(b, B, removal(1, C)), [removed(1, "removed by its registrar")]);
+}
+
+#[test]
+fn the_audit_reads_what_differs_and_purges_the_rest() {
+    let mut bench = Bench::serving();
+    let link = bench.peer(B);
+    for id in [1, 2] {
+        bench.enrp(link, B, update(id, B));
+    }
+    assert_eq!(bench.enrp(link, B, presence_from(B, checksum(&[1, 2]), false)), []);
+    assert_eq!(
+        bench.enrp(link, B, presence_from(B, checksum(&[2, 3, 4]), false)),
+        [Effect::Enrp(link, B, Enrp::HandleTableRequest { own_only: true })]
+    );
+    // One at a time.
+    assert_eq!(bench.enrp(link, B, presence_from(B, checksum(&[2, 3, 4]), false)), []);
+    assert_eq!(
+        bench.enrp(link, B, table(true, &[(2, B)])),
+        [Effect::Enrp(link, B, Enrp::HandleTableRequest { own_only: true })]
+    );
+    // What is new meanwhile is not purged.
+    assert_eq!(bench.enrp(link, B, update(4, B)), [added(4)]);
+    assert_eq!(
+        bench.enrp(link, B, table(false, &[(3, B)])),
+        [added(3), removed(1, "unknown to its registrar")]
+    );
+    assert_eq!(bench.enrp(link, B, presence_from(B, checksum(&[2, 3, 4]), false)), []);
+    assert_eq!(bench.registrar.stats().resynchronisations, 1);
+}
+
+#[test]
+fn an_audit_that_does_not_help_is_not_repeated_at_every_presence() {
+    let mut bench = Bench::serving();
+    let link = bench.peer(B);
+    for _ in 0..100 {
+        let effects = bench.enrp(link, B, presence_from(B, [1, 1], false));
+        if effects == [Effect::Enrp(link, B, Enrp::HandleTableRequest { own_only: true })] {
+            bench.enrp(link, B, table(false, &[(1, B)]));
+        }
+        bench.wait(ms(100));
+    }
+    let audits = bench.registrar.stats().resynchronisations;
+    assert!((2..=5).contains(&audits), "{audits}");
+}
+
+#[test]
+fn tables_come_in_parts_each_where_the_last_one_ended() {
+    let (mut bench, _) = Bench::new(Config { max_elements_per_handle_table_request: 2, ..config() });
+    let (link, other) = (bench.peer(B), bench.peer(C));
+    let pe = bench.pe();
+    for id in 1..=3 {
+        bench.asap(pe, registration(id));
+    }
+    bench.enrp(other, C, update(4, C));
+    let ask = |own_only| Enrp::HandleTableRequest { own_only };
+    let part = |link, to, more, ids: &[(u32, RegistrarId)]| [Effect::Enrp(link, to, table(more, ids))];
+    assert_eq!(bench.enrp(link, B, ask(false)), part(link, B, true, &[(1, SELF), (2, SELF)]));
+    assert_eq!(bench.enrp(link, B, ask(false)), part(link, B, false, &[(3, SELF), (4, C)]));
+    // From the beginning: after the end, with the other flag, after a pause, over another link.
+    assert_eq!(bench.enrp(link, B, ask(false)), part(link, B, true, &[(1, SELF), (2, SELF)]));
+    assert_eq!(bench.enrp(link, B, ask(true)), part(link, B, true, &[(1, SELF), (2, SELF)]));
+    assert_eq!(bench.enrp(link, B, ask(true)), part(link, B, false, &[(3, SELF)]));
+    assert_eq!(bench.enrp(link, B, ask(true)), part(link, B, true, &[(1, SELF), (2, SELF)]));
+    bench.now = bench.now + ms(5001);
+    assert_eq!(bench.enrp(link, B, ask(true)), part(link, B, true, &[(1, SELF), (2, SELF)]));
+    bench.down(link);
+    let link = bench.peer(B);
+    assert_eq!(bench.enrp(link, B, ask(true)), part(link, B, true, &[(1, SELF), (2, SELF)]));
+}
+
+#[test]
+fn parts_of_tables_fit_their_reader() {
+    let mut bench = Bench::serving();
+    let pe = bench.pe();
+    bench.register_many(pe, 1..=2000);
+    let tcp = bench.peer(B);
+    let size = |effects: Vec<Effect>| match &effects[..] {
+        [Effect::Enrp(_, receiver, body)] => {
+            EnrpMessage { sender: SELF, receiver: *receiver, body: body.clone() }.encode().len()
+        }
+        other => panic!("{other:?}"),
+    };
+    let large = size(bench.enrp(tcp, B, Enrp::HandleTableRequest { own_only: true }));
+    assert!((25_000..=32 << 10).contains(&large), "{large}");
+    let sctp = bench.accept(Service::Enrp, LinkProtocol::Sctp, "10.0.0.3:9901");
+    bench.enrp(sctp, C, Enrp::ListRequest);
+    let small = size(bench.enrp(sctp, C, Enrp::HandleTableRequest { own_only: true }));
+    assert!((1300..=1400).contains(&small), "{small}");
+}
+
+#[test]
+fn a_slow_peer_gets_the_newest_state_of_what_changed() {
+    let mut bench = Bench::serving();
+    let link = bench.peer(B);
+    let pe = bench.pe();
+    bench.asap(pe, registration(1));
+    bench.change(link, LinkChange::Congested);
+    for _ in 0..3 {
+        assert_eq!(bench.asap(pe, registration(2)).last(), Some(&registered(pe, 2)));
+    }
+    bench.asap(pe, Asap::Deregistration { handle: pool("echo"), id: PeId(1) });
+    bench.asap(pe, registration(3));
+    bench.asap(pe, Asap::Deregistration { handle: pool("echo"), id: PeId(3) });
+    assert_eq!(
+        bench.change(link, LinkChange::Drained),
+        [
+            Effect::Enrp(link, B, removal(1, SELF)),
+            Effect::Enrp(link, B, update(2, SELF)),
+            Effect::Enrp(link, B, removal(3, SELF)),
+            Effect::Enrp(link, B, bench.presence(false)),
+        ]
+    );
+}
+
+#[test]
+fn a_peer_too_slow_for_that_reads_the_table() {
+    let mut bench = Bench::serving();
+    let link = bench.peer(B);
+    let pe = bench.pe();
+    bench.change(link, LinkChange::Congested);
+    bench.register_many(pe, 1..=5000);
+    let [a, b] = bench.registrar.handlespace().checksum(SELF);
+    let effects = bench.change(link, LinkChange::Drained);
+    let [Effect::Enrp(_, B, Enrp::Presence { checksum: Some(sent), .. })] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(*sent, [!a, !b]);
+}
+
+#[test]
+fn a_burst_is_spread() {
+    let mut bench = Bench::serving();
+    let link = bench.peer(B);
+    let pe = bench.pe();
+    bench.register_many(pe, 1..=20_000);
+    let bytes_sent = |effects: &[Effect]| effects.iter().filter(|e| matches!(e, Effect::Enrp(..))).count();
+    let now = bytes_sent(&bench.down(pe));
+    assert!(now < 10_000, "{now} messages at once");
+    let later = bench.wait(ms(10));
+    assert!(
+        later.iter().any(|effect| matches!(effect, Effect::Enrp(_, B, Enrp::Presence { .. }))),
+        "asks the peer to read the table"
+    );
+    let _ = link;
+}
+
+#[test]
+fn rsplib_gets_only_what_it_survives() {
+    let mut bench = Bench::serving();
+    let link = bench.accept(Service::Enrp, LinkProtocol::Sctp, "10.0.0.2:9901");
+    let info = ServerInformation {
+        id: B,
+        transports: vec![transport(Protocol::Sctp, TransportUse::DataOnly, "10.0.0.2:9901")],
+    };
+    let hello = Enrp::Presence { reply_required: false, checksum: Some([0xff; 2]), server: Some(info) };
+    bench.enrp(link, B, hello.clone());
+    // Over TCP: no SCTP transport for keep-alives.
+    let pe = bench.pe();
+    let effects = bench.asap(pe, registration(1));
+    assert!(matches!(&effects[..], [_, Saw(Event::Complaint { .. }), Effect::Asap(..)]), "{effects:?}");
+    assert_eq!(bench.asap(pe, registration(2)), [added(2), registered(pe, 2)]);
+    // Over SCTP: fine, but not with a long handle.
+    let pe = bench.accept(Service::Asap, LinkProtocol::Sctp, "10.0.0.9:40000");
+    for (name, told) in [("short", true), ("a handle that is longer than 32 bytes", false)] {
+        let mut sctp = element(3);
+        sctp.transport = transport(Protocol::Sctp, TransportUse::DataPlusControl, "10.0.0.9:7");
+        let effects = bench.asap(pe, Asap::Registration { handle: pool(name), element: sctp });
+        let updates = effects.iter().filter(|effect| matches!(effect, Effect::Enrp(..))).count();
+        assert_eq!(updates, usize::from(told));
+    }
+    // Its checksum and its table cover just that.
+    let words = super::super::measure::checksum_words(&pool("short"), 3);
+    let expected = super::super::measure::fold_checksum(words);
+    let ask = Enrp::Presence { reply_required: true, checksum: Some([0xff; 2]), server: None };
+    let effects = bench.enrp(link, B, ask);
+    let [Effect::Enrp(_, B, Enrp::Presence { checksum: Some(checksum), .. })] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(*checksum, expected);
+    let effects = bench.enrp(link, B, Enrp::HandleTableRequest { own_only: true });
+    let [Effect::Enrp(_, B, Enrp::HandleTableResponse { pools, more: false, .. })] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(pools.iter().map(|(handle, _)| handle.clone()).collect::<Vec<_>>(), [pool("short")]);
+}
+
+#[test]
+fn a_contradiction_is_decided_by_the_element() {
+    let mut bench = Bench::serving();
+    let peer = bench.peer(B);
+    let pe = bench.pe();
+    bench.asap(pe, registration(1));
+    // News: it registered with B. If it did, it closes its link, and that is no loss.
+    assert_eq!(bench.enrp(peer, B, update(1, B)), []);
+    assert_eq!(bench.content("echo"), [(1, B)]);
+    let other = bench.pe();
+    bench.asap(other, registration(2));
+    bench.enrp(peer, B, update(2, B));
+    assert_eq!(bench.down(other), []);
+    // If its link stays up, the news was old: ask it.
+    let asked = bench.wait_quietly(ms(500));
+    assert_eq!(asked, [keep_alive(pe, true, 1)]);
+    assert_eq!(bench.asap(pe, ack(1)), [Effect::Enrp(peer, B, update(1, SELF))]);
+    assert_eq!(bench.content("echo"), [(1, SELF), (2, B)]);
+    // And it is watched again.
+    assert_eq!(bench.down(pe).first(), Some(&removed(1, "link broken")));
+}
+
+#[test]
+fn a_contested_element_survives_its_purge() {
+    let mut bench = Bench::serving();
+    let peer = bench.peer(B);
+    let pe = bench.pe();
+    bench.asap(pe, registration(1));
+    bench.enrp(peer, B, update(1, B));
+    assert_eq!(
+        bench.enrp(peer, B, presence_from(B, checksum(&[]), false)),
+        [Effect::Enrp(peer, B, Enrp::HandleTableRequest { own_only: true })]
+    );
+    assert_eq!(bench.enrp(peer, B, table(false, &[])), [removed(1, "unknown to its registrar")]);
+    assert_eq!(bench.wait_quietly(ms(500)), [keep_alive(pe, true, 1)]);
+    assert_eq!(bench.asap(pe, ack(1)), [added(1), Effect::Enrp(peer, B, update(1, SELF))]);
+}
+
+#[test]
+fn quarrels_end() {
+    let mut bench = Bench::serving();
+    let peer = bench.peer(B);
+    let pe = bench.pe();
+    bench.asap(pe, registration(1));
+    let mut asked = 0;
+    for _ in 0..20 {
+        bench.enrp(peer, B, update(1, B));
+        for _ in 0..20 {
+            for effect in bench.wait(ms(100)) {
+                if let Effect::Asap(link, Asap::EndpointKeepAlive { home, .. }) = effect {
+                    asked += u32::from(home);
+                    bench.asap(link, ack(1));
+                }
+            }
+            bench.enrp(peer, B, Enrp::ListRequest);
+        }
+    }
+    // Six rounds in a minute, each with more patience, and then B may have it.
+    assert!((3..=6).contains(&asked), "{asked}");
+    assert_eq!(bench.content("echo"), [(1, B)]);
+}
+
+#[test]
+fn a_table_does_not_take_elements_away_but_corrects_the_peer() {
+    let mut bench = Bench::serving();
+    let peer = bench.peer(B);
+    let pe = bench.pe();
+    bench.asap(pe, registration(1));
+    bench.enrp(peer, B, presence_from(B, checksum(&[1]), false));
+    assert_eq!(bench.enrp(peer, B, table(false, &[(1, B)])), [Effect::Enrp(peer, B, update(1, SELF))]);
+    assert_eq!(bench.content("echo"), [(1, SELF)]);
+}
+
+#[test]
+fn undecodable_messages_get_an_error_with_the_sender_as_receiver() {
+    let mut bench = Bench::serving();
+    let link = bench.peer(B);
+    // A handle update that ends after its action.
+    let broken = [4, 0, 0, 16, 0, 0, 0x60, 0, 0, 0, 0x50, 0, 0, 0, 0, 0];
+    bench.registrar.handle_message(bench.now, link, &broken);
+    let effects = bench.drain();
+    let [Saw(Event::Complaint { .. }), Effect::Enrp(_, B, Enrp::Error { error })] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(error.code(), CauseCode::INVALID_MESSAGE);
+    let mut error = broken;
+    error[0] = 0x0a;
+    bench.registrar.handle_message(bench.now, link, &error);
+    assert!(bench.drain().iter().all(|effect| matches!(effect, Saw(_))));
+}
+
+#[test]
+fn both_dial_and_one_link_is_sent_over() {
+    let mut bench = Bench::serving();
+    let first = bench.peer(B);
+    let servers = vec![server(C, "10.0.0.3:9901")];
+    bench.enrp(first, B, Enrp::ListResponse { rejected: false, servers });
+    // C dials us while we dial C: ours is the lower ID, so ours is the link.
+    let theirs = bench.peer(C);
+    let (ours, effects) = bench.answer_dial();
+    assert_eq!(effects, [Effect::Enrp(ours, C, bench.presence(true))]);
+    let pe = bench.pe();
+    let effects = bench.asap(pe, registration(1));
+    assert!(effects.contains(&Effect::Enrp(ours, C, update(1, SELF))), "{effects:?}");
+    // The other one is listened to, and serves when the first is gone.
+    assert_eq!(bench.enrp(theirs, C, update(2, C)), [added(2)]);
+    let effects = bench.down(ours);
+    assert!(
+        matches!(&effects[..], [Effect::Enrp(link, C, Enrp::Presence { .. }), Effect::Enrp(_, C, _)] if *link == theirs),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn a_restarted_peer_with_the_same_id_is_sent_to_over_its_new_link() {
+    let mut bench = Bench::serving();
+    let old = bench.peer(B);
+    bench.now = bench.now + ms(3000);
+    let new = bench.accept(Service::Enrp, LinkProtocol::Tcp, "10.0.0.2:50001");
+    let effects = bench.enrp(new, B, presence_from(B, [0xff; 2], false));
+    assert!(effects.contains(&Close(old)), "{effects:?}");
+    let pe = bench.pe();
+    let effects = bench.asap(pe, registration(1));
+    assert!(effects.contains(&Effect::Enrp(new, B, update(1, SELF))), "{effects:?}");
+}

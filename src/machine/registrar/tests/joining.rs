@@ -1,0 +1,214 @@
+use super::*;
+
+const B: RegistrarId = RegistrarId(0x6000);
+const C: RegistrarId = RegistrarId(0x7000);
+
+fn target(text: &str) -> Target {
+    Target { protocol: LinkProtocol::Tcp, addresses: vec![address(text)] }
+}
+
+fn with_peers(peers: &[&str]) -> Config {
+    Config { peers: peers.iter().map(|text| target(text)).collect(), ..config() }
+}
+
+fn hello(id: RegistrarId, text: &str) -> Enrp {
+    Enrp::Presence { reply_required: false, checksum: Some([0xff; 2]), server: Some(server(id, text)) }
+}
+
+fn rejection() -> Enrp {
+    Enrp::HandleTableResponse { rejected: true, more: false, pools: Vec::new() }
+}
+
+/// Dials succeed and the peer says hello.
+fn meet(bench: &mut Bench, id: RegistrarId) -> (LinkId, Vec<Effect>) {
+    let (link, effects) = bench.answer_dial();
+    let hello_to_nobody = Enrp::Presence {
+        reply_required: true,
+        checksum: Some([0xff; 2]),
+        server: Some(ServerInformation { id: SELF, transports: Vec::new() }),
+    };
+    assert_eq!(effects, [Effect::Enrp(link, RegistrarId(0), hello_to_nobody)]);
+    let effects = bench.enrp(link, id, hello(id, "10.0.0.2:9901"));
+    (link, effects)
+}
+
+/// What a mentor is asked.
+fn questions(bench: &Bench, link: LinkId, id: RegistrarId) -> Vec<Effect> {
+    vec![
+        Effect::Enrp(link, id, bench.presence(true)),
+        Effect::Enrp(link, id, Enrp::ListRequest),
+        Effect::Enrp(link, id, Enrp::HandleTableRequest { own_only: false }),
+    ]
+}
+
+#[test]
+fn a_mentor_gives_peers_and_elements() {
+    let (mut bench, effects) = Bench::new(with_peers(&["10.0.0.2:9901"]));
+    assert_eq!(effects, [Open(Service::Enrp, target("10.0.0.2:9901"))]);
+    let (link, effects) = meet(&mut bench, B);
+    assert!(effects.ends_with(&questions(&bench, link, B)), "{effects:?}");
+    assert_eq!(
+        bench.enrp(link, B, table(true, &[(1, B)])),
+        [added(1), Effect::Enrp(link, B, Enrp::HandleTableRequest { own_only: false })]
+    );
+    assert!(!bench.registrar.is_serving());
+    let effects = bench.enrp(link, B, table(false, &[(2, C)]));
+    assert_eq!(
+        effects,
+        [
+            Saw(Event::PeerAdded { id: C }),
+            added(2),
+            Saw(Event::Serving),
+            Effect::Enrp(link, B, bench.presence(true)),
+        ]
+    );
+    assert!(bench.registrar.is_serving());
+    assert_eq!(bench.content("echo"), [(1, B), (2, C)]);
+}
+
+#[test]
+fn nobody_there_means_alone() {
+    let (mut bench, _) = Bench::new(with_peers(&["10.0.0.2:9901"]));
+    assert_eq!(bench.refuse_dial(), []);
+    bench.wait(ms(100));
+    assert_eq!(bench.refuse_dial(), [Saw(Event::Serving)]);
+}
+
+#[test]
+fn an_unreachable_peer_costs_the_discovery_timeout() {
+    let (mut bench, _) = Bench::new(Config { announce_enrp: true, ..config() });
+    let effects = bench.wait_quietly(ms(1999));
+    assert_eq!(effects, []);
+    assert_eq!(bench.wait_quietly(ms(1)), [Saw(Event::Serving)]);
+}
+
+#[test]
+fn a_mentor_that_rejects_is_replaced() {
+    let (mut bench, _) = Bench::new(with_peers(&["10.0.0.2:9901", "10.0.0.3:9901"]));
+    let (b, _) = meet(&mut bench, B);
+    let (c, _) = meet(&mut bench, C);
+    assert_eq!(bench.enrp(b, B, rejection()), questions(&bench, c, C));
+    let effects = bench.enrp(c, C, table(false, &[(2, C)]));
+    assert!(effects.contains(&Saw(Event::Serving)), "{effects:?}");
+}
+
+#[test]
+fn a_mentor_that_rejects_and_is_the_only_one_is_asked_again() {
+    let (mut bench, _) = Bench::new(with_peers(&["10.0.0.2:9901"]));
+    // A lower ID: it will be the first to serve, not we.
+    let lower = RegistrarId(0x4000);
+    let (link, _) = meet(&mut bench, lower);
+    assert_eq!(bench.enrp(link, lower, rejection()), []);
+    assert_eq!(bench.wait_quietly(ms(250)), questions(&bench, link, lower));
+    let effects = bench.enrp(link, lower, table(false, &[]));
+    assert!(effects.contains(&Saw(Event::Serving)), "{effects:?}");
+}
+
+#[test]
+fn of_several_that_start_together_the_lowest_id_serves_first() {
+    let (mut bench, _) = Bench::new(with_peers(&["10.0.0.2:9901"]));
+    let (link, _) = meet(&mut bench, B);
+    assert_eq!(bench.enrp(link, B, rejection()), []);
+    let mut effects = Vec::new();
+    for _ in 0..3 {
+        effects.extend(bench.wait_quietly(ms(250)));
+        effects.extend(bench.enrp(link, B, rejection()));
+    }
+    assert!(effects.contains(&Saw(Event::Serving)), "{effects:?}");
+}
+
+#[test]
+fn a_mentor_that_falls_silent_in_the_middle_is_replaced_from_the_beginning() {
+    let (mut bench, _) = Bench::new(with_peers(&["10.0.0.2:9901", "10.0.0.3:9901"]));
+    let (b, _) = meet(&mut bench, B);
+    let (c, _) = meet(&mut bench, C);
+    bench.enrp(b, B, table(true, &[(1, B)]));
+    let effects = bench.wait_quietly(ms(900));
+    let asked = questions(&bench, c, C);
+    assert_eq!(effects[0], Close(b));
+    assert!(effects.windows(3).any(|three| three == asked), "{effects:?}");
+    // What the first one sends too late does not count as the end.
+    let effects = bench.enrp(c, C, table(false, &[(1, B), (2, C)]));
+    assert!(effects.contains(&Saw(Event::Serving)), "{effects:?}");
+    assert_eq!(bench.content("echo"), [(1, B), (2, C)]);
+}
+
+#[test]
+fn a_mentor_that_dies_in_the_middle_is_replaced() {
+    let (mut bench, _) = Bench::new(with_peers(&["10.0.0.2:9901", "10.0.0.3:9901"]));
+    let (b, _) = meet(&mut bench, B);
+    let (c, _) = meet(&mut bench, C);
+    bench.enrp(b, B, table(true, &[(1, B)]));
+    let effects = bench.down(b);
+    let asked = questions(&bench, c, C);
+    assert!(effects.windows(3).any(|three| three == asked), "{effects:?}");
+}
+
+#[test]
+fn the_last_mentor_lost_means_serving_what_there_is() {
+    let (mut bench, _) = Bench::new(with_peers(&["10.0.0.2:9901"]));
+    let (b, _) = meet(&mut bench, B);
+    bench.enrp(b, B, table(true, &[(1, B)]));
+    bench.down(b);
+    bench.refuse_dial();
+    let effects = bench.wait(ms(2100));
+    assert!(effects.contains(&Saw(Event::Serving)), "{effects:?}");
+}
+
+#[test]
+fn while_joining_others_are_rejected_and_requests_wait() {
+    let (mut bench, _) = Bench::new(with_peers(&["10.0.0.2:9901"]));
+    let (b, _) = meet(&mut bench, B);
+    let effects = bench.enrp(b, B, Enrp::HandleTableRequest { own_only: false });
+    assert_eq!(effects, [Effect::Enrp(b, B, rejection())]);
+    let list = Enrp::ListResponse { rejected: true, servers: Vec::new() };
+    assert_eq!(bench.enrp(b, B, Enrp::ListRequest), [Effect::Enrp(b, B, list)]);
+    let pe = bench.pe();
+    assert_eq!(bench.asap(pe, registration(1)), []);
+    assert_eq!(bench.asap(pe, registration(2)), []);
+    let effects = bench.enrp(b, B, table(false, &[]));
+    let answers: Vec<_> = effects.into_iter().filter(|effect| matches!(effect, Effect::Asap(..))).collect();
+    assert_eq!(answers, [registered(pe, 1), registered(pe, 2)]);
+}
+
+#[test]
+fn what_waits_is_bounded() {
+    let (mut bench, _) = Bench::new(with_peers(&["10.0.0.2:9901"]));
+    let pe = bench.pe();
+    let message = registration(1).encode();
+    let mut closed = false;
+    for _ in 0..2000 {
+        bench.registrar.handle_message(bench.now, pe, &message);
+        closed |= bench.drain().contains(&Close(pe));
+    }
+    assert!(closed);
+}
+
+#[test]
+fn a_configured_peer_that_is_us_is_left_alone() {
+    let (mut bench, _) = Bench::new(with_peers(&["10.0.0.1:9901"]));
+    let (link, effects) = bench.answer_dial();
+    assert_eq!(effects.len(), 1);
+    assert_eq!(bench.enrp(link, SELF, hello(SELF, "10.0.0.1:9901")), [Close(link), Saw(Event::Serving)]);
+    assert_eq!(bench.wait_quietly(ms(10_000)), []);
+}
+
+#[test]
+fn a_configured_peer_is_dialled_until_it_is_there() {
+    let (mut bench, _) = Bench::new(with_peers(&["10.0.0.2:9901"]));
+    let mut dials = 1;
+    for _ in 0..100 {
+        if !bench.opened.is_empty() {
+            bench.refuse_dial();
+        }
+        let effects = bench.wait_quietly(ms(100));
+        dials += effects.iter().filter(|effect| matches!(effect, Open(..))).count();
+    }
+    assert!((6..=12).contains(&dials), "{dials} dials in 10 s");
+    assert!(bench.registrar.is_serving());
+    while bench.opened.is_empty() {
+        bench.wait(ms(100));
+    }
+    let (_, effects) = meet(&mut bench, B);
+    assert!(effects.contains(&Saw(Event::PeerAdded { id: B })), "{effects:?}");
+}

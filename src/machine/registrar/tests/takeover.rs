@@ -1,0 +1,345 @@
+use super::*;
+
+/// Lower and higher than we are.
+const A: RegistrarId = RegistrarId(0x4000);
+const B: RegistrarId = RegistrarId(0x6000);
+const C: RegistrarId = RegistrarId(0x7000);
+
+/// A registrar with two peers; B owns element 1.
+fn three() -> (Bench, LinkId, LinkId) {
+    let mut bench = Bench::serving();
+    let (b, c) = (bench.peer(B), bench.peer(C));
+    bench.enrp(b, B, update(1, B));
+    (bench, b, c)
+}
+
+fn asap_target() -> Target {
+    Target { protocol: LinkProtocol::Tcp, addresses: vec![address("10.0.0.9:99")] }
+}
+
+fn peer_target() -> Target {
+    Target { protocol: LinkProtocol::Tcp, addresses: vec![address("10.0.0.2:9901")] }
+}
+
+/// Lets a peer die: its link breaks and nobody listens any more.
+fn kill(bench: &mut Bench, link: LinkId) -> Vec<Effect> {
+    let mut effects = bench.down(link);
+    for _ in 0..3 {
+        effects.extend(bench.refuse_dial());
+        if bench.opened.is_empty() {
+            effects.extend(bench.wait_quietly(ms(200)));
+        }
+    }
+    effects.retain(|effect| *effect != Open(Service::Enrp, peer_target()));
+    effects
+}
+
+/// Keeps a peer alive for a while.
+fn alive(bench: &mut Bench, link: LinkId, id: RegistrarId, passed: Duration) -> Vec<Effect> {
+    let end = bench.now + passed;
+    let mut effects = Vec::new();
+    while bench.now < end {
+        effects.extend(bench.wait_quietly(ms(100)));
+        effects.extend(bench.enrp(link, id, Enrp::InitTakeoverAck { target: RegistrarId(1) }));
+    }
+    effects
+}
+
+#[test]
+fn a_killed_registrar_is_taken_over_at_once() {
+    let (mut bench, b, c) = three();
+    let began = bench.now;
+    assert_eq!(
+        kill(&mut bench, b),
+        [
+            Saw(Event::PeerDead { id: B }),
+            Saw(Event::TakeoverStarted { target: B }),
+            Effect::Enrp(c, C, Enrp::InitTakeover { target: B }),
+        ]
+    );
+    assert!(bench.now - began < ms(1000), "{:?}", bench.now - began);
+    let effects = bench.enrp(c, C, Enrp::InitTakeoverAck { target: B });
+    assert_eq!(effects.len(), 4, "{effects:?}");
+    assert_eq!(
+        effects[..2],
+        [Effect::Enrp(c, C, Enrp::TakeoverServer { target: B }), Effect::Enrp(c, C, bench.presence(false)),]
+    );
+    assert_eq!(
+        effects[2..],
+        [Saw(Event::TakeoverDone { target: B, by: SELF, elements: 1 }), Open(Service::Asap, asap_target()),]
+    );
+    assert_eq!(bench.content("echo"), [(1, SELF)]);
+    let (pe, effects) = bench.answer_dial();
+    assert_eq!(effects, [keep_alive(pe, true, 1)]);
+    assert_eq!(bench.asap(pe, ack(1)), []);
+    // From now on it is watched like any other.
+    let effects = bench.wait_quietly(ms(1125));
+    assert!(effects.contains(&keep_alive(pe, false, 1)), "{effects:?}");
+}
+
+#[test]
+fn a_silent_registrar_is_dead_within_the_promised_time() {
+    let (mut bench, b, c) = three();
+    let effects = alive(&mut bench, c, C, ms(2400));
+    let presence = Effect::Enrp(b, B, bench.presence(true));
+    assert_eq!(effects[0], presence);
+    assert_eq!(
+        effects[1..4],
+        [
+            Saw(Event::PeerDead { id: B }),
+            Saw(Event::TakeoverStarted { target: B }),
+            // Told to the target as well, which may only be slow.
+            Effect::Enrp(b, B, Enrp::InitTakeover { target: B }),
+        ]
+    );
+}
+
+#[test]
+fn of_two_registrars_the_one_left_takes_over_alone() {
+    let mut bench = Bench::serving();
+    let b = bench.peer(B);
+    bench.enrp(b, B, update(1, B));
+    let effects = kill(&mut bench, b);
+    assert_eq!(
+        effects,
+        [
+            Saw(Event::PeerDead { id: B }),
+            Saw(Event::TakeoverStarted { target: B }),
+            Saw(Event::TakeoverDone { target: B, by: SELF, elements: 1 }),
+            Open(Service::Asap, asap_target()),
+        ]
+    );
+}
+
+#[test]
+fn without_elements_there_is_nothing_to_take_over() {
+    let mut bench = Bench::serving();
+    let b = bench.peer(B);
+    assert_eq!(kill(&mut bench, b), [Saw(Event::PeerDead { id: B })]);
+    assert!(bench.registrar.peers().is_empty());
+}
+
+#[test]
+fn a_sign_of_life_calls_it_off() {
+    let (mut bench, b, c) = three();
+    kill(&mut bench, b);
+    let b = bench.peer(B);
+    assert_eq!(bench.content("echo"), [(1, B)]);
+    assert_eq!(alive(&mut bench, c, C, ms(1000)), []);
+    assert_eq!(bench.enrp(b, B, Enrp::InitTakeoverAck { target: B }), []);
+    assert_eq!(bench.enrp(c, C, Enrp::InitTakeoverAck { target: B }), []);
+    assert_eq!(bench.content("echo"), [(1, B)]);
+}
+
+#[test]
+fn the_lower_id_wins() {
+    let (mut bench, b, c) = three();
+    kill(&mut bench, b);
+    // A higher one is ignored, a lower one gets our place.
+    assert_eq!(bench.enrp(c, C, Enrp::InitTakeover { target: B }), []);
+    let a = bench.peer(A);
+    assert_eq!(
+        bench.enrp(a, A, Enrp::InitTakeover { target: B }),
+        [Effect::Enrp(a, A, Enrp::InitTakeoverAck { target: B })]
+    );
+    assert_eq!(bench.enrp(c, C, Enrp::InitTakeoverAck { target: B }), []);
+    assert_eq!(
+        bench.enrp(a, A, Enrp::TakeoverServer { target: B }),
+        [Saw(Event::TakeoverDone { target: B, by: A, elements: 1 })]
+    );
+    assert_eq!(bench.content("echo"), [(1, A)]);
+}
+
+#[test]
+fn who_does_not_object_acknowledges_even_the_unknown() {
+    let (mut bench, _b, c) = three();
+    for target in [B, RegistrarId(0x1234)] {
+        assert_eq!(
+            bench.enrp(c, C, Enrp::InitTakeover { target }),
+            [Effect::Enrp(c, C, Enrp::InitTakeoverAck { target })]
+        );
+    }
+}
+
+#[test]
+fn the_target_objects_by_its_presence() {
+    let (mut bench, b, c) = three();
+    let presence = bench.presence(false);
+    assert_eq!(
+        bench.enrp(c, C, Enrp::InitTakeover { target: SELF }),
+        [Effect::Enrp(b, B, presence.clone()), Effect::Enrp(c, C, presence)]
+    );
+}
+
+#[test]
+fn an_initiator_that_dies_halfway_is_replaced() {
+    let (mut bench, b, c) = three();
+    let a = bench.peer(A);
+    assert_eq!(
+        bench.enrp(a, A, Enrp::InitTakeover { target: B }),
+        [Effect::Enrp(a, A, Enrp::InitTakeoverAck { target: B })]
+    );
+    // B is dead for us, too, but A cares.
+    assert_eq!(kill(&mut bench, b), [Saw(Event::PeerDead { id: B })]);
+    // A dies.
+    let effects = kill(&mut bench, a);
+    assert_eq!(
+        effects,
+        [
+            Saw(Event::PeerDead { id: A }),
+            Saw(Event::TakeoverStarted { target: B }),
+            Effect::Enrp(c, C, Enrp::InitTakeover { target: B }),
+        ]
+    );
+}
+
+#[test]
+fn a_takeover_by_another_that_never_ends_is_tried_again() {
+    let (mut bench, b, c) = three();
+    bench.enrp(c, C, Enrp::InitTakeover { target: B });
+    kill(&mut bench, b);
+    let effects = alive(&mut bench, c, C, ms(1600));
+    assert!(effects.contains(&Saw(Event::TakeoverStarted { target: B })), "{effects:?}");
+}
+
+#[test]
+fn a_missing_acknowledgement_does_not_leave_elements_alone() {
+    let (mut bench, b, c) = three();
+    kill(&mut bench, b);
+    let effects = alive(&mut bench, c, C, ms(1600));
+    assert!(effects.contains(&Saw(Event::TakeoverDone { target: B, by: SELF, elements: 1 })), "{effects:?}");
+}
+
+#[test]
+fn a_dead_element_of_a_dead_registrar_goes() {
+    let mut bench = Bench::serving();
+    let b = bench.peer(B);
+    bench.enrp(b, B, update(1, B));
+    kill(&mut bench, b);
+    let c = bench.peer(C);
+    assert_eq!(
+        bench.refuse_dial(),
+        [removed(1, "not reached after takeover"), Effect::Enrp(c, C, removal(1, SELF))]
+    );
+}
+
+#[test]
+fn an_inherited_element_that_hangs_goes() {
+    let mut bench = Bench::serving();
+    let b = bench.peer(B);
+    bench.enrp(b, B, update(1, B));
+    kill(&mut bench, b);
+    let (pe, effects) = bench.answer_dial();
+    assert_eq!(effects, [keep_alive(pe, true, 1)]);
+    assert_eq!(bench.wait_quietly(ms(750)), [removed(1, "no answer after takeover"), Close(pe)]);
+}
+
+#[test]
+fn an_inherited_element_that_cannot_be_dialled_has_time_to_register() {
+    let mut bench = Bench::serving();
+    let b = bench.peer(B);
+    for id in [1, 2] {
+        let mut element = owned(id, B);
+        element.asap = None;
+        let action = UpdateAction::Add;
+        let handle = pool("echo");
+        bench.enrp(b, B, Enrp::HandleUpdate { takeover_suggested: false, action, handle, element });
+    }
+    kill(&mut bench, b);
+    let pe = bench.pe();
+    assert_eq!(bench.asap(pe, registration(1)), [registered(pe, 1)]);
+    let mut gone = Vec::new();
+    for _ in 0..40 {
+        for effect in bench.wait_quietly(ms(100)) {
+            match effect {
+                Effect::Asap(link, Asap::EndpointKeepAlive { .. }) => drop(bench.asap(link, ack(1))),
+                other => gone.push(other),
+            }
+        }
+    }
+    assert_eq!(gone, [removed(2, "no answer after takeover")]);
+}
+
+#[test]
+fn processes_are_dialled_a_few_at_a_time() {
+    let mut bench = Bench::serving();
+    let b = bench.peer(B);
+    for id in 1..=1000u32 {
+        let mut element = owned(id, B);
+        element.asap = Some(Transport::new(
+            Protocol::Tcp,
+            TransportUse::DataOnly,
+            1000 + id as u16,
+            vec![ip("10.0.0.9")],
+        ));
+        let action = UpdateAction::Add;
+        let handle = pool("echo");
+        let body = Enrp::HandleUpdate { takeover_suggested: false, action, handle, element };
+        let message = EnrpMessage { sender: B, receiver: SELF, body };
+        bench.registrar.handle_message(bench.now, b, &message.encode());
+        while bench.registrar.poll_output().is_some() {}
+    }
+    kill(&mut bench, b);
+    assert_eq!(bench.opened.len(), 256);
+    bench.refuse_dial();
+    assert_eq!(bench.opened.len(), 256);
+}
+
+#[test]
+fn who_is_taken_over_while_alive_gives_way_and_asks() {
+    let (mut bench, _b, c) = three();
+    let pe = bench.pe();
+    bench.asap(pe, registration(9));
+    assert_eq!(bench.enrp(c, C, Enrp::TakeoverServer { target: SELF }), []);
+    assert_eq!(bench.content("echo"), [(1, B), (9, C)]);
+    let effects = bench.wait_quietly(ms(450));
+    assert_eq!(effects, [keep_alive(pe, true, 9)]);
+    bench.asap(pe, ack(9));
+    assert_eq!(bench.content("echo"), [(1, B), (9, SELF)]);
+}
+
+#[test]
+fn the_owner_of_an_element_that_nobody_knows_is_found_dead() {
+    let mut bench = Bench::serving();
+    let c = bench.peer(C);
+    // C's table names B, which we never meet.
+    bench.enrp(c, C, update(1, B));
+    assert_eq!(bench.content("echo"), [(1, B)]);
+    let effects = alive(&mut bench, c, C, ms(2500));
+    assert!(effects.contains(&Effect::Enrp(c, C, Enrp::InitTakeover { target: B })), "{effects:?}");
+}
+
+#[test]
+fn a_registrar_that_slept_does_not_declare_the_others_dead() {
+    let (mut bench, b, c) = three();
+    bench.now = bench.now + ms(10_000);
+    bench.registrar.handle_timeout(bench.now);
+    let effects = bench.drain();
+    assert!(!effects.iter().any(|effect| matches!(effect, Saw(Event::PeerDead { .. }))), "{effects:?}");
+    bench.enrp(b, B, Enrp::ListRequest);
+    let effects = alive(&mut bench, c, C, ms(1300));
+    assert!(!effects.iter().any(|effect| matches!(effect, Saw(Event::PeerDead { .. }))), "{effects:?}");
+}
+
+#[test]
+fn reports_about_others_elements_ask_the_element() {
+    let (mut bench, b, c) = three();
+    let user = bench.accept(Service::Asap, LinkProtocol::Tcp, "10.0.0.66:40000");
+    let report = Asap::EndpointUnreachable { handle: pool("echo"), id: PeId(1) };
+    assert_eq!(bench.asap(user, report.clone()), [Open(Service::Asap, asap_target())]);
+    assert_eq!(bench.asap(user, report.clone()), []);
+    let (pe, effects) = bench.answer_dial();
+    assert_eq!(effects, [keep_alive(pe, false, 1)]);
+    assert_eq!(bench.asap(pe, ack(1)), [Close(pe)]);
+    assert_eq!(bench.content("echo"), [(1, B)]);
+    // Nobody listens there: it is gone, and everybody hears so.
+    bench.asap(user, report);
+    assert_eq!(
+        bench.refuse_dial(),
+        [
+            removed(1, "reported unreachable"),
+            Effect::Enrp(b, B, removal(1, B)),
+            Effect::Enrp(c, C, removal(1, B)),
+        ]
+    );
+}
