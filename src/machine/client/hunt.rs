@@ -150,7 +150,7 @@ impl Hunt {
         link: LinkId,
         ends: LinkEnds,
     ) -> Option<Spare> {
-        let Some(dial) = self.dials.remove(&link) else { return None };
+        let dial = self.dials.remove(&link)?;
         let spare = Spare { link, candidate: dial.candidate, ends };
         if matches!(self.state, State::Probing) {
             self.cease(fx);
