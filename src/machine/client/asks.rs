@@ -400,6 +400,12 @@ impl Client {
         for (&number, ask) in &mut self.asks.table {
             if ask.sent.is_some_and(|sent| sent.at + timeout <= now) {
                 ask.trials += 1;
+                if let What::Register { key: (handle, id), requests } = &ask.what
+                    && requests.is_empty()
+                {
+                    let (handle, id, error) = (handle.clone(), *id, RequestError::TimedOut);
+                    self.fx.event(Event::RegistrationFailed { handle, id, error });
+                }
                 if ask.trials >= trials {
                     self.asks.exhausted.insert(number);
                 }

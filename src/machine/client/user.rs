@@ -289,7 +289,12 @@ impl Client {
         departed: &[PeId],
     ) {
         let Some(pool) = self.user.pools.get_mut(handle).filter(|pool| pool.users > 0) else { return };
-        pool.granted = Some(resolution.subscribed);
+        let refused = pool.granted.replace(resolution.subscribed) == Some(true) && !resolution.subscribed;
+        if refused && error.is_some() {
+            // A registrar that limits rates says "unknown" to those who ask too often.
+            pool.grace = true;
+            self.fx.alarms.set(Alarm::Grace(pool.number), now + GRACE);
+        }
         if resolution.subscribed {
             self.fx.alarms.clear(&Alarm::Poll(pool.number));
         } else {

@@ -92,6 +92,17 @@ fn a_rejected_element_stays_ours_and_is_tried_again() {
 }
 
 #[test]
+fn a_re_registration_without_answer_is_told() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, registration("echo", 7)).receive(link(1), registered("echo", 7)).at(30_000).forget();
+    bench.at(33_000);
+    let error = RequestError::TimedOut;
+    let failed = Seen::Event(Event::RegistrationFailed { handle: handle("echo"), id: PeId(7), error });
+    bench.expect([failed, Close(link(1)), no_home(), Open(link(2), tcp(A))]);
+    bench.up(link(2), A).expect([home(0, link(2)), Send(link(2), register("echo", 7))]);
+}
+
+#[test]
 fn an_element_without_registrar_is_registered_when_one_appears() {
     let mut config = config(&[A]);
     config.protocols = vec![LinkProtocol::Tcp, LinkProtocol::Sctp];

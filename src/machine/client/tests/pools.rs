@@ -199,6 +199,33 @@ fn a_new_home_is_asked_again_and_given_time_to_know_all() {
 }
 
 #[test]
+fn a_registrar_that_withdraws_the_subscription_with_an_error_proves_nothing_at_once() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.subscribe("echo").receive(link(1), pool("echo", true, &[1], &[], None)).resolve(5, "echo").forget();
+    bench.receive(link(1), unknown_pool("echo"));
+    assert!(!bench.take().contains(&is_gone("echo", 1)));
+    bench.at(1_000).expect([Send(link(1), subscription("echo"))]);
+    bench.receive(link(1), pool("echo", true, &[1], &[], None)).expect([is_pool("echo", &[1], true, true)]);
+    bench.alive_until(30_000, link(1), "echo", &[1]).expect([]);
+}
+
+#[test]
+fn a_pool_that_does_not_exist_yet_may_be_subscribed() {
+    let mut bench = bench(config(&[A])).settled();
+    let not_yet = Asap::HandleResolutionResponse {
+        subscribed: true,
+        handle: handle("echo"),
+        error: Some(CauseCode::UNKNOWN_POOL.into()),
+        policy: None,
+        elements: vec![],
+        total: None,
+        departed: vec![],
+    };
+    bench.subscribe("echo").receive(link(1), not_yet).forget().at(2_000).expect([]);
+    bench.receive(link(1), pool("echo", true, &[1], &[], None)).expect([is_pool("echo", &[1], true, true)]);
+}
+
+#[test]
 fn an_element_that_shows_up_in_time_was_never_gone() {
     let mut bench = bench(config(&[A])).settled();
     bench.subscribe("echo").receive(link(1), pool("echo", true, &[1], &[], None)).at(2_000);
