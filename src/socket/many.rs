@@ -6,7 +6,7 @@ use super::conn::Conn;
 use super::descriptor::{BEACON, Entry, LISTENER, Reason, STRANGERS};
 use super::linger::Linger;
 use super::listener::Strangers;
-use super::session::{Attempt, Session};
+use super::session::{Attempt, Session, check_room};
 use super::table::Table;
 use super::wait::{Deadline, Occasionally, errno};
 use super::{Notification, Received, SessionId};
@@ -97,7 +97,7 @@ impl Many {
         let mut events = [EpollEvent::empty(); 32];
         loop {
             entry.check_open()?;
-            if let Some(received) = self.queued(entry, buffer) {
+            if let Some(received) = self.queued(entry, buffer)? {
                 return Ok(received);
             }
             let next = self.state.lock().ready.pop_front();
@@ -117,26 +117,32 @@ impl Many {
     }
 
     /// Notifications, then cookie echoes.
-    fn queued(&self, entry: &Entry, buffer: &mut [u8]) -> Option<Received> {
+    fn queued(&self, entry: &Entry, buffer: &mut [u8]) -> io::Result<Option<Received>> {
         let mut state = self.state.lock();
+        if !state.notices.is_empty() {
+            check_room(buffer)?;
+        }
         if let Some(notice) = state.notices.pop_front() {
             if let Notification::SessionRemove { session } = notice {
                 state.ids.free.push(Reverse(session));
             }
             state.lower_queue(entry);
-            return Some(Received::Notification(notice));
+            return Ok(Some(Received::Notification(notice)));
         }
         while let Some(&id) = state.echoes.front() {
-            let echo = self.session(id).and_then(|session| session.first(entry, buffer));
+            let echo = match self.session(id) {
+                Some(session) => session.first(entry, buffer)?,
+                None => None,
+            };
             if !matches!(echo, Some(Received::CookieEcho { end: false, .. })) {
                 state.echoes.pop_front();
                 state.lower_queue(entry);
             }
             if echo.is_some() {
-                return echo;
+                return Ok(echo);
             }
         }
-        None
+        Ok(None)
     }
 
     fn serve(

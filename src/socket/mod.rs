@@ -174,6 +174,8 @@ pub struct SessionParameters {
     pub hb_interval: u32,
 }
 
+/// Bytes of buffer that a notification takes (`union rserpool_notification`): with less, it stays.
+pub const NOTIFICATION_ROOM: usize = 20;
 /// Descriptors that share one eventfd. Nested in the program's own epoll instances, the kernel allows a
 /// file 100 ways to wake somebody three levels up; this stays below.
 const BEACON_SHARE: usize = 64;
@@ -240,6 +242,9 @@ impl Library {
         }
         self.linger.shutdown();
         self.directory.shutdown();
+        for share in self.beacons.numbers() {
+            self.beacons.take(share);
+        }
     }
 
     /// Whether this process is a fork of the one that started the library. Every call is EACCES then,
@@ -608,17 +613,36 @@ impl Library {
         Ok(cookie.len())
     }
 
-    /// `timeout` `None`: one non-blocking attempt. EAGAIN when nothing came, ENOTCONN where nothing can
-    /// come, EINTR. A message larger than `buffer` is delivered in parts.
+    /// Receives: notifications and cookie echoes first, then data, then what was lost. `timeout` `None`: one
+    /// non-blocking attempt. A message larger than `buffer` is delivered in parts. EAGAIN: nothing came;
+    /// ENOTCONN: nothing can come; EINVAL: a notification, and less than [`NOTIFICATION_ROOM`] for it; EINTR.
     pub fn recv(&self, sd: RawFd, buffer: &mut [u8], timeout: Option<Duration>) -> io::Result<Received> {
         let entry = self.entry(sd)?;
         let deadline = Deadline::or_now(timeout);
-        let role = entry.role();
-        match role {
+        match entry.role() {
             Role::Single(session) => session.receive(&entry, buffer, deadline),
             Role::Many(many) => many.receive(&entry, &self.linger, buffer, deadline),
             Role::Fresh { .. } | Role::Listener(_) => Err(errno(Errno::ENOTCONN)),
         }
+    }
+
+    /// After [`Library::recv`] delivered a part of a message (`end` false): more of it, and nothing else, so
+    /// always [`Received::Data`]. EAGAIN: not in time; ECONNRESET: it never comes; EBADF: no such session.
+    pub fn recv_rest(
+        &self,
+        sd: RawFd,
+        session: SessionId,
+        buffer: &mut [u8],
+        timeout: Option<Duration>,
+    ) -> io::Result<Received> {
+        let entry = self.entry(sd)?;
+        let session = match entry.role() {
+            Role::Single(session) => Some(session),
+            Role::Many(many) => many.session(session),
+            Role::Fresh { .. } | Role::Listener(_) => None,
+        };
+        let session = session.ok_or_else(|| errno(Errno::EBADF))?;
+        session.receive_rest(&entry, buffer, Deadline::or_now(timeout))
     }
 
     // ----- mapped descriptors --------------------------------------------------------------------

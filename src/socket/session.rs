@@ -7,7 +7,7 @@ use super::pool::PoolSide;
 use super::receiver::{Input, Piece};
 use super::sender::Outgoing;
 use super::wait::{Deadline, Occasionally, Patience, errno};
-use super::{ConnectOptions, Notification, Received, SendOptions, SessionId, Style};
+use super::{ConnectOptions, NOTIFICATION_ROOM, Notification, Received, SendOptions, SessionId, Style};
 use crate::machine::session::{self as machine, Control, Role};
 use crate::wire::{PeId, PoolElement, PoolHandle};
 use nix::errno::Errno;
@@ -204,7 +204,7 @@ impl Session {
         let mut wait = !matches!(deadline, Deadline::Now) && self.idle.load(Relaxed);
         loop {
             entry.check_open()?;
-            if let Some(received) = self.first(entry, buffer) {
+            if let Some(received) = self.first(entry, buffer)? {
                 return Ok(received);
             }
             if wait {
@@ -219,7 +219,7 @@ impl Session {
                 continue;
             }
             if self.is_down() {
-                return Ok(self.last(entry));
+                return self.last(entry, buffer);
             }
             if deadline.passed() {
                 return Err(errno(Errno::EAGAIN));
@@ -228,19 +228,44 @@ impl Session {
         }
     }
 
+    /// More of the message of which a part was delivered, and nothing else. ECONNRESET: it never comes.
+    pub(super) fn receive_rest(
+        &self,
+        entry: &Entry,
+        buffer: &mut [u8],
+        deadline: Deadline,
+    ) -> io::Result<Received> {
+        loop {
+            entry.check_open()?;
+            match self.attempt(entry, buffer, deadline)? {
+                Attempt::Received(received) => return Ok(received),
+                Attempt::Ended { .. } => return Err(errno(Errno::ECONNRESET)),
+                Attempt::Nothing => {}
+            }
+            let Some(conn) = self.conn() else { return Err(errno(Errno::ECONNRESET)) };
+            let stop = || self.stop_on(entry, &conn);
+            let patience = Patience { deadline, waiters: &entry.waiters, stop: &stop };
+            if !patience.readable(conn.as_fd())? {
+                return Err(errno(Errno::EAGAIN));
+            }
+        }
+    }
+
     /// What is delivered before data.
-    pub(super) fn first(&self, entry: &Entry, buffer: &mut [u8]) -> Option<Received> {
+    pub(super) fn first(&self, entry: &Entry, buffer: &mut [u8]) -> io::Result<Option<Received>> {
         let first = self.first.load(SeqCst);
         if first & COMPLETE != 0 {
+            check_room(buffer)?;
             let mut control = self.control.lock();
             let (complete, has_cookie) = (control.take_complete(), control.has_cookie());
             self.not_first(entry, COMPLETE);
             if complete {
                 let session = self.id;
-                return Some(Received::Notification(Notification::FailoverComplete { session, has_cookie }));
+                let notification = Notification::FailoverComplete { session, has_cookie };
+                return Ok(Some(Received::Notification(notification)));
             }
         }
-        if first & ECHO != 0 { Some(self.deliver_echo(entry, buffer)) } else { None }
+        Ok(if first & ECHO != 0 { Some(self.deliver_echo(entry, buffer)) } else { None })
     }
 
     fn deliver_echo(&self, entry: &Entry, buffer: &mut [u8]) -> Received {
@@ -279,13 +304,14 @@ impl Session {
     }
 
     /// What is told when there is nothing else: as long as it holds, at every call.
-    fn last(&self, entry: &Entry) -> Received {
+    fn last(&self, entry: &Entry, buffer: &[u8]) -> io::Result<Received> {
         let session = self.id;
-        if self.as_user().is_some() && entry.style == Style::SeqPacket {
-            let has_cookie = self.has_cookie();
-            return Received::Notification(Notification::FailoverNecessary { session, has_cookie });
+        if self.as_user().is_none() || entry.style == Style::Stream {
+            return Ok(Received::End { session });
         }
-        Received::End { session }
+        check_room(buffer)?;
+        let has_cookie = self.has_cookie();
+        Ok(Received::Notification(Notification::FailoverNecessary { session, has_cookie }))
     }
 
     /// Takes what the connection has. Waits only inside a long message that has begun, so that it
@@ -646,6 +672,11 @@ impl Session {
             linger.close(conn);
         }
     }
+}
+
+/// A notification that does not fit stays.
+pub(super) fn check_room(buffer: &[u8]) -> io::Result<()> {
+    if buffer.len() < NOTIFICATION_ROOM { Err(errno(Errno::EINVAL)) } else { Ok(()) }
 }
 
 /// Whether a send's error says that the connection is of no further use.

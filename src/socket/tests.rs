@@ -151,7 +151,7 @@ impl World {
 
     /// errno of a receive that does not wait.
     fn nothing(&self, sd: RawFd) -> i32 {
-        self.library.recv(sd, &mut [0; 10], None).unwrap_err().raw_os_error().unwrap()
+        self.library.recv(sd, &mut [0; 99], None).unwrap_err().raw_os_error().unwrap()
     }
 
     fn poll_in(&self, sd: RawFd, timeout: Duration) -> i16 {
@@ -385,14 +385,14 @@ fn an_element_that_leaves_its_pool_is_left_at_once() {
     let (library, told) = (world.library.clone(), mpsc::channel());
     let waiting = thread::spawn(move || {
         told.0.send(()).unwrap();
-        library.recv(user, &mut [0; 10], LONG).unwrap()
+        library.recv(user, &mut [0; 99], LONG).unwrap()
     });
     told.1.recv().unwrap();
     // The process is there, its kernel acknowledges, but the pool says no.
     world.fake.lose(1);
     let necessary = Notification::FailoverNecessary { session: 1, has_cookie: false };
     assert_eq!(waiting.join().unwrap(), Received::Notification(necessary));
-    assert_eq!(world.recv(stream_user, 10).0, Received::End { session: 1 });
+    assert_eq!(world.recv(stream_user, 99).0, Received::End { session: 1 });
     // News about the element before has no effect on the next one.
     let watcher = world.fake.0.lock().watchers[0].1.clone();
     world.serve(2, Style::Stream);
@@ -400,7 +400,7 @@ fn an_element_that_leaves_its_pool_is_left_at_once() {
     watcher.element_gone();
     assert!(matches!(world.notice(user), Notification::FailoverComplete { .. }));
     assert_eq!(world.nothing(user), libc::EAGAIN);
-    assert_eq!(world.recv(session, 10).0, Received::End { session: 1 });
+    assert_eq!(world.recv(session, 99).0, Received::End { session: 1 });
 }
 
 #[test]
@@ -604,7 +604,7 @@ fn strangers_are_refused_and_others_served() {
         assert_eq!(bytes[..12], Greeting::ours(true).encode());
         // What breaks the rules ends the session.
         slow.write_all(&[0xff; 12]).unwrap();
-        let end = world.recv(session, 9).0;
+        let end = world.recv(session, 99).0;
         let removed = Received::Notification(Notification::SessionRemove { session: 1 });
         assert!(end == Received::End { session: 1 } || end == removed, "{end:?}");
     }
@@ -748,7 +748,7 @@ fn flags_end_or_break_a_session() {
     assert_eq!(world.library.send(many, b"bye", eof).unwrap(), 3);
     assert_eq!(code(world.library.send(many, b"more", options(1)).unwrap_err()), libc::EPIPE);
     assert_eq!(world.text(user), "bye");
-    assert_eq!(world.recv(user, 9).0, Received::End { session: 1 });
+    assert_eq!(world.recv(user, 99).0, Received::End { session: 1 });
     world.library.close(user).unwrap();
     // It was our own end: only the session's removal is news.
     assert_eq!(world.notice(many), Notification::SessionRemove { session: 1 });
@@ -758,7 +758,7 @@ fn flags_end_or_break_a_session() {
     let abort = SendOptions { flags: 4, ..options(1) };
     assert_eq!(world.library.send(many, b"", abort).unwrap(), 0);
     assert_eq!(world.notice(many), Notification::SessionRemove { session: 1 });
-    assert_eq!(world.recv(user, 9).0, Received::End { session: 1 });
+    assert_eq!(world.recv(user, 99).0, Received::End { session: 1 });
 }
 
 #[test]
