@@ -9,6 +9,7 @@ use super::legacy;
 use super::socket::checked;
 use crate::socket::{Library, Received, SendOptions};
 use libc::{FILE, c_char, c_int, c_uchar, c_uint, c_void, size_t, ssize_t};
+use std::io;
 use std::time::{Duration, Instant};
 
 /// Sends one message. sessionID matters on descriptors with many sessions only. sctpPPID: in network
@@ -266,8 +267,16 @@ unsafe fn read(sd: c_int, buffer: *mut c_void, length: size_t) -> Result<ssize_t
 unsafe fn receive(
     library: &Library,
     sd: c_int,
-    (buffer, length): (*mut c_void, size_t),
+    buffer: (*mut c_void, size_t),
     timeout: Option<Duration>,
+) -> Result<Delivery, Errno> {
+    // SAFETY: the caller's buffer.
+    unsafe { deliver(buffer, |space| library.recv(sd, space, timeout)) }
+}
+
+unsafe fn deliver(
+    (buffer, length): (*mut c_void, size_t),
+    receive: impl FnOnce(&mut [u8]) -> io::Result<Received>,
 ) -> Result<Delivery, Errno> {
     if isize::try_from(length).is_err() {
         return Err(Errno(libc::EFAULT));
@@ -280,7 +289,7 @@ unsafe fn receive(
         // SAFETY: the caller's `length` bytes. They may be uninitialised; they are only written to.
         unsafe { std::slice::from_raw_parts_mut(buffer.cast::<u8>(), length) }
     };
-    Ok(match library.recv(sd, space, timeout)? {
+    Ok(match receive(space)? {
         Received::Data { length, end, session, ppid, pe_id, stream } => Delivery {
             length,
             flags: end_flag(end),
@@ -328,8 +337,9 @@ unsafe fn receive_full(
     while whole.length > 0 && whole.length < length && whole.flags & libc::MSG_EOR == 0 {
         let rest = if buffer.is_null() { buffer } else { buffer.wrapping_byte_add(whole.length) };
         let left = patience.saturating_sub(start.elapsed());
+        let more = |space: &mut [u8]| library.recv_rest(sd, whole.info.rinfo_session, space, Some(left));
         // SAFETY: the rest of the caller's buffer.
-        let Ok(part) = (unsafe { receive(library, sd, (rest, length - whole.length), Some(left)) }) else {
+        let Ok(part) = (unsafe { deliver((rest, length - whole.length), more) }) else {
             // What came is kept; the next call meets the error again.
             break;
         };

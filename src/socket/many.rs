@@ -312,6 +312,13 @@ impl Many {
         entry.raise(Reason::Queue);
     }
 
+    /// A session's echo was delivered.
+    pub(super) fn echo_delivered(&self, entry: &Entry, id: SessionId) {
+        let mut state = self.state.lock();
+        state.echoes.retain(|&other| other != id);
+        state.lower_queue(entry);
+    }
+
     pub(super) fn has_echo(&self, entry: &Entry, id: SessionId) {
         self.state.lock().echoes.push_back(id);
         entry.raise(Reason::Queue);

@@ -626,8 +626,8 @@ impl Library {
         }
     }
 
-    /// After [`Library::recv`] delivered a part of a message (`end` false): more of it, and nothing else, so
-    /// always [`Received::Data`]. EAGAIN: not in time; ECONNRESET: it never comes; EBADF: no such session.
+    /// After [`Library::recv`] delivered a part of a message or cookie echo (`end` false): more of it, and
+    /// nothing else. EAGAIN: not in time; ECONNRESET: it never comes; EBADF: no such session.
     pub fn recv_rest(
         &self,
         sd: RawFd,
@@ -636,13 +636,19 @@ impl Library {
         timeout: Option<Duration>,
     ) -> io::Result<Received> {
         let entry = self.entry(sd)?;
-        let session = match entry.role() {
-            Role::Single(session) => Some(session),
-            Role::Many(many) => many.session(session),
-            Role::Fresh { .. } | Role::Listener(_) => None,
-        };
-        let session = session.ok_or_else(|| errno(Errno::EBADF))?;
-        session.receive_rest(&entry, buffer, Deadline::or_now(timeout))
+        let deadline = Deadline::or_now(timeout);
+        match entry.role() {
+            Role::Single(session) => session.receive_rest(&entry, buffer, deadline),
+            Role::Many(many) => {
+                let found = many.session(session).ok_or_else(|| errno(Errno::EBADF))?;
+                let received = found.receive_rest(&entry, buffer, deadline);
+                if matches!(received, Ok(Received::CookieEcho { end: true, .. })) {
+                    many.echo_delivered(&entry, session);
+                }
+                received
+            }
+            Role::Fresh { .. } | Role::Listener(_) => Err(errno(Errno::EBADF)),
+        }
     }
 
     // ----- mapped descriptors --------------------------------------------------------------------

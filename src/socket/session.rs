@@ -228,13 +228,17 @@ impl Session {
         }
     }
 
-    /// More of the message of which a part was delivered, and nothing else. ECONNRESET: it never comes.
+    /// More of the message or echo of which a part was delivered, and nothing else. ECONNRESET: it never
+    /// comes.
     pub(super) fn receive_rest(
         &self,
         entry: &Entry,
         buffer: &mut [u8],
         deadline: Deadline,
     ) -> io::Result<Received> {
+        if self.echo.lock().1 > 0 {
+            return Ok(self.deliver_echo(entry, buffer));
+        }
         loop {
             entry.check_open()?;
             match self.attempt(entry, buffer, deadline)? {

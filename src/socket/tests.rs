@@ -366,10 +366,10 @@ fn a_failed_element_is_left_with_cookie_and_data_first() {
         (Received::CookieEcho { length: 3, end: false, session: 1 }, b"sta".to_vec())
     );
     assert!(readable(second, 0));
-    assert_eq!(
-        world.recv(second, 3),
-        (Received::CookieEcho { length: 2, end: true, session: 1 }, b"te".to_vec())
-    );
+    let mut rest = [0; 3];
+    let echo = Received::CookieEcho { length: 2, end: true, session: 1 };
+    assert_eq!(world.library.recv_rest(second, 1, &mut rest, None).unwrap(), echo);
+    assert_eq!(rest, *b"te\0");
     assert_eq!(world.text(second), "go on");
     assert!(!readable(second, 0));
     assert_eq!(world.fake.0.lock().reported, [PeId(1)]);
@@ -747,7 +747,12 @@ fn flags_end_or_break_a_session() {
     let eof = SendOptions { flags: 0x200, ..options(1) };
     assert_eq!(world.library.send(many, b"bye", eof).unwrap(), 3);
     assert_eq!(code(world.library.send(many, b"more", options(1)).unwrap_err()), libc::EPIPE);
-    assert_eq!(world.text(user), "bye");
+    // Only the rest of a message is asked for, whatever else there is to be told.
+    let (received, bytes) = world.recv(user, 2);
+    assert!(matches!(received, Received::Data { end: false, .. }) && bytes == b"by", "{received:?}");
+    let rest = world.library.recv_rest(user, 1, &mut [0; 9], LONG).unwrap();
+    assert!(matches!(rest, Received::Data { length: 1, end: true, .. }), "{rest:?}");
+    assert_eq!(code(world.library.recv_rest(user, 1, &mut [0; 9], LONG).unwrap_err()), libc::ECONNRESET);
     assert_eq!(world.recv(user, 99).0, Received::End { session: 1 });
     world.library.close(user).unwrap();
     // It was our own end: only the session's removal is news.
