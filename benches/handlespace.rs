@@ -1,7 +1,7 @@
 //! Registrations, selections and bytes of the handlespace, for every policy and size; selections
 //! from a pool user's cache.
 //!
-//! `cargo bench --bench handlespace [-- [POLICY ..] [--size=N] [--quick]]`. Times are per operation: batches are
+//! `cargo bench --bench handlespace [-- POLICY ..] [--quick]`. Times are per operation: batches are
 //! timed, printed are the fastest and the median batch. The reference is rsplib 3.4.4's handlespace,
 //! measured on the same kind of machine: 219 ns per resolution at 1 000 elements, 1.6 to 2.4 µs at
 //! 100 000, 0.3 to 0.9 million registrations per second, 532 to 614 bytes per element. Printed
@@ -151,7 +151,7 @@ fn fill(pool: &PoolHandle, count: usize, policy: Make) -> (Handlespace, f64, f64
     (space, nanoseconds as f64 / count as f64, bytes as f64 / count as f64)
 }
 
-fn handlespace(names: &[String], sizes: &[usize], quick: bool) {
+fn handlespace(names: &[String], quick: bool) {
     println!(
         "{:>20} {:>9} | {:>12} {:>6} {:>6} | {:>11} {:>6} | {:>11} | {:>9} | {:>7}",
         "policy", "elements", "register", "M/s", "ratio", "resolve 1", "ratio", "resolve 3", "again", "bytes"
@@ -161,7 +161,7 @@ fn handlespace(names: &[String], sizes: &[usize], quick: bool) {
         if !names.is_empty() && !names.iter().any(|wanted| wanted == name) {
             continue;
         }
-        for &count in sizes {
+        for count in [1_000, 100_000, 1_000_000] {
             let repeats = if quick { 1 } else { (1_000_000 / count).clamp(3, 100) };
             let mut register = Vec::new();
             let mut filled = fill(&pool, count, policy);
@@ -248,16 +248,9 @@ fn cache() {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let quick = arguments.iter().any(|a| a == "--quick");
-    let names: Vec<String> = arguments.iter().filter(|a| !a.starts_with("--")).cloned().collect();
-    let size = |a: &String| a.strip_prefix("--size=").and_then(|n| n.parse().ok());
-    let mut sizes: Vec<usize> = arguments.iter().filter_map(size).collect();
-    if sizes.is_empty() {
-        sizes = vec![1_000, 100_000, 1_000_000];
-    }
+    let names: Vec<String> = arguments.into_iter().filter(|a| !a.starts_with("--")).collect();
     println!("reference (rsplib 3.4.4): 219 ns/resolve at 1 000 elements, 1600-2400 ns at 100 000;");
     println!("0.3-0.9 M registrations/s; 532-614 bytes per element. Ours: least and median of batches.\n");
-    handlespace(&names, &sizes, quick);
-    if names.is_empty() {
-        cache();
-    }
+    handlespace(&names, quick);
+    cache();
 }

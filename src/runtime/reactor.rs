@@ -14,19 +14,22 @@ mod tests;
 use super::complaints::Complaints;
 use crate::machine::{LinkChange, LinkDown, LinkId, Output, Service, Time};
 use crate::transport::interfaces::Interface;
+use crate::transport::sctp::{EndpointEvent, PPID_ASAP, PPID_ENRP, SctpEndpoint};
 use crate::transport::tcp::{QUEUE_BOUND, TcpListener};
+use crate::transport::{Link, ReadStatus};
 use groups::Groups;
 use links::Links;
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use nix::time::ClockId;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Messages taken from one link before others are served.
 const READ_BUDGET: usize = 64;
@@ -41,6 +44,8 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 const WAKER: Token = Token(usize::MAX);
 const INTERFACES: Token = Token(usize::MAX - 1);
+/// Links at a time that tokens have room for.
+pub(crate) const MAX_SLOTS: usize = LISTENERS;
 const LISTENERS: usize = 1 << 28;
 const GROUPS: usize = 1 << 29;
 /// Tokens from here on are the loop's own ([`Input::Other`]).
@@ -49,18 +54,34 @@ pub(crate) const OTHERS: usize = 1 << 30;
 /// Machine time: microseconds since a process-wide origin.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
-    origin: Instant,
+    /// Of the system's monotonic clock.
+    origin: Duration,
 }
 
 impl Clock {
     pub fn start() -> Clock {
-        Clock { origin: Instant::now() }
+        Clock { origin: read(ClockId::CLOCK_MONOTONIC) }
+    }
+
+    pub fn now(self) -> Time {
+        self.time(read(ClockId::CLOCK_MONOTONIC))
+    }
+
+    /// Up to 4 ms behind, and several times cheaper.
+    pub fn about_now(self) -> Time {
+        self.time(read(ClockId::CLOCK_MONOTONIC_COARSE))
     }
 
     /// Never 0, which thus can stand for "never".
-    pub fn now(self) -> Time {
-        Time(1 + u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX - 1))
+    fn time(self, clock: Duration) -> Time {
+        let since = clock.saturating_sub(self.origin);
+        Time(since.as_secs() * 1_000_000 + u64::from(since.subsec_micros()) + 1)
     }
+}
+
+fn read(clock: ClockId) -> Duration {
+    // Fails only for clocks that don't exist.
+    clock.now().map(Duration::from).unwrap_or_default()
 }
 
 /// Bounds and patience.
@@ -135,8 +156,15 @@ enum Timer {
 
 #[derive(Debug)]
 struct Listening {
-    socket: TcpListener,
+    socket: Listener,
     service: Service,
+}
+
+#[derive(Debug)]
+enum Listener {
+    Tcp(TcpListener),
+    /// Dials as well.
+    Sctp(SctpEndpoint),
 }
 
 /// Counters for the status page.
@@ -220,13 +248,29 @@ impl Reactor {
         self.complaints.note(self.now, cause, detail);
     }
 
-    /// Accepts links of a service at `local`; where it listens in the end.
+    /// Accepts links of a service over TCP at `local`; where it listens in the end.
     pub fn listen(&mut self, service: Service, local: SocketAddr) -> io::Result<SocketAddr> {
         let socket = TcpListener::bind(local)?;
         let address = socket.local_address();
-        register(self.registry(), &socket, Token(LISTENERS + self.listeners.len()), Interest::READABLE)?;
-        self.listeners.push(Listening { socket, service });
+        let token = Token(LISTENERS + self.listeners.len());
+        register(self.registry(), &socket, token, Interest::READABLE)?;
+        self.listeners.push(Listening { socket: Listener::Tcp(socket), service });
         Ok(address)
+    }
+
+    /// Accepts and dials links of a service over SCTP, from one port of `addresses` (none: all of this
+    /// host); which port that is.
+    pub fn associate(&mut self, service: Service, addresses: &[SocketAddr]) -> io::Result<u16> {
+        let ppid = match service {
+            Service::Asap => PPID_ASAP,
+            Service::Enrp => PPID_ENRP,
+        };
+        let socket = SctpEndpoint::bind(ppid, addresses)?;
+        let port = socket.port();
+        let token = Token(LISTENERS + self.listeners.len());
+        register(self.registry(), &socket, token, Interest::READABLE)?;
+        self.listeners.push(Listening { socket: Listener::Sctp(socket), service });
+        Ok(port)
     }
 
     /// Carries out a machine's output; an event is handed back.
@@ -369,15 +413,23 @@ impl Reactor {
     }
 
     fn accept(&mut self, listener: usize) {
+        match self.listeners.get(listener) {
+            Some(Listening { socket: Listener::Tcp(_), .. }) => self.accept_connections(listener),
+            Some(Listening { socket: Listener::Sctp(_), .. }) => self.accept_associations(listener),
+            None => {}
+        }
+    }
+
+    fn accept_connections(&mut self, listener: usize) {
         for _ in 0..ACCEPT_BUDGET {
-            let Some(listening) = self.listeners.get(listener) else { return };
-            let service = listening.service;
-            match listening.socket.accept() {
+            let Some(Listening { socket: Listener::Tcp(socket), service }) = self.listeners.get(listener)
+            else {
+                return;
+            };
+            let service = *service;
+            match socket.accept() {
                 Ok(None) => return,
-                Ok(Some(link)) => {
-                    self.counters.accepted += 1;
-                    self.accepted(service, crate::transport::Link::Tcp(link));
-                }
+                Ok(Some(link)) => self.accepted(service, Link::Tcp(link)),
                 Err(error) => {
                     self.complain("accept", format_args!("can't accept connections for now: {error}"));
                     self.arm(ACCEPT_REST, Timer::Accept { listener });
@@ -386,6 +438,37 @@ impl Reactor {
             }
         }
         self.accepting.push(listener);
+    }
+
+    fn accept_associations(&mut self, listener: usize) {
+        let Some(Listening { socket: Listener::Sctp(socket), service }) = self.listeners.get_mut(listener)
+        else {
+            return;
+        };
+        let service = *service;
+        let mut events = Vec::new();
+        let status = socket.read_events(ACCEPT_BUDGET, &mut |event| events.push(event));
+        for event in events {
+            match event {
+                EndpointEvent::Accepted(link) => self.accepted(service, Link::Sctp(link)),
+                EndpointEvent::DialDone(link, result) => self.dialled(LinkId(link), result.map(Link::Sctp)),
+            }
+        }
+        match status {
+            Ok(ReadStatus::More) => self.accepting.push(listener),
+            Ok(_) => {}
+            Err(error) => {
+                self.complain("associate", format_args!("{service:?} over SCTP: {error}"));
+                self.arm(ACCEPT_REST, Timer::Accept { listener });
+            }
+        }
+    }
+
+    fn endpoint(&mut self, of: Service) -> Option<&mut SctpEndpoint> {
+        self.listeners.iter_mut().find_map(|listening| match &mut listening.socket {
+            Listener::Sctp(endpoint) if listening.service == of => Some(endpoint),
+            _ => None,
+        })
     }
 
     fn down(&mut self, link: LinkId, why: LinkDown) {

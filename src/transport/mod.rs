@@ -100,7 +100,7 @@ impl Link {
     pub fn buffered(&self) -> usize {
         match self {
             Link::Tcp(link) => link.buffered(),
-            Link::Sctp(_) => 0,
+            Link::Sctp(link) => link.buffered(),
         }
     }
 

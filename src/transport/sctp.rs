@@ -339,6 +339,11 @@ impl SctpLink {
         Ok(self.status())
     }
 
+    /// Bytes kept with the link: unfinished message and send queue.
+    pub fn buffered(&self) -> usize {
+        self.partial.len() + self.queued
+    }
+
     fn status(&self) -> QueueStatus {
         if self.queue.is_empty() { QueueStatus::Empty } else { QueueStatus::Waiting(self.queued) }
     }

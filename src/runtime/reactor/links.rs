@@ -30,6 +30,8 @@ const SMALL: usize = 16 << 10;
 enum Phase {
     /// Connecting; the addresses not yet tried, last first.
     Dialling(Vec<SocketAddr>),
+    /// The same over SCTP, where the endpoint does it.
+    Associating,
     Up,
     /// The machine has forgotten it; it goes when its queue is empty.
     Closing,
@@ -186,12 +188,49 @@ impl Reactor {
         }
         match target.protocol {
             _ if self.links.len() >= self.limits.links => self.down(link, LinkDown::Refused),
-            LinkProtocol::Sctp => self.down(link, LinkDown::Refused),
+            LinkProtocol::Sctp => self.associate_with(link, service, &target.addresses),
             LinkProtocol::Tcp => {
                 let mut rest = target.addresses;
                 rest.reverse();
                 let index = self.links.insert(link, service, Phase::Dialling(rest));
                 self.dial_next(index);
+            }
+        }
+    }
+
+    fn associate_with(&mut self, link: LinkId, service: Service, addresses: &[SocketAddr]) {
+        let dialling = match self.endpoint(service) {
+            Some(endpoint) => endpoint.dial(link.0, addresses),
+            None => Err(io::ErrorKind::Unsupported.into()),
+        };
+        match dialling {
+            Ok(()) => {
+                let slot = self.links.insert(link, service, Phase::Associating);
+                self.arm(self.limits.dial, Timer::Dial { slot, link, left: 0 });
+            }
+            Err(error) => {
+                log::debug!("can't associate with {addresses:?}: {error}");
+                self.down(link, LinkDown::Refused);
+            }
+        }
+    }
+
+    /// An endpoint's dial came to its end.
+    pub(super) fn dialled(&mut self, id: LinkId, result: io::Result<Link>) {
+        let Some(&index) = self.links.by_id.get(&id) else { return };
+        let registered = result.and_then(|link| {
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            register(self.poll.registry(), &link, Token(index), interest)?;
+            Ok(link)
+        });
+        match registered {
+            Ok(link) => {
+                self.up(index, id, link);
+                self.flush_slot(index);
+            }
+            Err(error) => {
+                log::debug!("{id:?}: {error}");
+                self.drop_link(index, LinkDown::Refused);
             }
         }
     }
@@ -226,21 +265,30 @@ impl Reactor {
 
     fn set_queue_bound(&mut self, index: usize) {
         let bound = self.limits.queue;
-        if let Some(Slot { link: Some(Link::Tcp(link)), .. }) = self.links.get(index) {
-            link.set_queue_bound(bound);
+        match self.links.get(index) {
+            Some(Slot { link: Some(Link::Tcp(link)), .. }) => link.set_queue_bound(bound),
+            Some(Slot { link: Some(Link::Sctp(link)), .. }) => link.set_queue_bound(bound),
+            _ => {}
         }
     }
 
     pub(super) fn dial_timed_out(&mut self, index: usize, link: LinkId, left: usize) {
-        if let Some(Slot { phase: Phase::Dialling(rest), .. }) = self.links.get_as(index, link)
-            && rest.len() == left
-        {
-            log::debug!("{link:?}: no answer to connect");
-            self.dial_next(index);
+        let Some(slot) = self.links.get_as(index, link) else { return };
+        match &slot.phase {
+            Phase::Dialling(rest) if rest.len() == left => self.dial_next(index),
+            Phase::Associating => {
+                let service = slot.service;
+                if let Some(endpoint) = self.endpoint(service) {
+                    endpoint.cancel(link.0);
+                }
+                self.drop_link(index, LinkDown::Refused);
+            }
+            _ => {}
         }
     }
 
     pub(super) fn accepted(&mut self, service: Service, link: Link) {
+        self.counters.accepted += 1;
         if self.links.len() >= self.limits.links {
             self.counters.refused += 1;
             let bound = self.limits.links;
@@ -412,7 +460,8 @@ impl Reactor {
         if matches!(slot.phase, Phase::Closing) {
             return;
         }
-        if matches!(slot.phase, Phase::Dialling(_)) && slot.batch.len() + bytes.len() > self.limits.queue {
+        let dialling = matches!(slot.phase, Phase::Dialling(_) | Phase::Associating);
+        if dialling && slot.batch.len() + bytes.len() > self.limits.queue {
             return self.drop_link(index, LinkDown::Overflow);
         }
         links.batched += bytes.len();
@@ -437,10 +486,18 @@ impl Reactor {
     pub(super) fn close(&mut self, link: LinkId) {
         let Some(&index) = self.links.by_id.get(&link) else { return };
         let Some(slot) = self.links.get(index) else { return };
-        if matches!(slot.phase, Phase::Dialling(_)) {
-            return self.remove(index);
+        match slot.phase {
+            Phase::Dialling(_) => return self.remove(index),
+            Phase::Associating => {
+                let service = slot.service;
+                if let Some(endpoint) = self.endpoint(service) {
+                    endpoint.cancel(link.0);
+                }
+                return self.remove(index);
+            }
+            Phase::Up | Phase::Closing => slot.phase = Phase::Closing,
         }
-        slot.phase = Phase::Closing;
+        let Some(slot) = self.links.get(index) else { return };
         if !slot.dirty {
             slot.dirty = true;
             self.links.dirty.push(index);

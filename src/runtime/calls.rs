@@ -1,0 +1,304 @@
+//! The callers' side of the event thread.
+
+use super::cache::Cache;
+use super::library::{self, Command, Gone, Reply, Resolved};
+use super::reactor::Clock;
+use super::{Settings, Watcher};
+use crate::machine::LinkProtocol;
+use crate::machine::client::{Registration, RequestError};
+use crate::transport::host;
+use crate::wire::{PeId, PoolElement, PoolHandle, RegistrarId};
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded, unbounded};
+use mio::Waker;
+use nix::sys::signal::{SigSet, SigmaskHow};
+use parking_lot::Mutex;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+/// Requests not yet taken by the event thread; beyond: [`RequestError::Busy`].
+const MAX_COMMANDS: usize = 65_536;
+/// How long deregistrations may take when everything ends.
+const GOODBYE: Duration = Duration::from_secs(3);
+
+/// The library's side of the event thread. Cheap to clone, every method may be called from any thread.
+#[derive(Debug, Clone)]
+pub struct Runtime {
+    shared: Arc<Shared>,
+}
+
+/// What callers and the event thread share.
+pub(super) struct Shared {
+    pub cache: Cache,
+    pub clock: Clock,
+    commands: Sender<Command>,
+    waker: Arc<Waker>,
+    /// Whether the event thread was woken and has not looked yet.
+    pub woken: AtomicBool,
+    /// Home registrar's ID with bit 32 set, or 0.
+    pub home: AtomicU64,
+    watches: AtomicU64,
+    protocols: Vec<LinkProtocol>,
+    /// How long the machine may take to answer, with a margin: a bound for the case that it never does.
+    patience: Duration,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    embedded: Mutex<Option<super::registrar::Embedded>>,
+    ended: AtomicBool,
+    /// `host::forks()` when the thread was started.
+    forks: u64,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("ended", &self.ended).finish_non_exhaustive()
+    }
+}
+
+/// Keeps a watch alive (and with it the subscription to the pool); ends it when dropped.
+pub struct Watch {
+    shared: Arc<Shared>,
+    gone: Gone,
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Watch").field(&self.gone).finish()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if self.shared.is_ours() {
+            self.shared.command(Command::Unwatch(self.gone.clone()));
+        }
+    }
+}
+
+impl Shared {
+    /// Whether the event thread is there: it neither was ended nor stayed behind in the parent process.
+    fn is_ours(&self) -> bool {
+        self.forks == host::forks() && !self.ended.load(Ordering::Relaxed)
+    }
+
+    fn check(&self) -> Result<(), RequestError> {
+        match self.is_ours() {
+            true => Ok(()),
+            false => Err(RequestError::Shutdown),
+        }
+    }
+
+    fn command(&self, command: Command) {
+        if self.commands.send(command).is_ok() && !self.woken.swap(true, Ordering::AcqRel) {
+            // Fails only when the descriptor is gone, and then so is the thread.
+            let _ = self.waker.wake();
+        }
+    }
+
+    /// Asks the event thread and waits for its answer.
+    fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, RequestError> {
+        self.check()?;
+        if self.commands.len() >= MAX_COMMANDS {
+            return Err(RequestError::Busy);
+        }
+        let (reply, answer) = bounded(1);
+        self.command(command(reply));
+        match answer.recv_timeout(self.patience) {
+            Ok(answer) => answer,
+            Err(RecvTimeoutError::Timeout) => Err(RequestError::TimedOut),
+            Err(RecvTimeoutError::Disconnected) => Err(RequestError::Shutdown),
+        }
+    }
+
+    /// Tells the event thread without waiting.
+    fn tell(&self, command: Command) -> Result<(), RequestError> {
+        self.check()?;
+        if self.commands.len() >= MAX_COMMANDS {
+            return Err(RequestError::Busy);
+        }
+        self.command(command);
+        Ok(())
+    }
+}
+
+impl Runtime {
+    /// Starts the event thread, named `rserpool`, with all signals blocked.
+    ///
+    /// Errors: what the system says when descriptors, memory or threads are short; `EINVAL` if the
+    /// settings allow no protocol that the kernel has.
+    pub fn start(settings: Settings) -> io::Result<Runtime> {
+        let forks = host::forks();
+        let mut settings = settings;
+        settings.protocols.retain(|protocol| library::is_available(*protocol));
+        if settings.protocols.is_empty() {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let protocols = settings.protocols.clone();
+        settings.registrars.retain(|target| protocols.contains(&target.protocol));
+        let embedded = match settings.embedded_registrar {
+            true => Some(super::registrar::Embedded::start()?),
+            false => None,
+        };
+        if let Some(embedded) = &embedded {
+            settings.registrars.insert(0, embedded.target());
+        }
+        let trials = settings.request_max_trials.saturating_mul(settings.connect_max_trials).max(1);
+        let trial = settings.connect_timeout + settings.request_timeout + settings.response_timeout;
+        let patience = trial.saturating_mul(trials.saturating_mul(2)) + Duration::from_secs(15);
+
+        let (commands, inbox) = unbounded();
+        let clock = Clock::start();
+        let (reactor, waker) = library::reactor(clock, &settings)?;
+        let shared = Arc::new(Shared {
+            cache: Cache::new(host::seed()),
+            clock,
+            commands,
+            waker,
+            woken: AtomicBool::new(false),
+            home: AtomicU64::new(0),
+            watches: AtomicU64::new(0),
+            protocols,
+            patience,
+            thread: Mutex::new(None),
+            embedded: Mutex::new(embedded),
+            ended: AtomicBool::new(false),
+            forks,
+        });
+        let looping = library::Library::new(reactor, settings, inbox, Arc::downgrade(&shared));
+        *shared.thread.lock() = Some(spawn("rserpool", move || looping.run())?);
+        Ok(Runtime { shared })
+    }
+
+    /// Registers or updates an element. `wait`: block for the registrar's answer; else `Ok` with ID 0 at once.
+    pub fn register(&self, registration: Registration, wait: bool) -> Result<RegistrarId, RequestError> {
+        if wait {
+            return self.shared.ask(|reply| Command::Register { registration, reply: Some(reply) });
+        }
+        self.shared.tell(Command::Register { registration, reply: None })?;
+        Ok(RegistrarId(0))
+    }
+
+    /// Deregisters an element.
+    pub fn deregister(&self, handle: &PoolHandle, id: PeId, wait: bool) -> Result<(), RequestError> {
+        let handle = handle.clone();
+        match wait {
+            true => self.shared.ask(|reply| Command::Deregister { handle, id, reply: Some(reply) }),
+            false => self.shared.tell(Command::Deregister { handle, id, reply: None }),
+        }
+    }
+
+    /// Resolves a handle to up to `items` elements (at least one is asked for) chosen by policy: from the
+    /// cache if what it has is at most `stale` old, else by asking a registrar. An empty pool is `Ok` with
+    /// none; a pool that the registrar does not know is `Rejected`.
+    pub fn resolve(
+        &self,
+        handle: &PoolHandle,
+        items: usize,
+        stale: Duration,
+    ) -> Result<Vec<PoolElement>, RequestError> {
+        let shared = &*self.shared;
+        shared.check()?;
+        let items = items.max(1);
+        if !stale.is_zero()
+            && let Some(found) = shared.cache.fresh(shared.clock.about_now(), handle, items, stale)
+        {
+            return Ok(found);
+        }
+        // What goes into the cache should last for more than one turn, so there the registrar decides
+        // how much that is; who wants no cache gets what he asked for.
+        let share = !stale.is_zero();
+        let number = u32::try_from(items).unwrap_or(u32::MAX);
+        let wanted = (!share || items > 3).then_some(number);
+        let command = |reply| Command::Resolve { handle: handle.clone(), items: wanted, share, reply };
+        let Resolved { mut elements, entry } = shared.ask(command)?;
+        if share {
+            return Ok(entry.select(items));
+        }
+        elements.truncate(items);
+        Ok(elements)
+    }
+
+    /// Reports an element that does not answer: to the registrar, and out of the cache. Never blocks.
+    pub fn report_unreachable(&self, handle: &PoolHandle, id: PeId) {
+        if self.shared.is_ours() {
+            self.shared.cache.remove(handle, id);
+            // A report that is lost under such a load changes nothing.
+            let _ = self.shared.tell(Command::Unreachable { handle: handle.clone(), id });
+        }
+    }
+
+    /// Watches an element: subscribes to its pool, and tells `watcher` when it leaves.
+    pub fn watch(&self, handle: &PoolHandle, id: PeId, watcher: Arc<dyn Watcher>) -> Watch {
+        let number = self.shared.watches.fetch_add(1, Ordering::Relaxed);
+        let gone = Gone { handle: handle.clone(), id, number };
+        if self.shared.is_ours() {
+            self.shared.command(Command::Watch(gone.clone(), watcher));
+        }
+        Watch { shared: self.shared.clone(), gone }
+    }
+
+    /// Our pool's elements for business cards and failover order, from the cache only.
+    pub fn cached(&self, handle: &PoolHandle, items: usize) -> Vec<PoolElement> {
+        match self.shared.is_ours() {
+            true => self.shared.cache.any(handle, items),
+            false => Vec::new(),
+        }
+    }
+
+    /// Protocols this process can really use (SCTP only where the kernel has it).
+    pub fn protocols(&self) -> &[LinkProtocol] {
+        &self.shared.protocols
+    }
+
+    /// The home registrar, 0 while its ID is not known; `None` while there is none.
+    pub fn home(&self) -> Option<RegistrarId> {
+        let home = self.shared.home.load(Ordering::Relaxed);
+        (home != 0).then_some(RegistrarId(home as u32))
+    }
+
+    /// Deregisters everything (waiting for it, bounded), ends the thread and joins it.
+    pub fn shutdown(&self) {
+        self.shared.shutdown();
+    }
+}
+
+impl Shared {
+    fn shutdown(&self) {
+        if self.forks != host::forks() {
+            // The thread is the parent's; joining it would wait for ever, letting go of its handle would
+            // free what only the parent may free.
+            if let Some(mut thread) = self.thread.try_lock() {
+                std::mem::forget(thread.take());
+            }
+            if let Some(mut embedded) = self.embedded.try_lock() {
+                std::mem::forget(embedded.take());
+            }
+            return;
+        }
+        let mut thread = self.thread.lock();
+        if let Some(thread) = thread.take() {
+            self.command(Command::Shutdown { patience: GOODBYE });
+            self.ended.store(true, Ordering::Relaxed);
+            if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+                log::error!("the event thread panicked");
+            }
+        }
+        drop(self.embedded.lock().take());
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+/// A thread that takes no signal: those are the program's.
+pub(super) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    let spawned = Builder::new().name(name.into()).spawn(body);
+    before.thread_set_mask()?;
+    spawned
+}

@@ -1,0 +1,419 @@
+//! The event thread of a process that has elements or uses pools: one client machine on the reactor.
+
+use super::cache::Entry;
+use super::calls::Shared;
+use super::reactor::{Clock, Input, Limits, Reactor};
+use super::{Settings, Watcher, targets};
+use crate::machine::client::{Client, Config, Event, Registration, RequestError, Resolution};
+use crate::machine::{LinkProtocol, RequestId, Service, Target, Time};
+use crate::transport::{host, sctp};
+use crate::wire::{ASAP_PORT, PeId, PoolElement, PoolHandle, RegistrarId};
+use crossbeam_channel::{Receiver, Sender};
+use mio::Waker;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// Commands taken before links are served again.
+const COMMAND_BUDGET: usize = 1024;
+/// How often unused pools are looked for.
+const TIDYING: Duration = Duration::from_secs(60);
+/// Links of a process: its registrars, and those that take its elements over.
+const MAX_LINKS: usize = 256;
+
+pub(super) type Reply<T> = Sender<Result<T, RequestError>>;
+
+/// The answer to a resolution: what the registrar chose, and the pool it became part of.
+pub(super) struct Resolved {
+    pub elements: Vec<PoolElement>,
+    pub entry: Arc<Entry>,
+}
+
+/// Names one watch of one element.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Gone {
+    pub handle: PoolHandle,
+    pub id: PeId,
+    pub number: u64,
+}
+
+pub(super) enum Command {
+    Register { registration: Registration, reply: Option<Reply<RegistrarId>> },
+    Deregister { handle: PoolHandle, id: PeId, reply: Option<Reply<()>> },
+    Resolve { handle: PoolHandle, items: Option<u32>, share: bool, reply: Reply<Resolved> },
+    Unreachable { handle: PoolHandle, id: PeId },
+    Watch(Gone, Arc<dyn Watcher>),
+    Unwatch(Gone),
+    Shutdown { patience: Duration },
+}
+
+/// Who waits for the answer to a request.
+enum Waiting {
+    Registration(Reply<RegistrarId>),
+    Deregistration(Reply<()>),
+    Resolution { replies: Vec<Reply<Resolved>>, shared: Option<(PoolHandle, Option<u32>)> },
+}
+
+/// Whether this kernel has the protocol.
+pub(super) fn is_available(protocol: LinkProtocol) -> bool {
+    match protocol {
+        LinkProtocol::Tcp => true,
+        LinkProtocol::Sctp => sctp::available(),
+    }
+}
+
+/// The reactor of an event thread. Made by the caller's thread, so that it gets the errors.
+pub(super) fn reactor(clock: Clock, settings: &Settings) -> io::Result<(Reactor, Arc<Waker>)> {
+    let limits = Limits { links: MAX_LINKS, ..Limits::default() };
+    let mut reactor = Reactor::new(clock, limits)?;
+    // Registrars that take elements over associate with the port that their association came from.
+    if settings.protocols.contains(&LinkProtocol::Sctp) {
+        reactor.associate(Service::Asap, &[])?;
+    }
+    if let Some(group) = settings.announce
+        && let Err(error) = reactor.hear(Service::Asap, group)
+    {
+        // Registrars can still be found otherwise.
+        log::warn!("can't listen to announcements at {group}: {error}");
+    }
+    let waker = reactor.waker();
+    Ok((reactor, waker))
+}
+
+fn config(settings: &Settings) -> Config {
+    let localhost: [SocketAddr; 2] =
+        [(Ipv4Addr::LOCALHOST, ASAP_PORT).into(), (Ipv6Addr::LOCALHOST, ASAP_PORT).into()];
+    Config {
+        registrars: settings.registrars.clone(),
+        fallback: targets(&settings.protocols, &localhost),
+        protocols: settings.protocols.clone(),
+        announce_timeout: settings.announce_timeout,
+        connect_timeout: settings.connect_timeout,
+        connect_max_trials: settings.connect_max_trials,
+        request_timeout: settings.request_timeout,
+        response_timeout: settings.response_timeout,
+        request_max_trials: settings.request_max_trials,
+        ..Config::default()
+    }
+}
+
+/// See the module.
+pub(super) struct Library {
+    reactor: Reactor,
+    state: State,
+}
+
+/// Everything but the reactor, so that inputs that borrow from that can be handled.
+struct State {
+    client: Client,
+    inbox: Receiver<Command>,
+    shared: Weak<Shared>,
+    waiting: HashMap<RequestId, Waiting>,
+    /// Resolutions under way whose answer others may share.
+    sharing: HashMap<(PoolHandle, Option<u32>), RequestId>,
+    last_request: u64,
+    watches: BTreeMap<Gone, Arc<dyn Watcher>>,
+    /// Watched pools as they were last pushed, if as a whole.
+    pushed: HashMap<PoolHandle, BTreeSet<PeId>>,
+    listening: bool,
+    tidied: Time,
+    /// Since when nothing but the end is waited for.
+    ending: Option<Time>,
+}
+
+impl Library {
+    pub fn new(
+        reactor: Reactor,
+        settings: Settings,
+        inbox: Receiver<Command>,
+        shared: Weak<Shared>,
+    ) -> Library {
+        let client = Client::new(config(&settings), host::seed(), reactor.now());
+        let state = State {
+            client,
+            inbox,
+            shared,
+            waiting: HashMap::new(),
+            sharing: HashMap::new(),
+            last_request: 0,
+            watches: BTreeMap::new(),
+            pushed: HashMap::new(),
+            listening: false,
+            tidied: reactor.now(),
+            ending: None,
+        };
+        Library { reactor, state }
+    }
+
+    /// Until a shutdown is complete.
+    pub fn run(mut self) {
+        let Library { reactor, state } = &mut self;
+        loop {
+            let until = [state.client.poll_timeout(), state.ending].into_iter().flatten().min();
+            let turned = reactor.turn(until, &mut |reactor, input| {
+                state.input(reactor, input);
+            });
+            if let Err(error) = turned {
+                log::error!("the event thread ends: {error}");
+                return;
+            }
+            let now = reactor.now();
+            if state.client.poll_timeout().is_some_and(|time| time <= now) {
+                state.client.handle_timeout(now);
+                state.drain(reactor);
+            }
+            state.tidy(now);
+            if state.ending.is_some_and(|end| state.client.is_shut_down() || now >= end) {
+                reactor.flush();
+                return;
+            }
+        }
+    }
+}
+
+impl State {
+    fn input(&mut self, reactor: &mut Reactor, input: Input<'_>) {
+        let now = reactor.now();
+        match input {
+            Input::Message { link, bytes } => self.client.handle_message(now, link, bytes),
+            Input::Link { link, change } => self.client.handle_link(now, link, change),
+            Input::Announce { from, bytes, .. } => self.client.handle_announce(now, from, bytes),
+            Input::Woken => return self.commands(reactor),
+            Input::Interfaces(_) | Input::Other { .. } => return,
+        }
+        self.drain(reactor);
+    }
+
+    fn drain(&mut self, reactor: &mut Reactor) {
+        while let Some(output) = self.client.poll_output() {
+            if let Some(event) = reactor.execute(output) {
+                self.event(reactor, event);
+            }
+        }
+    }
+
+    fn commands(&mut self, reactor: &mut Reactor) {
+        // Before looking, so that what comes while we look wakes us again.
+        if let Some(shared) = self.shared.upgrade() {
+            shared.woken.store(false, Ordering::Release);
+        }
+        for _ in 0..COMMAND_BUDGET {
+            let Ok(command) = self.inbox.try_recv() else { return };
+            self.command(reactor, command);
+            self.drain(reactor);
+        }
+        let _ = reactor.waker().wake();
+    }
+
+    fn command(&mut self, reactor: &mut Reactor, command: Command) {
+        let now = reactor.now();
+        match command {
+            Command::Register { registration, reply } => {
+                self.listen(reactor);
+                let request = self.request(reply.map(Waiting::Registration));
+                self.client.register(now, request, registration);
+            }
+            Command::Deregister { handle, id, reply } => {
+                let request = self.request(reply.map(Waiting::Deregistration));
+                self.client.deregister(now, request, &handle, id);
+            }
+            Command::Resolve { handle, items, share, reply } => {
+                self.resolve(now, handle, items, share, reply);
+            }
+            Command::Unreachable { handle, id } => self.client.report_unreachable(now, &handle, id),
+            Command::Watch(gone, watcher) => {
+                if self.pushed.get(&gone.handle).is_some_and(|ids| !ids.contains(&gone.id)) {
+                    watcher.element_gone();
+                }
+                self.client.subscribe(now, &gone.handle);
+                self.watches.insert(gone, watcher);
+            }
+            Command::Unwatch(gone) => {
+                if self.watches.remove(&gone).is_some() {
+                    self.client.unsubscribe(now, &gone.handle);
+                }
+                if self.watchers(&gone.handle, None).next().is_none() {
+                    self.unpush(&gone.handle);
+                }
+            }
+            Command::Shutdown { patience } => {
+                self.ending = Some(now + patience + Duration::from_millis(500));
+                self.client.shutdown(now, patience);
+            }
+        }
+    }
+
+    fn request(&mut self, waiting: Option<Waiting>) -> RequestId {
+        self.last_request += 1;
+        let request = RequestId(self.last_request);
+        if let Some(waiting) = waiting {
+            self.waiting.insert(request, waiting);
+        }
+        request
+    }
+
+    fn resolve(
+        &mut self,
+        now: Time,
+        handle: PoolHandle,
+        items: Option<u32>,
+        share: bool,
+        reply: Reply<Resolved>,
+    ) {
+        let key = (handle, items);
+        if share
+            && let Some(request) = self.sharing.get(&key)
+            && let Some(Waiting::Resolution { replies, .. }) = self.waiting.get_mut(request)
+        {
+            return replies.push(reply);
+        }
+        let shared = share.then(|| key.clone());
+        let request = self.request(Some(Waiting::Resolution { replies: vec![reply], shared }));
+        if share {
+            self.sharing.insert(key.clone(), request);
+        }
+        self.client.resolve(now, request, &key.0, items);
+    }
+
+    /// Registrars that take over our elements connect to us; without elements nobody has a reason to.
+    fn listen(&mut self, reactor: &mut Reactor) {
+        if std::mem::replace(&mut self.listening, true) {
+            return;
+        }
+        let any = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)), (Ipv4Addr::UNSPECIFIED, 0).into()];
+        let listening = any.into_iter().find_map(|local| reactor.listen(Service::Asap, local).ok());
+        match listening {
+            Some(local) => {
+                let target = Target { protocol: LinkProtocol::Tcp, addresses: vec![local] };
+                self.client.set_listen(reactor.now(), vec![target]);
+                self.drain(reactor);
+            }
+            None => log::warn!("can't listen for registrars: takeovers of our elements will take longer"),
+        }
+    }
+
+    fn event(&mut self, reactor: &mut Reactor, event: Event) {
+        let now = reactor.now();
+        match event {
+            Event::Registered { request, result } => {
+                if let Some(Waiting::Registration(reply)) = self.waiting.remove(&request) {
+                    let _ = reply.send(result);
+                }
+            }
+            Event::Deregistered { request, result } => {
+                if let Some(Waiting::Deregistration(reply)) = self.waiting.remove(&request) {
+                    let _ = reply.send(result);
+                }
+            }
+            Event::Resolved { request, handle, result } => self.resolved(now, request, &handle, result),
+            Event::Pool { handle, resolution } => self.pool(now, handle, &resolution),
+            Event::ElementGone { handle, id } => self.element_gone(&handle, id),
+            Event::Home { registrar, .. } => self.home(registrar),
+            Event::RegistrationFailed { handle, id, error } => reactor.complain(
+                &format!("registration {handle} {error:?}"),
+                format_args!("{id} could not be registered in \"{handle}\": {error:?}; it is tried again"),
+            ),
+        }
+    }
+
+    fn resolved(
+        &mut self,
+        now: Time,
+        request: RequestId,
+        handle: &PoolHandle,
+        result: Result<Resolution, RequestError>,
+    ) {
+        let Some(Waiting::Resolution { replies, shared: key }) = self.waiting.remove(&request) else {
+            return;
+        };
+        if let Some(key) = &key {
+            self.sharing.remove(key);
+        }
+        let Some(shared) = self.shared.upgrade() else { return };
+        let answer = result.map(|resolution| {
+            let entry = match key {
+                Some(_) => shared.cache.update(now, handle, &resolution),
+                None => shared.cache.complement(now, handle, &resolution),
+            };
+            (resolution.elements, entry)
+        });
+        for reply in replies {
+            // Those who share the answer choose from the cache.
+            let _ = reply.send(answer.clone().map(|(elements, entry)| Resolved { elements, entry }));
+        }
+    }
+
+    fn pool(&mut self, now: Time, handle: PoolHandle, resolution: &Resolution) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.cache.update(now, &handle, resolution);
+        }
+        if !resolution.complete || self.watchers(&handle, None).next().is_none() {
+            return;
+        }
+        let ids: BTreeSet<PeId> = resolution.elements.iter().map(|element| element.id).collect();
+        // A watch may begin when the element is gone already: nobody will say so again. An empty pool
+        // says nothing: the registrar may have just been started.
+        let first = self.pushed.insert(handle.clone(), ids.clone()).is_none();
+        if first && !ids.is_empty() {
+            let absent = self.watchers(&handle, None).filter(|(gone, _)| !ids.contains(&gone.id));
+            for (_, watcher) in absent {
+                watcher.element_gone();
+            }
+        }
+    }
+
+    /// The watches of a pool, or of one of its elements.
+    fn watchers(
+        &self,
+        handle: &PoolHandle,
+        id: Option<PeId>,
+    ) -> impl Iterator<Item = (&Gone, &Arc<dyn Watcher>)> {
+        let bound = |id: u32, number| Gone { handle: handle.clone(), id: PeId(id), number };
+        let (first, last) = id.map_or((0, u32::MAX), |id| (id.0, id.0));
+        self.watches.range(bound(first, 0)..=bound(last, u64::MAX))
+    }
+
+    fn element_gone(&mut self, handle: &PoolHandle, id: PeId) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.cache.remove(handle, id);
+        }
+        if let Some(ids) = self.pushed.get_mut(handle) {
+            ids.remove(&id);
+        }
+        for (_, watcher) in self.watchers(handle, Some(id)) {
+            watcher.element_gone();
+        }
+    }
+
+    /// Nobody watches the pool any more, so what is cached will not be kept up to date.
+    fn unpush(&mut self, handle: &PoolHandle) {
+        if self.pushed.remove(handle).is_some()
+            && let Some(shared) = self.shared.upgrade()
+        {
+            shared.cache.forget(handle);
+        }
+    }
+
+    fn home(&mut self, registrar: Option<RegistrarId>) {
+        match registrar {
+            Some(registrar) => log::info!("home registrar is {registrar}"),
+            None => log::info!("looking for a registrar"),
+        }
+        if let Some(shared) = self.shared.upgrade() {
+            let home = registrar.map_or(0, |registrar| 1 << 32 | u64::from(registrar.0));
+            shared.home.store(home, Ordering::Relaxed);
+        }
+    }
+
+    fn tidy(&mut self, now: Time) {
+        if now - self.tidied >= TIDYING {
+            self.tidied = now;
+            if let Some(shared) = self.shared.upgrade() {
+                shared.cache.expire(now);
+            }
+        }
+    }
+}

@@ -1,0 +1,475 @@
+//! A registrar's loop: one registrar machine on the reactor. Its caller brings the rest (signals, a
+//! status page) as sources of the same poll.
+
+use super::calls::spawn;
+use super::library::is_available;
+use super::reactor::{Clock, Input, Limits, Reactor};
+use super::targets;
+use crate::machine::registrar::{Config, Event, Registrar};
+use crate::machine::{LinkProtocol, Service, Target, Time};
+use crate::transport::host;
+use crate::transport::interfaces::Interface;
+use crate::transport::multicast::DEFAULT_TTL;
+use crate::transport::scope::{Scope, reaches, usable};
+use crate::wire::{ASAP_PORT, ENRP_PORT, Protocol, Transport, TransportUse};
+use mio::{Registry, Token, Waker};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// The first token that is the caller's own.
+pub const FIRST_TOKEN: usize = super::reactor::OTHERS;
+/// Descriptors that are not for links: listeners, groups, poll, log, status page.
+const RESERVED_DESCRIPTORS: u64 = 128;
+
+/// Where a service is offered.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// Local addresses; port 0: any free one.
+    pub addresses: Vec<SocketAddr>,
+    /// If the port is taken, use any free one instead, with a warning.
+    pub fallback: bool,
+}
+
+impl Listen {
+    /// Every address, the default port, and any other if that is taken.
+    pub fn auto(port: u16) -> Listen {
+        Listen { addresses: vec![(Ipv6Addr::UNSPECIFIED, port).into()], fallback: true }
+    }
+}
+
+/// What a registrar needs to know that its machine does not.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The machine's; transports and announcements are filled in here.
+    pub machine: Config,
+    /// Over which protocols the services are offered, where the kernel has them.
+    pub protocols: Vec<LinkProtocol>,
+    /// The ASAP service.
+    pub asap: Listen,
+    /// The ENRP service.
+    pub enrp: Listen,
+    /// Group for announcements to clients; `None`: off.
+    pub asap_announce: Option<SocketAddr>,
+    /// Group of the registrars; `None`: off.
+    pub enrp_announce: Option<SocketAddr>,
+    /// Time to live of what goes to the groups.
+    pub ttl: u8,
+    /// Connections at a time; `None`: as many as there can be descriptors.
+    pub max_links: Option<usize>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            machine: Config::default(),
+            protocols: vec![LinkProtocol::Sctp, LinkProtocol::Tcp],
+            asap: Listen::auto(ASAP_PORT),
+            enrp: Listen::auto(ENRP_PORT),
+            asap_announce: None,
+            enrp_announce: None,
+            ttl: DEFAULT_TTL,
+            max_links: None,
+        }
+    }
+}
+
+/// Counters of the connections, for the status page.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LinkStats {
+    /// Connections up, being made or being closed.
+    pub open: usize,
+    /// Connections accepted so far.
+    pub accepted: u64,
+    /// Closed at once because there were too many.
+    pub refused: u64,
+    /// Messages received.
+    pub messages: u64,
+    /// Dropped for sending no messages.
+    pub garbage: u64,
+    /// Dropped for beginning a message and not ending it.
+    pub half_messages: u64,
+    /// Dropped for not reading.
+    pub overflows: u64,
+}
+
+/// A registrar and its sockets.
+#[derive(Debug)]
+pub struct Server {
+    reactor: Reactor,
+    machine: Registrar,
+    asap: Bound,
+    enrp: Bound,
+    min_scope: Scope,
+}
+
+/// Where a service listens.
+#[derive(Debug, Clone, Default)]
+struct Bound {
+    tcp: Vec<SocketAddr>,
+    /// The port, and the addresses it was bound to (none: all).
+    sctp: Option<(u16, Vec<SocketAddr>)>,
+}
+
+impl Server {
+    /// Binds everything. Errors: `EADDRINUSE` and what else the system says to an address that was asked
+    /// for explicitly.
+    pub fn bind(options: Options) -> io::Result<Server> {
+        let mut options = options;
+        options.protocols.retain(|protocol| is_available(*protocol));
+        let descriptors = host::raise_descriptor_limit().saturating_sub(RESERVED_DESCRIPTORS).max(16);
+        let links = options.max_links.unwrap_or(usize::try_from(descriptors).unwrap_or(usize::MAX));
+        let limits = Limits { links: links.min(super::reactor::MAX_SLOTS), ..Limits::default() };
+        let mut reactor = Reactor::new(Clock::start(), limits)?;
+        let protocols = &options.protocols;
+        let asap = listen(&mut reactor, Service::Asap, &options.asap, protocols)?;
+        let enrp = listen(&mut reactor, Service::Enrp, &options.enrp, protocols)?;
+
+        let mut config = options.machine;
+        let min_scope = scope_of(config.min_address_scope);
+        let interfaces = reactor.follow_interfaces()?.to_vec();
+        config.asap_transports = transports(&asap, &interfaces, min_scope);
+        config.enrp_transports = transports(&enrp, &interfaces, min_scope);
+        // Of a peer's transports, rsplib looks at the first; of an announcement's, at the last.
+        config.enrp_transports.reverse();
+        config.announce_asap = speak(&mut reactor, Service::Asap, options.asap_announce, &asap, options.ttl);
+        config.announce_enrp = speak(&mut reactor, Service::Enrp, options.enrp_announce, &enrp, options.ttl);
+        if let Some(group) = options.enrp_announce
+            && let Err(error) = reactor.hear(Service::Enrp, group)
+        {
+            log::warn!("can't listen to the registrars' group {group}: {error}");
+        }
+        if !config.announce_enrp && config.peers.is_empty() {
+            // There is nobody to learn from.
+            config.mentor_discovery_timeout = Duration::ZERO;
+        }
+        let machine = Registrar::new(config, host::seed(), reactor.now());
+        Ok(Server { reactor, machine, asap, enrp, min_scope })
+    }
+
+    /// Where the ASAP service listens over TCP.
+    pub fn asap_addresses(&self) -> &[SocketAddr] {
+        &self.asap.tcp
+    }
+
+    /// Where the ENRP service listens over TCP.
+    pub fn enrp_addresses(&self) -> &[SocketAddr] {
+        &self.enrp.tcp
+    }
+
+    /// The ports of ASAP and ENRP over SCTP, where the kernel has it.
+    pub fn sctp_ports(&self) -> (Option<u16>, Option<u16>) {
+        let port = |bound: &Bound| bound.sctp.as_ref().map(|(port, _)| *port);
+        (port(&self.asap), port(&self.enrp))
+    }
+
+    /// The machine, to read.
+    pub fn machine(&self) -> &Registrar {
+        &self.machine
+    }
+
+    /// The time of the current turn, in the machine's terms.
+    pub fn now(&self) -> Time {
+        self.reactor.now()
+    }
+
+    /// Where the caller registers its own sources, with tokens from [`FIRST_TOKEN`].
+    pub fn registry(&self) -> &Registry {
+        self.reactor.registry()
+    }
+
+    /// Ends a turn from another thread.
+    pub fn waker(&self) -> Arc<Waker> {
+        self.reactor.waker()
+    }
+
+    /// Counters.
+    pub fn link_stats(&self) -> LinkStats {
+        let counters = self.reactor.counters();
+        LinkStats {
+            open: self.reactor.link_count(),
+            accepted: counters.accepted,
+            refused: counters.refused,
+            messages: counters.messages,
+            garbage: counters.garbage,
+            half_messages: counters.half_messages,
+            overflows: counters.overflows,
+        }
+    }
+
+    /// Waits until something happens or `until`, and deals with it; the caller's own sources that became
+    /// ready are added to `ready`.
+    pub fn turn(&mut self, until: Option<Time>, ready: &mut Vec<Token>) -> io::Result<()> {
+        let Server { reactor, machine, asap, enrp, min_scope } = self;
+        let until = [until, machine.poll_timeout()].into_iter().flatten().min();
+        reactor.turn(until, &mut |reactor, input| {
+            let now = reactor.now();
+            match input {
+                Input::Message { link, bytes } => machine.handle_message(now, link, bytes),
+                Input::Link { link, change } => machine.handle_link(now, link, change),
+                Input::Announce { service, from, bytes } => {
+                    machine.handle_announce(now, service, from, bytes);
+                }
+                Input::Interfaces(list) => {
+                    let (asap, mut enrp) =
+                        (transports(asap, list, *min_scope), transports(enrp, list, *min_scope));
+                    enrp.reverse();
+                    machine.set_transports(now, asap, enrp);
+                }
+                Input::Other { token } => return ready.push(token),
+                Input::Woken => return,
+            }
+            drain(machine, reactor);
+        })?;
+        let now = reactor.now();
+        if machine.poll_timeout().is_some_and(|time| time <= now) {
+            machine.handle_timeout(now);
+            drain(machine, reactor);
+            reactor.flush();
+        }
+        Ok(())
+    }
+
+    /// Leaves in order: peers are told and links closed, which may take up to `patience`.
+    pub fn shutdown(mut self, patience: Duration) {
+        let now = self.now();
+        self.machine.shutdown(now);
+        drain(&mut self.machine, &mut self.reactor);
+        let end = now + patience;
+        let mut ready = Vec::new();
+        while self.reactor.link_count() > 0 && self.now() < end {
+            if self.turn(Some(end), &mut ready).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn drain(machine: &mut Registrar, reactor: &mut Reactor) {
+    while let Some(output) = machine.poll_output() {
+        if let Some(event) = reactor.execute(output) {
+            report(reactor, event);
+        }
+    }
+}
+
+fn report(reactor: &mut Reactor, event: Event) {
+    match event {
+        Event::ElementAdded { handle, id } => log::debug!("\"{handle}\": {id} registered"),
+        Event::ElementRemoved { handle, id, reason } => log::debug!("\"{handle}\": {id} removed: {reason}"),
+        Event::PeerAdded { id } => log::info!("registrar {id} is there"),
+        Event::PeerDead { id } => log::warn!("registrar {id} is dead"),
+        Event::TakeoverStarted { target } => log::info!("taking over from registrar {target}"),
+        Event::TakeoverDone { target, by, elements } => {
+            log::info!("registrar {by} took over {elements} elements from registrar {target}");
+        }
+        Event::Serving => log::info!("serving"),
+        Event::Complaint { about } => reactor.complain(&about, format_args!("{about}")),
+    }
+}
+
+/// Binds a service's addresses; where it listens in the end.
+fn listen(
+    reactor: &mut Reactor,
+    service: Service,
+    listen: &Listen,
+    protocols: &[LinkProtocol],
+) -> io::Result<Bound> {
+    let mut bound = Bound::default();
+    // The addresses of an SCTP endpoint share one port.
+    let mut port = listen.addresses.first().map_or(0, SocketAddr::port);
+    if protocols.contains(&LinkProtocol::Tcp) {
+        for &address in &listen.addresses {
+            let local = match listen_at(reactor, service, address) {
+                Err(error) if listen.fallback && address.port() != 0 => {
+                    let local = listen_at(reactor, service, SocketAddr::new(address.ip(), 0))?;
+                    log::warn!("{service:?}: {address}: {error}; using port {} instead", local.port());
+                    local
+                }
+                other => other.map_err(|error| {
+                    io::Error::new(error.kind(), format!("{service:?} at {address}: {error}"))
+                })?,
+            };
+            bound.tcp.push(local);
+        }
+        port = bound.tcp.first().map_or(port, SocketAddr::port);
+    }
+    if protocols.contains(&LinkProtocol::Sctp) {
+        let sctp = associate(reactor, service, &listen.addresses, port);
+        match sctp {
+            Err(error) if bound.tcp.is_empty() => {
+                return Err(io::Error::new(error.kind(), format!("{service:?} over SCTP: {error}")));
+            }
+            Err(error) => log::warn!("{service:?} only over TCP: {error}"),
+            Ok(endpoint) => bound.sctp = Some(endpoint),
+        }
+    }
+    Ok(bound)
+}
+
+fn associate(
+    reactor: &mut Reactor,
+    service: Service,
+    addresses: &[SocketAddr],
+    port: u16,
+) -> io::Result<(u16, Vec<SocketAddr>)> {
+    let named = addresses.iter().filter(|address| !address.ip().is_unspecified());
+    let at = |port| named.clone().map(|address| SocketAddr::new(address.ip(), port)).collect::<Vec<_>>();
+    let any = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))];
+    let first = match at(port) {
+        list if list.is_empty() => reactor.associate(service, &any),
+        list => reactor.associate(service, &list),
+    };
+    let port = match first {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let other = reactor.associate(service, &at(0))?;
+            log::warn!("{service:?} over SCTP: port {port}: {error}; using port {other} instead");
+            other
+        }
+        other => other?,
+    };
+    Ok((port, at(port)))
+}
+
+/// Where there is no IPv6, the unspecified address is IPv4's.
+fn listen_at(reactor: &mut Reactor, service: Service, address: SocketAddr) -> io::Result<SocketAddr> {
+    match reactor.listen(service, address) {
+        Err(error)
+            if address.is_ipv6()
+                && address.ip().is_unspecified()
+                && matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) =>
+        {
+            reactor.listen(service, (Ipv4Addr::UNSPECIFIED, address.port()).into())
+        }
+        other => other,
+    }
+}
+
+fn speak(reactor: &mut Reactor, service: Service, group: Option<SocketAddr>, bound: &Bound, ttl: u8) -> bool {
+    let Some(group) = group else { return false };
+    let mut named = bound.tcp.iter().map(|address| address.ip());
+    let named = named.find(|ip| !ip.is_unspecified() && ip.is_ipv4() == group.is_ipv4());
+    let any = match group {
+        SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    // rsplib takes the datagram's source for our SCTP address.
+    let port = match &bound.sctp {
+        Some((port, _)) => *port,
+        None => bound.tcp.first().map_or(0, SocketAddr::port),
+    };
+    match reactor.speak(service, SocketAddr::new(named.unwrap_or(any), port), group, ttl) {
+        Ok(()) => true,
+        Err(error) => {
+            log::warn!("{service:?}: no announcements to {group}: {error}");
+            false
+        }
+    }
+}
+
+fn scope_of(minimum: u8) -> Scope {
+    match minimum {
+        0..=2 => Scope::Loopback,
+        3..=6 => Scope::SiteLocal,
+        _ => Scope::Global,
+    }
+}
+
+/// What we tell the world: one TCP transport per address, best first, then one SCTP transport with all
+/// its addresses.
+fn transports(bound: &Bound, interfaces: &[Interface], minimum: Scope) -> Vec<Transport> {
+    let tcp = bound.tcp.iter().flat_map(|local| reachable(*local, interfaces, minimum));
+    let mut all: Vec<Transport> = tcp
+        .map(|address| {
+            Transport::new(Protocol::Tcp, TransportUse::DataOnly, address.port(), vec![address.ip()])
+        })
+        .collect();
+    if let Some((port, named)) = &bound.sctp {
+        let any = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port))];
+        let local = if named.is_empty() { &any[..] } else { named };
+        let found = local.iter().flat_map(|local| reachable(*local, interfaces, minimum));
+        let addresses = found.map(|address| address.ip()).collect();
+        all.push(Transport::new(Protocol::Sctp, TransportUse::DataOnly, *port, addresses));
+    }
+    all
+}
+
+/// The addresses behind a bound one.
+fn reachable(local: SocketAddr, interfaces: &[Interface], minimum: Scope) -> Vec<SocketAddr> {
+    if !local.ip().is_unspecified() {
+        // Asked for explicitly, so it is right whatever its scope.
+        return vec![local];
+    }
+    let all = interfaces.iter().filter(|interface| interface.up).flat_map(|i| &i.addresses);
+    let all = all.filter(|ip| local.is_ipv6() || ip.is_ipv4());
+    let all: Vec<SocketAddr> = all.map(|&ip| SocketAddr::new(ip, local.port())).collect();
+    match usable(&all, minimum) {
+        none if none.is_empty() => {
+            all.into_iter().filter(|address| reaches(address.ip(), Scope::Loopback)).collect()
+        }
+        found => found,
+    }
+}
+
+/// A registrar in a thread of this process, for this host only (`RSP_REGISTRAR=embedded`).
+#[derive(Debug)]
+pub(super) struct Embedded {
+    address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    waker: Arc<Waker>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Embedded {
+    /// Takes the default ports on localhost; if another registrar has them already, joins it.
+    pub fn start() -> io::Result<Embedded> {
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let at = |asap, enrp, peers| {
+            let listen = |port| Listen { addresses: vec![local(port)], fallback: false };
+            let machine = Config { peers, min_address_scope: Scope::Loopback as u8, ..Config::default() };
+            Server::bind(Options {
+                machine,
+                asap: listen(asap),
+                enrp: listen(enrp),
+                protocols: vec![LinkProtocol::Tcp],
+                ..Options::default()
+            })
+        };
+        let mut server = at(ASAP_PORT, ENRP_PORT, Vec::new())
+            .or_else(|_| at(0, 0, targets(&[LinkProtocol::Tcp], &[local(ENRP_PORT)])))?;
+        let (address, waker) = (server.asap.tcp[0], server.waker());
+        log::info!("embedded registrar {} at {address}", server.machine().id());
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = spawn("rspregistrar", move || {
+            let mut ready = Vec::new();
+            while !stopped.load(Ordering::Acquire) {
+                if let Err(error) = server.turn(None, &mut ready) {
+                    return log::error!("the embedded registrar ends: {error}");
+                }
+            }
+            server.shutdown(Duration::from_millis(500));
+        })?;
+        Ok(Embedded { address, stop, waker, thread: Some(thread) })
+    }
+
+    /// Where it is.
+    pub fn target(&self) -> Target {
+        Target { protocol: LinkProtocol::Tcp, addresses: vec![self.address] }
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        let _ = self.waker.wake();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the embedded registrar panicked");
+        }
+    }
+}
