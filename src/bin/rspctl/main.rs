@@ -4,6 +4,8 @@
 mod bench;
 mod decode;
 mod json;
+mod register;
+mod resolve;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -18,6 +20,8 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Command {
+    Resolve(resolve::ResolveArgs),
+    Register(register::RegisterArgs),
     /// Print messages given in hexadecimal, one line each.
     Decode(decode::DecodeArgs),
     /// Measure a registrar under load.
@@ -27,6 +31,8 @@ enum Command {
 
 fn main() -> ExitCode {
     match Options::parse().command {
+        Command::Resolve(args) => resolve::run(&args),
+        Command::Register(args) => register::run(&args),
         Command::Decode(args) => decode::run(&args),
         Command::Bench(command) => bench::run(&command),
     }

@@ -134,6 +134,21 @@ pub enum RequestError {
     Shutdown,
 }
 
+impl std::fmt::Display for RequestError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            RequestError::NoRegistrar => f.write_str("no registrar can be reached"),
+            RequestError::TimedOut => f.write_str("the registrar did not answer in time"),
+            RequestError::Rejected(error) => write!(f, "the registrar says: {error}"),
+            RequestError::NotFound => f.write_str("not an element of this process"),
+            RequestError::Busy => f.write_str("too many requests are waiting"),
+            RequestError::Shutdown => f.write_str("the library is being shut down"),
+        }
+    }
+}
+
+impl std::error::Error for RequestError {}
+
 /// What the driver passes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]

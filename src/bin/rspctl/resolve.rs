@@ -1,0 +1,82 @@
+//! `rspctl resolve`: ask a registrar for a pool's elements.
+
+use clap::Args;
+use rserpool::runtime::{Runtime, Settings, address, targets};
+use rserpool::wire::{ASAP_PORT, PoolElement, PoolHandle};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Resolve a pool handle and print the chosen elements, best first.
+#[derive(Args)]
+pub struct ResolveArgs {
+    /// Pool handle.
+    pool: String,
+    /// How many elements to ask for (1 to 1000).
+    #[arg(long, short = 'n', default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    items: u16,
+    /// A registrar to ask; repeatable. Default: RSP_REGISTRAR, announcements, localhost:3863.
+    #[arg(long, value_name = "HOST:PORT")]
+    registrar: Vec<String>,
+    /// JSON instead of text, one object per element.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the subcommand. Exit status 0: found; 1: no such pool, no registrar, or bad arguments.
+pub fn run(args: &ResolveArgs) -> ExitCode {
+    match resolve(args) {
+        Ok(elements) if elements.is_empty() => {
+            eprintln!("rspctl: resolve: pool \"{}\" is empty or unknown", args.pool);
+            ExitCode::FAILURE
+        }
+        Ok(elements) => {
+            elements.iter().for_each(|element| print(element, args.json));
+            ExitCode::SUCCESS
+        }
+        Err(reason) => {
+            eprintln!("rspctl: resolve: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn resolve(args: &ResolveArgs) -> Result<Vec<PoolElement>, String> {
+    let handle = PoolHandle::new(args.pool.as_bytes()).ok_or("empty or too long pool handle")?;
+    let runtime = start(&args.registrar)?;
+    let result = runtime.resolve(&handle, usize::from(args.items), Duration::ZERO);
+    runtime.shutdown();
+    result.map_err(|error| format!("\"{handle}\": {error}"))
+}
+
+/// The library's runtime with the registrars of the command line before all others.
+pub fn start(registrars: &[String]) -> Result<Runtime, String> {
+    let mut settings = Settings::from_env().map_err(|error| error.to_string())?;
+    for registrar in registrars.iter().rev() {
+        let addresses = address::parse_list(registrar, ASAP_PORT)
+            .map_err(|error| format!("--registrar={registrar}: {error}"))?;
+        settings.registrars.splice(0..0, targets(&settings.protocols, &addresses));
+    }
+    Runtime::start(settings).map_err(|error| format!("cannot start: {error}"))
+}
+
+fn print(element: &PoolElement, json: bool) {
+    let addresses: Vec<String> = element.transport.socket_addresses().map(|a| a.to_string()).collect();
+    let protocol = element.transport.protocol().map_or("opaque".into(), |p| format!("{p:?}").to_lowercase());
+    if json {
+        let line = serde_json::json!({
+            "id": element.id.to_string(), "home": element.home.to_string(), "life_ms": element.life,
+            "protocol": protocol, "use": format!("{:?}", element.transport.usage()),
+            "addresses": addresses, "policy": element.policy.to_string(),
+        });
+        println!("{line}");
+    } else {
+        println!(
+            "{} {protocol} {} {} home {} life {} s",
+            element.id,
+            addresses.join(","),
+            element.policy,
+            element.home,
+            element.life / 1000
+        );
+    }
+}
