@@ -1,0 +1,106 @@
+"""The same on an asyncio event loop; descriptors are watched with add_reader."""
+
+import asyncio
+import select
+
+import pytest
+
+import rserpool
+from rserpool import aio
+from conftest import SOON
+
+
+def run(main) -> None:
+    asyncio.run(asyncio.wait_for(main, SOON))
+
+
+def test_server_and_users_in_one_loop(pool):
+    async def serve(session: rserpool.Session) -> None:
+        with session:
+            async for message in aio.messages(session):
+                session.send(b"<" + message.data + b">")
+
+    async def listen(element: rserpool.Element, tasks: "set[asyncio.Task[None]]") -> None:
+        while True:
+            tasks.add(asyncio.create_task(serve(await aio.accept(element))))
+
+    async def use(number: int) -> None:
+        with await aio.connect(pool) as session:
+            for turn in range(5):
+                session.send(b"%d.%d" % (number, turn))
+                event = await aio.receive(session)
+                assert isinstance(event, rserpool.Message)
+                assert event.data == b"<%d.%d>" % (number, turn)
+
+    async def main() -> None:
+        tasks: "set[asyncio.Task[None]]" = set()
+        with rserpool.Element(pool) as element:
+            listener = asyncio.create_task(listen(element, tasks))
+            await asyncio.gather(*(use(number) for number in range(10)))
+            await asyncio.gather(*tasks)
+            assert len(tasks) == 10
+            listener.cancel()
+
+    run(main())
+
+
+def test_failure_wakes_the_loop(pool, serve):
+    servers = {identifier: serve(identifier) for identifier in (0x101, 0x102)}
+
+    async def main() -> None:
+        with await aio.connect(pool) as session:
+            session.send(b"x")
+            assert (await aio.receive(session)).data == b"1 x"
+            waiting = asyncio.create_task(aio.receive(session))
+            await asyncio.sleep(0)
+            servers[session.element].kill()
+            event = await waiting
+            assert isinstance(event, rserpool.Failover) and not event.complete
+            session.failover()
+            event = await aio.receive(session)
+            assert isinstance(event, rserpool.Failover) and event.complete and event.has_cookie
+            session.send(b"x")
+            assert (await aio.receive(session)).data == b"2 x"
+
+    run(main())
+
+
+def test_end_of_session(pool):
+    async def main() -> None:
+        with rserpool.Element(pool) as element:
+            user = await aio.connect(pool)
+            with await aio.accept(element) as session:
+                user.close()
+                assert await aio.receive(session) is None
+
+    run(main())
+
+
+@pytest.mark.parametrize("poller", ["select", "poll", "epoll"])
+def test_readable_exactly_when_there_is_something(pool, poller):
+    def readable(descriptor: rserpool.Descriptor, seconds: float) -> bool:
+        if poller == "select":
+            return bool(select.select([descriptor], [], [], seconds)[0])
+        if poller == "poll":
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            return bool(poll.poll(seconds * 1000))
+        with select.epoll() as epoll:
+            epoll.register(descriptor, select.EPOLLIN)
+            return bool(epoll.poll(seconds))
+
+    with rserpool.Element(pool) as element:
+        assert not readable(element, 0)
+        with rserpool.connect(pool) as user:
+            assert readable(element, SOON)
+            with element.accept(timeout=0) as session:
+                assert not readable(element, 0)
+                assert not readable(session, 0)
+                assert not readable(user, 0)
+                user.send(b"x")
+                assert readable(session, SOON)
+                assert session.receive(timeout=0).data == b"x"
+                assert not readable(session, 0)
+            assert readable(user, SOON)
+            event = user.receive(timeout=0)
+            assert isinstance(event, rserpool.Failover) and not event.complete

@@ -1,0 +1,93 @@
+"""Elements, policies and resolution."""
+
+import collections
+import errno
+
+import pytest
+
+import rserpool
+from conftest import SOON
+
+
+def test_unknown_pool():
+    with pytest.raises(rserpool.PoolNotFound) as raised:
+        rserpool.resolve("NoSuchPool")
+    assert raised.value.errno == errno.ENOENT
+
+
+def test_resolution_tells_the_elements(pool, serve):
+    for identifier in (0x21, 0x22, 0x23):
+        serve(identifier)
+    found = rserpool.resolve(pool)
+    assert sorted(address.element for address in found) == [0x21, 0x22, 0x23]
+    for address in found:
+        assert address.addresses
+        assert all(port > 0 and host for host, port in address.addresses)
+    assert len({address.addresses for address in found}) == 3
+
+
+def test_as_many_as_asked_for(pool, serve):
+    for identifier in range(0x31, 0x35):
+        serve(identifier)
+    assert len(rserpool.resolve(pool, items=1)) == 1
+    assert len(rserpool.resolve(pool, items=4)) == 4
+
+
+def test_round_robin_takes_turns(pool, serve):
+    for identifier in (0x41, 0x42, 0x43):
+        serve(identifier)
+    chosen = collections.Counter(rserpool.resolve(pool, items=1)[0].element for _ in range(9))
+    assert chosen == {0x41: 3, 0x42: 3, 0x43: 3}
+
+
+def test_weights_count(pool, serve):
+    serve(0x51, "WEIGHTED_ROUND_ROBIN", "1")
+    serve(0x52, "WEIGHTED_ROUND_ROBIN", "3")
+    chosen = collections.Counter(rserpool.resolve(pool, items=1)[0].element for _ in range(40))
+    assert chosen == {0x51: 10, 0x52: 30}
+
+
+def test_least_used_follows_the_load(pool):
+    with rserpool.Element(pool, policy=rserpool.Policy.LEAST_USED, identifier=0x61) as one:
+        with rserpool.Element(pool, policy=rserpool.Policy.LEAST_USED, identifier=0x62) as two:
+            for busy, idle in ((one, two), (two, one)):
+                idle.set_load(0.1)
+                busy.set_load(0.9)
+                for _ in range(500):  # set_load does not wait for the registrar
+                    if {rserpool.resolve(pool, items=1)[0].element for _ in range(3)} == {idle.identifier}:
+                        break
+                else:
+                    pytest.fail("the load does not count")
+
+
+def test_identifier_is_chosen_or_given(pool):
+    with rserpool.Element(pool) as element:
+        assert element.identifier != 0
+        assert [address.element for address in rserpool.resolve(pool)] == [element.identifier]
+    with rserpool.Element(pool, identifier=0xABCD) as element:
+        assert element.identifier == 0xABCD
+
+
+def test_closed_elements_leave_the_pool(pool):
+    with rserpool.Element(pool):
+        assert rserpool.resolve(pool)
+    with pytest.raises(rserpool.PoolNotFound):
+        rserpool.resolve(pool)
+
+
+def test_handles_are_bytes(pool):
+    handle = b"\x00\xff" + pool.encode()
+    with rserpool.Element(handle, identifier=0x71):
+        assert [address.element for address in rserpool.resolve(handle)] == [0x71]
+        with rserpool.connect(handle) as session:
+            assert session.element == 0x71
+
+
+def test_initialise_again(pool, serve):
+    serve(0x81)
+    for _ in range(3):
+        rserpool.cleanup()
+        rserpool.initialize()
+        with rserpool.connect(pool) as session:
+            session.send(b"again")
+            assert session.receive(timeout=SOON).data == b"1 again"

@@ -1,0 +1,181 @@
+"""Sessions: data both ways, sizes, time-outs, ends, errors."""
+
+import errno
+import socket
+import threading
+
+import pytest
+
+import rserpool
+from conftest import SOON
+
+
+def answer(session: rserpool.Session) -> rserpool.Message:
+    """The next message; other events are not expected."""
+    event = session.receive(timeout=SOON)
+    assert isinstance(event, rserpool.Message), event
+    return event
+
+
+def test_request_and_answer(pool, serve):
+    serve(0x11)
+    with rserpool.connect(pool) as session:
+        for count in range(1, 6):
+            assert session.send(b"hello", ppid=7, stream=1) == 5
+            message = answer(session)
+            assert message.data == b"%d hello" % count
+            assert (message.element, message.ppid, message.end) == (0x11, 7, True)
+
+
+def test_stream_is_kept(pool, serve):
+    serve(0x12)
+    with rserpool.connect(pool) as session:
+        session.send(b"on three", stream=3)
+        assert answer(session).stream == 3
+
+
+def test_descriptor_says_its_element(pool, serve):
+    serve(0x13)
+    with rserpool.connect(pool) as session:
+        assert session.element == 0x13
+        session.send(b"x")
+        answer(session)
+        assert session.has_cookie
+
+
+@pytest.mark.parametrize("size", [1, 4096, 65535, 65536, 1_000_000])
+def test_large_messages_arrive_whole(pool, size):
+    data = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    with rserpool.Element(pool) as element, rserpool.connect(pool) as user:
+        with element.accept(timeout=SOON) as session:
+            sender = threading.Thread(target=user.send, args=(data,))
+            sender.start()
+            received = b""
+            while True:
+                message = answer(session)
+                received += message.data
+                if message.end:
+                    break
+            sender.join()
+            assert received == data
+
+
+def test_parts_of_a_message_have_no_end(pool):
+    with rserpool.Element(pool) as element, rserpool.connect(pool) as user:
+        with element.accept(timeout=SOON) as session:
+            user.send(b"a" * 100)
+            parts = [session.receive(timeout=SOON, size=40) for _ in range(3)]
+            assert [part.data for part in parts] == [b"a" * 40, b"a" * 40, b"a" * 20]
+            assert [part.end for part in parts] == [False, False, True]
+
+
+def test_empty_wait_is_a_timeout(pool, serve):
+    serve(0x14)
+    with rserpool.connect(pool) as session:
+        with pytest.raises(TimeoutError):
+            session.receive(timeout=0)
+        with pytest.raises(TimeoutError):
+            session.receive(timeout=0.05)
+        session.send(b"still there")
+        assert answer(session).data == b"1 still there"
+
+
+def test_accept_times_out(pool):
+    with rserpool.Element(pool) as element:
+        with pytest.raises(TimeoutError):
+            element.accept(timeout=0)
+
+
+def test_end_of_user_is_none(pool):
+    with rserpool.Element(pool) as element:
+        with rserpool.connect(pool) as user:
+            session = element.accept(timeout=SOON)
+            user.send(b"last")
+        with session:
+            assert answer(session).data == b"last"
+            assert session.receive(timeout=SOON) is None
+
+
+def test_iteration_ends_with_the_session(pool):
+    with rserpool.Element(pool) as element:
+        with rserpool.connect(pool) as user:
+            session = element.accept(timeout=SOON)
+            for text in (b"one", b"two", b"three"):
+                user.send(text)
+        with session:
+            assert [message.data for message in session] == [b"one", b"two", b"three"]
+
+
+def test_closed_descriptors_say_so(pool, serve):
+    serve(0x15)
+    session = rserpool.connect(pool)
+    assert session.fileno() >= 0
+    session.close()
+    session.close()
+    with pytest.raises(ValueError):
+        session.fileno()
+    with pytest.raises(ValueError):
+        session.send(b"x")
+
+
+def test_errors_have_errno():
+    class Wrong(rserpool.Session):
+        def close(self) -> None:
+            self._number = -1
+
+    # A descriptor, but not one of RSerPool.
+    with socket.socket() as plain:
+        session = Wrong(plain.fileno())
+        for call in (lambda: session.send(b"x"), lambda: session.receive(timeout=0), session.failover):
+            with pytest.raises(rserpool.RSerPoolError) as raised:
+                call()
+            assert raised.value.errno == errno.EBADF
+            assert isinstance(raised.value, OSError)
+        session.close()
+
+
+@pytest.mark.parametrize("handle", ["", "x" * 33])
+def test_impossible_handles(handle):
+    with pytest.raises(OSError) as raised:
+        rserpool.Element(handle)
+    assert raised.value.errno in (errno.EINVAL, errno.ENAMETOOLONG)
+
+
+def test_unknown_switch():
+    rserpool.cleanup()
+    with pytest.raises(ValueError):
+        rserpool.initialize("-no-such-switch")
+    rserpool.initialize()
+
+
+def test_many_sessions_at_once(pool):
+    with rserpool.Element(pool) as element:
+        users = [rserpool.connect(pool) for _ in range(50)]
+        sessions = [element.accept(timeout=SOON) for _ in users]
+        for number, user in enumerate(users):
+            user.send(b"%d" % number)
+        assert sorted(int(answer(session).data) for session in sessions) == list(range(50))
+        for descriptor in users + sessions:
+            descriptor.close()
+
+
+def test_close_wakes_a_blocked_receive(pool, serve):
+    serve(0x16)
+    session = rserpool.connect(pool)
+    caught = []
+    started = threading.Event()
+
+    def wait() -> None:
+        started.set()
+        try:
+            session.receive()
+        except (OSError, ValueError) as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    started.wait()
+    session.close()
+    thread.join(SOON)
+    assert not thread.is_alive()
+    assert len(caught) == 1 and getattr(caught[0], "errno", errno.EBADF) == errno.EBADF
