@@ -442,8 +442,8 @@ int rsp_accept(int sd,
                int timeout);
 
 /* Opens a session with one of the pool's elements. staleCacheValue: how old, in milliseconds, what
- * is known about the pool may be. Returns 0 even if no element could be reached (errno tells: ENOENT,
- * EIO, ECONNREFUSED, ..); then the first receive or send call says that a failover is necessary.
+ * is known about the pool may be. Returns 0 even if no element could be reached (errno is not 0 then:
+ * ENOENT, EIO, ECONNREFUSED, ..); then the first receive or send call says that a failover is necessary.
  * -1: EBADF (also: there is a session), ENAMETOOLONG, EINVAL, EFAULT, ENOMEM. */
 int rsp_connect(int sd,
                 const unsigned char *poolHandle,

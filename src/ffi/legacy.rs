@@ -49,16 +49,27 @@ pub(super) fn cookie_timeout(milliseconds: c_int) -> Option<Duration> {
 }
 
 /// `rsp_connect` reports success once the descriptor and its arguments are in order, even if no pool
-/// element could be reached; errno tells. Kept because programs treat -1 as fatal, and otherwise learn
-/// from the first receive or send that a failover is necessary, which is where they retry.
+/// element could be reached; errno tells (0: connected). Kept because programs treat -1 as fatal, and otherwise
+/// learn from the first receive or send that a failover is necessary, which is where they retry.
 pub(super) fn connect_result(result: Result<(), Errno>) -> Result<c_int, Errno> {
     match result {
-        Err(Errno(errno @ (libc::EBADF | libc::EACCES | libc::ENOMEM | libc::EISCONN))) => Err(Errno(errno)),
-        Err(failed) => {
-            set_errno(failed);
+        Err(Errno(libc::EBADF | libc::EACCES | libc::ENOMEM)) => result.map(|()| 0),
+        _ => {
+            set_errno(result.err().unwrap_or(Errno(0)));
             Ok(0)
         }
-        Ok(()) => Ok(0),
+    }
+}
+
+/// `rsp_forcefailover` reports success when the pool is empty, after its pause; errno tells (0: moved).
+/// Kept because sample programs call it in a loop and give up at -1.
+pub(super) fn failover_result(result: Result<(), Errno>) -> Result<c_int, Errno> {
+    match result {
+        Err(errno) if errno.0 != libc::ENOENT => Err(errno),
+        _ => {
+            set_errno(result.err().unwrap_or(Errno(0)));
+            Ok(0)
+        }
     }
 }
 

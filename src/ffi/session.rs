@@ -88,8 +88,8 @@ pub(super) fn accept(sd: c_int, timeout: c_int) -> Result<c_int, Errno> {
 }
 
 /// Opens a session with one of the pool's elements. staleCacheValue: how old, in milliseconds, what
-/// is known about the pool may be. Returns 0 even if no element could be reached (errno tells: ENOENT,
-/// EIO, ECONNREFUSED, ..); then the first receive or send call says that a failover is necessary.
+/// is known about the pool may be. Returns 0 even if no element could be reached (errno is not 0 then:
+/// ENOENT, EIO, ECONNREFUSED, ..); then the first receive or send call says that a failover is necessary.
 /// -1: EBADF (also: there is a session), ENAMETOOLONG, EINVAL, EFAULT, ENOMEM.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_connect(
@@ -135,8 +135,8 @@ pub unsafe extern "C" fn rsp_forcefailover(sd: c_int, flags: c_uint, staleCacheV
 }
 
 pub(super) fn force_failover(sd: c_int, flags: c_uint, stale: c_uint) -> Result<c_int, Errno> {
-    descriptors()?.force_failover(sd, flags & FFF_UNREACHABLE != 0, milliseconds(stale))?;
-    Ok(0)
+    let result = descriptors()?.force_failover(sd, flags & FFF_UNREACHABLE != 0, milliseconds(stale));
+    legacy::failover_result(result.map_err(Errno::from))
 }
 
 /// Whether the connected session holds a cookie: 1 or 0. -1: EBADF (also: no session).

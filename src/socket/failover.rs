@@ -47,9 +47,9 @@ impl Watcher for Gone {
 }
 
 impl Library {
-    /// Moves a user's session to an element of its pool. `Ok` also when the pool is empty, after the retry
-    /// delay; then, and after an error, the session stays failed and says so. An element that
-    /// refuses is reported and the next one tried, all within the connect time-out.
+    /// Moves a user's session to an element of its pool. After an error, which comes after the retry
+    /// delay, the session stays failed and says so. An element that refuses is reported and the next one
+    /// tried, all within the connect time-out.
     pub(super) fn move_session(
         &self,
         entry: &Arc<Entry>,
@@ -103,7 +103,7 @@ impl Library {
         // Whoever calls again and again must not do it without pause.
         let pause = Deadline::after(user.options.retry_delay);
         let _ = entry.waiters.wait(None, pause, || entry.is_closed());
-        failure.map_or(Ok(()), Err)
+        Err(failure.unwrap_or_else(|| errno(Errno::ENOENT)))
     }
 
     /// The next element to try: what the last one recommended, else what the policy says.

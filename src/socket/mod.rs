@@ -523,9 +523,10 @@ impl Library {
         }
     }
 
-    /// Connects to an element of a pool. That none could be reached is no error: the session exists, has
-    /// failed, its descriptor is readable and the next receive says FAILOVER_NECESSARY (or the end, on
-    /// [`Style::Stream`]). EBADF: the descriptor has sessions already.
+    /// Connects to an element of a pool. EBADF: no descriptor, or it has sessions already. After any
+    /// other error (ENOENT: the pool is empty; EIO: no resolution; EINVAL: no pool handle; else why the last
+    /// element could not be reached) the session exists and has failed: its descriptor is readable and
+    /// the next receive says FAILOVER_NECESSARY (or the end, on [`Style::Stream`]).
     pub fn connect(
         &self,
         sd: RawFd,
@@ -555,15 +556,15 @@ impl Library {
         };
         let how = Move { stale, failover: false, unreachable: false };
         let spare = spare.and_then(Arc::into_inner);
-        if let Err(error) = self.move_session(&entry, &session, how, spare) {
+        self.move_session(&entry, &session, how, spare).inspect_err(|error| {
             log::info!("descriptor {sd} could not be connected: {error}");
-        }
-        entry.check_open()
+        })
     }
 
-    /// Leaves the element and connects to the next one. `Ok` also when the pool is empty, after the retry
-    /// delay; the session has failed again then. EBADF: not connected by [`Library::connect`];
-    /// EINVAL: no pool handle; EIO: no resolution; else why the last element could not be reached.
+    /// Leaves the element and connects to the next one. EBADF: not connected by [`Library::connect`].
+    /// After any other error the session has failed again: after the retry delay ENOENT (the pool is
+    /// empty), EIO (no resolution), or why the last element could not be reached; at once EINVAL (no
+    /// pool handle).
     pub fn force_failover(&self, sd: RawFd, unreachable: bool, stale: Duration) -> io::Result<()> {
         let entry = self.entry(sd)?;
         let session = self.single(&entry)?;

@@ -404,14 +404,17 @@ fn an_element_that_leaves_its_pool_is_left_at_once() {
 }
 
 #[test]
-fn an_empty_pool_is_no_error_and_says_so() {
+fn an_empty_pool_leaves_a_session_to_be_moved() {
     let world = world();
-    let user = world.connect(Style::SeqPacket);
+    let user = world.library.socket(0, Style::SeqPacket, 0).unwrap();
+    let empty = world.library.connect(user, Some(pool()), Duration::ZERO, FAST);
+    assert_eq!(code(empty.unwrap_err()), libc::ENOENT);
     let necessary = Notification::FailoverNecessary { session: 1, has_cookie: false };
     assert!(readable(user, 0));
     assert_eq!(world.poll_in(user, Duration::ZERO), libc::POLLIN);
     assert_eq!(world.notice(user), necessary);
-    world.library.force_failover(user, true, Duration::ZERO).unwrap();
+    let empty = world.library.force_failover(user, true, Duration::ZERO);
+    assert_eq!(code(empty.unwrap_err()), libc::ENOENT);
     assert_eq!(world.notice(user), necessary);
     world.serve(3, Style::Stream);
     world.library.force_failover(user, true, Duration::ZERO).unwrap();
@@ -419,7 +422,8 @@ fn an_empty_pool_is_no_error_and_says_so() {
     let again = world.library.connect(user, Some(pool()), Duration::ZERO, FAST);
     assert_eq!(code(again.unwrap_err()), libc::EBADF);
     let nameless = world.library.socket(0, Style::Stream, 0).unwrap();
-    world.library.connect(nameless, None, Duration::ZERO, FAST).unwrap();
+    let connected = world.library.connect(nameless, None, Duration::ZERO, FAST);
+    assert_eq!(code(connected.unwrap_err()), libc::EINVAL);
     let failover = world.library.force_failover(nameless, false, Duration::ZERO);
     assert_eq!(code(failover.unwrap_err()), libc::EINVAL);
 }
