@@ -93,6 +93,10 @@ unsafe extern "C" fn forked() {
 }
 
 /// The running library; EACCES if there is none.
+#[expect(
+    clippy::redundant_allocation,
+    reason = "the outer count is the thread's own: no shared one is touched per call"
+)]
 pub(super) fn library() -> Result<Rc<Arc<Library>>, Errno> {
     let generation = GENERATION.load(Ordering::Acquire);
     let hold = HOLD.try_with(|hold| {
@@ -112,6 +116,10 @@ fn look_up() -> (u64, Hold) {
 }
 
 /// The library for a call on a descriptor: without a library there are no descriptors, so EBADF.
+#[expect(
+    clippy::redundant_allocation,
+    reason = "the outer count is the thread's own: no shared one is touched per call"
+)]
 pub(super) fn descriptors() -> Result<Rc<Arc<Library>>, Errno> {
     library().map_err(|_| Errno(libc::EBADF))
 }

@@ -53,7 +53,8 @@ pub unsafe extern "C" fn tagListAllocate(items: size_t) -> *mut TagItem {
 pub unsafe extern "C" fn tagListFree(tagList: *mut TagItem) {
     guard(|| {
         // SAFETY: from `malloc`, or NULL.
-        Ok(unsafe { libc::free(tagList.cast()) })
+        unsafe { libc::free(tagList.cast()) };
+        Ok(())
     })
 }
 

@@ -215,11 +215,14 @@ fn even_out<K: Copy, T>(a: &mut Vec<(K, T)>, b: &mut Vec<(K, T)>, bound: &mut K)
     false
 }
 
+/// What is left of an inner node.
+type Rest<'a, K, V> = slice::Iter<'a, (K, Node<K, V>)>;
+
 /// Entries in order of their keys.
 #[derive(Debug)]
 pub(super) struct Iter<'a, K, V> {
     /// What is left of the inner nodes above the current leaf, root first.
-    above: [Option<slice::Iter<'a, (K, Node<K, V>)>>; LEVELS],
+    above: [Option<Rest<'a, K, V>>; LEVELS],
     height: usize,
     leaf: slice::Iter<'a, (K, V)>,
 }

@@ -18,6 +18,7 @@ pub(super) struct Conn {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every connection is the large one")]
 enum Kind {
     /// TCP with the session mapping (`docs/tcp-mapping.md`).
     Mapping { sender: Sender, receiver: Mutex<Receiver> },

@@ -117,7 +117,7 @@ impl Registrar {
             let watched = [Timer::LastHeard(*id), Timer::NoResponse(*id)];
             let timed = watched.iter().any(|timer| self.timers.get(timer).is_some());
             let cared = peer.taken_by.is_some() || self.takeovers.contains_key(id) || !self.is_serving();
-            if !timed && !(peer.dead && cared) {
+            if !(timed || peer.dead && cared) {
                 return Err(format!("{id} is watched by nobody"));
             }
         }

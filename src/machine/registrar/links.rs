@@ -67,7 +67,7 @@ impl Registrar {
         let speaks = |protocol| ours.iter().any(|transport| transport.protocol() == Some(protocol));
         let mut targets = Vec::new();
         for (protocol, name) in [(LinkProtocol::Sctp, Protocol::Sctp), (LinkProtocol::Tcp, Protocol::Tcp)] {
-            if !speaks(name) && !(ours.is_empty() && name == Protocol::Tcp) {
+            if !(speaks(name) || ours.is_empty() && name == Protocol::Tcp) {
                 continue;
             }
             for transport in transports.iter().filter(|transport| transport.protocol() == Some(name)) {
