@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod checks;
+mod cost;
 mod network;
 mod regressions;
 mod world;

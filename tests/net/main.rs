@@ -1,0 +1,186 @@
+//! The real network: registrars, elements and users as processes with addresses of their own, which
+//! find each other by multicast without any configuration, and lose each other in every way.
+#![allow(clippy::disallowed_methods)]
+
+mod lab;
+
+use lab::{Lab, Process, View, wait_for};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// For what must happen: long enough for a busy machine.
+const SOON: Duration = Duration::from_secs(20);
+/// Long enough for the faults to happen meanwhile, at the rate of a session.
+const SIZE: usize = 32 << 20;
+const RATE: &str = "-rate=1500000";
+
+/// The C examples, built against the library of this build.
+fn example(lab: &Lab, name: &str) -> PathBuf {
+    let built = std::env::current_exe().expect("own path").with_file_name("librserpool.so");
+    for name in ["librserpool.so", "librserpool.so.0"] {
+        let _ = std::os::unix::fs::symlink(&built, lab.folder.join(name));
+    }
+    let make = Command::new("make")
+        .arg("-C")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("c-examples"))
+        .args([format!("LIBDIR={0}", lab.folder.display()), format!("OUT={0}", lab.folder.display())])
+        .env_remove("MAKEFLAGS")
+        .env_remove("MFLAGS")
+        .output()
+        .expect("make");
+    assert!(make.status.success(), "{}", String::from_utf8_lossy(&make.stderr));
+    lab.folder.join(name)
+}
+
+struct Registrar {
+    host: usize,
+    process: Process,
+}
+
+impl Registrar {
+    fn start(lab: &Lab, host: usize) -> Registrar {
+        let program = Path::new(env!("CARGO_BIN_EXE_rspregistrar"));
+        let arguments = ["--http=127.0.0.1:8080", "--loglevel=debug", "--logcolor=off"];
+        let process = lab.start(host, program, &arguments, &format!("registrar{host}.log"));
+        Registrar { host, process }
+    }
+}
+
+struct Server {
+    host: usize,
+    process: Process,
+    id: String,
+}
+
+impl Server {
+    fn start(lab: &Lab, host: usize) -> Server {
+        let log = format!("server{host}.log");
+        let before = lab.log(&log).matches("serving ").count();
+        let files = format!("-directory={}", lab.folder.join("files").display());
+        let arguments = ["-pool=Files", &files, RATE];
+        let process = lab.start(host, &example(lab, "file_server"), &arguments, &log);
+        let (id, _) = wait_for("a server registers", SOON, || {
+            let text = lab.log(&log);
+            let line = text.lines().filter(|line| line.starts_with("serving ")).nth(before)?.to_owned();
+            let (_, rest) = line.split_once(" as ")?;
+            Some(rest.get(..10)?.to_owned())
+        });
+        Server { host, process, id }
+    }
+}
+
+/// Waits until the registrars on these hosts serve, know each other and exactly these elements, and
+/// agree in everything, each element having one of them as its home.
+fn agreed(lab: &Lab, what: &str, hosts: &[usize], servers: &[&Server]) -> (View, Duration) {
+    let mut ids: Vec<&str> = servers.iter().map(|server| server.id.as_str()).collect();
+    ids.sort_unstable();
+    wait_for(what, SOON, || {
+        let views: Vec<View> = hosts.iter().map_while(|&host| lab.view(host)).collect();
+        let first = views.first()?;
+        let alive: Vec<&str> = views.iter().map(|view| view.registrar.as_str()).collect();
+        let right = views.len() == hosts.len()
+            && views.iter().all(|view| {
+                view.serving && view.peers.len() == hosts.len() - 1 && view.elements == first.elements
+            })
+            && first.ids() == ids
+            && first.homes().iter().all(|home| alive.contains(home));
+        right.then(|| first.clone())
+    })
+}
+
+/// Which server the client hears now.
+fn in_use(lab: &Lab, servers: &[Server]) -> usize {
+    let said = lab.log("client.log");
+    let last = said.lines().rfind(|line| line.starts_with("failover ")).and_then(|line| {
+        let id = line.split_whitespace().find_map(|field| field.strip_prefix("to="))?;
+        servers.iter().position(|server| server.id == id)
+    });
+    last.unwrap_or_else(|| {
+        let asked = |server: &Server| lab.log(&format!("server{}.log", server.host)).contains("from byte");
+        wait_for("a server is asked", SOON, || servers.iter().position(asked)).0
+    })
+}
+
+/// Does something to the server in use, and waits until another one serves the client.
+fn strike(lab: &Lab, what: &str, servers: &mut [Server], act: impl FnOnce(&mut Server)) -> usize {
+    let arrived = || fs::metadata(lab.folder.join("copy")).map_or(0, |copy| copy.len());
+    let before = arrived();
+    wait_for("data flows", SOON, || (arrived() > before).then_some(()));
+    let failovers = || lab.log("client.log").lines().filter(|line| line.starts_with("failover ")).count();
+    let count = failovers();
+    let victim = in_use(lab, servers);
+    act(&mut servers[victim]);
+    let (_, time) = wait_for(what, SOON, || (failovers() > count).then_some(()));
+    println!("{what}: the client goes on after {time:?}");
+    victim
+}
+
+#[test]
+fn a_download_survives_the_network() {
+    let Some(mut lab) = Lab::new() else { return };
+    let hosts: Vec<usize> = (0..7).map(|_| lab.host()).collect();
+    let bytes: Vec<u8> = {
+        let mut rng = fastrand::Rng::with_seed(5353);
+        (0..SIZE / 8).flat_map(|_| rng.u64(..).to_be_bytes()).collect()
+    };
+    fs::create_dir_all(lab.folder.join("files")).expect("folder");
+    fs::write(lab.folder.join("files/file"), &bytes).expect("file");
+
+    let mut registrars: Vec<Registrar> =
+        hosts[..3].iter().map(|&host| Registrar::start(&lab, host)).collect();
+    let (_, time) = agreed(&lab, "registrars find each other", &hosts[..3], &[]);
+    println!("three registrars found each other in {time:?}");
+    let mut servers: Vec<Server> = hosts[3..6].iter().map(|&host| Server::start(&lab, host)).collect();
+    let all = |servers: &[Server], what: &str, hosts: &[usize]| {
+        let servers: Vec<&Server> = servers.iter().collect();
+        let (view, time) = agreed(&lab, what, hosts, &servers);
+        println!("{what}: {time:?}");
+        view
+    };
+    let view = all(&servers, "registrars agree on three servers", &hosts[..3]);
+
+    let to = lab.folder.join("copy");
+    let arguments = ["-pool=Files", "-timeout=80", "-idle=1500", "file", to.to_str().expect("path")];
+    let mut client = lab.start(hosts[6], &example(&lab, "file_client"), &arguments, "client.log");
+
+    // The home of a server dies: another one takes over.
+    let home = view.homes()[0].to_owned();
+    let is_home = |lab: &Lab, host: usize| lab.view(host).is_some_and(|view| view.registrar == home);
+    let dead = hosts[..3].iter().position(|&host| is_home(&lab, host)).expect("a home");
+    registrars[dead].process.kill();
+    let survivors: Vec<usize> = hosts[..3].iter().copied().filter(|&host| host != hosts[dead]).collect();
+    all(&servers, "a registrar was killed", &survivors);
+    registrars[dead] = Registrar::start(&lab, hosts[dead]);
+    all(&servers, "it came back with a new ID", &hosts[..3]);
+
+    let victim = strike(&lab, "a server was killed", &mut servers, |server| server.process.kill());
+    let rest: Vec<&Server> = servers.iter().filter(|server| server.id != servers[victim].id).collect();
+    agreed(&lab, "the killed server is gone everywhere", &hosts[..3], &rest);
+    servers[victim] = Server::start(&lab, servers[victim].host);
+    let victim = strike(&lab, "a server was stopped", &mut servers, |server| {
+        server.process.signal(libc::SIGSTOP);
+    });
+    let rest: Vec<&Server> = servers.iter().filter(|server| server.id != servers[victim].id).collect();
+    agreed(&lab, "the stopped server is gone everywhere", &hosts[..3], &rest);
+    servers[victim].process.signal(libc::SIGCONT);
+    all(&servers, "it goes on and is back", &hosts[..3]);
+    let victim = strike(&lab, "a server was cut off", &mut servers, |server| lab.cut(server.host));
+    lab.heal(servers[victim].host);
+    all(&servers, "it was plugged in again", &hosts[..3]);
+
+    registrars[0].process.signal(libc::SIGSTOP);
+    all(&servers, "a registrar was stopped", &hosts[1..3]);
+    registrars[0].process.signal(libc::SIGCONT);
+    all(&servers, "it goes on", &hosts[..3]);
+    lab.cut(registrars[1].host);
+    all(&servers, "a registrar was cut off", &[hosts[0], hosts[2]]);
+    lab.heal(registrars[1].host);
+    all(&servers, "it was plugged in again", &hosts[..3]);
+
+    let (status, _) = wait_for("the download ends", Duration::from_secs(60), || client.status());
+    assert_eq!(status, 0, "{}", lab.log("client.log"));
+    assert!(fs::read(&to).expect("copy") == bytes, "the copy differs\n{}", lab.log("client.log"));
+    all(&servers, "all agree in the end", &hosts[..3]);
+}
