@@ -139,6 +139,7 @@ fn example_under_valgrind(name: &str) -> Option<Command> {
             "--show-leak-kinds=definite,indirect,possible",
             "--errors-for-leak-kinds=definite,indirect,possible",
         ])
+        .arg(concat!("--suppressions=", env!("CARGO_MANIFEST_DIR"), "/tests/c/valgrind.supp"))
         .arg(folder().join(name));
     Some(command)
 }

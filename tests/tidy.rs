@@ -113,7 +113,9 @@ fn nothing_is_left_over() {
     ] {
         for path in files(folder, &[".rs", ".c", ".h", ".py", ".sh"]) {
             for (number, line) in read(&path).lines().enumerate() {
-                for word in words.iter().filter(|word| line.contains(word.as_str())) {
+                for word in
+                    words.iter().filter(|word| line.contains(word.as_str()) && !line.contains("XXXXXX"))
+                {
                     problems.push(format!("{}:{}: {word}", name(&path), number + 1));
                 }
             }

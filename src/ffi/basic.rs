@@ -8,7 +8,7 @@ use super::current::library;
 use super::guard::{Errno, guard_or};
 use super::{constants::*, legacy, policy};
 use crate::machine::client::{Registration, RequestError};
-use crate::wire::{CauseCode, PeId, PoolElement, PoolHandle, Protocol, RegistrarId, Transport, TransportUse};
+use crate::wire::{PeId, PoolElement, PoolHandle, Protocol, RegistrarId, Transport, TransportUse};
 use libc::{c_int, c_uchar, c_uint, size_t, sockaddr};
 use std::net::SocketAddr;
 
@@ -109,9 +109,7 @@ pub(super) unsafe fn resolve(
     let found = match library.resolve(&handle?, legacy::items(items), milliseconds(stale)) {
         Ok(found) => found,
         Err(RequestError::NotFound) => return Ok(REAI_NONAME),
-        Err(RequestError::Rejected(error)) if cause(&error) == CauseCode::UNKNOWN_POOL => {
-            return Ok(REAI_NONAME);
-        }
+        Err(error) if error.is_unknown_pool() => return Ok(REAI_NONAME),
         Err(error) => return Err(error.into()),
     };
     let mut count = 0;
@@ -277,16 +275,15 @@ fn error_code(error: RequestError) -> c_uint {
     match error {
         RequestError::NoRegistrar => RSPERR_NO_REGISTRAR,
         RequestError::TimedOut => RSPERR_TIMEOUT,
-        RequestError::Rejected(error) => c_uint::from(cause(&error).0),
+        // A refusal without a reason is no success.
+        RequestError::Rejected(error) => match c_uint::from(error.code().0) {
+            RSPERR_OKAY => RSPERR_INVALID_MESSAGE,
+            code => code,
+        },
         RequestError::NotFound => RSPERR_NOT_FOUND,
         RequestError::Busy => RSPERR_OUT_OF_MEMORY,
         RequestError::Shutdown => RSPERR_NOT_INITIALIZED,
     }
-}
-
-/// The first cause; a refusal without any is an invalid message.
-fn cause(error: &crate::wire::OperationError) -> CauseCode {
-    error.0.first().map_or(CauseCode::INVALID_MESSAGE, |cause| cause.code)
 }
 
 #[cfg(test)]

@@ -126,10 +126,14 @@ impl Library {
         // One at a time, because every element that is resolved counts as used.
         let mut last_resort = None;
         for items in [1, 1, FURTHER_CHOICE] {
-            let elements = self.directory().resolve(handle, items, how.stale).map_err(|error| {
-                info!("resolution of {handle:?}: {error:?}");
-                errno(Errno::EIO)
-            })?;
+            let elements = match self.directory().resolve(handle, items, how.stale) {
+                Ok(elements) => elements,
+                Err(error) if error.is_unknown_pool() => Vec::new(),
+                Err(error) => {
+                    info!("resolution of {handle:?}: {error:?}");
+                    return Err(errno(Errno::EIO));
+                }
+            };
             if elements.is_empty() {
                 return Ok(None);
             }

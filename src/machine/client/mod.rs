@@ -22,7 +22,7 @@ mod user;
 
 use super::timer::Timer;
 use super::{LinkChange, LinkDown, LinkId, LinkProtocol, Output, RequestId, Target, Time};
-use crate::wire::{Asap, OperationError, PeId, Policy, PoolElement, PoolHandle, RegistrarId};
+use crate::wire::{Asap, CauseCode, OperationError, PeId, Policy, PoolElement, PoolHandle, RegistrarId};
 use asks::{Asks, What};
 use effects::{Alarm, Effects};
 use element::Elements;
@@ -132,6 +132,13 @@ pub enum RequestError {
     Busy,
     /// The machine was shut down.
     Shutdown,
+}
+
+impl RequestError {
+    /// Whether the registrar's answer is that there is no such pool, so nobody is in it.
+    pub fn is_unknown_pool(&self) -> bool {
+        matches!(self, RequestError::Rejected(error) if error.code() == CauseCode::UNKNOWN_POOL)
+    }
 }
 
 impl std::fmt::Display for RequestError {
