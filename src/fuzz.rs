@@ -2,6 +2,9 @@
 //!
 //! Each function takes any bytes and panics where a promise is broken.
 
+mod registrar;
+pub use registrar::registrar;
+
 use crate::wire::{Asap, CspReport, EnrpMessage, MAX_MESSAGE, frame, show};
 
 /// The promises of [`crate::wire`]: no panic; what decodes encodes to one form, of the length that
@@ -33,4 +36,23 @@ fn check_frame(bytes: &[u8], announced: usize, data: &[u8]) {
     assert_eq!(bytes.len(), announced);
     assert!(bytes.len() <= MAX_MESSAGE.min(data.len().next_multiple_of(4)), "longer than it came");
     assert_eq!(frame::first_message(bytes), Ok(Some(bytes.len())));
+}
+
+/// The fuzzer's bytes as a source of choices; zeros when they are used up.
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    fn byte(&mut self) -> u8 {
+        self.bytes(1).first().copied().unwrap_or(0)
+    }
+
+    fn flag(&mut self) -> bool {
+        self.byte() & 1 != 0
+    }
+
+    fn bytes(&mut self, count: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(count.min(self.0.len()));
+        self.0 = rest;
+        taken
+    }
 }

@@ -177,6 +177,7 @@ impl Registrar {
             self.start_takeover(id);
         }
         self.answer_deferred();
+        self.dial_claims();
     }
 
     /// T6-Serverannounce: where elements and users find us.

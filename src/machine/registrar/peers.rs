@@ -365,7 +365,7 @@ impl Registrar {
                 .unrecognized
                 .into_iter()
                 .map(|data| crate::wire::Cause { code: CauseCode::UNRECOGNIZED_PARAMETER, data });
-            self.send_enrp_over(link, sender, Enrp::Error { error: OperationError(causes.collect()) });
+            self.report_error(link, sender, OperationError(causes.collect()));
         }
         let stranger = self.peers.get(sender).is_none_or(|peer| !peer.met);
         if !self.meet(sender) || !self.came_over(link, sender) {
@@ -413,8 +413,15 @@ impl Registrar {
         {
             let sender =
                 bytes.get(4..8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
-            let body = Enrp::Error { error: OperationError(vec![cause]) };
-            self.send_enrp_over(link, RegistrarId(sender), body);
+            self.report_error(link, RegistrarId(sender), OperationError(vec![cause]));
+        }
+    }
+
+    /// Sends an error, unless what it quotes is too long for a message.
+    fn report_error(&mut self, link: LinkId, receiver: RegistrarId, error: OperationError) {
+        let message = EnrpMessage { sender: self.id, receiver, body: Enrp::Error { error } };
+        if message.fits() {
+            self.outbox.send_early(link, &message.encode());
         }
     }
 

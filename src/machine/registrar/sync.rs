@@ -247,8 +247,11 @@ impl Registrar {
         source: Source,
     ) {
         let home = element.home;
-        if home == self.id || home == RegistrarId(0) {
+        if home == RegistrarId(0) {
             return;
+        }
+        if home == self.id {
+            return self.recall(sender, handle, element);
         }
         let first_hand = home == sender;
         let known = self.space.find(handle, element.id);
@@ -284,6 +287,17 @@ impl Registrar {
             if let Some(side) = known.and_then(|key| self.side_mut(key)) {
                 side.stamp = stamp;
             }
+        }
+    }
+
+    /// A peer says that an element is ours. While we join, that is what it remembers from before we
+    /// were started anew with the same ID: we ask the element.
+    fn recall(&mut self, sender: RegistrarId, handle: &PoolHandle, element: PoolElement) {
+        if self.is_joining_with(sender)
+            && self.space.find(handle, element.id).is_none()
+            && let Ok((key, _)) = self.put(handle, &element)
+        {
+            self.claim_inherited(key);
         }
     }
 

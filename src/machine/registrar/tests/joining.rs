@@ -212,3 +212,17 @@ fn a_configured_peer_is_dialled_until_it_is_there() {
     let (_, effects) = meet(&mut bench, B);
     assert!(effects.contains(&Saw(Event::PeerAdded { id: B })), "{effects:?}");
 }
+
+#[test]
+fn what_was_ours_before_a_restart_with_the_same_id_is_asked() {
+    let (mut bench, _) = Bench::new(with_peers(&["10.0.0.2:9901"]));
+    let (b, _) = meet(&mut bench, B);
+    let effects = bench.enrp(b, B, table(false, &[(1, SELF)]));
+    let process = target("10.0.0.9:99");
+    assert_eq!(effects.first(), Some(&added(1)));
+    assert_eq!(effects.last(), Some(&Open(Service::Asap, process)));
+    let (pe, effects) = bench.answer_dial();
+    assert_eq!(effects, [keep_alive(pe, true, 1)]);
+    assert_eq!(bench.asap(pe, ack(1)), []);
+    assert_eq!(bench.content("echo"), [(1, SELF)]);
+}
