@@ -22,3 +22,8 @@ fn replay(target: &str, run: fn(&[u8])) {
 fn wire() {
     replay("wire", rserpool::fuzz::wire);
 }
+
+#[test]
+fn registrar() {
+    replay("registrar", rserpool::fuzz::registrar);
+}
