@@ -135,7 +135,7 @@ fn enrp(input: &mut Input) -> Enrp {
         }
         6..=8 => Enrp::HandleUpdate {
             takeover_suggested: input.byte().is_multiple_of(8),
-            action: if input.byte() % 4 == 0 { UpdateAction::Delete } else { UpdateAction::Add },
+            action: if input.byte().is_multiple_of(4) { UpdateAction::Delete } else { UpdateAction::Add },
             handle: handle(input),
             element: element(input),
         },
@@ -253,7 +253,7 @@ impl World {
     fn accept(&mut self, service: Service, input: &mut Input) {
         let link = LinkId(self.next);
         self.next += 1;
-        let protocol = if input.byte() % 4 == 0 { LinkProtocol::Sctp } else { LinkProtocol::Tcp };
+        let protocol = if input.byte().is_multiple_of(4) { LinkProtocol::Sctp } else { LinkProtocol::Tcp };
         self.up(link, service, protocol, vec![SocketAddr::new(address(input), 40_000)]);
     }
 
@@ -270,7 +270,7 @@ impl World {
         }
         let index = usize::from(input.byte()) % self.dials.len();
         let (link, service, target) = self.dials.remove(index);
-        if input.byte() % 3 == 0 {
+        if input.byte().is_multiple_of(3) {
             self.registrar.handle_link(self.now, link, LinkChange::Down(LinkDown::Refused));
         } else {
             self.up(link, service, target.protocol, target.addresses);
