@@ -16,6 +16,7 @@ pub mod address;
 mod cache;
 mod calls;
 mod complaints;
+pub mod csp;
 mod library;
 mod reactor;
 pub mod registrar;

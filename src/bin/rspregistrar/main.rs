@@ -1,154 +1,189 @@
-//! `rspregistrar`: a registrar process.
+//! `rspregistrar`: a registrar process. Options, signals, status page around the library's
+//! [`Server`]; one thread, one poll.
 #![allow(clippy::disallowed_methods)]
 
+mod daemon;
 mod http;
+mod logging;
+mod metrics;
 mod options;
+mod page;
 
 use clap::Parser;
+use http::Http;
 use mio::{Interest, Token};
-use options::Arguments;
+use options::{Options, with_two_dashes};
+use rserpool::machine::Time;
 use rserpool::runtime::address;
+use rserpool::runtime::csp::Reporter;
 use rserpool::runtime::registrar::{FIRST_TOKEN, Server};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
-use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// How long peers and elements may take to hear of our end.
-const FAREWELL: Duration = Duration::from_secs(2);
 const SIGNALS: Token = Token(FIRST_TOKEN);
+const HTTP: usize = FIRST_TOKEN + 1;
+/// How long peers and clients may take to read our goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse_from(options::normalise(std::env::args()));
-    match run(&arguments) {
+    let options = match Options::try_parse_from(std::env::args().map(with_two_dashes)) {
+        Ok(options) => options,
+        Err(error) => {
+            // rsplib's registrar ends with 1.
+            let code = u8::from(error.use_stderr());
+            let _ = error.print();
+            return code.into();
+        }
+    };
+    match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => {
-            eprintln!("rspregistrar: {reason}");
+        Err(error) => {
+            eprintln!("rspregistrar: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(arguments: &Arguments) -> Result<(), String> {
-    let options = arguments.options()?;
-    if let Some(path) = &arguments.daemonpidfile {
-        daemonize(path)?;
+fn run(options: &Options) -> io::Result<()> {
+    let invalid = |error: String| io::Error::new(io::ErrorKind::InvalidInput, error);
+    let server_options = options.server().map_err(invalid)?;
+    let reports = options.reports().map_err(invalid)?;
+    let http = options.http.as_ref().map(|text| address::parse_one(text, 80)).transpose()?;
+    if let (Some(pid_file), false) = (&options.daemonpidfile, daemon::is_background()) {
+        return daemon::start(pid_file);
     }
-    start_log(arguments)?;
-    raise_descriptor_limit();
-    let mut server = Server::bind(options).map_err(|error| format!("cannot bind: {error}"))?;
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| error.to_string())?;
-    let registry = server.registry();
-    registry.register(&mut signals, SIGNALS, Interest::READABLE).map_err(|error| error.to_string())?;
-    let mut page = match &arguments.http {
-        Some(text) => {
-            let at = address::parse_one(text, 80).map_err(|error| format!("--http={text}: {error}"))?;
-            Some(http::Page::bind(at, registry).map_err(|error| format!("--http={text}: {error}"))?)
-        }
-        None => None,
-    };
-    if !arguments.quiet {
-        say_where(&server, page.as_ref());
-    }
-    let _ = sd_notify::notify(&[NotifyState::Ready]);
-    let watchdog = sd_notify::watchdog_enabled().map(|interval| interval / 2);
-    let mut ready = Vec::new();
-    'serving: loop {
-        let until = watchdog.map(|interval| server.now() + interval);
-        server.turn(until, &mut ready).map_err(|error| error.to_string())?;
-        if watchdog.is_some() {
-            let _ = sd_notify::notify(&[NotifyState::Watchdog]);
-        }
-        for token in ready.drain(..) {
-            if token == SIGNALS {
-                // SIGHUP is for daemons that read their configuration again; ours is the command line.
-                if signals.pending().any(|signal| signal != SIGHUP) {
-                    break 'serving;
-                }
-            } else if let Some(page) = &mut page {
-                page.ready(token, &server);
+    logging::start(options)?;
+
+    let server = Server::bind(server_options)?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    server.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
+    let http = http.map(|address| Http::bind(&server, address, HTTP)).transpose()?;
+    let reporter = reports.map(|(to, interval)| Reporter::new(to, interval, server.now())).transpose()?;
+    let mut process = Process { server, signals, http, reporter, watchdog: None, quiet: options.quiet };
+    process.greet()?;
+    process.serve()?;
+    process.leave();
+    Ok(())
+}
+
+struct Process {
+    server: Server,
+    signals: Signals,
+    http: Option<Http>,
+    reporter: Option<Reporter>,
+    /// How often the service manager wants to hear from us, and when next.
+    watchdog: Option<(Duration, Time)>,
+    quiet: bool,
+}
+
+impl Process {
+    /// Says where we are. Whoever started us can connect from here on.
+    fn greet(&self) -> io::Result<()> {
+        let mut lines = String::new();
+        let (asap, enrp) = self.server.sctp_ports();
+        let services =
+            [("ASAP", self.server.asap_addresses(), asap), ("ENRP", self.server.enrp_addresses(), enrp)];
+        for (name, addresses, sctp) in services {
+            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            if !addresses.is_empty() {
+                lines += &format!("{name} tcp {}\n", addresses.join(", "));
+            }
+            if let Some(port) = sctp {
+                lines += &format!("{name} sctp port {port}\n");
             }
         }
-    }
-    let _ = sd_notify::notify(&[NotifyState::Stopping]);
-    server.shutdown(FAREWELL);
-    if !arguments.quiet {
-        println!("registrar ended");
-    }
-    Ok(())
-}
-
-/// One line per service, then the line that scripts wait for.
-fn say_where(server: &Server, page: Option<&http::Page>) {
-    let mut out = std::io::stdout().lock();
-    let list = |addresses: &[std::net::SocketAddr]| {
-        addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-    };
-    let _ = writeln!(out, "ASAP tcp {}", list(server.asap_addresses()));
-    let _ = writeln!(out, "ENRP tcp {}", list(server.enrp_addresses()));
-    if let (Some(asap), Some(enrp)) = server.sctp_ports() {
-        let _ = writeln!(out, "ASAP sctp port {asap}\nENRP sctp port {enrp}");
-    }
-    if let Some(address) = page.and_then(|page| page.address().ok()) {
-        let _ = writeln!(out, "HTTP {address}");
-    }
-    let _ = writeln!(out, "registrar {} is ready", server.machine().id());
-    let _ = out.flush();
-}
-
-fn start_log(arguments: &Arguments) -> Result<(), String> {
-    if arguments.logquiet {
-        return Ok(());
-    }
-    let mut builder = env_logger::Builder::new();
-    builder.parse_filters(&std::env::var("RSP_LOG").unwrap_or_else(|_| arguments.log_filter()));
-    if arguments.logcolor == "off" {
-        builder.write_style(env_logger::WriteStyle::Never);
-    }
-    let (path, append) = match (&arguments.logfile, &arguments.logappend) {
-        (Some(path), _) => (path, false),
-        (None, Some(path)) => (path, true),
-        (None, None) => {
-            builder.init();
-            return Ok(());
+        if let Some(http) = &self.http {
+            lines += &format!("HTTP {}\n", http.address()?);
         }
-    };
-    let file = OpenOptions::new().create(true).write(true).append(append).truncate(!append).open(path);
-    let file = file.map_err(|error| format!("{}: {error}", path.display()))?;
-    builder.target(env_logger::Target::Pipe(Box::new(file))).init();
-    Ok(())
-}
+        // Requests are taken from here on, and answered when the handlespace is whole.
+        lines += &format!("registrar {} is ready\n", self.server.machine().id());
+        self.say(&lines);
+        match daemon::is_background() {
+            true => daemon::ready(),
+            false => Ok(()),
+        }
+    }
 
-/// Goes to the background; the parent writes the process ID to `path` and ends.
-fn daemonize(path: &std::path::Path) -> Result<(), String> {
-    let mut file = std::fs::File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    // The child is this program again: nothing is lost by that, since nothing has been started yet.
-    let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let own = |argument: &String| {
-        !argument.contains("-daemonpidfile=") && argument.trim_start_matches('-') != "quiet"
-    };
-    let arguments = std::env::args().skip(1).filter(own);
-    let child = std::process::Command::new(program)
-        .args(arguments)
-        .arg("--quiet")
-        .stdin(std::process::Stdio::null())
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .map_err(|error| error.to_string())?;
-    writeln!(file, "{}", child.id()).map_err(|error| format!("{}: {error}", path.display()))?;
-    std::process::exit(0);
-}
+    fn say(&self, text: &str) {
+        if !self.quiet {
+            // Nobody may be there to read it.
+            let mut out = io::stdout().lock();
+            let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        }
+    }
 
-/// Every connection is a descriptor: as many as the system lets us have.
-fn raise_descriptor_limit() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-    {
-        log::warn!("descriptors stay limited to {soft}: {error}");
+    /// The handlespace is whole and requests are answered.
+    fn serving(&mut self) {
+        let _ = sd_notify::notify(&[NotifyState::Ready]);
+        if let Some(interval) = sd_notify::watchdog_enabled() {
+            self.watchdog = Some((interval / 2, self.server.now()));
+        }
+    }
+
+    /// Until a signal says that it is enough.
+    fn serve(&mut self) -> io::Result<()> {
+        let mut tokens = Vec::new();
+        let mut is_serving = false;
+        loop {
+            let now = self.server.now();
+            let page = self.http.as_ref().and_then(|http| http.poll_timeout(now));
+            let report = self.reporter.as_ref().map(Reporter::poll_timeout);
+            let watchdog = self.watchdog.map(|(_, next)| next);
+            let until = [page, report, watchdog].into_iter().flatten().min();
+            self.server.turn(until, &mut tokens)?;
+            for token in tokens.drain(..) {
+                match (token, &mut self.http) {
+                    (SIGNALS, _) => {
+                        for signal in self.signals.pending() {
+                            match signal {
+                                SIGHUP => logging::reopen(),
+                                _ => return Ok(()),
+                            }
+                        }
+                    }
+                    (token, Some(http)) => http.ready(&self.server, token),
+                    _ => {}
+                }
+            }
+            if !is_serving && self.server.machine().is_serving() {
+                is_serving = true;
+                self.serving();
+            }
+            self.tick();
+        }
+    }
+
+    /// What is due by the clock.
+    fn tick(&mut self) {
+        let now = self.server.now();
+        if let Some(http) = &mut self.http {
+            http.turn(&self.server);
+        }
+        if let Some(reporter) = &mut self.reporter
+            && reporter.poll_timeout() <= now
+        {
+            reporter.report_registrar(now, self.server.machine(), self.server.asap_addresses());
+        }
+        if let Some((interval, next)) = &mut self.watchdog
+            && *next <= now
+        {
+            *next = now + *interval;
+            let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+        }
+    }
+
+    fn leave(mut self) {
+        let _ = sd_notify::notify(&[NotifyState::Stopping]);
+        let id = self.server.machine().id();
+        if let Some(reporter) = &mut self.reporter {
+            reporter.last(self.server.now());
+        }
+        self.say(&format!("registrar {id} ends\n"));
+        self.http = None;
+        self.server.shutdown(GOODBYE);
     }
 }

@@ -3,292 +3,388 @@
 use clap::Parser;
 use rserpool::machine::registrar::Config;
 use rserpool::machine::{LinkProtocol, Target};
-use rserpool::runtime::registrar::{Listen, Options};
+use rserpool::runtime::registrar::{Listen, Options as ServerOptions};
 use rserpool::runtime::{address, parse_announce, parse_transport, targets};
-use rserpool::transport::multicast;
+use rserpool::transport::multicast::{ASAP_GROUP, ENRP_GROUP};
+use rserpool::wire::csp::CSP_PORT;
 use rserpool::wire::{ASAP_PORT, ENRP_PORT, RegistrarId};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A registrar (ENRP server) of Reliable Server Pooling, RFC 5351-5356.
+/// A registrar for Reliable Server Pooling (RFC 5351-5356).
 ///
-/// Options may be written with one dash or two. Times are in milliseconds unless said otherwise.
-#[derive(Parser, Debug)]
+/// Options may be written with one dash or two, as --option=value.
+#[derive(Debug, Parser)]
 #[command(name = "rspregistrar", version, max_term_width = 100)]
-pub struct Arguments {
-    /// Registrar ID, 0xHEX or decimal; 0: random.
-    #[arg(long, default_value = "0", value_parser = number)]
-    pub identifier: u32,
-    /// Where ASAP is served: auto (every address, port 3863, or any if that is taken) or ADDR:PORT[,ADDR...].
-    #[arg(long, default_value = "auto")]
-    pub asap: String,
-    /// Group of ASAP announcements: auto (239.0.0.50:3863), off, or ADDR:PORT.
-    #[arg(long, default_value = "auto")]
-    pub asapannounce: String,
-    /// Where ENRP is served: auto (every address, port 9901, or any if that is taken) or ADDR:PORT[,ADDR...].
-    #[arg(long, default_value = "auto")]
-    pub enrp: String,
-    /// Group of ENRP presences: auto (239.0.0.51:9901), off, or ADDR:PORT.
-    #[arg(long, default_value = "auto", alias = "enrpmulticast")]
-    pub enrpannounce: String,
-    /// A static peer, ADDR[:PORT][,ADDR...], port 9901 if missing; repeatable.
-    #[arg(long)]
-    pub peer: Vec<String>,
-    /// Transports: auto (SCTP where the kernel has it, and TCP), sctp or tcp.
-    #[arg(long, default_value = "auto")]
-    pub transport: String,
-    /// Smallest scope of addresses that elements may have: loopback, sitelocal or global.
-    #[arg(long, default_value = "loopback", value_parser = scope)]
-    pub minaddressscope: u8,
-    /// Time to live of multicast packets (1 to 255).
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u8).range(1..))]
-    pub announcettl: u8,
-    /// Between two announcements (100 to 60000) [default: 1000].
-    #[arg(long, value_parser = clap::value_parser!(u64).range(100..=60_000))]
-    pub serverannouncecycle: Option<u64>,
-    /// Between two keep-alives to an element, randomised by half (300 to 300000) [default: 750].
-    #[arg(long, value_parser = clap::value_parser!(u64).range(300..=300_000))]
-    pub endpointkeepalivetransmissioninterval: Option<u64>,
-    /// How long an element may take to answer (100 to 60000) [default: 750].
-    #[arg(long, value_parser = clap::value_parser!(u64).range(100..=60_000))]
-    pub endpointkeepalivetimeoutinterval: Option<u64>,
-    /// Unreachability reports that remove an element [default: 3].
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    pub maxbadpereports: Option<u32>,
-    /// Rounding of distances (1 or more) [default: 50].
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
-    pub distancestep: Option<u64>,
-    /// How many of the selected elements count as used; 0: as the policy has it.
-    #[arg(long)]
-    pub maxincrement: Option<usize>,
-    /// Elements per resolution when the request names no number [default: 3].
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    pub maxhresitems: Option<u32>,
-    /// Handle resolutions per second and connection; 0 or less: no limit.
-    #[arg(long, allow_negative_numbers = true, default_value_t = -1.0)]
-    pub maxhrrate: f64,
-    /// Unreachability reports per second and connection; 0 or less: no limit.
-    #[arg(long, allow_negative_numbers = true, default_value_t = -1.0)]
-    pub maxeurate: f64,
-    /// Elements per part of a handle table [default: 512; at most 128 to rsplib's registrars].
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    pub maxelementsperhtrequest: Option<u32>,
-    /// Between two presences (100 to 300000) [default: 500].
-    #[arg(long, value_parser = clap::value_parser!(u64).range(100..=300_000))]
-    pub peerheartbeatcycle: Option<u64>,
-    /// Silence after which a peer is asked (100 to 300000) [default: 1400].
-    #[arg(long, value_parser = clap::value_parser!(u64).range(100..=300_000))]
-    pub peermaxtimelastheard: Option<u64>,
-    /// How long it may take to answer then (100 to 60000) [default: 900].
-    #[arg(long, value_parser = clap::value_parser!(u64).range(100..=60_000))]
-    pub peermaxtimenoresponse: Option<u64>,
-    /// How long to look for a mentor at start (0 to 60000) [default: 2000].
-    #[arg(long, value_parser = clap::value_parser!(u64).range(0..=60_000))]
-    pub mentordiscoverytimeout: Option<u64>,
-    /// How long to wait for the acknowledgements of a takeover (100 to 60000) [default: 1500].
-    #[arg(long, value_parser = clap::value_parser!(u64).range(100..=60_000))]
-    pub takeoverexpiryinterval: Option<u64>,
-    /// Adopt elements that another registrar suggests.
-    #[arg(long)]
-    pub supporttakeoversuggestion: bool,
-    /// Status page: /healthz, /handlespace (JSON) and /metrics (Prometheus) at ADDR:PORT.
-    #[arg(long)]
+pub struct Options {
+    /// Our ID, decimal or 0xHEX; 0: random
+    #[arg(long, value_name = "ID", default_value = "0", value_parser = identifier)]
+    identifier: u32,
+    /// Where elements and users reach us: auto (all addresses, port 3863, or any if that is taken) or
+    /// ADDRESS[:PORT][,ADDRESS...]; port 0 is any free one
+    #[arg(long, value_name = "ADDRESS", default_value = "auto")]
+    asap: String,
+    /// Where other registrars reach us: as --asap, port 9901
+    #[arg(long, value_name = "ADDRESS", default_value = "auto")]
+    enrp: String,
+    /// Group for announcements to elements and users: auto (239.0.0.50:3863), off, or ADDRESS[:PORT]
+    #[arg(long, value_name = "GROUP", default_value = "auto")]
+    asapannounce: String,
+    /// Group of the registrars: auto (239.0.0.51:9901), off, or ADDRESS[:PORT]
+    #[arg(long, value_name = "GROUP", default_value = "auto", alias = "enrpmulticast")]
+    enrpannounce: String,
+    /// Time to live of what goes to the groups
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    announcettl: u8,
+    /// Another registrar: ADDRESS[:PORT][,ADDRESS...], one host; may be given several times
+    #[arg(long, value_name = "ADDRESS")]
+    peer: Vec<String>,
+    /// Over what to serve: auto (all that the kernel has), sctp or tcp
+    #[arg(long, value_name = "PROTOCOL", default_value = "auto")]
+    transport: String,
+    /// Serve /healthz, /handlespace (JSON) and /metrics (Prometheus) at ADDRESS:PORT
+    #[arg(long, value_name = "ADDRESS")]
     pub http: Option<String>,
-    /// error, warn, info, debug, trace, or rsplib's 0 to 9.
-    #[arg(long, default_value = "warn")]
-    pub loglevel: String,
-    /// Write the log to that file, anew.
+    /// Connections at a time [default: what the descriptor limit allows]
+    #[arg(long, value_name = "N")]
+    maxconnections: Option<usize>,
+    /// Elements at a time
+    #[arg(long, value_name = "N")]
+    maxelements: Option<usize>,
+    /// Smallest scope of addresses that elements are registered with: loopback, sitelocal or global
+    #[arg(long, value_name = "SCOPE", default_value = "loopback")]
+    minaddressscope: String,
+
+    /// Time between announcements, ms
+    #[arg(long, value_name = "MS")]
+    serverannouncecycle: Option<u64>,
+    /// Time between keep-alives to an element, ms
+    #[arg(long, value_name = "MS")]
+    endpointkeepalivetransmissioninterval: Option<u64>,
+    /// Time that an element may take to answer, ms
+    #[arg(long, value_name = "MS")]
+    endpointkeepalivetimeoutinterval: Option<u64>,
+    /// Recent reports of unreachability that remove an element
+    #[arg(long, value_name = "N")]
+    maxbadpereports: Option<u32>,
+    /// Rounding of distances, ms
+    #[arg(long, value_name = "MS")]
+    distancestep: Option<u64>,
+    /// Selected elements that count as used; 0: what suits the policy
+    #[arg(long, value_name = "N")]
+    maxincrement: Option<usize>,
+    /// Elements per answer if the question names no number
+    #[arg(long, value_name = "N")]
+    maxhresitems: Option<usize>,
+    /// Handle resolutions per second and connection; up to 0: no limit
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    maxhrrate: Option<i64>,
+    /// Reports of unreachability per second and connection; up to 0: no limit
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    maxeurate: Option<i64>,
+    /// Elements per part of a handle table
+    #[arg(long, value_name = "N")]
+    maxelementsperhtrequest: Option<usize>,
+    /// Time between presences, ms
+    #[arg(long, value_name = "MS")]
+    peerheartbeatcycle: Option<u64>,
+    /// Silence after which a peer is asked whether it is there, ms
+    #[arg(long, value_name = "MS")]
+    peermaxtimelastheard: Option<u64>,
+    /// Time that it may take to answer that, ms
+    #[arg(long, value_name = "MS")]
+    peermaxtimenoresponse: Option<u64>,
+    /// Time to look for a registrar to learn from, ms
+    #[arg(long, value_name = "MS")]
+    mentordiscoverytimeout: Option<u64>,
+    /// Time that a takeover may take, ms
+    #[arg(long, value_name = "MS")]
+    takeoverexpiryinterval: Option<u64>,
+    /// Take over an element when its registrar suggests so
     #[arg(long)]
+    supporttakeoversuggestion: bool,
+
+    /// Component status reports go to ADDRESS[:PORT] (or CSP_SERVER)
+    #[arg(long, value_name = "ADDRESS")]
+    cspserver: Option<String>,
+    /// Time between them, ms; 0: none (or CSP_INTERVAL)
+    #[arg(long, value_name = "MS")]
+    cspinterval: Option<u64>,
+
+    /// Log to a file, emptied first; SIGHUP opens it again
+    #[arg(long, value_name = "FILE")]
     pub logfile: Option<PathBuf>,
-    /// Write the log to the end of that file.
-    #[arg(long)]
+    /// Log to a file, adding to it; SIGHUP opens it again
+    #[arg(long, value_name = "FILE", conflicts_with = "logfile")]
     pub logappend: Option<PathBuf>,
-    /// No log.
+    /// Log nothing
     #[arg(long)]
     pub logquiet: bool,
-    /// on or off.
-    #[arg(long, default_value = "on")]
+    /// error, warn, info, debug or trace, or rsplib's 0 to 9 (or RSP_LOG) [default: warn]
+    #[arg(long, value_name = "LEVEL", value_parser = level)]
+    pub loglevel: Option<log::LevelFilter>,
+    /// on or off
+    #[arg(long, value_name = "WORD", default_value = "on")]
     pub logcolor: String,
-    /// No line on standard output at start and end.
+    /// Print nothing at start and end
     #[arg(long)]
     pub quiet: bool,
-    /// Go to the background and write the process ID to that file.
+    /// Use IPv4 only
     #[arg(long)]
+    disable_ipv6: bool,
+    /// Run in the background, its process ID in FILE
+    #[arg(long, value_name = "FILE")]
     pub daemonpidfile: Option<PathBuf>,
-    /// IPv4 only.
-    #[arg(long = "disable-ipv6")]
-    pub disable_ipv6: bool,
-    /// Accepted for rsplib's sake, without effect: idle connections are never closed.
-    #[arg(long, hide_short_help = true)]
-    pub autoclosetimeout: Option<u64>,
-    /// Accepted for rsplib's sake, without effect: component status reports are the library's.
-    #[arg(long, hide_short_help = true)]
-    pub cspserver: Option<String>,
-    /// Accepted for rsplib's sake, without effect.
-    #[arg(long, hide_short_help = true)]
-    pub cspinterval: Option<u64>,
-    /// Accepted for rsplib's sake, without effect: see --http for statistics.
-    #[arg(long, hide_short_help = true, aliases = ["statsinterval", "actionlogfile", "scalar", "object"])]
-    pub statsfile: Vec<String>,
+
+    /// Without effect: idle connections cost little, and stay
+    #[arg(long, value_name = "S", help_heading = WITHOUT_EFFECT)]
+    autoclosetimeout: Option<u64>,
+    /// Without effect: failures are simulated in tests
+    #[arg(long, value_name = "S", help_heading = WITHOUT_EFFECT)]
+    uptime: Option<f64>,
+    /// Without effect: likewise
+    #[arg(long, value_name = "S", help_heading = WITHOUT_EFFECT)]
+    downtime: Option<f64>,
+    /// Without effect: see --loglevel
+    #[arg(long, value_name = "FILE", help_heading = WITHOUT_EFFECT)]
+    actionlogfile: Option<PathBuf>,
+    /// Without effect: see --http, /metrics
+    #[arg(long, value_name = "FILE", help_heading = WITHOUT_EFFECT)]
+    statsfile: Option<PathBuf>,
+    /// Without effect: likewise
+    #[arg(long, value_name = "MS", help_heading = WITHOUT_EFFECT)]
+    statsinterval: Option<u64>,
+    /// Without effect: likewise
+    #[arg(long, value_name = "FILE", help_heading = WITHOUT_EFFECT)]
+    scalar: Option<PathBuf>,
+    /// Without effect: likewise
+    #[arg(long, value_name = "NAME", help_heading = WITHOUT_EFFECT)]
+    object: Option<String>,
 }
 
-/// `-option` becomes `--option`; clap takes one dash for short options.
-pub fn normalise(arguments: impl Iterator<Item = String>) -> impl Iterator<Item = String> {
-    arguments.map(|argument| match argument.strip_prefix('-') {
-        Some(rest) if rest.len() > 1 && !rest.starts_with('-') => format!("-{argument}"),
-        _ => argument,
-    })
-}
+const WITHOUT_EFFECT: &str = "rsplib's options that are accepted without effect";
 
-impl Arguments {
-    /// What the registrar loop needs.
-    pub fn options(&self) -> Result<Options, String> {
-        let named = |option: &str, error: std::io::Error| format!("--{option}: {error}");
-        let protocols =
-            parse_transport(&self.transport).ok_or("--transport: must be auto, sctp or tcp".to_string())?;
-        let group = |option: &str, text: &str, auto: SocketAddr| {
-            parse_announce(text, auto).map_err(|error| named(option, error))
-        };
-        Ok(Options {
-            asap: self.listen("asap", &self.asap, ASAP_PORT)?,
-            enrp: self.listen("enrp", &self.enrp, ENRP_PORT)?,
-            asap_announce: group("asapannounce", &self.asapannounce, multicast::ASAP_GROUP)?,
-            enrp_announce: group("enrpannounce", &self.enrpannounce, multicast::ENRP_GROUP)?,
-            ttl: self.announcettl,
-            max_links: None,
-            machine: self.machine(&protocols)?,
-            protocols,
-        })
-    }
-
-    fn listen(&self, option: &str, text: &str, port: u16) -> Result<Listen, String> {
-        if text.eq_ignore_ascii_case("auto") && !self.disable_ipv6 {
-            return Ok(Listen::auto(port));
-        }
-        if text.eq_ignore_ascii_case("auto") {
-            return Ok(Listen { addresses: vec![([0, 0, 0, 0], port).into()], fallback: true });
-        }
-        let addresses =
-            address::parse_list(text, port).map_err(|error| format!("--{option}={text}: {error}"))?;
-        Ok(Listen { addresses, fallback: false })
-    }
-
-    fn machine(&self, protocols: &[LinkProtocol]) -> Result<Config, String> {
-        let mut peers: Vec<Target> = Vec::new();
-        for peer in &self.peer {
-            let addresses =
-                address::parse_list(peer, ENRP_PORT).map_err(|error| format!("--peer={peer}: {error}"))?;
-            peers.extend(targets(protocols, &addresses));
-        }
-        let defaults = Config::default();
-        let ms = |value: Option<u64>, default: Duration| value.map_or(default, Duration::from_millis);
-        let rate = |value: f64| (value > 0.0).then_some(value.ceil() as u32);
-        let count = |value: Option<u32>, default: usize| value.map_or(default, |value| value as usize);
-        Ok(Config {
-            id: RegistrarId(if self.identifier == 0 { fastrand::u32(1..) } else { self.identifier }),
-            peers,
-            server_announce_cycle: ms(self.serverannouncecycle, defaults.server_announce_cycle),
-            endpoint_keep_alive_transmission_interval: ms(
-                self.endpointkeepalivetransmissioninterval,
-                defaults.endpoint_keep_alive_transmission_interval,
-            ),
-            endpoint_keep_alive_timeout_interval: ms(
-                self.endpointkeepalivetimeoutinterval,
-                defaults.endpoint_keep_alive_timeout_interval,
-            ),
-            max_bad_pe_reports: self.maxbadpereports.unwrap_or(defaults.max_bad_pe_reports),
-            distance_step: ms(self.distancestep, defaults.distance_step),
-            max_increment: self.maxincrement.unwrap_or(defaults.max_increment),
-            max_handle_resolution_items: count(self.maxhresitems, defaults.max_handle_resolution_items),
-            max_handle_resolution_rate: rate(self.maxhrrate),
-            max_endpoint_unreachable_rate: rate(self.maxeurate),
-            max_elements_per_handle_table_request: count(
-                self.maxelementsperhtrequest,
-                defaults.max_elements_per_handle_table_request,
-            ),
-            peer_heartbeat_cycle: ms(self.peerheartbeatcycle, defaults.peer_heartbeat_cycle),
-            peer_max_time_last_heard: ms(self.peermaxtimelastheard, defaults.peer_max_time_last_heard),
-            peer_max_time_no_response: ms(self.peermaxtimenoresponse, defaults.peer_max_time_no_response),
-            mentor_discovery_timeout: ms(self.mentordiscoverytimeout, defaults.mentor_discovery_timeout),
-            takeover_expiry_interval: ms(self.takeoverexpiryinterval, defaults.takeover_expiry_interval),
-            support_takeover_suggestion: self.supporttakeoversuggestion,
-            min_address_scope: self.minaddressscope,
-            ..defaults
-        })
-    }
-
-    /// The log filter: rsplib's numbers become names.
-    pub fn log_filter(&self) -> String {
-        let name = match self.loglevel.parse::<u32>() {
-            Ok(0) => "off",
-            Ok(1) => "error",
-            Ok(2) => "warn",
-            Ok(3 | 4) => "info",
-            Ok(5 | 6) => "debug",
-            Ok(_) => "trace",
-            Err(_) => return self.loglevel.clone(),
-        };
-        name.to_string()
-    }
-}
-
-fn number(text: &str) -> Result<u32, String> {
+fn identifier(text: &str) -> Result<u32, String> {
     let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(hex) => u32::from_str_radix(hex, 16),
         None => text.parse(),
     };
-    parsed.map_err(|error| error.to_string())
+    parsed.map_err(|_| "not an ID: decimal or 0xHEX".into())
 }
 
-fn scope(text: &str) -> Result<u8, String> {
-    match text {
-        "loopback" => Ok(2),
-        "sitelocal" => Ok(6),
-        "global" => Ok(10),
-        _ => Err("must be loopback, sitelocal or global".into()),
+/// A name, or rsplib's number: 1 error, 2 warning, 3 note, 4 action, 5 to 9 more and more.
+fn level(text: &str) -> Result<log::LevelFilter, String> {
+    use log::LevelFilter;
+    match text.parse::<u32>() {
+        Ok(0) => Ok(LevelFilter::Off),
+        Ok(1) => Ok(LevelFilter::Error),
+        Ok(2) => Ok(LevelFilter::Warn),
+        Ok(3 | 4) => Ok(LevelFilter::Info),
+        Ok(5 | 6) => Ok(LevelFilter::Debug),
+        Ok(_) => Ok(LevelFilter::Trace),
+        Err(_) => text.parse().map_err(|_| "not error, warn, info, debug, trace or 0 to 9".into()),
+    }
+}
+
+/// `-option` becomes `--option`.
+pub fn with_two_dashes(argument: String) -> String {
+    match argument.strip_prefix('-') {
+        Some(rest) if rest.len() > 1 && !rest.starts_with('-') => format!("-{argument}"),
+        _ => argument,
+    }
+}
+
+/// A number into its range, as a duration.
+fn milliseconds(value: Option<u64>, range: std::ops::RangeInclusive<u64>, setting: &mut Duration) {
+    if let Some(value) = value {
+        *setting = Duration::from_millis(value.clamp(*range.start(), *range.end()));
+    }
+}
+
+impl Options {
+    /// The machine's timers and bounds; ranges are rsplib's.
+    fn machine(&self) -> Result<Config, String> {
+        let mut config = Config { id: RegistrarId(self.identifier), ..Config::default() };
+        let ms = milliseconds;
+        ms(self.serverannouncecycle, 100..=60_000, &mut config.server_announce_cycle);
+        let keep_alive = &mut config.endpoint_keep_alive_transmission_interval;
+        ms(self.endpointkeepalivetransmissioninterval, 300..=300_000, keep_alive);
+        let patience = &mut config.endpoint_keep_alive_timeout_interval;
+        ms(self.endpointkeepalivetimeoutinterval, 100..=60_000, patience);
+        ms(self.distancestep, 1..=u64::MAX / 1000, &mut config.distance_step);
+        ms(self.peerheartbeatcycle, 100..=300_000, &mut config.peer_heartbeat_cycle);
+        ms(self.peermaxtimelastheard, 100..=300_000, &mut config.peer_max_time_last_heard);
+        ms(self.peermaxtimenoresponse, 100..=60_000, &mut config.peer_max_time_no_response);
+        ms(self.mentordiscoverytimeout, 0..=60_000, &mut config.mentor_discovery_timeout);
+        ms(self.takeoverexpiryinterval, 100..=60_000, &mut config.takeover_expiry_interval);
+        config.max_bad_pe_reports = self.maxbadpereports.unwrap_or(config.max_bad_pe_reports).max(1);
+        config.max_increment = self.maxincrement.unwrap_or(config.max_increment);
+        let items = &mut config.max_handle_resolution_items;
+        *items = self.maxhresitems.unwrap_or(*items).max(1);
+        let part = &mut config.max_elements_per_handle_table_request;
+        *part = self.maxelementsperhtrequest.unwrap_or(*part).max(1);
+        config.max_elements = self.maxelements.unwrap_or(config.max_elements).max(1);
+        let rate = |rate: Option<i64>| {
+            rate.filter(|rate| *rate > 0).map(|rate| u32::try_from(rate).unwrap_or(u32::MAX))
+        };
+        config.max_handle_resolution_rate = rate(self.maxhrrate);
+        config.max_endpoint_unreachable_rate = rate(self.maxeurate);
+        config.support_takeover_suggestion = self.supporttakeoversuggestion;
+        config.min_address_scope = match self.minaddressscope.as_str() {
+            "loopback" => 2,
+            "sitelocal" | "site-local" => 6,
+            "global" => 10,
+            other => return Err(format!("--minaddressscope={other}: not loopback, sitelocal or global")),
+        };
+        Ok(config)
+    }
+
+    /// Everything that the server needs.
+    pub fn server(&self) -> Result<ServerOptions, String> {
+        let named = |name: &str, error: std::io::Error| format!("--{name}: {error}");
+        let protocols = parse_transport(&self.transport)
+            .ok_or_else(|| format!("--transport={}: not auto, sctp or tcp", self.transport))?;
+        let mut machine = self.machine()?;
+        machine.peers = self.peers(&protocols)?;
+        Ok(ServerOptions {
+            machine,
+            protocols,
+            asap: self.listen("asap", &self.asap, ASAP_PORT)?,
+            enrp: self.listen("enrp", &self.enrp, ENRP_PORT)?,
+            asap_announce: parse_announce(&self.asapannounce, ASAP_GROUP)
+                .map_err(|error| named("asapannounce", error))?,
+            enrp_announce: parse_announce(&self.enrpannounce, ENRP_GROUP)
+                .map_err(|error| named("enrpannounce", error))?,
+            ttl: self.announcettl,
+            max_links: self.maxconnections,
+        })
+    }
+
+    fn listen(&self, name: &str, value: &str, port: u16) -> Result<Listen, String> {
+        let mut listen = match value {
+            auto if auto.eq_ignore_ascii_case("auto") => Listen::auto(port),
+            value => {
+                let addresses = address::parse_list(value, port);
+                let addresses = addresses.map_err(|error| format!("--{name}: {error}"))?;
+                // A name stands for one address to listen at, not for each that it resolves to.
+                Listen { addresses, fallback: false }
+            }
+        };
+        if self.disable_ipv6 {
+            for address in &mut listen.addresses {
+                if address.ip().is_unspecified() {
+                    *address = (Ipv4Addr::UNSPECIFIED, address.port()).into();
+                }
+            }
+        }
+        Ok(listen)
+    }
+
+    fn peers(&self, protocols: &[LinkProtocol]) -> Result<Vec<Target>, String> {
+        let mut peers = Vec::new();
+        for peer in &self.peer {
+            let addresses =
+                address::parse_list(peer, ENRP_PORT).map_err(|error| format!("--peer: {error}"))?;
+            peers.extend(targets(protocols, &addresses));
+        }
+        Ok(peers)
+    }
+
+    /// Where and how often to report our status, if at all.
+    pub fn reports(&self) -> Result<Option<(SocketAddr, Duration)>, String> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let interval = match (self.cspinterval, variable("CSP_INTERVAL")) {
+            (Some(interval), _) => interval,
+            (None, Some(text)) => {
+                text.parse::<u64>().map_err(|_| format!("CSP_INTERVAL={text}: not a number"))?.max(250)
+            }
+            // rsplib: naming a server is enough.
+            (None, None) if self.cspserver.is_some() => 250,
+            (None, None) => 0,
+        };
+        let server = self.cspserver.clone().or_else(|| variable("CSP_SERVER"));
+        let server = server.unwrap_or_else(|| Ipv4Addr::LOCALHOST.to_string());
+        if interval == 0 {
+            return Ok(None);
+        }
+        let server = address::parse_one(&server, CSP_PORT).map_err(|error| format!("CSP server: {error}"))?;
+        Ok(Some((server, Duration::from_millis(interval))))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory;
 
-    fn parse(arguments: &[&str]) -> Arguments {
-        let arguments = std::iter::once("rspregistrar").chain(arguments.iter().copied()).map(String::from);
-        Arguments::try_parse_from(normalise(arguments)).expect("good arguments")
+    fn parse(arguments: &[&str]) -> Result<Options, clap::Error> {
+        let arguments = arguments.iter().map(|argument| with_two_dashes(argument.to_string()));
+        Options::try_parse_from(std::iter::once("rspregistrar".to_string()).chain(arguments))
     }
 
     #[test]
-    fn one_dash_is_as_good_as_two() {
-        let one = parse(&[
-            "-identifier=0x1234",
-            "-peer=192.0.2.1:9901",
-            "-maxhrrate=-1",
-            "-logcolor=off",
-            "-quiet",
-        ]);
-        assert_eq!(one.identifier, 0x1234);
-        assert!(one.quiet);
-        let machine = one.options().expect("good options").machine;
-        assert_eq!(machine.id, RegistrarId(0x1234));
-        assert!(!machine.peers.is_empty());
-        assert_eq!(machine.max_handle_resolution_rate, None);
-        assert_eq!(parse(&["--identifier=0x1234"]).identifier, 0x1234);
+    fn the_command_is_well_formed() {
+        Options::command().debug_assert();
     }
 
     #[test]
-    fn a_random_identifier_is_never_zero() {
-        assert_ne!(parse(&[]).options().expect("defaults are good").machine.id, RegistrarId(0));
+    fn one_dash_or_two() {
+        for dashes in ["-", "--"] {
+            let option = |rest: &str| format!("{dashes}{rest}");
+            let options = parse(&[
+                &option("identifier=0x1234"),
+                &option("asap=127.0.0.1:0"),
+                &option("enrp=10.0.0.1:5,10.0.0.2"),
+                &option("peer=10.0.0.9"),
+                &option("peer=10.0.0.8:7"),
+                &option("transport=tcp"),
+                &option("endpointkeepalivetransmissioninterval=1"),
+                &option("maxhrrate=-1"),
+                &option("disable-ipv6"),
+            ])
+            .unwrap();
+            let server = options.server().unwrap();
+            assert_eq!(server.machine.id, RegistrarId(0x1234));
+            assert_eq!(server.asap.addresses, ["127.0.0.1:0".parse().unwrap()]);
+            let enrp: Vec<SocketAddr> = ["10.0.0.1:5", "10.0.0.2:5"].map(|text| text.parse().unwrap()).into();
+            assert_eq!(server.enrp.addresses, enrp);
+            let peers: Vec<_> = server.machine.peers.iter().map(|peer| peer.addresses[0]).collect();
+            assert_eq!(peers, ["10.0.0.9:9901".parse().unwrap(), "10.0.0.8:7".parse().unwrap()]);
+            let interval = server.machine.endpoint_keep_alive_transmission_interval;
+            assert_eq!(interval, Duration::from_millis(300), "clamped");
+            assert_eq!(server.machine.max_handle_resolution_rate, None);
+        }
     }
 
     #[test]
-    fn bad_values_are_named() {
-        assert!(
-            parse(&["-transport=pigeon"]).options().expect_err("no such transport").contains("--transport")
-        );
-        assert!(parse(&["-asap=nonsense:port:1"]).options().expect_err("no address").contains("--asap"));
-        let too_small = ["rspregistrar", "--serverannouncecycle=1"];
-        assert!(Arguments::try_parse_from(too_small).is_err());
+    fn every_option_of_rsplib_is_taken() {
+        let all = "-identifier=1 -asap=auto -asapannounce=off -enrp=auto -enrpannounce=none \
+            -peer=10.0.0.1 -minaddressscope=global -serverannouncecycle=1000 \
+            -endpointkeepalivetransmissioninterval=5000 -endpointkeepalivetimeoutinterval=5000 \
+            -maxbadpereports=3 -distancestep=50 -maxincrement=0 -maxhresitems=3 -maxhrrate=-1 \
+            -maxeurate=100 -maxelementsperhtrequest=128 -peerheartbeatcycle=2444 \
+            -peermaxtimelastheard=5000 -peermaxtimenoresponse=5000 -mentordiscoverytimeout=5000 \
+            -takeoverexpiryinterval=5000 -supporttakeoversuggestion -autoclosetimeout=300 \
+            -announcettl=30 -logfile=x -logquiet -loglevel=3 -logcolor=off -quiet -disable-ipv6 \
+            -daemonpidfile=x -uptime=1.5 -downtime=2 -actionlogfile=x -statsfile=x -statsinterval=1000 \
+            -scalar=x -object=x -cspserver=127.0.0.1 -cspinterval=1000";
+        let options = parse(&all.split_whitespace().collect::<Vec<_>>()).unwrap();
+        let server = options.server().unwrap();
+        assert_eq!(server.enrp_announce, None);
+        assert_eq!(server.machine.max_endpoint_unreachable_rate, Some(100));
+        let reports = options.reports().unwrap().unwrap();
+        assert_eq!(reports, ("127.0.0.1:2960".parse().unwrap(), Duration::from_secs(1)));
+        assert!(parse(&["-enrpmulticast=off"]).unwrap().server().unwrap().enrp_announce.is_none());
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for argument in ["-nonsense", "--asap", "-identifier=x", "-loglevel=much"] {
+            assert!(parse(&[argument]).is_err(), "{argument}");
+        }
+        for argument in ["-asap=[::1", "-minaddressscope=lan", "-transport=udp", "-asapannounce=10.0.0.1"] {
+            assert!(parse(&[argument]).unwrap().server().is_err(), "{argument}");
+        }
     }
 }
