@@ -70,14 +70,12 @@ impl Page {
             self.begun = true;
             out.extend_from_slice(beginning(server).as_bytes());
         }
-        let mut count = 0;
         let after = self.last.clone();
         let after = after.as_ref().map(|(handle, id)| (handle, *id));
-        for element in registrar.handlespace().elements_after(after) {
+        for (count, element) in registrar.handlespace().elements_after(after).enumerate() {
             if count == PIECE {
                 return false;
             }
-            count += 1;
             self.element(registrar, server.now(), element, out);
         }
         out.extend_from_slice(if self.last.is_some() { b"]}]}\n" } else { b"]}\n" });
