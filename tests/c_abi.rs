@@ -4,9 +4,10 @@
 #![allow(clippy::disallowed_methods)]
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -19,10 +20,11 @@ fn library_folder() -> &'static Path {
         let built = std::env::current_exe().expect("own path").with_file_name("librserpool.so");
         assert!(built.exists(), "{} is missing", built.display());
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("lib-{}", std::process::id()));
+        // Of an earlier process with our number.
+        let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).expect("folder");
         for name in ["librserpool.so", "librserpool.so.0"] {
             let link = folder.join(name);
-            let _ = fs::remove_file(&link);
             std::os::unix::fs::symlink(&built, &link).expect("link");
         }
         folder
@@ -34,7 +36,9 @@ fn run_tool(what: &str, command: &mut Command) -> Option<Output> {
     match command.output() {
         Ok(output) => Some(output),
         Err(error) => {
-            println!("SKIPPED {what}: {}: {error}", command.get_program().to_string_lossy());
+            // Past the harness's capture.
+            let tool = command.get_program().to_string_lossy();
+            let _ = writeln!(std::io::stderr(), "SKIPPED {what}: {tool}: {error}");
             None
         }
     }
@@ -46,10 +50,16 @@ fn assert_success(what: &str, output: &Output) {
     assert!(output.status.success(), "{what}: {}\n{out}\n{err}", output.status);
 }
 
-/// Compiles a C file; `None` (and a SKIPPED line) without a compiler.
-fn compile(source: &Path) -> Option<PathBuf> {
-    let name = source.file_stem().expect("file name").to_string_lossy().into_owned();
-    let program = library_folder().join(&name);
+/// Compiles a C test, once for all who run it at the same time; `None` (and a SKIPPED line) without a
+/// compiler.
+fn compile(name: &str) -> Option<PathBuf> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let source = root().join(format!("tests/c/{name}.c"));
+    let program = library_folder().join(name);
+    if program.exists() {
+        return Some(program);
+    }
     let mut compiler = Command::new("cc");
     compiler
         .args(["-std=c99", "-Wall", "-Wextra", "-Werror", "-g", "-O1", "-pthread"])
@@ -60,7 +70,7 @@ fn compile(source: &Path) -> Option<PathBuf> {
         .arg(format!("-L{}", library_folder().display()))
         .args(["-Wl,--as-needed", "-lrserpool", "-ldl"])
         .arg(format!("-Wl,-rpath,{}", library_folder().display()));
-    let output = run_tool(&name, &mut compiler)?;
+    let output = run_tool(name, &mut compiler)?;
     assert_success(&format!("compiling {name}"), &output);
     Some(program)
 }
@@ -78,13 +88,13 @@ fn surroundings(command: &mut Command) -> &mut Command {
 }
 
 fn run_plainly(name: &str) {
-    let Some(program) = compile(&root().join(format!("tests/c/{name}.c"))) else { return };
+    let Some(program) = compile(name) else { return };
     let output = surroundings(&mut Command::new(&program)).output().expect("run");
     assert_success(name, &output);
 }
 
 fn run_under_valgrind(name: &str) {
-    let Some(program) = compile(&root().join(format!("tests/c/{name}.c"))) else { return };
+    let Some(program) = compile(name) else { return };
     // A forked child has its parent's memory, but no longer the threads that knew it: what the child
     // can't reach is no leak of ours. Leaks are found by all the other programs; here, bad accesses.
     let kinds = if name == "guest" { "none" } else { "definite,indirect,possible" };

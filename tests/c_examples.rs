@@ -129,7 +129,7 @@ fn example(name: &str) -> Command {
 /// The example under valgrind; `None` (and a SKIPPED line) without valgrind.
 fn example_under_valgrind(name: &str) -> Option<Command> {
     if let Err(error) = Command::new("valgrind").arg("--version").output() {
-        println!("SKIPPED {name} under valgrind: {error}");
+        let _ = writeln!(std::io::stderr(), "SKIPPED {name} under valgrind: {error}");
         return None;
     }
     let mut command = Command::new("valgrind");
