@@ -3,11 +3,13 @@
 use super::*;
 use crate::machine::client::RequestError;
 use crate::runtime::Watcher;
+use crate::transport::stream;
 use crate::wire::session_frame::{FrameHeader, Greeting};
 use crate::wire::{Protocol, RegistrarId, Transport, TransportUse};
 use std::any::Any;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::mpsc;
 use std::thread;
 
@@ -99,7 +101,7 @@ fn pool() -> PoolHandle {
 
 fn world() -> World {
     let fake = Arc::new(Fake::default());
-    World { library: Arc::new(Library::with_directory(fake.clone())), fake }
+    World { library: Arc::new(Library::with_directory(fake.clone(), &[LinkProtocol::Tcp])), fake }
 }
 
 impl World {
@@ -617,8 +619,8 @@ fn strangers_are_refused_and_others_served() {
 fn borrowed(world: &World, sd: RawFd) -> Arc<OwnedFd> {
     let number = world.library.system_socket(sd).unwrap();
     match world.library.entry(sd).unwrap().role() {
-        Role::Listener(listener) => Arc::new(listener.socket().try_clone_to_owned().unwrap()),
-        Role::Many(many) => Arc::new(many.socket().try_clone_to_owned().unwrap()),
+        Role::Listener(listener) => Arc::new(listener.endpoint().as_fd().try_clone_to_owned().unwrap()),
+        Role::Many(many) => Arc::new(many.endpoint().as_fd().try_clone_to_owned().unwrap()),
         other => panic!("{number}: {other:?}"),
     }
 }
