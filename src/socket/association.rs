@@ -36,6 +36,8 @@ pub(super) struct Association {
     socket: SctpSocket,
     /// ASAP's PPID is the control channel's.
     control: bool,
+    /// The application sends nothing more.
+    ended: AtomicBool,
     /// We broke it.
     given_up: AtomicBool,
     inbox: Mutex<Inbox>,
@@ -128,7 +130,13 @@ impl Inbox {
 impl Association {
     /// An association that is up. `control`: the peer has a control channel.
     pub(super) fn new(socket: SctpSocket, control: bool) -> Association {
-        Association { socket, control, given_up: AtomicBool::new(false), inbox: Mutex::default() }
+        let (ended, given_up) = (AtomicBool::new(false), AtomicBool::new(false));
+        Association { socket, control, ended, given_up, inbox: Mutex::default() }
+    }
+
+    /// Whether we broke it.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up.load(SeqCst)
     }
 
     pub(super) fn has_control(&self) -> bool {
@@ -141,6 +149,11 @@ impl Association {
 
     fn is_control(&self, ppid: u32) -> bool {
         self.control && u32::from_be(ppid) == PPID_ASAP
+    }
+
+    #[cfg(test)]
+    pub(super) fn primary(&self) -> io::Result<std::net::SocketAddr> {
+        self.socket.primary(0)
     }
 
     // ----- receiving -----------------------------------------------------------------------------
@@ -180,7 +193,7 @@ impl Association {
         };
         inbox.more = more;
         match incoming {
-            Incoming::Closed if self.given_up.load(SeqCst) => {
+            Incoming::Closed if self.is_given_up() => {
                 inbox.end = Some(End::Broken(Errno::ECONNABORTED as i32));
                 None
             }
@@ -287,6 +300,9 @@ impl Association {
         };
         let mut enlarged = false;
         loop {
+            if self.ended.load(SeqCst) {
+                return Err(errno(Errno::EPIPE));
+            }
             match self.socket.send(out.data, info) {
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -307,7 +323,10 @@ impl Association {
 
     /// Sends nothing more; what was sent still arrives.
     pub(super) fn finish(&self) {
-        if let Err(error) = self.socket.finish() {
+        self.ended.store(true, SeqCst);
+        if !self.is_given_up()
+            && let Err(error) = self.socket.finish()
+        {
             log::debug!("an association was gone before its end: {error}");
         }
     }

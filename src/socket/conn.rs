@@ -58,7 +58,11 @@ impl Conn {
 
     /// Whether closing the socket with unread data would destroy what is under way to the peer.
     pub(super) fn must_be_drained(&self) -> bool {
-        matches!(self.0, Kind::Mapping { .. } | Kind::Sctp(_))
+        match &self.0 {
+            Kind::Mapping { .. } => true,
+            Kind::Sctp(association) => !association.is_given_up(),
+            Kind::Plain { .. } => false,
+        }
     }
 
     /// Applies a descriptor's parameters. One that can't take them is gone already, which shows soon.
@@ -230,6 +234,12 @@ impl Conn {
             Kind::Mapping { socket, .. } | Kind::Plain { socket, .. } => stream::abort(socket.as_fd()),
             Kind::Sctp(association) => association.abort(),
         }
+    }
+
+    /// Which of the peer's addresses is in use.
+    #[cfg(test)]
+    pub(super) fn primary(&self) -> io::Result<std::net::SocketAddr> {
+        self.association().primary()
     }
 
     fn association(&self) -> &Association {

@@ -61,7 +61,7 @@ impl Endpoint {
     ) -> io::Result<SctpSocket> {
         let ipv4_only = domain == libc::AF_INET || addresses.iter().all(SocketAddr::is_ipv4);
         let socket = new_sctp(ipv4_only)?;
-        association::tune(&socket, parameters)?;
+        tune(&socket, parameters);
         Ok(socket)
     }
 
@@ -89,10 +89,8 @@ impl Endpoint {
 
     /// What sessions to come have. TCP's can only be told once they are there.
     pub(super) fn set_parameters(&self, parameters: &SessionParameters) {
-        if let Endpoint::Sctp(socket) = self
-            && let Err(error) = association::tune(socket, parameters)
-        {
-            log::debug!("parameters of associations to come: {error}");
+        if let Endpoint::Sctp(socket) = self {
+            tune(socket, parameters);
         }
     }
 
@@ -105,10 +103,23 @@ impl Endpoint {
     }
 }
 
+/// Linux announces half of a receive buffer as its window, and a message that is longer comes at the pace
+/// of window probes: some 400 kB (`net.core.rmem_max` allows no more by default) instead of 200.
+const RECEIVE_BUFFER: usize = 1 << 20;
+
 fn new_sctp(ipv4_only: bool) -> io::Result<SctpSocket> {
-    match ipv4_only {
-        true => SctpSocket::new(SocketStyle::OneToOne, false),
-        false => SctpSocket::of_any_family(SocketStyle::OneToOne),
+    let socket = match ipv4_only {
+        true => SctpSocket::new(SocketStyle::OneToOne, false)?,
+        false => SctpSocket::of_any_family(SocketStyle::OneToOne)?,
+    };
+    socket.set_receive_buffer(RECEIVE_BUFFER)?;
+    Ok(socket)
+}
+
+/// What the kernel refuses (a maximum below the minimum) stays as it was.
+fn tune(socket: &SctpSocket, parameters: &SessionParameters) {
+    if let Err(error) = association::tune(socket, parameters) {
+        log::debug!("parameters of associations to come: {error}");
     }
 }
 

@@ -437,6 +437,12 @@ impl SctpSocket {
         SockRef::from(&self.fd).shutdown(Shutdown::Read)
     }
 
+    /// Receives up to `bytes` before the application takes any, as far as `net.core.rmem_max` allows; of
+    /// associations to come.
+    pub fn set_receive_buffer(&self, bytes: usize) -> io::Result<()> {
+        SockRef::from(&self.fd).set_recv_buffer_size(bytes)
+    }
+
     /// Makes room for messages of `bytes` to be sent, as far as the system's `net.core.wmem_max` allows.
     /// Whether there is more than before.
     pub fn enlarge_send_buffer(&self, bytes: usize) -> bool {
