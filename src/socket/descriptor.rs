@@ -177,6 +177,11 @@ impl Entry {
         if self.is_closed() { Err(errno(Errno::EBADF)) } else { Ok(()) }
     }
 
+    /// Why a call on it fails: `otherwise`, unless it was closed meanwhile.
+    pub(super) fn refusal(&self, otherwise: Errno) -> io::Error {
+        errno(if self.is_closed() { Errno::EBADF } else { otherwise })
+    }
+
     /// Everybody who waits on it wakes and finds it closed.
     pub(super) fn close(&self) {
         self.closed.store(true, SeqCst);

@@ -409,7 +409,7 @@ impl Library {
         match &*role {
             Role::Fresh { endpoint: Some(endpoint), bound: true } => return Ok(endpoint.clone()),
             Role::Fresh { .. } => {}
-            _ => return Err(errno(Errno::EINVAL)),
+            _ => return Err(entry.refusal(Errno::EINVAL)),
         }
         let endpoint = Arc::new(Endpoint::bind(entry.protocol, entry.domain, &[])?);
         *role = Role::Fresh { endpoint: Some(endpoint.clone()), bound: true };
@@ -444,7 +444,7 @@ impl Library {
         let listener = match entry.role() {
             Role::Listener(listener) => listener,
             Role::Many(_) => return Err(errno(Errno::EOPNOTSUPP)),
-            _ => return Err(errno(Errno::EINVAL)),
+            _ => return Err(entry.refusal(Errno::EINVAL)),
         };
         let conn = listener.accept(&entry, Deadline::or_never(timeout))?;
         let pool = entry.pool.lock().clone();
@@ -617,8 +617,9 @@ impl Library {
             Role::Many(many) => many.session(session),
             Role::Fresh { .. } | Role::Listener(_) => None,
         };
-        let session =
-            session.filter(|session| session.as_user().is_none()).ok_or_else(|| errno(Errno::EINVAL))?;
+        let session = session
+            .filter(|session| session.as_user().is_none())
+            .ok_or_else(|| entry.refusal(Errno::EINVAL))?;
         session.send_cookie(&entry, &self.linger, cookie, Deadline::or_now(timeout))?;
         Ok(cookie.len())
     }
@@ -632,7 +633,7 @@ impl Library {
         match entry.role() {
             Role::Single(session) => session.receive(&entry, buffer, deadline),
             Role::Many(many) => many.receive(&entry, &self.linger, buffer, deadline),
-            Role::Fresh { .. } | Role::Listener(_) => Err(errno(Errno::ENOTCONN)),
+            Role::Fresh { .. } | Role::Listener(_) => Err(entry.refusal(Errno::ENOTCONN)),
         }
     }
 

@@ -215,6 +215,8 @@ impl Session {
                 continue;
             }
             if self.is_down() {
+                // Perhaps only because it was closed.
+                entry.check_open()?;
                 return self.last(entry, buffer);
             }
             if deadline.passed() {
@@ -480,7 +482,7 @@ impl Session {
         options: &SendOptions,
     ) -> io::Result<usize> {
         self.stop(entry)?;
-        let Some(conn) = self.conn() else { return Err(errno(Errno::EIO)) };
+        let Some(conn) = self.conn() else { return Err(entry.refusal(Errno::EIO)) };
         if options.flags & send_flags::ABORT != 0 {
             conn.abort();
             self.lose(entry);
@@ -525,7 +527,7 @@ impl Session {
     ) -> io::Result<()> {
         self.stop(entry)?;
         let message = machine::cookie_message(cookie).ok_or_else(|| errno(Errno::EMSGSIZE))?;
-        let Some(conn) = self.conn() else { return Err(errno(Errno::EIO)) };
+        let Some(conn) = self.conn() else { return Err(entry.refusal(Errno::EIO)) };
         self.transmit(entry, linger, &conn, &Outgoing::control(&message), deadline).map(|_| ())
     }
 
@@ -546,6 +548,7 @@ impl Session {
         if let Err(error) = &sent
             && is_fatal(error)
         {
+            entry.check_open()?;
             self.lose_conn(entry, conn);
         }
         sent
@@ -555,8 +558,8 @@ impl Session {
     fn stop(&self, entry: &Entry) -> io::Result<()> {
         entry.check_open()?;
         match self.is_down() {
-            true if self.as_user().is_some() => Err(errno(Errno::EIO)),
-            true => Err(errno(Errno::EPIPE)),
+            true if self.as_user().is_some() => Err(entry.refusal(Errno::EIO)),
+            true => Err(entry.refusal(Errno::EPIPE)),
             false => Ok(()),
         }
     }
@@ -564,7 +567,7 @@ impl Session {
     /// The same for `conn`, which may have been replaced meanwhile.
     fn stop_on(&self, entry: &Entry, conn: &Conn) -> io::Result<()> {
         self.stop(entry)?;
-        if self.link.read().is(conn) { Ok(()) } else { Err(errno(Errno::EIO)) }
+        if self.link.read().is(conn) { Ok(()) } else { Err(entry.refusal(Errno::EIO)) }
     }
 
     /// An element's business card goes out with the first message for which other elements are known.

@@ -546,7 +546,8 @@ pub(super) fn closing_ends_every_wait(world: World) {
     ];
     waiting.iter().for_each(|_| inside.recv().unwrap());
     // Nobody reads: that sender has to wait sooner or later.
-    for sd in [idle, server, user, session] {
+    // (The server comes last: with it, the element leaves its pool, and its users leave it.)
+    for sd in [idle, user, session, server] {
         world.library.close(sd).unwrap();
     }
     let results = waiting.map(|thread| thread.join().unwrap());
