@@ -93,6 +93,18 @@ fn run_plainly(name: &str) {
     assert_success(name, &output);
 }
 
+/// The same with sessions over SCTP.
+fn run_over_sctp(name: &str) {
+    if !rserpool::transport::sctp::available() {
+        let _ = writeln!(std::io::stderr(), "SKIPPED {name} over SCTP: kernel has no SCTP");
+        return;
+    }
+    let Some(program) = compile(name) else { return };
+    let mut command = Command::new(&program);
+    let output = surroundings(&mut command).env("RSP_TRANSPORT", "auto").output().expect("run");
+    assert_success(&format!("{name} over SCTP"), &output);
+}
+
 fn run_under_valgrind(name: &str) {
     let Some(program) = compile(name) else { return };
     // A forked child has its parent's memory, but no longer the threads that knew it: what the child
@@ -117,6 +129,10 @@ macro_rules! c_tests {
             #[test]
             fn passes() {
                 super::run_plainly(stringify!($name));
+            }
+            #[test]
+            fn passes_over_sctp() {
+                super::run_over_sctp(stringify!($name));
             }
             #[test]
             fn passes_under_valgrind() {
