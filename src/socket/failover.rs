@@ -87,7 +87,7 @@ impl Library {
                 Ok(conn) => return self.settle(entry, session, handle, &element, conn, how),
                 Err(error) => {
                     debug!("element {} of {handle:?}: {error}", element.id);
-                    if error.raw_os_error() != Some(Errno::EPROTONOSUPPORT as i32) {
+                    if !is_ours(&error) {
                         self.directory().report_unreachable(handle, element.id);
                     }
                     tried.push(element.id);
@@ -103,6 +103,7 @@ impl Library {
         // Whoever calls again and again must not do it without pause.
         let pause = Deadline::after(user.options.retry_delay);
         let _ = entry.waiters.wait(None, pause, || entry.is_closed());
+        entry.check_open()?;
         Err(failure.unwrap_or_else(|| errno(Errno::ENOENT)))
     }
 
@@ -194,6 +195,13 @@ impl Library {
         }
         entry.check_open()
     }
+}
+
+/// Whether an error is this process's or this machine's own, of which the element knows nothing.
+fn is_ours(error: &io::Error) -> bool {
+    use libc::{EACCES, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM, EPROTONOSUPPORT};
+    let ours = [EACCES, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM, EPROTONOSUPPORT];
+    error.raw_os_error().is_some_and(|code| ours.contains(&code))
 }
 
 /// Dials one address after the other.

@@ -103,10 +103,19 @@ impl Waiters {
     ) -> io::Result<Woken> {
         // Made for the occasion: who has to wait has the time.
         let bell = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
-        self.0.lock().push(bell.clone());
+        self.attach(&bell);
         let result = if stop() { Ok(Woken::Called) } else { wait_for(socket, &bell, deadline) };
-        self.0.lock().retain(|other| !Arc::ptr_eq(other, &bell));
+        self.detach(&bell);
         result
+    }
+
+    /// `bell` rings with the next call of [`Waiters::wake`] and all after it.
+    pub(super) fn attach(&self, bell: &Arc<EventFd>) {
+        self.0.lock().push(bell.clone());
+    }
+
+    pub(super) fn detach(&self, bell: &Arc<EventFd>) {
+        self.0.lock().retain(|other| !Arc::ptr_eq(other, bell));
     }
 
     /// Ends all waits.
