@@ -75,7 +75,7 @@ impl Library {
         let mut tried = Vec::new();
         let mut failure = None;
         loop {
-            let element = match self.choose(session, handle, how, lost, &tried) {
+            let element = match self.choose(entry, session, handle, how, lost, &tried) {
                 Ok(Some(element)) => element,
                 Ok(None) => break,
                 Err(error) => {
@@ -110,6 +110,7 @@ impl Library {
     /// The next element to try: what the last one recommended, else what the policy says.
     fn choose(
         &self,
+        entry: &Entry,
         session: &Session,
         handle: &PoolHandle,
         how: Move,
@@ -127,7 +128,8 @@ impl Library {
         // One at a time, because every element that is resolved counts as used.
         let mut last_resort = None;
         for items in [1, 1, FURTHER_CHOICE] {
-            let elements = match self.directory().resolve(handle, items, how.stale) {
+            let wanted = || !entry.is_closed();
+            let elements = match self.directory().resolve_while(handle, items, how.stale, &wanted) {
                 Ok(elements) => elements,
                 Err(error) if error.is_unknown_pool() => Vec::new(),
                 Err(error) => {

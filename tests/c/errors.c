@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/time.h>
+#include <time.h>
 
 #include "pool.h"
 
@@ -338,7 +339,7 @@ static void unreachable(void)
 }
 
 /* The library with one registrar, that is not the one inside this process. */
-static void start_with(const struct sockaddr_in* registrar)
+static void start_with(const struct sockaddr_in* registrar, int patience)
 {
     struct rsp_info info;
     char argument[64];
@@ -350,9 +351,34 @@ static void start_with(const struct sockaddr_in* registrar)
     SAME(1, rsp_initarg(&info, "-asapannounce=off"));
     SAME(1, rsp_initarg(&info, "-registrarconnecttimeout=200"));
     SAME(1, rsp_initarg(&info, "-registrarrequesttimeout=200"));
-    SAME(1, rsp_initarg(&info, "-registrarresponsetimeout=200"));
+    snprintf(argument, sizeof(argument), "-registrarresponsetimeout=%d", patience);
+    SAME(1, rsp_initarg(&info, argument));
     OK(rsp_initialize(&info));
     rsp_freeinfo(&info);
+}
+
+static void* close_soon(void* argument)
+{
+    struct timespec pause = {0, 100000000};
+
+    nanosleep(&pause, NULL);
+    OK(rsp_close(*(int*)argument));
+    return NULL;
+}
+
+/* Nor does closing wait for the registrar's answer. */
+static void closed_while_resolving(void)
+{
+    struct timespec before, after;
+    pthread_t closer;
+    int sd = (int)OK(rsp_socket(0, SOCK_SEQPACKET, IPPROTO_SCTP));
+
+    SAME(0, pthread_create(&closer, NULL, close_soon, &sd));
+    clock_gettime(CLOCK_MONOTONIC, &before);
+    FAILS(EBADF, rsp_connect(sd, NAME("Silence"), 0));
+    clock_gettime(CLOCK_MONOTONIC, &after);
+    HOLDS(after.tv_sec - before.tv_sec < 5);
+    SAME(0, pthread_join(closer, NULL));
 }
 
 /* A registrar that says nothing. */
@@ -364,7 +390,7 @@ static void silent_registrar(void)
     struct sockaddr_in address = bound(&registrar);
 
     OK(listen(registrar, 5));
-    start_with(&address);
+    start_with(&address, 200);
     memset(&info, 0, sizeof(info));
     info.ai_protocol = IPPROTO_TCP;
     info.ai_addrs = 1;
@@ -376,6 +402,9 @@ static void silent_registrar(void)
     SETS(EIO, rsp_connect(sd, NAME("Silence"), 0));
     FAILS(EIO, rsp_forcefailover(sd, FFF_NONE, 0));
     OK(rsp_close(sd));
+    rsp_cleanup();
+    start_with(&address, 15000);
+    closed_while_resolving();
     rsp_cleanup();
     OK(close(registrar));
 }
@@ -421,7 +450,7 @@ static void no_registrar(void)
         return;
     }
     OK(close(sd));
-    start_with(&address);
+    start_with(&address, 200);
     memset(&info, 0, sizeof(info));
     info.ai_protocol = IPPROTO_TCP;
     info.ai_addrs = 1;
@@ -454,7 +483,7 @@ static void flooded(void)
         return;
     }
     OK(listen(registrar, 5));
-    start_with(&address);
+    start_with(&address, 200);
     memset(&info, 0, sizeof(info));
     info.ai_protocol = IPPROTO_TCP;
     info.ai_addrs = 1;
