@@ -2,10 +2,10 @@
 //! library cares for is not reported, what is read ahead is.
 
 use super::descriptor::{Entry, Role};
-use super::wait::Deadline;
+use super::wait::{Deadline, GLANCE, new_bell};
 use super::{Library, PollEntry};
 use crate::transport::stream;
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::eventfd::EventFd;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
@@ -41,6 +41,7 @@ impl Library {
         let mut system = Vec::with_capacity(entries.len() * 2);
         let senders = senders(entries, &polled);
         let mut bell: Option<Bell<'_>> = None;
+        let mut deaf = false;
         loop {
             system.clear();
             let mut at_once = false;
@@ -49,12 +50,14 @@ impl Library {
             }
             system.extend(bell.as_ref().map(|bell| poll_for(bell.0.as_raw_fd(), libc::POLLIN)));
             // Who waits to send needs a bell as well, and that only if there is really something to wait for.
-            let look = at_once || (bell.is_none() && !senders.is_empty());
-            let milliseconds = if look { 0 } else { deadline.milliseconds() };
+            let look = at_once || (bell.is_none() && !deaf && !senders.is_empty());
+            let turn = if deaf { deadline.min(Deadline::after(GLANCE)) } else { deadline };
+            let milliseconds = if look { 0 } else { turn.milliseconds() };
             let any = stream::poll(&mut system, milliseconds)? > 0;
             if !any && !at_once {
                 if look && !deadline.passed() {
-                    bell = Some(Bell::hang(&senders)?);
+                    bell = Bell::hang(&senders);
+                    deaf = bell.is_none();
                     continue;
                 }
                 // Rounding may have woken us early.
@@ -101,11 +104,10 @@ fn senders(entries: &[PollEntry], polled: &[Polled]) -> Vec<Arc<Entry>> {
 struct Bell<'a>(Arc<EventFd>, &'a [Arc<Entry>]);
 
 impl<'a> Bell<'a> {
-    fn hang(entries: &'a [Arc<Entry>]) -> io::Result<Bell<'a>> {
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let bell = Bell(Arc::new(EventFd::from_flags(flags)?), entries);
+    fn hang(entries: &'a [Arc<Entry>]) -> Option<Bell<'a>> {
+        let bell = Bell(new_bell()?, entries);
         entries.iter().for_each(|entry| entry.waiters.attach(&bell.0));
-        Ok(bell)
+        Some(bell)
     }
 }
 

@@ -55,12 +55,15 @@ static void arguments(void)
     FAILS(EMSGSIZE, rsp_send_cookie(server, (const unsigned char*)large, 65525, expect_session(server, RSERPOOL_SESSION_ADD), 0));
 
     FAILS(ENOPROTOOPT, rsp_getsockopt(server, SOL_SOCKET, 0x7fff, &value, &length));
-    FAILS(EINVAL, rsp_getsockopt(server, SOL_SOCKET, SO_TYPE, &value, &negative));
-    FAILS(EFAULT, rsp_getsockopt(server, SOL_SOCKET, SO_TYPE, NULL, &length));
+    if (getenv("CHECK_SLOW") == NULL) {
+        /* What only the kernel may look at. */
+        FAILS(EINVAL, rsp_getsockopt(server, SOL_SOCKET, SO_TYPE, &value, &negative));
+        FAILS(EFAULT, rsp_getsockopt(server, SOL_SOCKET, SO_TYPE, NULL, &length));
+    }
     FAILS(EINVAL, rsp_setsockopt(server, SOL_SOCKET, SO_KEEPALIVE, &value, 1));
 
     OK(getrlimit(RLIMIT_NOFILE, &limit));
-    if (limit.rlim_cur < 1000000) {
+    if (limit.rlim_cur < 1000000 && getenv("CHECK_SLOW") == NULL) {
         OK(entries = calloc(limit.rlim_cur + 1, sizeof(*entries)));
         FAILS(EINVAL, rsp_poll(entries, (unsigned int)limit.rlim_cur + 1, 0));
         free(entries);
@@ -483,7 +486,7 @@ static void flooded(void)
         return;
     }
     OK(listen(registrar, 5));
-    start_with(&address, 200);
+    start_with(&address, 60000);
     memset(&info, 0, sizeof(info));
     info.ai_protocol = IPPROTO_TCP;
     info.ai_addrs = 1;

@@ -70,6 +70,13 @@ int poll(struct pollfd* entries, nfds_t count, int timeout)
     return fails("poll") ? -1 : next(entries, count, timeout);
 }
 
+ssize_t sendmsg(int sd, const struct msghdr* message, int flags)
+{
+    ssize_t (*next)(int, const struct msghdr*, int);
+    *(void**)&next = real("sendmsg");
+    return fails("sendmsg") ? -1 : next(sd, message, flags);
+}
+
 int getifaddrs(struct ifaddrs** list)
 {
     int (*next)(struct ifaddrs**);
@@ -89,10 +96,12 @@ int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*
 static struct rlimit no_descriptors(void)
 {
     struct rlimit before, none;
+    int next = (int)OK(dup(0));
 
+    OK(close(next));
     OK(getrlimit(RLIMIT_NOFILE, &before));
     none = before;
-    none.rlim_cur = 0;
+    none.rlim_cur = (rlim_t)next;
     OK(setrlimit(RLIMIT_NOFILE, &none));
     return before;
 }
@@ -224,6 +233,72 @@ static void accepting(void)
     OK(rsp_close(server));
 }
 
+/* What the network says of a connection; and nothing but a session's own connection ends it. */
+static void sending(void)
+{
+    int server = element("Faults", SOCK_STREAM, 0);
+    int client, session;
+
+    for (int i = 0; i < 4; i++) {
+        client = user("Faults", SOCK_STREAM);
+        OK(session = rsp_accept(server, SOON));
+        fail("sendmsg", ENOMEM);
+        FAILS(ENOMEM, rsp_sendmsg(client, "x", 1, 0, 0, 0, 0, 0, 0, 0));
+        FAILS(ENOMEM, rsp_write(client, "x", 1));
+        FAILS(ENOMEM, rsp_send_cookie(session, NAME("x"), 0, 0));
+        fail(NULL, 0);
+        send_text(client, 0, "goes on");
+        expect_text(session, "goes on");
+        if (i % 2 == 0) {
+            fail("sendmsg", ETIMEDOUT);
+            if (i == 0) {
+                FAILS(ETIMEDOUT, rsp_sendmsg(client, "x", 1, 0, 0, 0, 0, 0, 0, 0));
+            } else {
+                FAILS(ETIMEDOUT, rsp_write(client, "x", 1));
+            }
+            FAILS(ETIMEDOUT, rsp_send_cookie(session, NAME("x"), 0, 0));
+        } else {
+            fail("sendmsg", EHOSTUNREACH);
+            if (i == 1) {
+                FAILS(EHOSTUNREACH, rsp_sendmsg(client, "x", 1, 0, 0, 0, 0, 0, 0, 0));
+            } else {
+                FAILS(EHOSTUNREACH, rsp_write(client, "x", 1));
+            }
+            FAILS(EHOSTUNREACH, rsp_send_cookie(session, NAME("x"), 0, 0));
+        }
+        fail(NULL, 0);
+        FAILS(EIO, rsp_write(client, "x", 1));
+        FAILS(EPIPE, rsp_write(session, "x", 1));
+        OK(rsp_close(session));
+        OK(rsp_close(client));
+    }
+    OK(rsp_close(server));
+}
+
+/* Waiting needs no descriptor. */
+static void waiting_without(void)
+{
+    static char bytes[65536];
+    int server = element("Faults", SOCK_SEQPACKET, 0);
+    int client = user("Faults", SOCK_SEQPACKET);
+    struct pollfd entry = {client, POLLOUT, 0};
+    struct rlimit before;
+
+    expect_session(server, RSERPOOL_SESSION_ADD);
+    while (rsp_sendmsg(client, bytes, sizeof(bytes), 0, 0, 0, 0, 0, 0, 0) > 0) {
+    }
+    while (rsp_sendmsg(client, bytes, 1, 0, 0, 0, 0, 0, 0, 500) > 0) {
+    }
+    while (rsp_sendmsg(client, bytes, 1, 0, 0, 0, 0, 0, 0, 0) > 0) {
+    }
+    before = no_descriptors();
+    FAILS(EAGAIN, rsp_sendmsg(client, "x", 1, 0, 0, 0, 0, 0, 0, 100));
+    SAME(0, OK(rsp_poll(&entry, 1, 100)));
+    OK(setrlimit(RLIMIT_NOFILE, &before));
+    OK(rsp_close(client));
+    OK(rsp_close(server));
+}
+
 static void connecting(void)
 {
     struct TagItem tags[] = {{TAG_RspSession_HandleResolutionRetryDelay, 1000}, {TAG_DONE, 0}};
@@ -265,6 +340,8 @@ int main(void)
     descriptors();
     waiting();
     accepting();
+    sending();
+    waiting_without();
     connecting();
     rsp_cleanup();
     return checked();
