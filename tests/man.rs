@@ -299,10 +299,11 @@ fn the_tools_options_are_on_its_page() {
     report(problems);
 }
 
-/// Every setting of the library is on its page.
+/// Every setting of the library is on its page, and in the README's table.
 #[test]
 fn variables_and_switches_are_on_their_pages() {
     let overview = page("rserpool.7");
+    let readme = read(&root().join("README.md"));
     let settings = page("rsp_initinfo.3").text;
     let environment = overview.section("ENVIRONMENT").unwrap();
     let source = read(&root().join("src/runtime/settings.rs")) + &read(&root().join("src/ffi/logging.rs"));
@@ -314,6 +315,9 @@ fn variables_and_switches_are_on_their_pages() {
             if !environment.contains(&format!("*{word}*")) {
                 problems.push(format!("rserpool.7: {word} is missing"));
             }
+            if !readme.contains(&format!("| `{word}` |")) {
+                problems.push(format!("README.md: {word} is missing"));
+            }
         }
     }
     for source in ["src/ffi/info.rs", "src/ffi/logging.rs"] {
@@ -324,6 +328,9 @@ fn variables_and_switches_are_on_their_pages() {
             seen += 1;
             if switch != "-log" && !settings.contains(&format!("*{switch}*")) {
                 problems.push(format!("rsp_initinfo.3: {switch} is missing"));
+            }
+            if switch != "-log" && !readme.contains(&format!("`{switch}")) {
+                problems.push(format!("README.md: {switch} is missing"));
             }
         }
     }

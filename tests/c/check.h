@@ -12,7 +12,7 @@ static unsigned int checks;
 
 /* A call that succeeds; its value. */
 #define OK(expr) (errno = 0, check_ok((long long)(expr), #expr, __LINE__))
-/* A call that returns a negative number, with that errno. */
+/* A call that returns a negative number, with that errno; its value. */
 #define FAILS(code, expr) (errno = 0, check_fails((code), (long long)(expr), #expr, __LINE__))
 /* A call that returns 0 and says by errno what was not done. */
 #define SETS(code, expr) (errno = 0, check_sets((code), (long long)(expr), #expr, __LINE__))
@@ -41,7 +41,7 @@ static inline long long check_ok(long long value, const char* text, int line)
     return value;
 }
 
-static inline void check_fails(int expected, long long value, const char* text, int line)
+static inline long long check_fails(int expected, long long value, const char* text, int line)
 {
     checks++;
     if (value >= 0 || errno != expected) {
@@ -50,6 +50,7 @@ static inline void check_fails(int expected, long long value, const char* text, 
         snprintf(wrong, sizeof(wrong), "returned %lld, errno %d (%s), expected errno %d", value, code, strerror(code), expected);
         check_end(text, line, wrong);
     }
+    return value;
 }
 
 static inline void check_sets(int expected, long long value, const char* text, int line)
