@@ -90,6 +90,8 @@ uninstall:
 	    "$(DESTDIR)$(libdir)"/librserpool.so* "$(DESTDIR)$(libdir)/librserpool.a" \
 	    "$(DESTDIR)$(compatdir)/librsplib.so.3" "$(DESTDIR)$(pkgdir)/rserpool.pc"
 	rm -rf "$(DESTDIR)$(includedir)/rserpool"
+	for page in $(TARGET)/man/*.[1-8]; do \
+	    rm -f "$(DESTDIR)$(mandir)/man$${page##*.}/$${page##*/}"; done
 
 clean:
 	$(CARGO) clean

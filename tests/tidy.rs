@@ -173,3 +173,80 @@ fn every_c_function_body_is_one_guard() {
     assert!(seen >= 50, "only {seen} C functions found in src/ffi");
     report(problems);
 }
+
+/// What a document writes between backticks, in order.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// Whether a test file has a function of that name.
+fn has_function(text: &str, name: &str) -> bool {
+    [format!(" {name}("), format!(" {name}(void)"), format!("fn {name}(")]
+        .iter()
+        .any(|form| text.contains(form))
+}
+
+#[test]
+fn every_difference_to_rsplib_has_a_test() {
+    let document = read(&root().join("docs/compatibility.md"));
+    let mut problems = Vec::new();
+    let mut rows = 0;
+    for line in document.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [_, _, test] = cells[..] else { continue };
+        if test == "test" {
+            continue;
+        }
+        rows += 1;
+        let mut text: Option<String> = None;
+        for word in quoted(test) {
+            let path = if word.ends_with(".c") && !word.contains('/') {
+                root().join("tests/c").join(word)
+            } else if word.contains('/') {
+                root().join(word)
+            } else {
+                let found = text.as_ref().is_some_and(|text| has_function(text, word));
+                if !found {
+                    problems.push(format!("no test {word}: {line}"));
+                }
+                continue;
+            };
+            text = fs::read_to_string(&path).ok();
+            if text.is_none() {
+                problems.push(format!("no {}: {line}", name(&path)));
+            }
+        }
+        if text.is_none() {
+            problems.push(format!("no test is named: {line}"));
+        }
+    }
+    assert!(rows > 20, "only {rows} rows in docs/compatibility.md");
+    report(problems);
+}
+
+/// Files that the documents name are there.
+#[test]
+fn what_documents_name_exists() {
+    let mut problems = Vec::new();
+    let mut documents = files("docs", &[".md"]);
+    documents.extend(["README.md", "tests/README.md"].map(|path| root().join(path)));
+    for path in documents {
+        let text = read(&path);
+        let folders = ["src/", "tests/", "docs/", "scripts/", "include/", "c-examples/"];
+        let named = quoted(&text).filter(|word| folders.iter().any(|folder| word.starts_with(folder)));
+        for word in named.filter(|word| !word.contains(['*', ' ', '<'])) {
+            if !root().join(word.trim_end_matches('/')).exists() {
+                problems.push(format!("{}: no {word}", name(&path)));
+            }
+        }
+        // Links, relative to the document or to the root.
+        for (at, _) in text.match_indices("](") {
+            let target = text[at + 2..].split([')', '#']).next().unwrap_or_default();
+            let here = path.parent().unwrap_or(root()).join(target);
+            if !target.is_empty() && !target.contains("://") && !here.exists() {
+                problems.push(format!("{}: no {target}", name(&path)));
+            }
+        }
+    }
+    report(problems);
+}

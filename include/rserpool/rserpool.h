@@ -291,11 +291,11 @@ extern "C" {
 #endif // __cplusplus
 
 /* Fills in what the environment says (CSP_SERVER, CSP_INTERVAL); all else becomes 0, which means
- * defaults. Call it before rsp_initarg. */
+ * defaults. Call it before rsp_initarg. NULL: nothing. */
 void rsp_initinfo(struct rsp_info *info);
 
-/* Frees what rsp_initarg allocated: the list of registrars (also if the program made it, with malloc)
- * and addresses. */
+/* Frees what rsp_initarg and rsp_initinfo allocated: the list of registrars (also if the program made it,
+ * with malloc) and addresses. NULL: nothing. */
 void rsp_freeinfo(struct rsp_info *info);
 
 /* Takes one command line argument: 1 if it is one of the library's (-registrar=, -registrar...timeout=,
@@ -306,18 +306,19 @@ int rsp_initarg(struct rsp_info *info,
 
 /* Starts the library with these settings; NULL: defaults. Environment variables RSP_* stand in for what
  * is not set. Returns 0, also if it runs already (the settings are not used then).
- * -1: EAGAIN, EMFILE, ENFILE, ENOMEM, EINVAL, EAFNOSUPPORT, EADDRINUSE. */
+ * -1: EINVAL, EAFNOSUPPORT, EFAULT (bad settings), EAGAIN (no thread), EMFILE, ENFILE, ENOMEM.
+ * RFC 5352 section 3.6. */
 int rsp_initialize(struct rsp_info *info);
 
 /* Closes every descriptor, deregisters every pool element, ends the library. Does nothing if it
  * doesn't run. The library can be initialised again. */
 void rsp_cleanup(void);
 
-/* Resolves a pool handle to up to `items` elements (RSPGETADDRS_*), chosen by the pool's policy.
- * staleCacheValue: how old, in milliseconds, what is known about the pool may be. Returns their number
- * and a list to be freed with rsp_freeaddrinfo, else REAI_NONAME (no such pool, or an empty one),
- * REAI_MEMORY, or REAI_SYSTEM (errno: EACCES not initialised, EIO no registrar or no answer, EINVAL,
- * ENAMETOOLONG, EFAULT). */
+/* Resolves a pool handle (1 to 32 bytes) to up to `items` elements (1 to 128, RSPGETADDRS_*), chosen by the
+ * pool's policy. staleCacheValue: how old, in milliseconds, what is known about the pool may be. Returns
+ * their number and a list to be freed with rsp_freeaddrinfo, else REAI_NONAME (no such pool, or an empty
+ * one), REAI_MEMORY, or REAI_SYSTEM (errno: EACCES not initialised, EIO no registrar or no answer, ENOBUFS too
+ * many requests wait, EINVAL, ENAMETOOLONG, EFAULT). RFC 5352 section 3.3. */
 int rsp_getaddrinfo(const unsigned char *poolHandle,
                     size_t poolHandleSize,
                     struct rsp_addrinfo **addrinfo,
@@ -330,7 +331,9 @@ void rsp_freeaddrinfo(struct rsp_addrinfo *addrinfo);
 /* Registers a pool element and keeps it registered: addrinfo describes its one transport (ai_next is not
  * used); ai_pe_id 0 is replaced by a random identifier. registrationLife: milliseconds. flags: REGF_*.
  * Returns RSPERR_OKAY, the registrar's refusal, or RSPERR_NO_REGISTRAR, RSPERR_TIMEOUT,
- * RSPERR_NOT_INITIALIZED, RSPERR_INVALID_*. Without an answer, or if refused, it is tried again. */
+ * RSPERR_OUT_OF_MEMORY (too many requests wait), RSPERR_NOT_INITIALIZED, RSPERR_INVALID_POOL_HANDLE,
+ * RSPERR_INVALID_VALUE, RSPERR_INVALID_ADDRESSES, RSPERR_WRONG_PROTOCOL, RSPERR_UNSUPPORTED_POOL_POLICY.
+ * Without an answer, or if refused, it is tried again. RFC 5352 section 3.1. */
 unsigned int rsp_pe_registration(const unsigned char *poolHandle,
                                  size_t poolHandleSize,
                                  struct rsp_addrinfo *addrinfo,
@@ -340,19 +343,20 @@ unsigned int rsp_pe_registration(const unsigned char *poolHandle,
 
 /* Takes an element of rsp_pe_registration out of its pool. flags: DEREGF_*. Returns RSPERR_OKAY,
  * RSPERR_NOT_FOUND (none of ours), RSPERR_NO_REGISTRAR, RSPERR_TIMEOUT, RSPERR_NOT_INITIALIZED,
- * RSPERR_INVALID_POOL_HANDLE. */
+ * RSPERR_INVALID_POOL_HANDLE. RFC 5352 section 3.2. */
 unsigned int rsp_pe_deregistration(const unsigned char *poolHandle,
                                    size_t poolHandleSize,
                                    uint32_t identifier,
                                    int flags);
 
 /* Reports an element that does not answer: to the registrar, and it is not chosen again until it is
- * heard of anew. Doesn't wait. Returns RSPERR_OKAY, RSPERR_NOT_INITIALIZED, RSPERR_INVALID_POOL_HANDLE. */
+ * heard of anew. Doesn't wait. Returns RSPERR_OKAY, RSPERR_NOT_INITIALIZED, RSPERR_INVALID_POOL_HANDLE.
+ * RFC 5352 section 3.5. */
 unsigned int rsp_pe_failure(const unsigned char *poolHandle,
                             size_t poolHandleSize,
                             uint32_t identifier);
 
-/* The name of a policy type (PPT_*); NULL if there is no such policy. Works at any time. */
+/* The name of a policy type (PPT_*, RFC 5356); NULL if there is no such policy. Works at any time. */
 const char *rsp_getpolicybytype(unsigned int policyType);
 
 /* The policy type (PPT_*) of a name, upper and lower case mattering; PPT_UNDEFINED if there is no such
@@ -367,19 +371,21 @@ unsigned int rsp_getpolicybyname(const char *policyName);
  * -1: EACCES (not initialised), EPROTONOSUPPORT, EAFNOSUPPORT, EMFILE, ENFILE, ENOMEM. */
 int rsp_socket(int domain, int type, int protocol);
 
-/* Changes the SCTP parameters of the descriptor's associations: fields that are not 0 are taken over,
- * those that are 0 are filled in. -1: EBADF, EFAULT. */
-int rsp_update_session_parameters(int sd, struct rserpool_session_parameters *params);
+/* Changes the SCTP parameters of the descriptor's sessions: fields that are not 0 are taken over, those
+ * that are 0 are filled in. Over TCP they become keep-alive and user time-out. -1: EBADF, EFAULT. */
+int rsp_update_session_parameters(int sd,
+                                  struct rserpool_session_parameters *params);
 
-/* Binds to addresses that lie one after the other without gaps; addrcnt 0: to any address. Port 0 in
- * the first one: a free port. -1: EBADF, EFAULT, EINVAL, EAFNOSUPPORT, EADDRINUSE, EADDRNOTAVAIL, EACCES. */
+/* Binds to addresses (up to 128) that lie one after the other without gaps; addrcnt 0 or less: to any
+ * address. Port 0 in the first one: a free port. -1: EBADF, EFAULT, EINVAL (bound or in use already, too
+ * many), EAFNOSUPPORT, EADDRINUSE, EADDRNOTAVAIL, EACCES, EMFILE, ENFILE, ENOMEM. */
 int rsp_bind(int sd,
              const struct sockaddr *addrs,
              int addrcnt);
 
-/* Lets others connect; may be repeated to change the backlog. -1: EBADF, EINVAL, EADDRINUSE, ENOTSOCK. */
-int rsp_listen(int sd,
-               int backlog);
+/* Lets others connect; may be repeated to change the backlog. Binds to any address if need be.
+ * -1: EBADF, EINVAL (connected), EADDRINUSE, EMFILE, ENFILE, ENOMEM. */
+int rsp_listen(int sd, int backlog);
 
 /* The pool handle and identifier under which the descriptor is registered. handleSize is the buffer's
  * size on the way in and the handle's on the way out; either pointer may be NULL.
@@ -394,15 +400,25 @@ int rsp_getpeername(int sd, unsigned char *handle, size_t *handleSize, uint32_t 
  * it with EBADF. A mapped descriptor's system descriptor is closed too. -1: EBADF. */
 int rsp_close(int sd);
 
-/* getsockopt(2) on the system socket in use. -1: EBADF, ENOTCONN (none in use), as getsockopt(2). */
-int rsp_getsockopt(int sd, int level, int optname, void *optval, socklen_t *optlen);
+/* getsockopt(2) on the system socket in use. -1: EBADF, ENOTCONN (none in use), ENOTSOCK, EFAULT, EINVAL,
+ * ENOPROTOOPT, EMFILE, ENFILE, ENOMEM. */
+int rsp_getsockopt(int sd,
+                   int level,
+                   int optname,
+                   void *optval,
+                   socklen_t *optlen);
 
-/* setsockopt(2) on the system socket in use. -1: EBADF, ENOTCONN (none in use), as setsockopt(2). */
-int rsp_setsockopt(int sd, int level, int optname, const void *optval, socklen_t optlen);
+/* setsockopt(2) on the system socket in use. -1: EBADF, ENOTCONN (none in use), ENOTSOCK, EFAULT, EINVAL,
+ * ENOPROTOOPT, EMFILE, ENFILE, ENOMEM. */
+int rsp_setsockopt(int sd,
+                   int level,
+                   int optname,
+                   const void *optval,
+                   socklen_t optlen);
 
 /* Gives a system descriptor a number that rsp_poll, rsp_read and rsp_write take; toSD: which one, or -1
- * for any. Returns the number. -1: EACCES (not initialised), EINVAL (no system descriptor), EMFILE (toSD
- * is in use), ENOMEM. */
+ * for its own. Returns the number. -1: EACCES (not initialised), EINVAL (negative, or one of ours), EMFILE
+ * (the number is in use). */
 int rsp_mapsocket(int sd,
                   int toSD);
 
@@ -411,21 +427,24 @@ int rsp_unmapsocket(int sd);
 
 /* poll(2) over RSerPool, mapped and ordinary descriptors; timeout: milliseconds, -1: for ever. A
  * descriptor that is none gets POLLNVAL. -1: EACCES (not initialised), EFAULT, EINVAL (past the limit
- * of open files), EINTR, ENOMEM. */
+ * of open files; POLLIN and POLLOUT count twice), EINTR, ENOMEM. */
 int rsp_poll(struct pollfd *ufds, unsigned int nfds, int timeout);
 
-/* select(2) over RSerPool, mapped and ordinary descriptors; sets and timeout may be NULL, timeout is
- * not changed. -1: EACCES (not initialised), EBADF, EINVAL (n past FD_SETSIZE, bad time), EINTR, ENOMEM. */
+/* select(2) over RSerPool, mapped and ordinary descriptors below FD_SETSIZE; sets and timeout may be NULL,
+ * timeout is not changed. -1: EACCES (not initialised), EBADF, EINVAL (n past FD_SETSIZE, bad time), EINTR,
+ * ENOMEM. */
 int rsp_select(int n,
                fd_set *readfds,
                fd_set *writefds,
                fd_set *exceptfds,
                struct timeval *timeout);
 
-/* Registers the descriptor's element in a pool and keeps it registered, or changes its policy values
- * (same handle; never waits). loadinfo NULL: round robin. reregInterval: milliseconds.
- * flags: REGF_*. Returns 0 also when the registrar refuses or none is there: it is tried again.
- * -1: EBADF (also: other handle), ENAMETOOLONG, EINVAL, EFAULT, EADDRNOTAVAIL (no usable local address). */
+/* Registers the descriptor's element in a pool (handle of 1 to 32 bytes) and keeps it registered, or
+ * changes its policy values (same handle; never waits). loadinfo NULL: round robin. reregInterval:
+ * milliseconds, at least 1. flags: REGF_*. Returns 0 also when the registrar refuses or none is there: it is
+ * tried again. -1: EBADF (also: other handle), ENAMETOOLONG, EINVAL (empty handle, unknown policy, connected
+ * descriptor), EFAULT, EADDRNOTAVAIL (no usable local address), EMFILE, ENFILE, ENOMEM.
+ * RFC 5352 section 3.1. */
 int rsp_register(int sd,
                  const unsigned char *poolHandle,
                  size_t poolHandleSize,
@@ -433,42 +452,48 @@ int rsp_register(int sd,
                  unsigned int reregInterval,
                  int flags);
 
-/* Takes the descriptor's element out of its pool. flags: DEREGF_*. -1: EBADF (also: not registered). */
+/* Takes the descriptor's element out of its pool. flags: DEREGF_*. -1: EBADF (also: not registered).
+ * RFC 5352 section 3.2. */
 int rsp_deregister(int sd, int flags);
 
 /* Takes the next session of a listening descriptor; timeout: milliseconds, -1: for ever. Returns the
- * session's descriptor. -1: EBADF, EAGAIN (nothing in that time), EINVAL (not listening), EMFILE, ENOMEM, EINTR. */
-int rsp_accept(int sd,
-               int timeout);
+ * session's descriptor. -1: EBADF, EAGAIN (nothing in that time), EINVAL (not listening), EOPNOTSUPP
+ * (SOCK_SEQPACKET), EINTR, EMFILE, ENFILE, ENOMEM. */
+int rsp_accept(int sd, int timeout);
 
-/* Opens a session with one of the pool's elements. staleCacheValue: how old, in milliseconds, what
- * is known about the pool may be. Returns 0 even if no element could be reached (errno is not 0 then:
- * ENOENT, EIO, ECONNREFUSED, ..); then the first receive or send call says that a failover is necessary.
- * -1: EBADF (also: there is a session), ENAMETOOLONG, EINVAL, EFAULT, ENOMEM. */
+/* Opens a session with one of the pool's elements (handle of 1 to 32 bytes). staleCacheValue: how old, in
+ * milliseconds, what is known about the pool may be. Returns 0 even if no element could be reached (errno is
+ * not 0 then: ENOENT empty pool, EIO no registrar, EINVAL empty handle, ECONNREFUSED, ETIMEDOUT,
+ * EPROTONOSUPPORT, EMFILE, ENFILE, ..); then the first receive or send call says that a failover is
+ * necessary. -1: EBADF (also: there is a session), ENAMETOOLONG, EFAULT, ENOMEM. RFC 5352 section 3.3. */
 int rsp_connect(int sd,
                 const unsigned char *poolHandle,
                 size_t poolHandleSize,
                 unsigned int staleCacheValue);
 
 /* Moves the session to another element. flags: FFF_UNREACHABLE reports the one in use as unreachable.
- * Notifications that wait are dropped; RSERPOOL_FAILOVER_COMPLETE follows. Returns 0 also if the pool
- * is empty now, after a short pause (errno ENOENT): try again.
- * -1: EBADF (also: no session), EIO (no registrar), EINVAL (session without handle), ETIMEDOUT,
- * ECONNREFUSED and other connection errors. */
-int rsp_forcefailover(int sd, unsigned int flags, unsigned int staleCacheValue);
+ * staleCacheValue: as for rsp_connect. Notifications that wait are dropped; RSERPOOL_FAILOVER_COMPLETE
+ * follows. Returns 0 also if the pool is empty now, after a short pause (errno ENOENT): try again.
+ * -1: EBADF (also: no session), EIO (no registrar), EINVAL (session without handle), ETIMEDOUT, ECONNREFUSED,
+ * EPROTONOSUPPORT, EMFILE, ENFILE, ENOMEM. RFC 5352 sections 3.5, 3.8 and 3.9. */
+int rsp_forcefailover(int sd,
+                      unsigned int flags,
+                      unsigned int staleCacheValue);
 
-/* Whether the connected session holds a cookie: 1 or 0. -1: EBADF (also: no session). */
+/* Whether the connected session holds a cookie: 1 or 0. -1: EBADF (also: no session).
+ * RFC 5352 section 3.8. */
 int rsp_has_cookie(int sd);
 
 /* Sets the text that component status reports show for a session; at most 127 bytes of it.
  * -1: EBADF, EINVAL (unknown session), EFAULT. */
 int rsp_csp_setstatus(int sd, rserpool_session_t sessionID, const char *statusText);
 
-/* Sends one message. sessionID matters on descriptors with many sessions only. sctpPPID: in network
- * byte order. sctpTimeToLive: milliseconds, 0: no limit. sctpFlags: SCTP_UNORDERED, SCTP_EOF, SCTP_ABORT.
+/* Sends one message. sessionID matters on descriptors with many sessions only. sctpPPID: in network byte
+ * order. sctpTimeToLive: milliseconds, 0: no limit. sctpFlags: SCTP_UNORDERED, SCTP_EOF, SCTP_ABORT.
  * timeout: milliseconds; 0 or less: don't wait for room. Returns the number of bytes.
- * -1: EBADF (also: unknown session), EAGAIN, EIO (session has failed), EFAULT, EMSGSIZE, EINTR, and
- * connection errors, with which RSERPOOL_FAILOVER_NECESSARY follows. */
+ * -1: EBADF (also: unknown session), EAGAIN, EINTR, EIO (session has failed), EPIPE (session is over), EFAULT,
+ * EINVAL (no data), EMSGSIZE (past 16 MiB without waiting), ENOMEM; and ECONNRESET, ETIMEDOUT, EHOSTUNREACH and
+ * other connection errors, after which RSERPOOL_FAILOVER_NECESSARY follows. RFC 5352 section 6.5. */
 ssize_t rsp_sendmsg(int sd,
                     const void *data,
                     size_t dataLength,
@@ -480,9 +505,10 @@ ssize_t rsp_sendmsg(int sd,
                     uint16_t sctpFlags,
                     int timeout);
 
-/* Sends a cookie to the session's pool user, which gives it to the element that takes over.
- * timeout: milliseconds, 0: don't wait, -1: for ever. Returns cookieSize.
- * -1: EBADF, EINVAL (unknown session), EMSGSIZE (past 65527 bytes), EAGAIN, EFAULT, connection errors. */
+/* Sends a cookie, up to 65524 bytes, to the session's pool user, which gives it to the element that takes
+ * over. timeout: milliseconds, 0: don't wait, -1: for ever. Returns cookieSize.
+ * -1: EBADF, EINVAL (unknown session, or a user's), EMSGSIZE, EAGAIN, EINTR, EFAULT, EPIPE (session is over),
+ * ENOMEM, ECONNRESET, ETIMEDOUT, EHOSTUNREACH and other connection errors. RFC 5352 section 3.8. */
 ssize_t rsp_send_cookie(int sd,
                         const unsigned char *cookie,
                         size_t cookieSize,
@@ -493,7 +519,8 @@ ssize_t rsp_send_cookie(int sd,
  * MSG_RSERPOOL_NOTIFICATION, MSG_RSERPOOL_COOKIE_ECHO, and MSG_EOR when the message ends here; what
  * did not fit into the buffer comes with the next calls. rinfo may be NULL; buffer NULL: throw away.
  * timeout: milliseconds; negative: don't wait. Returns the number of bytes, 0: end of the session.
- * -1: EBADF, EAGAIN, EINVAL (buffer too small for the notification, which stays), EFAULT, EINTR. */
+ * -1: EBADF, EAGAIN, EINTR, EINVAL (buffer too small for the notification, which stays), EFAULT, ENOTCONN (no
+ * session to come). RFC 5352 sections 6.6 and 3.8. */
 ssize_t rsp_recvmsg(int sd,
                     void *buffer,
                     size_t bufferLength,
@@ -502,7 +529,7 @@ ssize_t rsp_recvmsg(int sd,
                     int timeout);
 
 /* rsp_recvmsg until the message is whole, the buffer is full (no MSG_EOR then; the rest comes with the
- * next calls), or time is over. timeout: milliseconds; negative: for ever. */
+ * next calls), or time is over. timeout: milliseconds; negative: for ever. The errors are rsp_recvmsg's. */
 ssize_t rsp_recvfullmsg(int sd,
                         void *buffer,
                         size_t bufferLength,
@@ -510,16 +537,21 @@ ssize_t rsp_recvfullmsg(int sd,
                         int *msg_flags,
                         int timeout);
 
-/* rsp_recvmsg without its information and without waiting; for a mapped descriptor read(2). */
+/* rsp_recvmsg without its information and without waiting; for a mapped descriptor read(2).
+ * -1: EBADF, EAGAIN, EINVAL, EFAULT, ENOTCONN. */
 ssize_t rsp_read(int fd, void *buffer, size_t bufferLength);
 
 /* rsp_read; flags are not used. */
 ssize_t rsp_recv(int sd, void *buffer, size_t bufferLength, int flags);
 
-/* Sends one message with PPID 0 on stream 0 without waiting; for a mapped descriptor write(2). */
-ssize_t rsp_write(int fd, const char *buffer, size_t bufferLength);
+/* Sends one message with PPID 0 on stream 0 without waiting; for a mapped descriptor write(2).
+ * -1: EBADF, EAGAIN, EIO, EPIPE, EFAULT, EINVAL, EMSGSIZE, ENOMEM, ECONNRESET, ETIMEDOUT, EHOSTUNREACH, as
+ * rsp_sendmsg. */
+ssize_t rsp_write(int fd,
+                  const char *buffer,
+                  size_t bufferLength);
 
-/* rsp_write; for a mapped descriptor send(2), which gets the flags. */
+/* rsp_write; for a mapped descriptor send(2), which gets the flags (ENOTSOCK if it is none). */
 ssize_t rsp_send(int sd, const void *buffer, size_t bufferLength, int flags);
 
 /* Prints a notification on one line, without a newline. */

@@ -12,11 +12,11 @@ use crate::wire::{PeId, PoolElement, PoolHandle, Protocol, RegistrarId, Transpor
 use libc::{c_int, c_uchar, c_uint, size_t, sockaddr};
 use std::net::SocketAddr;
 
-/// Resolves a pool handle to up to `items` elements (RSPGETADDRS_*), chosen by the pool's policy.
-/// staleCacheValue: how old, in milliseconds, what is known about the pool may be. Returns their number
-/// and a list to be freed with rsp_freeaddrinfo, else REAI_NONAME (no such pool, or an empty one),
-/// REAI_MEMORY, or REAI_SYSTEM (errno: EACCES not initialised, EIO no registrar or no answer, EINVAL,
-/// ENAMETOOLONG, EFAULT).
+/// Resolves a pool handle (1 to 32 bytes) to up to `items` elements (1 to 128, RSPGETADDRS_*), chosen by the
+/// pool's policy. staleCacheValue: how old, in milliseconds, what is known about the pool may be. Returns
+/// their number and a list to be freed with rsp_freeaddrinfo, else REAI_NONAME (no such pool, or an empty
+/// one), REAI_MEMORY, or REAI_SYSTEM (errno: EACCES not initialised, EIO no registrar or no answer, ENOBUFS too
+/// many requests wait, EINVAL, ENAMETOOLONG, EFAULT). RFC 5352 section 3.3.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_getaddrinfo(
     poolHandle: *const c_uchar,
@@ -44,7 +44,9 @@ pub unsafe extern "C" fn rsp_freeaddrinfo(addrinfo: *mut rsp_addrinfo) {
 /// Registers a pool element and keeps it registered: addrinfo describes its one transport (ai_next is not
 /// used); ai_pe_id 0 is replaced by a random identifier. registrationLife: milliseconds. flags: REGF_*.
 /// Returns RSPERR_OKAY, the registrar's refusal, or RSPERR_NO_REGISTRAR, RSPERR_TIMEOUT,
-/// RSPERR_NOT_INITIALIZED, RSPERR_INVALID_*. Without an answer, or if refused, it is tried again.
+/// RSPERR_OUT_OF_MEMORY (too many requests wait), RSPERR_NOT_INITIALIZED, RSPERR_INVALID_POOL_HANDLE,
+/// RSPERR_INVALID_VALUE, RSPERR_INVALID_ADDRESSES, RSPERR_WRONG_PROTOCOL, RSPERR_UNSUPPORTED_POOL_POLICY.
+/// Without an answer, or if refused, it is tried again. RFC 5352 section 3.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_pe_registration(
     poolHandle: *const c_uchar,
@@ -62,7 +64,7 @@ pub unsafe extern "C" fn rsp_pe_registration(
 
 /// Takes an element of rsp_pe_registration out of its pool. flags: DEREGF_*. Returns RSPERR_OKAY,
 /// RSPERR_NOT_FOUND (none of ours), RSPERR_NO_REGISTRAR, RSPERR_TIMEOUT, RSPERR_NOT_INITIALIZED,
-/// RSPERR_INVALID_POOL_HANDLE.
+/// RSPERR_INVALID_POOL_HANDLE. RFC 5352 section 3.2.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_pe_deregistration(
     poolHandle: *const c_uchar,
@@ -78,6 +80,7 @@ pub unsafe extern "C" fn rsp_pe_deregistration(
 
 /// Reports an element that does not answer: to the registrar, and it is not chosen again until it is
 /// heard of anew. Doesn't wait. Returns RSPERR_OKAY, RSPERR_NOT_INITIALIZED, RSPERR_INVALID_POOL_HANDLE.
+/// RFC 5352 section 3.5.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_pe_failure(
     poolHandle: *const c_uchar,

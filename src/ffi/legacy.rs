@@ -53,7 +53,7 @@ pub(super) fn cookie_timeout(milliseconds: c_int) -> Option<Duration> {
 /// learn from the first receive or send that a failover is necessary, which is where they retry.
 pub(super) fn connect_result(result: Result<(), Errno>) -> Result<c_int, Errno> {
     match result {
-        Err(Errno(libc::EBADF | libc::EACCES | libc::ENOMEM)) => result.map(|()| 0),
+        Err(Errno(libc::EBADF | libc::ENOMEM)) => result.map(|()| 0),
         _ => {
             set_errno(result.err().unwrap_or(Errno(0)));
             Ok(0)

@@ -10,7 +10,7 @@ use libc::{c_char, c_int};
 use std::ffi::CStr;
 
 /// Fills in what the environment says (CSP_SERVER, CSP_INTERVAL); all else becomes 0, which means
-/// defaults. Call it before rsp_initarg.
+/// defaults. Call it before rsp_initarg. NULL: nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_initinfo(info: *mut rsp_info) {
     guard(|| {
@@ -25,8 +25,8 @@ pub unsafe extern "C" fn rsp_initinfo(info: *mut rsp_info) {
     })
 }
 
-/// Frees what rsp_initarg allocated: the list of registrars (also if the program made it, with malloc)
-/// and addresses.
+/// Frees what rsp_initarg and rsp_initinfo allocated: the list of registrars (also if the program made it,
+/// with malloc) and addresses. NULL: nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_freeinfo(info: *mut rsp_info) {
     guard(|| {
@@ -50,7 +50,8 @@ pub unsafe extern "C" fn rsp_initarg(info: *mut rsp_info, arg: *const c_char) ->
 
 /// Starts the library with these settings; NULL: defaults. Environment variables RSP_* stand in for what
 /// is not set. Returns 0, also if it runs already (the settings are not used then).
-/// -1: EAGAIN, EMFILE, ENFILE, ENOMEM, EINVAL, EAFNOSUPPORT, EADDRINUSE.
+/// -1: EINVAL, EAFNOSUPPORT, EFAULT (bad settings), EAGAIN (no thread), EMFILE, ENFILE, ENOMEM.
+/// RFC 5352 section 3.6.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_initialize(info: *mut rsp_info) -> c_int {
     guard(|| {

@@ -12,11 +12,12 @@ use libc::{FILE, c_char, c_int, c_uchar, c_uint, c_void, size_t, ssize_t};
 use std::io;
 use std::time::{Duration, Instant};
 
-/// Sends one message. sessionID matters on descriptors with many sessions only. sctpPPID: in network
-/// byte order. sctpTimeToLive: milliseconds, 0: no limit. sctpFlags: SCTP_UNORDERED, SCTP_EOF, SCTP_ABORT.
+/// Sends one message. sessionID matters on descriptors with many sessions only. sctpPPID: in network byte
+/// order. sctpTimeToLive: milliseconds, 0: no limit. sctpFlags: SCTP_UNORDERED, SCTP_EOF, SCTP_ABORT.
 /// timeout: milliseconds; 0 or less: don't wait for room. Returns the number of bytes.
-/// -1: EBADF (also: unknown session), EAGAIN, EIO (session has failed), EFAULT, EMSGSIZE, EINTR, and
-/// connection errors, with which RSERPOOL_FAILOVER_NECESSARY follows.
+/// -1: EBADF (also: unknown session), EAGAIN, EINTR, EIO (session has failed), EPIPE (session is over), EFAULT,
+/// EINVAL (no data), EMSGSIZE (past 16 MiB without waiting), ENOMEM; and ECONNRESET, ETIMEDOUT, EHOSTUNREACH and
+/// other connection errors, after which RSERPOOL_FAILOVER_NECESSARY follows. RFC 5352 section 6.5.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_sendmsg(
     sd: c_int,
@@ -62,9 +63,10 @@ fn blame(library: &Library, sd: c_int, arguments: Errno) -> Errno {
     library.mapped(sd).err().map_or(arguments, Errno::from)
 }
 
-/// Sends a cookie to the session's pool user, which gives it to the element that takes over.
-/// timeout: milliseconds, 0: don't wait, -1: for ever. Returns cookieSize.
-/// -1: EBADF, EINVAL (unknown session), EMSGSIZE (past 65527 bytes), EAGAIN, EFAULT, connection errors.
+/// Sends a cookie, up to 65524 bytes, to the session's pool user, which gives it to the element that takes
+/// over. timeout: milliseconds, 0: don't wait, -1: for ever. Returns cookieSize.
+/// -1: EBADF, EINVAL (unknown session, or a user's), EMSGSIZE, EAGAIN, EINTR, EFAULT, EPIPE (session is over),
+/// ENOMEM, ECONNRESET, ETIMEDOUT, EHOSTUNREACH and other connection errors. RFC 5352 section 3.8.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_send_cookie(
     sd: c_int,
@@ -85,7 +87,8 @@ pub unsafe extern "C" fn rsp_send_cookie(
 /// MSG_RSERPOOL_NOTIFICATION, MSG_RSERPOOL_COOKIE_ECHO, and MSG_EOR when the message ends here; what
 /// did not fit into the buffer comes with the next calls. rinfo may be NULL; buffer NULL: throw away.
 /// timeout: milliseconds; negative: don't wait. Returns the number of bytes, 0: end of the session.
-/// -1: EBADF, EAGAIN, EINVAL (buffer too small for the notification, which stays), EFAULT, EINTR.
+/// -1: EBADF, EAGAIN, EINTR, EINVAL (buffer too small for the notification, which stays), EFAULT, ENOTCONN (no
+/// session to come). RFC 5352 sections 6.6 and 3.8.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_recvmsg(
     sd: c_int,
@@ -107,7 +110,7 @@ pub unsafe extern "C" fn rsp_recvmsg(
 }
 
 /// rsp_recvmsg until the message is whole, the buffer is full (no MSG_EOR then; the rest comes with the
-/// next calls), or time is over. timeout: milliseconds; negative: for ever.
+/// next calls), or time is over. timeout: milliseconds; negative: for ever. The errors are rsp_recvmsg's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_recvfullmsg(
     sd: c_int,
@@ -129,6 +132,7 @@ pub unsafe extern "C" fn rsp_recvfullmsg(
 }
 
 /// rsp_recvmsg without its information and without waiting; for a mapped descriptor read(2).
+/// -1: EBADF, EAGAIN, EINVAL, EFAULT, ENOTCONN.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_read(fd: c_int, buffer: *mut c_void, bufferLength: size_t) -> ssize_t {
     guard(|| {
@@ -153,6 +157,8 @@ pub unsafe extern "C" fn rsp_recv(
 }
 
 /// Sends one message with PPID 0 on stream 0 without waiting; for a mapped descriptor write(2).
+/// -1: EBADF, EAGAIN, EIO, EPIPE, EFAULT, EINVAL, EMSGSIZE, ENOMEM, ECONNRESET, ETIMEDOUT, EHOSTUNREACH, as
+/// rsp_sendmsg.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_write(fd: c_int, buffer: *const c_char, bufferLength: size_t) -> ssize_t {
     guard(|| {
@@ -166,7 +172,7 @@ pub unsafe extern "C" fn rsp_write(fd: c_int, buffer: *const c_char, bufferLengt
     })
 }
 
-/// rsp_write; for a mapped descriptor send(2), which gets the flags.
+/// rsp_write; for a mapped descriptor send(2), which gets the flags (ENOTSOCK if it is none).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_send(
     sd: c_int,

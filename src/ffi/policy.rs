@@ -28,7 +28,7 @@ const NAMES: [(u32, &CStr); 18] = [
     (PPT_PRIORITY_LEASTUSED_DEGRADATION_DPF, c"PriorityLeastUsedDegradationDPF"),
 ];
 
-/// The name of a policy type (PPT_*); NULL if there is no such policy. Works at any time.
+/// The name of a policy type (PPT_*, RFC 5356); NULL if there is no such policy. Works at any time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_getpolicybytype(policyType: c_uint) -> *const c_char {
     guard(|| {

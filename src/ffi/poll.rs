@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// poll(2) over RSerPool, mapped and ordinary descriptors; timeout: milliseconds, -1: for ever. A
 /// descriptor that is none gets POLLNVAL. -1: EACCES (not initialised), EFAULT, EINVAL (past the limit
-/// of open files), EINTR, ENOMEM.
+/// of open files; POLLIN and POLLOUT count twice), EINTR, ENOMEM.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_poll(ufds: *mut pollfd, nfds: c_uint, timeout: c_int) -> c_int {
     guard(|| {
@@ -20,8 +20,9 @@ pub unsafe extern "C" fn rsp_poll(ufds: *mut pollfd, nfds: c_uint, timeout: c_in
     })
 }
 
-/// select(2) over RSerPool, mapped and ordinary descriptors; sets and timeout may be NULL, timeout is
-/// not changed. -1: EACCES (not initialised), EBADF, EINVAL (n past FD_SETSIZE, bad time), EINTR, ENOMEM.
+/// select(2) over RSerPool, mapped and ordinary descriptors below FD_SETSIZE; sets and timeout may be NULL,
+/// timeout is not changed. -1: EACCES (not initialised), EBADF, EINVAL (n past FD_SETSIZE, bad time), EINTR,
+/// ENOMEM.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_select(
     n: c_int,

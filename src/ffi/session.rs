@@ -24,10 +24,12 @@ pub(super) struct Element {
     pub flags: c_int,
 }
 
-/// Registers the descriptor's element in a pool and keeps it registered, or changes its policy values
-/// (same handle; never waits). loadinfo NULL: round robin. reregInterval: milliseconds.
-/// flags: REGF_*. Returns 0 also when the registrar refuses or none is there: it is tried again.
-/// -1: EBADF (also: other handle), ENAMETOOLONG, EINVAL, EFAULT, EADDRNOTAVAIL (no usable local address).
+/// Registers the descriptor's element in a pool (handle of 1 to 32 bytes) and keeps it registered, or
+/// changes its policy values (same handle; never waits). loadinfo NULL: round robin. reregInterval:
+/// milliseconds, at least 1. flags: REGF_*. Returns 0 also when the registrar refuses or none is there: it is
+/// tried again. -1: EBADF (also: other handle), ENAMETOOLONG, EINVAL (empty handle, unknown policy, connected
+/// descriptor), EFAULT, EADDRNOTAVAIL (no usable local address), EMFILE, ENFILE, ENOMEM.
+/// RFC 5352 section 3.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_register(
     sd: c_int,
@@ -66,6 +68,7 @@ pub(super) unsafe fn register(sd: c_int, element: &Element, tags: *mut TagItem) 
 }
 
 /// Takes the descriptor's element out of its pool. flags: DEREGF_*. -1: EBADF (also: not registered).
+/// RFC 5352 section 3.2.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_deregister(sd: c_int, flags: c_int) -> c_int {
     guard(|| deregister(sd, flags))
@@ -77,7 +80,8 @@ pub(super) fn deregister(sd: c_int, flags: c_int) -> Result<c_int, Errno> {
 }
 
 /// Takes the next session of a listening descriptor; timeout: milliseconds, -1: for ever. Returns the
-/// session's descriptor. -1: EBADF, EAGAIN (nothing in that time), EINVAL (not listening), EMFILE, ENOMEM, EINTR.
+/// session's descriptor. -1: EBADF, EAGAIN (nothing in that time), EINVAL (not listening), EOPNOTSUPP
+/// (SOCK_SEQPACKET), EINTR, EMFILE, ENFILE, ENOMEM.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_accept(sd: c_int, timeout: c_int) -> c_int {
     guard(|| accept(sd, timeout))
@@ -87,10 +91,11 @@ pub(super) fn accept(sd: c_int, timeout: c_int) -> Result<c_int, Errno> {
     Ok(descriptors()?.accept(sd, patience(timeout))?)
 }
 
-/// Opens a session with one of the pool's elements. staleCacheValue: how old, in milliseconds, what
-/// is known about the pool may be. Returns 0 even if no element could be reached (errno is not 0 then:
-/// ENOENT, EIO, ECONNREFUSED, ..); then the first receive or send call says that a failover is necessary.
-/// -1: EBADF (also: there is a session), ENAMETOOLONG, EINVAL, EFAULT, ENOMEM.
+/// Opens a session with one of the pool's elements (handle of 1 to 32 bytes). staleCacheValue: how old, in
+/// milliseconds, what is known about the pool may be. Returns 0 even if no element could be reached (errno is
+/// not 0 then: ENOENT empty pool, EIO no registrar, EINVAL empty handle, ECONNREFUSED, ETIMEDOUT,
+/// EPROTONOSUPPORT, EMFILE, ENFILE, ..); then the first receive or send call says that a failover is
+/// necessary. -1: EBADF (also: there is a session), ENAMETOOLONG, EFAULT, ENOMEM. RFC 5352 section 3.3.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_connect(
     sd: c_int,
@@ -125,10 +130,10 @@ pub(super) unsafe fn connect(
 }
 
 /// Moves the session to another element. flags: FFF_UNREACHABLE reports the one in use as unreachable.
-/// Notifications that wait are dropped; RSERPOOL_FAILOVER_COMPLETE follows. Returns 0 also if the pool
-/// is empty now, after a short pause (errno ENOENT): try again.
-/// -1: EBADF (also: no session), EIO (no registrar), EINVAL (session without handle), ETIMEDOUT,
-/// ECONNREFUSED and other connection errors.
+/// staleCacheValue: as for rsp_connect. Notifications that wait are dropped; RSERPOOL_FAILOVER_COMPLETE
+/// follows. Returns 0 also if the pool is empty now, after a short pause (errno ENOENT): try again.
+/// -1: EBADF (also: no session), EIO (no registrar), EINVAL (session without handle), ETIMEDOUT, ECONNREFUSED,
+/// EPROTONOSUPPORT, EMFILE, ENFILE, ENOMEM. RFC 5352 sections 3.5, 3.8 and 3.9.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_forcefailover(sd: c_int, flags: c_uint, staleCacheValue: c_uint) -> c_int {
     guard(|| force_failover(sd, flags, staleCacheValue))
@@ -140,6 +145,7 @@ pub(super) fn force_failover(sd: c_int, flags: c_uint, stale: c_uint) -> Result<
 }
 
 /// Whether the connected session holds a cookie: 1 or 0. -1: EBADF (also: no session).
+/// RFC 5352 section 3.8.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_has_cookie(sd: c_int) -> c_int {
     guard(|| Ok(c_int::from(descriptors()?.has_cookie(sd)?)))

@@ -29,8 +29,8 @@ pub(super) fn open(domain: c_int, socket_type: c_int, protocol: c_int) -> Result
     Ok(library.socket(domain, style, protocol)?)
 }
 
-/// Changes the SCTP parameters of the descriptor's associations: fields that are not 0 are taken over,
-/// those that are 0 are filled in. -1: EBADF, EFAULT.
+/// Changes the SCTP parameters of the descriptor's sessions: fields that are not 0 are taken over, those
+/// that are 0 are filled in. Over TCP they become keep-alive and user time-out. -1: EBADF, EFAULT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_update_session_parameters(
     sd: c_int,
@@ -63,8 +63,9 @@ pub unsafe extern "C" fn rsp_update_session_parameters(
     })
 }
 
-/// Binds to addresses that lie one after the other without gaps; addrcnt 0: to any address. Port 0 in
-/// the first one: a free port. -1: EBADF, EFAULT, EINVAL, EAFNOSUPPORT, EADDRINUSE, EADDRNOTAVAIL, EACCES.
+/// Binds to addresses (up to 128) that lie one after the other without gaps; addrcnt 0 or less: to any
+/// address. Port 0 in the first one: a free port. -1: EBADF, EFAULT, EINVAL (bound or in use already, too
+/// many), EAFNOSUPPORT, EADDRINUSE, EADDRNOTAVAIL, EACCES, EMFILE, ENFILE, ENOMEM.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_bind(sd: c_int, addrs: *const sockaddr, addrcnt: c_int) -> c_int {
     guard(|| {
@@ -76,7 +77,8 @@ pub unsafe extern "C" fn rsp_bind(sd: c_int, addrs: *const sockaddr, addrcnt: c_
     })
 }
 
-/// Lets others connect; may be repeated to change the backlog. -1: EBADF, EINVAL, EADDRINUSE, ENOTSOCK.
+/// Lets others connect; may be repeated to change the backlog. Binds to any address if need be.
+/// -1: EBADF, EINVAL (connected), EADDRINUSE, EMFILE, ENFILE, ENOMEM.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_listen(sd: c_int, backlog: c_int) -> c_int {
     guard(|| {
@@ -154,7 +156,8 @@ pub unsafe extern "C" fn rsp_close(sd: c_int) -> c_int {
     })
 }
 
-/// getsockopt(2) on the system socket in use. -1: EBADF, ENOTCONN (none in use), as getsockopt(2).
+/// getsockopt(2) on the system socket in use. -1: EBADF, ENOTCONN (none in use), ENOTSOCK, EFAULT, EINVAL,
+/// ENOPROTOOPT, EMFILE, ENFILE, ENOMEM.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_getsockopt(
     sd: c_int,
@@ -170,7 +173,8 @@ pub unsafe extern "C" fn rsp_getsockopt(
     })
 }
 
-/// setsockopt(2) on the system socket in use. -1: EBADF, ENOTCONN (none in use), as setsockopt(2).
+/// setsockopt(2) on the system socket in use. -1: EBADF, ENOTCONN (none in use), ENOTSOCK, EFAULT, EINVAL,
+/// ENOPROTOOPT, EMFILE, ENFILE, ENOMEM.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_setsockopt(
     sd: c_int,
@@ -200,8 +204,8 @@ pub(super) fn checked<T: PartialOrd + Default>(result: T) -> Result<T, Errno> {
 }
 
 /// Gives a system descriptor a number that rsp_poll, rsp_read and rsp_write take; toSD: which one, or -1
-/// for any. Returns the number. -1: EACCES (not initialised), EINVAL (no system descriptor), EMFILE (toSD
-/// is in use), ENOMEM.
+/// for its own. Returns the number. -1: EACCES (not initialised), EINVAL (negative, or one of ours), EMFILE
+/// (the number is in use).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_mapsocket(sd: c_int, toSD: c_int) -> c_int {
     guard(|| {

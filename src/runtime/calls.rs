@@ -21,6 +21,8 @@ use std::time::Duration;
 
 /// Requests not yet taken by the event thread; beyond: [`RequestError::Busy`].
 const MAX_COMMANDS: usize = 65_536;
+/// How often who waits for an answer looks whether it is still wanted.
+const GLANCE: Duration = Duration::from_millis(20);
 /// How long deregistrations may take when everything ends.
 const GOODBYE: Duration = Duration::from_secs(3);
 
@@ -99,16 +101,32 @@ impl Shared {
 
     /// Asks the event thread and waits for its answer.
     fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, RequestError> {
+        self.ask_while(&|| true, command)
+    }
+
+    /// The same, as long as the answer is `wanted`.
+    fn ask_while<T>(
+        &self,
+        wanted: &dyn Fn() -> bool,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, RequestError> {
         self.check()?;
         if self.commands.len() >= MAX_COMMANDS {
             return Err(RequestError::Busy);
         }
         let (reply, answer) = bounded(1);
         self.command(command(reply));
-        match answer.recv_timeout(self.patience) {
-            Ok(answer) => answer,
-            Err(RecvTimeoutError::Timeout) => Err(RequestError::TimedOut),
-            Err(RecvTimeoutError::Disconnected) => Err(RequestError::Shutdown),
+        let mut left = self.patience;
+        loop {
+            let turn = left.min(GLANCE);
+            match answer.recv_timeout(turn) {
+                Ok(answer) => return answer,
+                Err(RecvTimeoutError::Disconnected) => return Err(RequestError::Shutdown),
+                Err(RecvTimeoutError::Timeout) => left -= turn,
+            }
+            if left.is_zero() || !wanted() {
+                return Err(RequestError::TimedOut);
+            }
         }
     }
 
@@ -202,6 +220,17 @@ impl Runtime {
         items: usize,
         stale: Duration,
     ) -> Result<Vec<PoolElement>, RequestError> {
+        self.resolve_while(handle, items, stale, &|| true)
+    }
+
+    /// [`Runtime::resolve`] as long as the answer is `wanted`; then `TimedOut`.
+    pub fn resolve_while(
+        &self,
+        handle: &PoolHandle,
+        items: usize,
+        stale: Duration,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Vec<PoolElement>, RequestError> {
         let shared = &*self.shared;
         shared.check()?;
         let items = items.max(1);
@@ -214,9 +243,9 @@ impl Runtime {
         // how much that is; who wants no cache gets what he asked for.
         let share = !stale.is_zero();
         let number = u32::try_from(items).unwrap_or(u32::MAX);
-        let wanted = (!share || items > 3).then_some(number);
-        let command = |reply| Command::Resolve { handle: handle.clone(), items: wanted, share, reply };
-        let Resolved { mut elements, entry } = shared.ask(command)?;
+        let number = (!share || items > 3).then_some(number);
+        let command = |reply| Command::Resolve { handle: handle.clone(), items: number, share, reply };
+        let Resolved { mut elements, entry } = shared.ask_while(wanted, command)?;
         if share {
             return Ok(entry.select(items));
         }

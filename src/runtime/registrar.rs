@@ -120,7 +120,7 @@ impl Server {
     pub fn bind(options: Options) -> io::Result<Server> {
         let mut options = options;
         options.protocols.retain(|protocol| is_available(*protocol));
-        let descriptors = host::raise_descriptor_limit().saturating_sub(RESERVED_DESCRIPTORS).max(16);
+        let descriptors = host::descriptor_limit().saturating_sub(RESERVED_DESCRIPTORS).max(16);
         let links = options.max_links.unwrap_or(usize::try_from(descriptors).unwrap_or(usize::MAX));
         let limits = Limits { links: links.min(super::reactor::MAX_SLOTS), ..Limits::default() };
         let mut reactor = Reactor::new(Clock::start(), limits)?;

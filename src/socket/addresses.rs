@@ -1,4 +1,4 @@
-//! Where an element's users reach it: the one address of its TCP transport (RFC 5354 section 3.3 has
+//! Where an element's users reach it: the one address of its TCP transport (RFC 5354 section 3.5 has
 //! room for one), the addresses of its SCTP transport.
 
 use crate::transport::interfaces::interfaces;

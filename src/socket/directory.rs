@@ -20,6 +20,17 @@ pub trait Directory: Send + Sync + Debug {
         items: usize,
         stale: Duration,
     ) -> Result<Vec<PoolElement>, RequestError>;
+    /// `resolve` that may give up when its answer is not `wanted` any more.
+    fn resolve_while(
+        &self,
+        handle: &PoolHandle,
+        items: usize,
+        stale: Duration,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Vec<PoolElement>, RequestError> {
+        let _ = wanted;
+        self.resolve(handle, items, stale)
+    }
     fn report_unreachable(&self, handle: &PoolHandle, id: PeId);
     /// The watch lasts as long as what is returned.
     fn watch(&self, handle: &PoolHandle, id: PeId, watcher: Arc<dyn Watcher>) -> Box<dyn Any + Send + Sync>;
@@ -41,6 +52,15 @@ impl Directory for Runtime {
         stale: Duration,
     ) -> Result<Vec<PoolElement>, RequestError> {
         Runtime::resolve(self, handle, items, stale)
+    }
+    fn resolve_while(
+        &self,
+        handle: &PoolHandle,
+        items: usize,
+        stale: Duration,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Vec<PoolElement>, RequestError> {
+        Runtime::resolve_while(self, handle, items, stale, wanted)
     }
     fn report_unreachable(&self, handle: &PoolHandle, id: PeId) {
         Runtime::report_unreachable(self, handle, id);

@@ -79,7 +79,7 @@ impl Library {
         let mut tried = Vec::new();
         let mut failure = None;
         loop {
-            let element = match self.choose(session, handle, how, lost, &tried) {
+            let element = match self.choose(entry, session, handle, how, lost, &tried) {
                 Ok(Some(element)) => element,
                 Ok(None) => break,
                 Err(error) => {
@@ -91,7 +91,7 @@ impl Library {
                 Ok(conn) => return self.settle(entry, session, handle, &element, conn, how),
                 Err(error) => {
                     debug!("element {} of {handle:?}: {error}", element.id);
-                    if !unsupported(&error) {
+                    if !is_ours(&error) {
                         self.directory().report_unreachable(handle, element.id);
                     }
                     tried.push(element.id);
@@ -114,12 +114,14 @@ impl Library {
         // Whoever calls again and again must not do it without pause.
         let pause = Deadline::after(user.options.retry_delay);
         let _ = entry.waiters.wait(None, pause, || entry.is_closed());
+        entry.check_open()?;
         Err(failure.unwrap_or_else(|| errno(Errno::ENOENT)))
     }
 
     /// The next element to try: what the last one recommended, else what the policy says.
     fn choose(
         &self,
+        entry: &Entry,
         session: &Session,
         handle: &PoolHandle,
         how: Move,
@@ -137,7 +139,8 @@ impl Library {
         // One at a time, because every element that is resolved counts as used.
         let mut last_resort = None;
         for items in [1, 1, FURTHER_CHOICE] {
-            let elements = match self.directory().resolve(handle, items, how.stale) {
+            let wanted = || !entry.is_closed();
+            let elements = match self.directory().resolve_while(handle, items, how.stale, &wanted) {
                 Ok(elements) => elements,
                 Err(error) if error.is_unknown_pool() => Vec::new(),
                 Err(error) => {
@@ -265,6 +268,13 @@ fn with_errno(error: io::Error) -> io::Error {
         Some(_) => error,
         None => errno(Errno::ECONNREFUSED),
     }
+}
+
+/// Whether an error is this process's or this machine's own, of which the element knows nothing.
+fn is_ours(error: &io::Error) -> bool {
+    use libc::{EACCES, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM, EPROTONOSUPPORT};
+    let ours = [EACCES, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM, EPROTONOSUPPORT];
+    error.raw_os_error().is_some_and(|code| ours.contains(&code))
 }
 
 /// Dials one address after the other.

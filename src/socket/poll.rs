@@ -2,9 +2,10 @@
 //! library cares for is not reported, what is read ahead is.
 
 use super::descriptor::{Entry, Role};
-use super::wait::Deadline;
+use super::wait::{Deadline, GLANCE, new_bell};
 use super::{Library, PollEntry};
 use crate::transport::stream;
+use nix::sys::eventfd::EventFd;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
@@ -38,15 +39,27 @@ impl Library {
         let deadline = Deadline::or_never(timeout);
         let polled: Vec<Polled> = entries.iter().map(|entry| self.classify(entry.sd)).collect();
         let mut system = Vec::with_capacity(entries.len() * 2);
+        let senders = senders(entries, &polled);
+        let mut bell: Option<Bell<'_>> = None;
+        let mut deaf = false;
         loop {
             system.clear();
             let mut at_once = false;
             for (entry, polled) in entries.iter().zip(&polled) {
                 at_once |= ask(entry, polled, &mut system);
             }
-            let milliseconds = if at_once { 0 } else { deadline.milliseconds() };
+            system.extend(bell.as_ref().map(|bell| poll_for(bell.0.as_raw_fd(), libc::POLLIN)));
+            // Who waits to send needs a bell as well, and that only if there is really something to wait for.
+            let look = at_once || (bell.is_none() && !deaf && !senders.is_empty());
+            let turn = if deaf { deadline.min(Deadline::after(GLANCE)) } else { deadline };
+            let milliseconds = if look { 0 } else { turn.milliseconds() };
             let any = stream::poll(&mut system, milliseconds)? > 0;
             if !any && !at_once {
+                if look && !deadline.passed() {
+                    bell = Bell::hang(&senders);
+                    deaf = bell.is_none();
+                    continue;
+                }
                 // Rounding may have woken us early.
                 if deadline.passed() {
                     entries.iter_mut().for_each(|entry| entry.revents = 0);
@@ -63,6 +76,9 @@ impl Library {
             if count > 0 || deadline.passed() {
                 return Ok(count);
             }
+            if let Some(bell) = &bell {
+                let _ = bell.0.read();
+            }
         }
     }
 
@@ -75,10 +91,41 @@ impl Library {
     }
 }
 
-/// Puts what stands for an entry on the system's list: for one of ours two. Whether something is known
-/// without asking.
+/// Those of ours that are asked whether they can send.
+fn senders(entries: &[PollEntry], polled: &[Polled]) -> Vec<Arc<Entry>> {
+    let ours = entries.iter().zip(polled).filter_map(|(entry, polled)| match polled {
+        Polled::Ours(ours) if entry.events & OUT != 0 => Some(ours.clone()),
+        _ => None,
+    });
+    ours.collect()
+}
+
+/// Rings when a descriptor that waits to send is closed, lost or moved: its socket may not say so.
+struct Bell<'a>(Arc<EventFd>, &'a [Arc<Entry>]);
+
+impl<'a> Bell<'a> {
+    fn hang(entries: &'a [Arc<Entry>]) -> Option<Bell<'a>> {
+        let bell = Bell(new_bell()?, entries);
+        entries.iter().for_each(|entry| entry.waiters.attach(&bell.0));
+        Some(bell)
+    }
+}
+
+impl Drop for Bell<'_> {
+    fn drop(&mut self) {
+        self.1.iter().for_each(|entry| entry.waiters.detach(&self.0));
+    }
+}
+
+fn poll_for(fd: RawFd, events: i16) -> libc::pollfd {
+    libc::pollfd { fd, events, revents: 0 }
+}
+
+/// Puts what stands for an entry on the system's list: for one of ours two if both directions are asked for
+/// (the kernel takes no more entries than the process may have files). Whether something is known without
+/// asking.
 fn ask(entry: &PollEntry, polled: &Polled, system: &mut Vec<libc::pollfd>) -> bool {
-    let poll = |fd, events| libc::pollfd { fd, events, revents: 0 };
+    let poll = poll_for;
     match polled {
         Polled::Ignored => false,
         Polled::System(fd) => {
@@ -86,9 +133,11 @@ fn ask(entry: &PollEntry, polled: &Polled, system: &mut Vec<libc::pollfd>) -> bo
             false
         }
         Polled::Ours(ours) => {
-            let readable = if entry.events & IN != 0 { libc::POLLIN } else { 0 };
-            system.push(poll(ours.number(), readable));
-            let writable = if entry.events & OUT != 0 { writable(ours) } else { Writable::Never };
+            system.push(poll(ours.number(), if entry.events & IN != 0 { libc::POLLIN } else { 0 }));
+            if entry.events & OUT == 0 {
+                return ours.is_closed();
+            }
+            let writable = writable(ours);
             system.push(match writable {
                 Writable::Ask(fd) => poll(fd, libc::POLLOUT),
                 Writable::Now | Writable::Never => poll(-1, 0),
@@ -108,7 +157,8 @@ fn answer<'a>(
         Polled::Ignored => 0,
         Polled::System(_) => next(),
         Polled::Ours(ours) => {
-            let (readable, socket) = (next(), next());
+            let readable = next();
+            let socket = if entry.events & OUT != 0 { next() } else { 0 };
             if ours.is_closed() {
                 return libc::POLLNVAL;
             }

@@ -76,6 +76,9 @@ impl Deadline {
     }
 }
 
+/// How often who can't be called looks around.
+pub(super) const GLANCE: Duration = Duration::from_millis(50);
+
 /// What a wait ended with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Woken {
@@ -101,12 +104,23 @@ impl Waiters {
         deadline: Deadline,
         stop: impl Fn() -> bool,
     ) -> io::Result<Woken> {
-        // Made for the occasion: who has to wait has the time.
-        let bell = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
-        self.0.lock().push(bell.clone());
-        let result = if stop() { Ok(Woken::Called) } else { wait_for(socket, &bell, deadline) };
-        self.0.lock().retain(|other| !Arc::ptr_eq(other, &bell));
+        let Some(bell) = new_bell() else {
+            let short = wait_for(socket, None, deadline.min(Deadline::after(GLANCE)))?;
+            return Ok(if short == Woken::Ready || deadline.passed() { short } else { Woken::Called });
+        };
+        self.attach(&bell);
+        let result = if stop() { Ok(Woken::Called) } else { wait_for(socket, Some(&bell), deadline) };
+        self.detach(&bell);
         result
+    }
+
+    /// `bell` rings with the next call of [`Waiters::wake`] and all after it.
+    pub(super) fn attach(&self, bell: &Arc<EventFd>) {
+        self.0.lock().push(bell.clone());
+    }
+
+    pub(super) fn detach(&self, bell: &Arc<EventFd>) {
+        self.0.lock().retain(|other| !Arc::ptr_eq(other, bell));
     }
 
     /// Ends all waits.
@@ -117,17 +131,24 @@ impl Waiters {
     }
 }
 
+/// What a thread that waits can be called with; made for the occasion, since who has to wait has the time.
+/// `None`: the process is out of descriptors, and has to [`GLANCE`].
+pub(super) fn new_bell() -> Option<Arc<EventFd>> {
+    EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).ok().map(Arc::new)
+}
+
 fn wait_for(
     socket: Option<(BorrowedFd<'_>, PollFlags)>,
-    bell: &EventFd,
+    bell: Option<&EventFd>,
     deadline: Deadline,
 ) -> io::Result<Woken> {
-    // Without a socket, the bell stands in both places.
-    let (other, flags) = socket.unwrap_or((bell.as_fd(), PollFlags::POLLIN));
-    let mut both = [PollFd::new(bell.as_fd(), PollFlags::POLLIN), PollFd::new(other, flags)];
+    let bell = bell.map(|bell| PollFd::new(bell.as_fd(), PollFlags::POLLIN));
+    let socket = socket.map(|(socket, flags)| PollFd::new(socket, flags));
+    let called = bell.is_some();
+    let mut both: Vec<PollFd<'_>> = bell.into_iter().chain(socket).collect();
     match poll(&mut both, deadline.poll_timeout()) {
         Ok(0) => Ok(Woken::Late),
-        Ok(_) if both[0].any() == Some(true) => Ok(Woken::Called),
+        Ok(_) if called && both[0].any() == Some(true) => Ok(Woken::Called),
         Ok(_) => Ok(Woken::Ready),
         Err(error) => Err(error.into()),
     }
@@ -188,14 +209,17 @@ impl Patience<'_> {
     }
 
     fn ready(&self, socket: BorrowedFd<'_>, flags: PollFlags) -> io::Result<bool> {
-        (self.stop)()?;
-        if self.deadline.passed() {
-            return Ok(false);
-        }
-        match self.waiters.wait(Some((socket, flags)), self.deadline, || (self.stop)().is_err())? {
-            Woken::Ready => Ok(true),
-            Woken::Late => Ok(false),
-            Woken::Called => (self.stop)().map(|()| true),
+        loop {
+            (self.stop)()?;
+            if self.deadline.passed() {
+                return Ok(false);
+            }
+            match self.waiters.wait(Some((socket, flags)), self.deadline, || (self.stop)().is_err())? {
+                Woken::Ready => return Ok(true),
+                Woken::Late => return Ok(false),
+                // Perhaps for somebody else.
+                Woken::Called => {}
+            }
         }
     }
 }

@@ -39,15 +39,18 @@ pub fn seed() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
 
-/// Raises the limit of open descriptors to what is allowed; what it is now.
-pub fn raise_descriptor_limit() -> u64 {
-    match getrlimit(Resource::RLIMIT_NOFILE) {
-        Ok((soft, hard)) if soft < hard => match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-            Ok(()) => hard,
-            Err(_) => soft,
-        },
-        Ok((soft, _)) => soft,
-        Err(_) => 1024,
+/// How many descriptors may be open.
+pub fn descriptor_limit() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft)
+}
+
+/// Raises that to what is allowed. For programs of our own: in somebody else's process it is their setting.
+pub fn raise_descriptor_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        log::debug!("{soft} descriptors, though {hard} are allowed: {error}");
     }
 }
 

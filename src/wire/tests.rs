@@ -1,5 +1,7 @@
 //! What the room promises, for messages that nobody thought of.
 
+mod mapping;
+
 use super::enrp::UpdateAction;
 use super::*;
 use proptest::collection::vec;

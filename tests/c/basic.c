@@ -96,15 +96,10 @@ static void arguments(void)
     unsigned char longest[33];
 
     memset(longest, 'x', sizeof(longest));
-    errno = 0;
-    SAME(REAI_SYSTEM, rsp_getaddrinfo(POOL, NULL, 1, 0));
-    SAME(EFAULT, errno);
-    SAME(REAI_SYSTEM, rsp_getaddrinfo(NULL, 3, &list, 1, 0));
-    SAME(EFAULT, errno);
-    SAME(REAI_SYSTEM, rsp_getaddrinfo(longest, 0, &list, 1, 0));
-    SAME(EINVAL, errno);
-    SAME(REAI_SYSTEM, rsp_getaddrinfo(longest, 33, &list, 1, 0));
-    SAME(ENAMETOOLONG, errno);
+    SAME(REAI_SYSTEM, FAILS(EFAULT, rsp_getaddrinfo(POOL, NULL, 1, 0)));
+    SAME(REAI_SYSTEM, FAILS(EFAULT, rsp_getaddrinfo(NULL, 3, &list, 1, 0)));
+    SAME(REAI_SYSTEM, FAILS(EINVAL, rsp_getaddrinfo(longest, 0, &list, 1, 0)));
+    SAME(REAI_SYSTEM, FAILS(ENAMETOOLONG, rsp_getaddrinfo(longest, 33, &list, 1, 0)));
     SAME(REAI_NONAME, rsp_getaddrinfo(longest, 32, &list, 1, 0));
 }
 

@@ -12,8 +12,10 @@ static unsigned int checks;
 
 /* A call that succeeds; its value. */
 #define OK(expr) (errno = 0, check_ok((long long)(expr), #expr, __LINE__))
-/* A call that returns a negative number, with that errno. */
+/* A call that returns a negative number, with that errno; its value. */
 #define FAILS(code, expr) (errno = 0, check_fails((code), (long long)(expr), #expr, __LINE__))
+/* A call that returns 0 and says by errno what was not done. */
+#define SETS(code, expr) (errno = 0, check_sets((code), (long long)(expr), #expr, __LINE__))
 /* Two numbers that are equal. */
 #define SAME(expected, expr) check_same((long long)(expected), (long long)(expr), #expr, __LINE__)
 /* Something that holds. */
@@ -39,13 +41,25 @@ static inline long long check_ok(long long value, const char* text, int line)
     return value;
 }
 
-static inline void check_fails(int expected, long long value, const char* text, int line)
+static inline long long check_fails(int expected, long long value, const char* text, int line)
 {
     checks++;
     if (value >= 0 || errno != expected) {
         int code = errno;
         char wrong[160];
         snprintf(wrong, sizeof(wrong), "returned %lld, errno %d (%s), expected errno %d", value, code, strerror(code), expected);
+        check_end(text, line, wrong);
+    }
+    return value;
+}
+
+static inline void check_sets(int expected, long long value, const char* text, int line)
+{
+    checks++;
+    if (value != 0 || errno != expected) {
+        int code = errno;
+        char wrong[160];
+        snprintf(wrong, sizeof(wrong), "returned %lld, errno %d (%s), expected 0 and errno %d", value, code, strerror(code), expected);
         check_end(text, line, wrong);
     }
 }

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <sys/epoll.h>
 
 #include "pool.h"
@@ -18,6 +19,10 @@ static void making(void)
     OK(sd = rsp_socket(AF_INET, SOCK_SEQPACKET, IPPROTO_SCTP));
     OK(rsp_close(sd));
     OK(sd = rsp_socket(AF_INET6, SOCK_SEQPACKET, IPPROTO_SCTP));
+    OK(rsp_close(sd));
+    OK(sd = rsp_socket(0, SOCK_STREAM, IPPROTO_TCP));
+    OK(rsp_close(sd));
+    OK(sd = rsp_socket(0, SOCK_STREAM, 0));
     OK(rsp_close(sd));
     FAILS(EPROTONOSUPPORT, rsp_socket(0, SOCK_STREAM, IPPROTO_UDP));
     FAILS(EPROTONOSUPPORT, rsp_socket(0, SOCK_DGRAM, IPPROTO_SCTP));
@@ -48,6 +53,7 @@ static void options(void)
     int sd = (int)OK(rsp_socket(0, SOCK_SEQPACKET, IPPROTO_SCTP));
     int value = 0;
     socklen_t length = sizeof(value);
+    int client;
 
     OK(rsp_update_session_parameters(sd, &parameters));
     SAME(2000, parameters.sp_rto_initial);
@@ -74,6 +80,17 @@ static void options(void)
     SAME(1, value);
     FAILS(ENOPROTOOPT, rsp_setsockopt(sd, SOL_SOCKET, 0x7fff, &value, sizeof(value)));
     FAILS(EFAULT, rsp_setsockopt(sd, SOL_SOCKET, SO_KEEPALIVE, NULL, sizeof(value)));
+
+    /* Parameters hold at once: these are 2 + 3 + 3 + 3 seconds, then those are 0.1 four times. */
+    client = user("Options", SOCK_STREAM);
+    OK(rsp_update_session_parameters(client, &parameters));
+    OK(rsp_getsockopt(client, IPPROTO_TCP, TCP_USER_TIMEOUT, &value, &length));
+    SAME(11000, value);
+    parameters.sp_rto_initial = parameters.sp_rto_min = parameters.sp_rto_max = 100;
+    OK(rsp_update_session_parameters(client, &parameters));
+    OK(rsp_getsockopt(client, IPPROTO_TCP, TCP_USER_TIMEOUT, &value, &length));
+    SAME(400, value);
+    OK(rsp_close(client));
     OK(rsp_close(sd));
 }
 

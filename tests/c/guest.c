@@ -122,8 +122,10 @@ struct call {
     pthread_t thread;
     int sd;
     int kind;
+    rserpool_session_t session;
     long long result;
     int code;
+    int events;
     bool running;
     pthread_mutex_t lock;
     pthread_cond_t begun;
@@ -132,9 +134,11 @@ struct call {
 static void* blocked(void* argument)
 {
     struct call* call = argument;
-    struct pollfd entry = {call->sd, POLLIN, 0};
+    struct pollfd reading = {call->sd, POLLIN, 0};
+    struct pollfd writing = {call->sd, POLLOUT, 0};
     char buffer[64];
     int flags = 0;
+    fd_set set;
 
     pthread_mutex_lock(&call->lock);
     call->running = true;
@@ -147,14 +151,39 @@ static void* blocked(void* argument)
         case 1:
             call->result = rsp_accept(call->sd, -1);
             break;
+        case 2:
+            call->result = rsp_poll(&reading, 1, -1);
+            call->events = reading.revents;
+            break;
+        case 3:
+            call->result = rsp_poll(&writing, 1, -1);
+            call->events = writing.revents;
+            break;
+        case 4:
+            FD_ZERO(&set);
+            FD_SET(call->sd, &set);
+            call->result = rsp_select(call->sd + 1, &set, NULL, NULL, NULL);
+            break;
+        case 5:
+            call->result = rsp_recvfullmsg(call->sd, buffer, sizeof(buffer), NULL, &flags, -1);
+            break;
+        case 6:
+            call->result = rsp_sendmsg(call->sd, "x", 1, 0, call->session, 0, 0, 0, 0, SOON);
+            break;
+        case 7:
+            call->result = rsp_send_cookie(call->sd, (const unsigned char*)"x", 1, call->session, -1);
+            break;
+        case 8:
+            call->result = rsp_connect(call->sd, (const unsigned char*)"Full", 4, 0);
+            break;
         default:
-            call->result = rsp_poll(&entry, 1, -1);
+            call->result = rsp_forcefailover(call->sd, FFF_NONE, 0);
     }
     call->code = errno;
     return NULL;
 }
 
-static void begin(struct call* call, int sd, int kind)
+static void begin_with(struct call* call, int sd, int kind, rserpool_session_t session)
 {
     struct timespec pause = {0, 20000000};
 
@@ -163,6 +192,7 @@ static void begin(struct call* call, int sd, int kind)
     pthread_cond_init(&call->begun, NULL);
     call->sd = sd;
     call->kind = kind;
+    call->session = session;
     SAME(0, pthread_create(&call->thread, NULL, blocked, call));
     pthread_mutex_lock(&call->lock);
     while (!call->running) {
@@ -173,6 +203,11 @@ static void begin(struct call* call, int sd, int kind)
     nanosleep(&pause, NULL);
 }
 
+static void begin(struct call* call, int sd, int kind)
+{
+    begin_with(call, sd, kind, 0);
+}
+
 static void end(struct call* call)
 {
     SAME(0, pthread_join(call->thread, NULL));
@@ -180,24 +215,103 @@ static void end(struct call* call)
     pthread_cond_destroy(&call->begun);
 }
 
+/* Closes under the call, which ends with EBADF. */
+static void closed_under(struct call* call)
+{
+    OK(rsp_close(call->sd));
+    end(call);
+    SAME(-1, call->result);
+    SAME(EBADF, call->code);
+}
+
+/* Nobody reads at the other end: until no more fits. */
+static void fill(int sd, rserpool_session_t session)
+{
+    static char bytes[65536];
+
+    while (rsp_sendmsg(sd, bytes, sizeof(bytes), 0, session, 0, 0, 0, 0, 0) > 0) {
+    }
+    while (rsp_sendmsg(sd, bytes, 1, 0, session, 0, 0, 0, 0, 500) > 0) {
+    }
+    while (rsp_sendmsg(sd, bytes, 1, 0, session, 0, 0, 0, 0, 0) > 0) {
+    }
+    SAME(EAGAIN, errno);
+}
+
+/* A pool whose only element lets nobody in, by a listener that accepts nobody; its descriptors. */
+static void full_pool(int sockets[9], uint32_t* id)
+{
+    struct sockaddr_in address;
+    struct rsp_addrinfo info;
+    socklen_t length = sizeof(address);
+
+    memset(&address, 0, sizeof(address));
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    OK(sockets[0] = socket(AF_INET, SOCK_STREAM, 0));
+    OK(bind(sockets[0], (struct sockaddr*)&address, sizeof(address)));
+    OK(getsockname(sockets[0], (struct sockaddr*)&address, &length));
+    OK(listen(sockets[0], 0));
+    for (int i = 1; i < 9; i++) {
+        OK(sockets[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+        SAME(-1, connect(sockets[i], (struct sockaddr*)&address, sizeof(address)));
+    }
+    memset(&info, 0, sizeof(info));
+    info.ai_protocol = IPPROTO_TCP;
+    info.ai_addrs = 1;
+    info.ai_addr = (struct sockaddr*)&address;
+    SAME(RSPERR_OKAY, rsp_pe_registration((const unsigned char*)"Full", 4, &info, NULL, 300000, REGF_CONTROLCHANNEL));
+    *id = info.ai_pe_id;
+}
+
 /* Closing under a call that waits ends that call. */
 static void closing(void)
 {
     struct call call;
+    int sockets[9];
+    uint32_t id;
     int server = element("Close", SOCK_SEQPACKET, 0);
     int listener = element("Listen", SOCK_STREAM, 0);
+    int client = user("Close", SOCK_SEQPACKET);
+    rserpool_session_t session = expect_session(server, RSERPOOL_SESSION_ADD);
 
-    begin(&call, server, 0);
+    fill(client, 0);
+    fill(server, session);
+    begin_with(&call, server, 7, session);
+    closed_under(&call);
+    OK(rsp_close(client));
+
+    server = element("Close", SOCK_SEQPACKET, 0);
+    client = user("Close", SOCK_SEQPACKET);
+    expect_session(server, RSERPOOL_SESSION_ADD);
+    fill(client, 0);
+    begin(&call, client, 6);
+    closed_under(&call);
     OK(rsp_close(server));
-    end(&call);
-    SAME(-1, call.result);
-    SAME(EBADF, call.code);
-
+    server = element("Close", SOCK_SEQPACKET, 0);
+    begin(&call, server, 0);
+    closed_under(&call);
+    server = element("Close", SOCK_SEQPACKET, 0);
+    begin(&call, server, 5);
+    closed_under(&call);
+    server = element("Close", SOCK_SEQPACKET, 0);
+    begin(&call, server, 4);
+    closed_under(&call);
     begin(&call, listener, 1);
-    OK(rsp_close(listener));
-    end(&call);
-    SAME(-1, call.result);
-    SAME(EBADF, call.code);
+    closed_under(&call);
+
+    full_pool(sockets, &id);
+    OK(client = rsp_socket(0, SOCK_STREAM, IPPROTO_SCTP));
+    begin(&call, client, 8);
+    closed_under(&call);
+    OK(client = rsp_socket(0, SOCK_STREAM, IPPROTO_SCTP));
+    SAME(0, rsp_connect(client, (const unsigned char*)"Nowhere", 7, 0));
+    begin(&call, client, 9);
+    closed_under(&call);
+    SAME(RSPERR_OKAY, rsp_pe_deregistration((const unsigned char*)"Full", 4, id, 0));
+    for (int i = 0; i < 9; i++) {
+        OK(close(sockets[i]));
+    }
 
     server = element("Close", SOCK_SEQPACKET, 0);
     begin(&call, server, 0);
@@ -206,6 +320,29 @@ static void closing(void)
     SAME(-1, call.result);
     SAME(EBADF, call.code);
     start();
+}
+
+/* As poll(2) has it, what is no descriptor is POLLNVAL, whichever direction is waited for. */
+static void closing_under_poll(void)
+{
+    struct call call;
+    int server = element("Poll", SOCK_SEQPACKET, 0);
+    int client = user("Poll", SOCK_SEQPACKET);
+
+    expect_session(server, RSERPOOL_SESSION_ADD);
+    fill(client, 0);
+    begin(&call, client, 3);
+    OK(rsp_close(client));
+    end(&call);
+    SAME(1, call.result);
+    SAME(POLLNVAL, call.events);
+    OK(rsp_close(server));
+    server = element("Poll", SOCK_SEQPACKET, 0);
+    begin(&call, server, 2);
+    OK(rsp_close(server));
+    end(&call);
+    SAME(1, call.result);
+    SAME(POLLNVAL, call.events);
 }
 
 /* A signal ends a call that waits with EINTR, and only the threads of the program get signals. */
@@ -218,7 +355,11 @@ static void signals(void)
     memset(&action, 0, sizeof(action));
     action.sa_handler = on_signal;
     OK(sigaction(SIGUSR1, &action, NULL));
-    for (int kind = 0; kind <= 2; kind += 2) {
+    for (int kind = 0; kind <= 5; kind++) {
+        /* rsp_accept is for listeners, sending for those who are connected: errors.c. */
+        if (kind == 1 || kind == 3) {
+            continue;
+        }
         begin(&call, server, kind);
         /* Until it has arrived within the call. */
         while (pthread_kill(call.thread, SIGUSR1) == 0 && pthread_tryjoin_np(call.thread, NULL) != 0) {
@@ -231,6 +372,30 @@ static void signals(void)
         pthread_cond_destroy(&call.begun);
     }
     OK(rsp_close(server));
+}
+
+/* What is done with each signal. */
+static void (*handlers[NSIG])(int);
+
+static void note_handlers(void)
+{
+    struct sigaction action;
+
+    for (int number = 1; number < NSIG; number++) {
+        handlers[number] = sigaction(number, NULL, &action) == 0 ? action.sa_handler : SIG_ERR;
+    }
+}
+
+/* No handler is installed, none is changed. */
+static void no_handlers(void)
+{
+    struct sigaction action;
+
+    for (int number = 1; number < NSIG; number++) {
+        if (number != SIGUSR1 && sigaction(number, NULL, &action) == 0) {
+            HOLDS(action.sa_handler == handlers[number]);
+        }
+    }
 }
 
 /* No SIGPIPE, and no handler of ours: the default action would end this process. */
@@ -292,13 +457,16 @@ static void many_threads(void)
 
 int main(void)
 {
+    note_handlers();
     again_and_again();
     failed_start();
     only_sctp();
     start();
     forking();
     closing();
+    closing_under_poll();
     signals();
+    no_handlers();
     no_sigpipe();
     many_threads();
     rsp_cleanup();

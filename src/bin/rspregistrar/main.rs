@@ -17,6 +17,7 @@ use rserpool::machine::Time;
 use rserpool::runtime::address;
 use rserpool::runtime::csp::Reporter;
 use rserpool::runtime::registrar::{FIRST_TOKEN, Server};
+use rserpool::transport::host;
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
@@ -58,6 +59,7 @@ fn run(options: &Options) -> io::Result<()> {
     }
     logging::start(options)?;
 
+    host::raise_descriptor_limit();
     let server = Server::bind(server_options)?;
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     server.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
