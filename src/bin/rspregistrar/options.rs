@@ -216,6 +216,9 @@ impl Options {
         ms(self.peerheartbeatcycle, 100..=300_000, &mut config.peer_heartbeat_cycle);
         ms(self.peermaxtimelastheard, 100..=300_000, &mut config.peer_max_time_last_heard);
         ms(self.peermaxtimenoresponse, 100..=60_000, &mut config.peer_max_time_no_response);
+        // What is asked for explicitly is meant for all peers.
+        ms(self.peermaxtimelastheard, 100..=300_000, &mut config.rsplib_max_time_last_heard);
+        ms(self.peermaxtimenoresponse, 100..=60_000, &mut config.rsplib_max_time_no_response);
         ms(self.mentordiscoverytimeout, 0..=60_000, &mut config.mentor_discovery_timeout);
         ms(self.takeoverexpiryinterval, 100..=60_000, &mut config.takeover_expiry_interval);
         config.max_bad_pe_reports = self.maxbadpereports.unwrap_or(config.max_bad_pe_reports).max(1);
