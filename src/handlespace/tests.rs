@@ -70,7 +70,7 @@ fn round_robin_advances_by_one_per_request() {
     assert_eq!(choose(&mut space, 3, Increment::All), [2, 3, 4]);
     assert_eq!(choose(&mut space, 9, Increment::All), [5, 1, 2, 3, 4]);
     assert_eq!(choose(&mut space, usize::MAX, Increment::Up(9)), [5, 1, 2, 3, 4]);
-    assert_eq!(choose(&mut space, 0, Increment::All), []);
+    assert_eq!(choose(&mut space, 0, Increment::All), Vec::<u32>::new());
     assert_eq!(run(&mut space, 6), [5, 1, 2, 3, 4, 5]);
 }
 

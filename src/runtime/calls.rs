@@ -14,8 +14,8 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use parking_lot::Mutex;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Once};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -123,18 +123,24 @@ impl Shared {
     }
 }
 
+/// Says once that the kernel lacks a protocol that is allowed. Never true.
+fn is_missed(protocol: LinkProtocol) -> bool {
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| log::info!("this kernel has no {protocol:?} (no module, or it may not be loaded)"));
+    false
+}
+
 impl Runtime {
     /// Starts the event thread, named `rserpool`, with all signals blocked.
     ///
-    /// Errors: what the system says when descriptors, memory or threads are short; `EINVAL` if the
-    /// settings allow no protocol that the kernel has.
+    /// Errors: what the system says when descriptors, memory or threads are short. That the kernel has
+    /// no SCTP is none, even if nothing else is allowed: no registrar is found then.
     pub fn start(settings: Settings) -> io::Result<Runtime> {
         let forks = host::forks();
         let mut settings = settings;
-        settings.protocols.retain(|protocol| library::is_available(*protocol));
-        if settings.protocols.is_empty() {
-            return Err(io::Error::from_raw_os_error(libc::EINVAL));
-        }
+        settings.protocols.retain(|protocol| library::is_available(*protocol) || is_missed(*protocol));
+        let clock = Clock::start();
+        let (reactor, waker) = library::reactor(clock, &mut settings)?;
         let protocols = settings.protocols.clone();
         settings.registrars.retain(|target| protocols.contains(&target.protocol));
         let embedded = match settings.embedded_registrar {
@@ -149,8 +155,6 @@ impl Runtime {
         let patience = trial.saturating_mul(trials.saturating_mul(2)) + Duration::from_secs(15);
 
         let (commands, inbox) = unbounded();
-        let clock = Clock::start();
-        let (reactor, waker) = library::reactor(clock, &settings)?;
         let shared = Arc::new(Shared {
             cache: Cache::new(host::seed()),
             clock,

@@ -66,12 +66,16 @@ pub(super) fn is_available(protocol: LinkProtocol) -> bool {
 }
 
 /// The reactor of an event thread. Made by the caller's thread, so that it gets the errors.
-pub(super) fn reactor(clock: Clock, settings: &Settings) -> io::Result<(Reactor, Arc<Waker>)> {
+/// Takes SCTP out of the settings if the kernel has it but gives no port.
+pub(super) fn reactor(clock: Clock, settings: &mut Settings) -> io::Result<(Reactor, Arc<Waker>)> {
     let limits = Limits { links: MAX_LINKS, ..Limits::default() };
     let mut reactor = Reactor::new(clock, limits)?;
     // Registrars that take elements over associate with the port that their association came from.
-    if settings.protocols.contains(&LinkProtocol::Sctp) {
-        reactor.associate(Service::Asap, &[])?;
+    if settings.protocols.contains(&LinkProtocol::Sctp)
+        && let Err(error) = reactor.associate(Service::Asap, &[])
+    {
+        log::warn!("registrars can't be reached over SCTP: {error}");
+        settings.protocols.retain(|protocol| *protocol != LinkProtocol::Sctp);
     }
     if let Some(group) = settings.announce
         && let Err(error) = reactor.hear(Service::Asap, group)

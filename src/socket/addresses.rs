@@ -1,13 +1,35 @@
 //! Where an element's users reach it: the one address of its TCP transport (RFC 5354 section 3.3 has
-//! room for one).
+//! room for one), the addresses of its SCTP transport.
 
 use crate::transport::interfaces::interfaces;
 use crate::transport::scope::{Scope, scope, unmapped};
 use crate::wire::{Protocol, Transport, TransportUse};
 use std::net::{IpAddr, SocketAddr};
 
-/// The transport of a socket bound to `local`; `None` when no interface has a usable address.
-pub(super) fn transport(local: SocketAddr) -> Option<Transport> {
+/// More addresses than this are left out (rsplib's limit of an association).
+const MAX_ADDRESSES: usize = 32;
+
+/// The transport of an SCTP socket that can be reached at `local`: what others can use, or loopback if
+/// there is nothing else. `None` when there is no usable address.
+pub(super) fn sctp(port: u16, local: &[SocketAddr]) -> Option<Transport> {
+    let of = |usable: fn(Scope) -> bool| -> Vec<IpAddr> {
+        let mut list: Vec<IpAddr> = Vec::new();
+        for address in local.iter().map(|address| unmapped(address).ip()) {
+            if usable(scope(address)) && !address.is_multicast() && !list.contains(&address) {
+                list.push(address);
+            }
+        }
+        list.truncate(MAX_ADDRESSES);
+        list
+    };
+    let wide = of(|scope| scope >= Scope::SiteLocal);
+    let list = if wide.is_empty() { of(|scope| scope == Scope::Loopback) } else { wide };
+    let usage = TransportUse::DataPlusControl;
+    (!list.is_empty()).then(|| Transport::new(Protocol::Sctp, usage, port, list))
+}
+
+/// The transport of a TCP socket bound to `local`; `None` when no interface has a usable address.
+pub(super) fn tcp(local: SocketAddr) -> Option<Transport> {
     let local = unmapped(&local);
     let address = if local.ip().is_unspecified() {
         let any = interfaces().unwrap_or_default().into_iter().filter(|interface| interface.up);
@@ -57,8 +79,27 @@ mod tests {
     }
 
     #[test]
+    fn all_that_others_can_use_are_registered_over_sctp() {
+        let local = |texts: &[&str]| -> Vec<SocketAddr> {
+            texts.iter().map(|text| SocketAddr::new(text.parse().unwrap(), 7)).collect()
+        };
+        let listed = |texts: &[&str]| -> Option<Vec<String>> {
+            let transport = sctp(9, &local(texts))?;
+            assert_eq!(transport.usage(), TransportUse::DataPlusControl);
+            Some(transport.socket_addresses().map(|address| address.to_string()).collect())
+        };
+        let all = ["127.0.0.1", "10.0.0.1", "::1", "fd00::1", "fe80::1", "::ffff:10.0.0.1"];
+        assert_eq!(listed(&all).unwrap(), ["10.0.0.1:9", "[fd00::1]:9"]);
+        assert_eq!(listed(&["127.0.0.1", "::1", "fe80::1"]).unwrap(), ["127.0.0.1:9", "[::1]:9"]);
+        assert_eq!(listed(&["fe80::1"]), None);
+        let many: Vec<String> = (1..=99).map(|last| format!("10.0.0.{last}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(listed(&many).unwrap().len(), MAX_ADDRESSES);
+    }
+
+    #[test]
     fn a_bound_address_is_taken_as_it_is() {
-        let transport = transport("[::ffff:192.0.2.9]:80".parse().unwrap()).unwrap();
+        let transport = tcp("[::ffff:192.0.2.9]:80".parse().unwrap()).unwrap();
         let addresses: Vec<SocketAddr> = transport.socket_addresses().collect();
         assert_eq!(addresses, ["192.0.2.9:80".parse().unwrap()]);
     }

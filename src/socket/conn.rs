@@ -1,5 +1,8 @@
 //! One connection of a session, whatever it runs over.
 
+use super::SessionParameters;
+use super::association::{Association, Inbox};
+use super::descriptor::liveness;
 use super::receiver::{Input, Piece, Receiver};
 use super::sender::{Outgoing, Sender};
 use super::wait::{Deadline, Patience, errno};
@@ -12,59 +15,100 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// A connection. It ends when the last call that uses it is over.
 #[derive(Debug)]
-pub(super) struct Conn {
-    socket: OwnedFd,
-    kind: Kind,
-}
+pub(super) struct Conn(Kind);
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly every connection is the large one")]
 enum Kind {
     /// TCP with the session mapping (`docs/tcp-mapping.md`).
-    Mapping { sender: Sender, receiver: Mutex<Receiver> },
+    Mapping { socket: OwnedFd, sender: Sender, receiver: Mutex<Receiver> },
     /// A plain byte stream to an element that has no control channel (transport use 0).
-    Plain { writing: Mutex<()>, reading: Mutex<()> },
+    Plain { socket: OwnedFd, writing: Mutex<()>, reading: Mutex<()> },
+    /// Kernel SCTP, with or without control channel.
+    Sctp(Association),
 }
 
 /// The right to receive from a connection.
 pub(super) enum Receiving<'a> {
     Mapping(MutexGuard<'a, Receiver>),
     Plain(#[expect(dead_code, reason = "held")] MutexGuard<'a, ()>),
+    Sctp(MutexGuard<'a, Inbox>),
 }
 
 impl Conn {
     /// A TCP connection that speaks the mapping; `accepting`: the peer dialled.
     pub(super) fn mapping(socket: OwnedFd, accepting: bool) -> Conn {
         let receiver = Mutex::new(Receiver::new(!accepting));
-        Conn { socket, kind: Kind::Mapping { sender: Sender::new(accepting), receiver } }
+        Conn(Kind::Mapping { socket, sender: Sender::new(accepting), receiver })
     }
 
     /// A plain byte stream.
     pub(super) fn plain(socket: OwnedFd) -> Conn {
-        Conn { socket, kind: Kind::Plain { writing: Mutex::new(()), reading: Mutex::new(()) } }
+        Conn(Kind::Plain { socket, writing: Mutex::new(()), reading: Mutex::new(()) })
     }
 
-    /// Whether there are messages, stream numbers and a control channel.
-    pub(super) fn has_control(&self) -> bool {
-        matches!(self.kind, Kind::Mapping { .. })
+    /// An association.
+    pub(super) fn sctp(association: Association) -> Conn {
+        Conn(Kind::Sctp(association))
+    }
+
+    /// Whether the peer understands business cards: not over SCTP, because rsplib does not.
+    pub(super) fn takes_cards(&self) -> bool {
+        matches!(self.0, Kind::Mapping { .. })
+    }
+
+    /// Whether closing the socket with unread data would destroy what is under way to the peer.
+    pub(super) fn must_be_drained(&self) -> bool {
+        match &self.0 {
+            Kind::Mapping { .. } => true,
+            Kind::Sctp(association) => !association.is_given_up(),
+            Kind::Plain { .. } => false,
+        }
+    }
+
+    /// Applies a descriptor's parameters. One that can't take them is gone already, which shows soon.
+    pub(super) fn tune(&self, parameters: &SessionParameters) {
+        match &self.0 {
+            Kind::Mapping { socket, .. } | Kind::Plain { socket, .. } => {
+                if let Err(error) = stream::tune(socket.as_fd(), &liveness(parameters)) {
+                    log::debug!("parameters of a connection: {error}");
+                }
+            }
+            Kind::Sctp(association) => association.tune(parameters),
+        }
     }
 
     /// Says hello, and then the control message that is to come first.
     pub(super) fn open(&self, first: Option<&[u8]>) -> io::Result<()> {
-        let Kind::Mapping { sender, .. } = &self.kind else { return Ok(()) };
-        let frame = first.map(|message| [&FrameHeader::control(message.len()).encode(), message].concat());
-        sender.open(self.as_fd(), &frame.unwrap_or_default())
+        match (&self.0, first) {
+            (Kind::Mapping { socket, sender, .. }, first) => {
+                let frame =
+                    |message: &[u8]| [&FrameHeader::control(message.len()).encode(), message].concat();
+                sender.open(socket.as_fd(), &first.map(frame).unwrap_or_default())
+            }
+            (Kind::Sctp(association), first) => {
+                association.begin(&mut association.inbox().lock());
+                match first.filter(|_| association.has_control()) {
+                    // On a new association there is room for the longest one.
+                    Some(message) => association.send(&Outgoing::control(message), &Patience::none()),
+                    None => Ok(()),
+                }
+            }
+            (Kind::Plain { .. }, _) => Ok(()),
+        }
     }
 
     /// Sends a message; how much of it. See [`Sender::send`]; a byte stream may take less.
     pub(super) fn send(&self, out: &Outgoing<'_>, patience: &Patience<'_>) -> io::Result<usize> {
-        match &self.kind {
-            Kind::Mapping { sender, .. } => sender.send(self.as_fd(), out, patience).map(|()| out.data.len()),
+        match &self.0 {
+            Kind::Mapping { socket, sender, .. } => {
+                sender.send(socket.as_fd(), out, patience).map(|()| out.data.len())
+            }
             Kind::Plain { .. } if out.control => Err(errno(Errno::EOPNOTSUPP)),
             Kind::Plain { writing, .. } => {
                 let _turn = lock(writing, patience.deadline)?;
                 self.write(out.data, patience)
             }
+            Kind::Sctp(association) => association.send(out, patience).map(|()| out.data.len()),
         }
     }
 
@@ -92,16 +136,17 @@ impl Conn {
 
     /// A control message that travels with the next data.
     pub(super) fn enclose(&self, message: &[u8]) {
-        if let Kind::Mapping { sender, .. } = &self.kind {
+        if let Kind::Mapping { sender, .. } = &self.0 {
             sender.enclose(message);
         }
     }
 
     /// The right to receive, waiting for it until `deadline`.
     pub(super) fn receiving(&self, deadline: Deadline) -> io::Result<Receiving<'_>> {
-        match &self.kind {
+        match &self.0 {
             Kind::Mapping { receiver, .. } => lock(receiver, deadline).map(Receiving::Mapping),
             Kind::Plain { reading, .. } => lock(reading, deadline).map(Receiving::Plain),
+            Kind::Sctp(association) => lock(association.inbox(), deadline).map(Receiving::Sctp),
         }
     }
 
@@ -109,6 +154,7 @@ impl Conn {
     pub(super) fn receive(&self, turn: &mut Receiving<'_>, buffer: &mut [u8]) -> Input {
         match turn {
             Receiving::Mapping(receiver) => receiver.receive(self.as_fd(), buffer),
+            Receiving::Sctp(inbox) => self.association().receive(inbox, buffer),
             Receiving::Plain(_) => match stream::receive(self.as_fd(), &mut [IoSliceMut::new(buffer)]) {
                 Ok(0) if buffer.is_empty() => Input::Nothing,
                 Ok(0) => Input::Closed,
@@ -125,6 +171,7 @@ impl Conn {
     pub(super) fn look(&self, turn: &mut Receiving<'_>) -> bool {
         match turn {
             Receiving::Mapping(receiver) => receiver.look(self.as_fd()),
+            Receiving::Sctp(inbox) => self.association().look(inbox),
             Receiving::Plain(_) => {
                 let would_block = |error: io::Error| error.kind() == ErrorKind::WouldBlock;
                 !stream::peek(self.as_fd(), &mut [0]).is_err_and(would_block)
@@ -136,51 +183,79 @@ impl Conn {
     pub(super) fn settle(&self, turn: &mut Receiving<'_>) -> bool {
         match turn {
             Receiving::Mapping(receiver) => receiver.settle(),
+            Receiving::Sctp(inbox) => inbox.settled(),
             Receiving::Plain(_) => false,
         }
     }
 
-    /// The dialler's greeting; `Ok(false)`: not whole yet.
+    /// The dialler's greeting, which only the mapping has; `Ok(false)`: not whole yet.
     pub(super) fn greet(&self, turn: &mut Receiving<'_>) -> io::Result<bool> {
         match turn {
             Receiving::Mapping(receiver) => receiver.greet(self.as_fd()),
+            Receiving::Sctp(inbox) => {
+                self.association().begin(inbox);
+                Ok(true)
+            }
             Receiving::Plain(_) => Ok(true),
         }
     }
 
     /// Whether somebody has to [`Conn::flush`] when the socket becomes writable.
     pub(super) fn backlogged(&self) -> bool {
-        matches!(&self.kind, Kind::Mapping { sender, .. } if sender.backlogged())
+        matches!(&self.0, Kind::Mapping { sender, .. } if sender.backlogged())
     }
 
     /// Writes more of the backlog; `true`: nothing is left.
     pub(super) fn flush(&self) -> io::Result<bool> {
-        match &self.kind {
-            Kind::Mapping { sender, .. } => sender.flush(self.as_fd()),
-            Kind::Plain { .. } => Ok(true),
+        match &self.0 {
+            Kind::Mapping { socket, sender, .. } => sender.flush(socket.as_fd()),
+            Kind::Plain { .. } | Kind::Sctp(_) => Ok(true),
         }
     }
 
     /// Ends our direction in order; `false`: [`Conn::flush`] does it.
     pub(super) fn finish(&self) -> bool {
-        match &self.kind {
-            Kind::Mapping { sender, .. } => sender.finish(self.as_fd()),
-            Kind::Plain { .. } => {
-                stream::finish(self.as_fd());
+        match &self.0 {
+            Kind::Mapping { socket, sender, .. } => sender.finish(socket.as_fd()),
+            Kind::Plain { socket, .. } => {
+                stream::finish(socket.as_fd());
+                true
+            }
+            Kind::Sctp(association) => {
+                association.finish();
                 true
             }
         }
     }
 
-    /// Breaks the connection at once.
+    /// Breaks the connection. Over SCTP the peer hears of it when the last call that uses it is over.
     pub(super) fn abort(&self) {
-        stream::abort(self.as_fd());
+        match &self.0 {
+            Kind::Mapping { socket, .. } | Kind::Plain { socket, .. } => stream::abort(socket.as_fd()),
+            Kind::Sctp(association) => association.abort(),
+        }
+    }
+
+    /// Which of the peer's addresses is in use.
+    #[cfg(test)]
+    pub(super) fn primary(&self) -> io::Result<std::net::SocketAddr> {
+        self.association().primary()
+    }
+
+    fn association(&self) -> &Association {
+        match &self.0 {
+            Kind::Sctp(association) => association,
+            Kind::Mapping { .. } | Kind::Plain { .. } => unreachable!("only an association has an inbox"),
+        }
     }
 }
 
 impl AsFd for Conn {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        match &self.0 {
+            Kind::Mapping { socket, .. } | Kind::Plain { socket, .. } => socket.as_fd(),
+            Kind::Sctp(association) => association.as_fd(),
+        }
     }
 }
 
@@ -189,7 +264,16 @@ impl Receiving<'_> {
     pub(super) fn has_leftover(&self) -> bool {
         match self {
             Receiving::Mapping(receiver) => receiver.has_leftover(),
+            Receiving::Sctp(inbox) => inbox.has_more(),
             Receiving::Plain(_) => false,
+        }
+    }
+
+    /// Whether the application got a part of a message that may still be retracted.
+    pub(super) fn is_inside(&self) -> bool {
+        match self {
+            Receiving::Sctp(inbox) => inbox.is_inside(),
+            Receiving::Mapping(_) | Receiving::Plain(_) => false,
         }
     }
 
@@ -197,6 +281,7 @@ impl Receiving<'_> {
     pub(super) fn control(&mut self) -> Option<Vec<u8>> {
         match self {
             Receiving::Mapping(receiver) => receiver.control(),
+            Receiving::Sctp(inbox) => inbox.control(),
             Receiving::Plain(_) => None,
         }
     }

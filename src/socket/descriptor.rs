@@ -1,18 +1,20 @@
 //! What a descriptor is: an epoll instance whose number the application holds, and what is behind it.
 
+use super::endpoint::Endpoint;
 use super::listener::Listener;
 use super::many::Many;
 use super::pool::PoolSide;
 use super::session::Session;
 use super::wait::{Deadline, Waiters, errno};
 use super::{SessionParameters, Style};
-use crate::transport::stream::{self, Liveness};
+use crate::machine::LinkProtocol;
+use crate::transport::stream::Liveness;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use parking_lot::{Mutex, RwLock};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
@@ -46,6 +48,8 @@ pub(super) struct Entry {
     disowned: AtomicBool,
     pub(super) style: Style,
     pub(super) domain: i32,
+    /// What it listens over; SCTP's users may connect over TCP as well.
+    pub(super) protocol: LinkProtocol,
     pub(super) waiters: Waiters,
     closed: AtomicBool,
     /// An eventfd that is always readable, shared by a few descriptors: in the epoll instance while
@@ -62,7 +66,7 @@ pub(super) struct Entry {
 #[derive(Debug, Clone)]
 pub(super) enum Role {
     /// Nothing yet; perhaps there is a system socket, perhaps bound.
-    Fresh { socket: Option<Arc<OwnedFd>>, bound: bool },
+    Fresh { endpoint: Option<Arc<Endpoint>>, bound: bool },
     /// `SOCK_STREAM`: accepts sessions, each for a descriptor of its own.
     Listener(Arc<Listener>),
     /// `SOCK_SEQPACKET`: accepts and serves sessions.
@@ -77,6 +81,7 @@ impl Entry {
         beacon: Arc<EventFd>,
         style: Style,
         domain: i32,
+        protocol: LinkProtocol,
         role: Role,
         parameters: SessionParameters,
     ) -> Entry {
@@ -85,6 +90,7 @@ impl Entry {
             disowned: AtomicBool::new(false),
             style,
             domain,
+            protocol,
             waiters: Waiters::default(),
             closed: AtomicBool::new(false),
             beacon,
@@ -178,10 +184,6 @@ impl Entry {
         self.waiters.wake();
     }
 
-    pub(super) fn liveness(&self) -> Liveness {
-        liveness(&self.parameters.lock())
-    }
-
     /// Changes what is not 0; what holds then. Applies to the sessions that there are as well.
     pub(super) fn change_parameters(&self, change: SessionParameters) -> SessionParameters {
         let mut parameters = self.parameters.lock();
@@ -196,16 +198,19 @@ impl Entry {
         };
         let parameters = *parameters;
         if change != SessionParameters::default() {
-            let liveness = liveness(&parameters);
             let tune = |session: &Session| {
                 if let Some(conn) = session.conn() {
-                    let _ = stream::tune(conn.as_fd(), &liveness);
+                    conn.tune(&parameters);
                 }
             };
             match self.role() {
                 Role::Single(session) => tune(&session),
-                Role::Many(many) => many.sessions().iter().for_each(|session| tune(session)),
-                Role::Fresh { .. } | Role::Listener(_) => {}
+                Role::Many(many) => {
+                    many.endpoint().set_parameters(&parameters);
+                    many.sessions().iter().for_each(|session| tune(session));
+                }
+                Role::Listener(listener) => listener.endpoint().set_parameters(&parameters),
+                Role::Fresh { .. } => {}
             }
         }
         parameters
@@ -228,9 +233,9 @@ impl Entry {
     /// The system socket that stands for the descriptor.
     pub(super) fn system_socket(&self) -> Option<RawFd> {
         match self.role() {
-            Role::Fresh { socket, .. } => socket.map(|socket| socket.as_raw_fd()),
-            Role::Listener(listener) => Some(listener.socket().as_raw_fd()),
-            Role::Many(many) => Some(many.socket().as_raw_fd()),
+            Role::Fresh { endpoint, .. } => endpoint.map(|endpoint| endpoint.as_fd().as_raw_fd()),
+            Role::Listener(listener) => Some(listener.endpoint().as_fd().as_raw_fd()),
+            Role::Many(many) => Some(many.endpoint().as_fd().as_raw_fd()),
             Role::Single(session) => session.conn().map(|conn| conn.as_fd().as_raw_fd()),
         }
     }

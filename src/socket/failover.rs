@@ -1,14 +1,18 @@
 //! Connecting and failing over: from a pool handle to a connection with one of its elements.
 
 use super::Library;
+use super::association::Association;
 use super::conn::Conn;
 use super::descriptor::Entry;
+use super::endpoint::Endpoint;
 use super::session::Session;
-use super::wait::{Deadline, Patience, errno};
+use super::wait::{Deadline, Occasionally, Patience, errno};
+use crate::machine::LinkProtocol;
 use crate::runtime::Watcher;
+use crate::transport::sctp_socket::SctpSocket;
 use crate::transport::stream;
 use crate::wire::{PeId, PoolElement, PoolHandle, Protocol, TransportUse};
-use log::{debug, info};
+use log::{debug, info, warn};
 use nix::errno::Errno;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -55,7 +59,7 @@ impl Library {
         entry: &Arc<Entry>,
         session: &Arc<Session>,
         how: Move,
-        mut spare: Option<OwnedFd>,
+        mut spare: Option<Endpoint>,
     ) -> io::Result<()> {
         let Some(user) = session.as_user() else { return Err(errno(Errno::EBADF)) };
         let _turn = user.moving.lock();
@@ -87,7 +91,7 @@ impl Library {
                 Ok(conn) => return self.settle(entry, session, handle, &element, conn, how),
                 Err(error) => {
                     debug!("element {} of {handle:?}: {error}", element.id);
-                    if error.raw_os_error() != Some(Errno::EPROTONOSUPPORT as i32) {
+                    if !unsupported(&error) {
                         self.directory().report_unreachable(handle, element.id);
                     }
                     tried.push(element.id);
@@ -100,6 +104,13 @@ impl Library {
         }
         session.lose(entry);
         entry.check_open()?;
+        if let Some(error) = failure.as_ref().filter(|error| unsupported(error)) {
+            static QUIET: Occasionally = Occasionally::new();
+            if let Some(more) = QUIET.now() {
+                let more = if more { " (others likewise)" } else { "" };
+                warn!("no element of {handle:?} can be reached over {}{more}: {error}", self.known(entry));
+            }
+        }
         // Whoever calls again and again must not do it without pause.
         let pause = Deadline::after(user.options.retry_delay);
         let _ = entry.waiters.wait(None, pause, || entry.is_closed());
@@ -152,23 +163,43 @@ impl Library {
         session: &Session,
         element: &PoolElement,
         deadline: Deadline,
-        spare: Option<OwnedFd>,
+        spare: Option<Endpoint>,
     ) -> io::Result<Arc<Conn>> {
         let transport = &element.transport;
-        if transport.protocol() != Some(Protocol::Tcp) {
-            return Err(errno(Errno::EPROTONOSUPPORT));
-        }
-        let socket = dial_any(entry, transport.socket_addresses(), deadline, spare)?;
-        stream::tune(socket.as_fd(), &entry.liveness())?;
-        if transport.usage() != TransportUse::DataPlusControl {
-            return Ok(Arc::new(Conn::plain(socket)));
-        }
-        let conn = Arc::new(Conn::mapping(socket, false));
+        let control = transport.usage() == TransportUse::DataPlusControl;
+        let addresses = transport.socket_addresses();
+        let conn = match transport.protocol() {
+            Some(Protocol::Sctp) if self.may_use(entry, LinkProtocol::Sctp) => {
+                Conn::sctp(Association::new(associate(entry, addresses, deadline, spare)?, control))
+            }
+            Some(Protocol::Tcp) if self.may_use(entry, LinkProtocol::Tcp) => {
+                let socket = dial_any(entry, addresses, deadline, spare)?;
+                let conn = if control { Conn::mapping(socket, false) } else { Conn::plain(socket) };
+                conn.tune(&entry.parameters.lock());
+                conn
+            }
+            _ => return Err(errno(Errno::EPROTONOSUPPORT)),
+        };
+        let conn = Arc::new(conn);
         conn.open(session.opening().as_deref())?;
         if conn.backlogged() {
             self.linger().flush(&conn);
         }
         Ok(conn)
+    }
+
+    /// A descriptor for TCP stays with TCP, one for SCTP reaches what the settings allow.
+    fn may_use(&self, entry: &Entry, protocol: LinkProtocol) -> bool {
+        entry.protocol <= protocol && self.protocols.contains(&protocol)
+    }
+
+    fn known(&self, entry: &Entry) -> &'static str {
+        let may = |protocol| self.may_use(entry, protocol);
+        match (may(LinkProtocol::Sctp), may(LinkProtocol::Tcp)) {
+            (true, true) => "SCTP or TCP",
+            (true, false) => "SCTP",
+            _ => "TCP",
+        }
     }
 
     fn settle(
@@ -196,13 +227,57 @@ impl Library {
     }
 }
 
+/// Whether an element is refused only because of what it runs over.
+fn unsupported(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::EPROTONOSUPPORT as i32)
+}
+
+/// Associates with the host that has all of `addresses`.
+fn associate(
+    entry: &Entry,
+    addresses: impl Iterator<Item = SocketAddr>,
+    deadline: Deadline,
+    spare: Option<Endpoint>,
+) -> io::Result<SctpSocket> {
+    let addresses: Vec<SocketAddr> = addresses.collect();
+    let fits = |socket: &SctpSocket| socket.is_v6() || addresses.iter().all(SocketAddr::is_ipv4);
+    let socket = match spare {
+        Some(Endpoint::Sctp(socket)) if fits(&socket) => socket,
+        _ => Endpoint::sctp_for(entry.domain, &addresses, &entry.parameters.lock())?,
+    };
+    socket.connect(&addresses).map_err(with_errno)?;
+    let stop = || entry.check_open();
+    let patience = Patience { deadline, waiters: &entry.waiters, stop: &stop };
+    loop {
+        match patience.writable(socket.as_fd()) {
+            Ok(true) if socket.finish_connect().map_err(with_errno)? => return Ok(socket),
+            Ok(true) => {}
+            Ok(false) => return Err(errno(Errno::ETIMEDOUT)),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// An association that can't be has its errno here, as everywhere.
+fn with_errno(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(_) => error,
+        None => errno(Errno::ECONNREFUSED),
+    }
+}
+
 /// Dials one address after the other.
 fn dial_any(
     entry: &Entry,
     addresses: impl Iterator<Item = SocketAddr>,
     deadline: Deadline,
-    mut spare: Option<OwnedFd>,
+    spare: Option<Endpoint>,
 ) -> io::Result<OwnedFd> {
+    let mut spare = spare.and_then(|endpoint| match endpoint {
+        Endpoint::Tcp(socket) => Some(socket),
+        Endpoint::Sctp(_) => None,
+    });
     let mut result = Err(errno(Errno::EADDRNOTAVAIL));
     let stop = || entry.check_open();
     let patience = Patience { deadline, waiters: &entry.waiters, stop: &stop };

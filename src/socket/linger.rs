@@ -68,7 +68,7 @@ impl Linger {
     /// Ends a session in order.
     pub(super) fn close(&self, conn: Arc<Conn>) {
         let finished = conn.finish();
-        if finished && (stream::pending(conn.as_fd()) == 0 || !conn.has_control()) {
+        if finished && (stream::pending(conn.as_fd()) == 0 || !conn.must_be_drained()) {
             return;
         }
         let flags = if finished { EpollFlags::EPOLLIN } else { EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT };

@@ -2,17 +2,18 @@
 
 #![expect(clippy::disallowed_methods, reason = "strangers have a bounded time")]
 
+use super::SessionParameters;
 use super::conn::Conn;
 use super::descriptor::{Entry, Reason, STRANGERS};
+use super::endpoint::Endpoint;
 use super::wait::{Deadline, Occasionally, errno};
-use crate::transport::stream::{self, Liveness};
 use log::warn;
 use nix::errno::Errno;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,20 +37,9 @@ struct Stranger {
 }
 
 impl Strangers {
-    /// Takes a new connection; it comes back if it has said hello already.
-    pub(super) fn meet(
-        &mut self,
-        entry: &Entry,
-        liveness: &Liveness,
-        socket: OwnedFd,
-        peer: SocketAddr,
-    ) -> Option<Arc<Conn>> {
-        if let Err(error) = stream::tune(socket.as_fd(), liveness) {
-            // It is gone already.
-            log::debug!("session from {peer}: {error}");
-            return None;
-        }
-        let conn = Arc::new(Conn::mapping(socket, true));
+    /// Takes a new connection; it comes back if it has said hello already (over SCTP nobody does).
+    pub(super) fn meet(&mut self, entry: &Entry, conn: Conn, peer: SocketAddr) -> Option<Arc<Conn>> {
+        let conn = Arc::new(conn);
         match listen_to(&conn) {
             Ok(true) => return Some(conn),
             Ok(false) => {}
@@ -122,7 +112,7 @@ fn refuse(peer: SocketAddr, reason: &dyn std::fmt::Display) {
 /// A listening `SOCK_STREAM` descriptor.
 #[derive(Debug)]
 pub(super) struct Listener {
-    socket: Arc<OwnedFd>,
+    endpoint: Arc<Endpoint>,
     gate: Mutex<Gate>,
 }
 
@@ -134,12 +124,12 @@ struct Gate {
 }
 
 impl Listener {
-    pub(super) fn new(socket: Arc<OwnedFd>) -> Listener {
-        Listener { socket, gate: Mutex::default() }
+    pub(super) fn new(endpoint: Arc<Endpoint>) -> Listener {
+        Listener { endpoint, gate: Mutex::default() }
     }
 
-    pub(super) fn socket(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     /// The next session's connection.
@@ -193,12 +183,10 @@ impl Listener {
             entry.remove(conn.as_fd());
             gate.ready.push_back(conn);
         }
-        let liveness = entry.liveness();
+        let parameters: SessionParameters = *entry.parameters.lock();
         while gate.ready.is_empty() {
-            match stream::accept(self.socket()) {
-                Ok(Some((socket, peer))) => {
-                    gate.ready.extend(gate.strangers.meet(entry, &liveness, socket, peer));
-                }
+            match self.endpoint.accept(&parameters) {
+                Ok(Some((conn, peer))) => gate.ready.extend(gate.strangers.meet(entry, conn, peer)),
                 Ok(None) => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),

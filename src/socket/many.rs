@@ -4,20 +4,20 @@
 
 use super::conn::Conn;
 use super::descriptor::{BEACON, Entry, LISTENER, Reason, STRANGERS};
+use super::endpoint::Endpoint;
 use super::linger::Linger;
 use super::listener::Strangers;
 use super::session::{Attempt, Session, check_room};
 use super::table::Table;
 use super::wait::{Deadline, Occasionally, errno};
 use super::{Notification, Received, SessionId};
-use crate::transport::stream;
 use nix::errno::Errno;
 use nix::sys::epoll::EpollEvent;
 use parking_lot::Mutex;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ const LOOKS: usize = 16;
 /// The sessions of a descriptor.
 #[derive(Debug)]
 pub(super) struct Many {
-    socket: Arc<OwnedFd>,
+    endpoint: Arc<Endpoint>,
     sessions: Table<Arc<Session>>,
     state: Mutex<State>,
 }
@@ -70,12 +70,12 @@ impl Ids {
 }
 
 impl Many {
-    pub(super) fn new(socket: Arc<OwnedFd>) -> Many {
-        Many { socket, sessions: Table::new(), state: Mutex::default() }
+    pub(super) fn new(endpoint: Arc<Endpoint>) -> Many {
+        Many { endpoint, sessions: Table::new(), state: Mutex::default() }
     }
 
-    pub(super) fn socket(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     pub(super) fn session(&self, id: SessionId) -> Option<Arc<Session>> {
@@ -209,7 +209,7 @@ impl Many {
         let mut state = self.state.lock();
         let mut next = state.strangers.expire();
         if let Some(until) = state.paused {
-            if until <= Instant::now() && entry.add(self.socket(), LISTENER).is_ok() {
+            if until <= Instant::now() && entry.add(self.endpoint.as_fd(), LISTENER).is_ok() {
                 state.paused = None;
             } else {
                 next = next.min(Deadline::At(until.max(Instant::now() + Duration::from_millis(1))));
@@ -236,11 +236,11 @@ impl Many {
     }
 
     fn accept(&self, entry: &Entry) {
-        let liveness = entry.liveness();
+        let parameters = *entry.parameters.lock();
         for _ in 0..ACCEPTS {
-            match stream::accept(self.socket()) {
-                Ok(Some((socket, peer))) => {
-                    let known = self.state.lock().strangers.meet(entry, &liveness, socket, peer);
+            match self.endpoint.accept(&parameters) {
+                Ok(Some((conn, peer))) => {
+                    let known = self.state.lock().strangers.meet(entry, conn, peer);
                     if let Some(conn) = known {
                         self.admit(entry, conn, false);
                     }
@@ -251,7 +251,7 @@ impl Many {
                     if QUIET.now().is_some() {
                         log::warn!("no new sessions for now: {error}");
                     }
-                    entry.remove(self.socket());
+                    entry.remove(self.endpoint.as_fd());
                     self.state.lock().paused = Some(Instant::now() + PAUSE);
                     return;
                 }

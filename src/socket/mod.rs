@@ -5,9 +5,11 @@
 //! readable exactly when `recv` or `accept` has something. Errors are [`io::Error`] with an errno.
 
 mod addresses;
+mod association;
 mod conn;
 mod descriptor;
 mod directory;
+mod endpoint;
 mod failover;
 mod fork;
 mod linger;
@@ -22,15 +24,18 @@ mod table;
 mod wait;
 
 #[cfg(test)]
+mod sctp_tests;
+#[cfg(test)]
 mod tests;
 
 pub use directory::Directory;
 
-use crate::machine::client;
+use crate::machine::{LinkProtocol, client};
 use crate::runtime::{Runtime, Settings};
-use crate::transport::stream;
+use crate::transport::sctp;
 use crate::wire::{PeId, Policy, PoolElement, PoolHandle};
 use descriptor::{DEFAULT_PARAMETERS, Entry, LISTENER, Role};
+use endpoint::Endpoint;
 use failover::Move;
 use linger::Linger;
 use listener::Listener;
@@ -44,7 +49,7 @@ use session::Session;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 use table::Table;
@@ -185,6 +190,8 @@ const BEACON_SHARE: usize = 64;
 pub struct Library {
     runtime: Option<Runtime>,
     directory: Arc<dyn Directory>,
+    /// What sessions may run over, best first; only what the kernel has.
+    protocols: Vec<LinkProtocol>,
     table: Table<Arc<Entry>>,
     beacons: Table<Arc<EventFd>>,
     making_beacon: Mutex<()>,
@@ -209,17 +216,20 @@ pub struct SessionReport {
 impl Library {
     /// Starts the event thread.
     pub fn start(settings: Settings) -> io::Result<Library> {
+        let protocols = settings.protocols.clone();
         let runtime = Runtime::start(settings)?;
         let directory = Arc::new(runtime.clone());
-        Ok(Library { runtime: Some(runtime), ..Library::with_directory(directory) })
+        Ok(Library { runtime: Some(runtime), ..Library::with_directory(directory, &protocols) })
     }
 
     /// Sockets over another directory than the event thread: no [`Library::runtime`], no
-    /// [`Library::resolve`].
-    pub fn with_directory(directory: Arc<dyn Directory>) -> Library {
+    /// [`Library::resolve`]. `protocols`: what sessions may run over, where the kernel has it.
+    pub fn with_directory(directory: Arc<dyn Directory>, protocols: &[LinkProtocol]) -> Library {
+        let has = |protocol: &LinkProtocol| *protocol == LinkProtocol::Tcp || sctp::available();
         Library {
             runtime: None,
             directory,
+            protocols: protocols.iter().copied().filter(has).collect(),
             table: Table::new(),
             beacons: Table::new(),
             making_beacon: Mutex::new(()),
@@ -281,25 +291,29 @@ impl Library {
         entry.ok_or_else(|| errno(Errno::EBADF))
     }
 
-    /// A new descriptor. `domain`: 0, AF_INET, AF_INET6; `protocol`: IPPROTO_SCTP (over the TCP mapping where
-    /// the kernel has no SCTP), IPPROTO_TCP or 0. Errors: EAFNOSUPPORT, EPROTONOSUPPORT, EMFILE,
-    /// ENFILE, ENOMEM.
+    /// A new descriptor. `domain`: 0, AF_INET, AF_INET6; `protocol`: IPPROTO_SCTP or 0: the best that is
+    /// allowed and the kernel has (its users may connect over any); IPPROTO_TCP. Errors: EAFNOSUPPORT,
+    /// EPROTONOSUPPORT (also: not allowed, or not in the kernel), EMFILE, ENFILE, ENOMEM.
     pub fn socket(&self, domain: i32, style: Style, protocol: i32) -> io::Result<RawFd> {
         self.check_process()?;
         if ![0, libc::AF_INET, libc::AF_INET6].contains(&domain) {
             return Err(errno(Errno::EAFNOSUPPORT));
         }
-        if ![0, libc::IPPROTO_TCP, libc::IPPROTO_SCTP].contains(&protocol) {
-            return Err(errno(Errno::EPROTONOSUPPORT));
-        }
-        let role = Role::Fresh { socket: None, bound: false };
-        let entry = self.new_entry(domain, style, role, DEFAULT_PARAMETERS)?;
+        let protocol = match protocol {
+            0 | libc::IPPROTO_SCTP => self.protocols.first().copied(),
+            libc::IPPROTO_TCP => Some(LinkProtocol::Tcp).filter(|tcp| self.protocols.contains(tcp)),
+            _ => None,
+        };
+        let protocol = protocol.ok_or_else(|| errno(Errno::EPROTONOSUPPORT))?;
+        let role = Role::Fresh { endpoint: None, bound: false };
+        let entry = self.new_entry(domain, protocol, style, role, DEFAULT_PARAMETERS)?;
         self.publish(&entry)
     }
 
     fn new_entry(
         &self,
         domain: i32,
+        protocol: LinkProtocol,
         style: Style,
         role: Role,
         parameters: SessionParameters,
@@ -307,7 +321,7 @@ impl Library {
         let epoll = self.unmapped(Entry::new_epoll()?)?;
         let number = epoll.0.as_raw_fd() as usize;
         let beacon = self.beacon(number)?;
-        Ok(Arc::new(Entry::new(epoll, beacon, style, domain, role, parameters)))
+        Ok(Arc::new(Entry::new(epoll, beacon, style, domain, protocol, role, parameters)))
     }
 
     /// The number becomes known.
@@ -373,58 +387,52 @@ impl Library {
             Role::Fresh { .. } | Role::Listener(_) => {}
         }
         // The sockets close with the last call that uses them.
-        *entry.role.write() = Role::Fresh { socket: None, bound: false };
+        *entry.role.write() = Role::Fresh { endpoint: None, bound: false };
     }
 
     // ----- addresses and registration ------------------------------------------------------------
 
-    /// Binds to an address; port 0: the kernel's choice. No address: any. Several: TCP can't, so any,
-    /// with the first one's port.
+    /// Binds to addresses that share the first one's port; 0: the kernel's choice. No address: any. TCP
+    /// can't bind to several: any, with the first one's port.
     pub fn bind(&self, sd: RawFd, addresses: &[SocketAddr]) -> io::Result<()> {
         let entry = self.entry(sd)?;
         let mut role = entry.role.write();
         let Role::Fresh { bound: false, .. } = *role else { return Err(errno(Errno::EINVAL)) };
-        let socket = match addresses {
-            [] => stream::bind_any(0, entry.domain == libc::AF_INET)?,
-            [address] => stream::bind(*address)?,
-            [first, ..] => {
-                log::info!("TCP binds to one address or to any: any, port {}", first.port());
-                stream::bind_any(first.port(), addresses.iter().all(SocketAddr::is_ipv4))?
-            }
-        };
-        *role = Role::Fresh { socket: Some(Arc::new(socket)), bound: true };
+        let endpoint = Endpoint::bind(entry.protocol, entry.domain, addresses)?;
+        *role = Role::Fresh { endpoint: Some(Arc::new(endpoint)), bound: true };
         Ok(())
     }
 
     /// The bound socket of a descriptor, binding it to any address if need be.
-    fn bound(&self, entry: &Entry) -> io::Result<Arc<OwnedFd>> {
+    fn bound(&self, entry: &Entry) -> io::Result<Arc<Endpoint>> {
         let mut role = entry.role.write();
         match &*role {
-            Role::Fresh { socket: Some(socket), bound: true } => return Ok(socket.clone()),
+            Role::Fresh { endpoint: Some(endpoint), bound: true } => return Ok(endpoint.clone()),
             Role::Fresh { .. } => {}
             _ => return Err(errno(Errno::EINVAL)),
         }
-        let socket = Arc::new(stream::bind_any(0, entry.domain == libc::AF_INET)?);
-        *role = Role::Fresh { socket: Some(socket.clone()), bound: true };
-        Ok(socket)
+        let endpoint = Arc::new(Endpoint::bind(entry.protocol, entry.domain, &[])?);
+        *role = Role::Fresh { endpoint: Some(endpoint.clone()), bound: true };
+        Ok(endpoint)
     }
 
     /// Accepts sessions; called again: changes the backlog.
     pub fn listen(&self, sd: RawFd, backlog: i32) -> io::Result<()> {
         let entry = self.entry(sd)?;
         match entry.role() {
-            Role::Listener(listener) => return stream::listen(listener.socket(), backlog),
-            Role::Many(many) => return stream::listen(many.socket(), backlog),
+            Role::Listener(listener) => return listener.endpoint().listen(backlog),
+            Role::Many(many) => return many.endpoint().listen(backlog),
             Role::Single(_) => return Err(errno(Errno::EINVAL)),
             Role::Fresh { .. } => {}
         }
-        let socket = self.bound(&entry)?;
-        stream::listen(socket.as_fd(), backlog)?;
+        let endpoint = self.bound(&entry)?;
+        endpoint.set_parameters(&entry.parameters.lock());
+        endpoint.listen(backlog)?;
         let mut role = entry.role.write();
-        entry.add(socket.as_fd(), LISTENER)?;
+        entry.add(endpoint.as_fd(), LISTENER)?;
         *role = match entry.style {
-            Style::Stream => Role::Listener(Arc::new(Listener::new(socket))),
-            Style::SeqPacket => Role::Many(Arc::new(Many::new(socket))),
+            Style::Stream => Role::Listener(Arc::new(Listener::new(endpoint))),
+            Style::SeqPacket => Role::Many(Arc::new(Many::new(endpoint))),
         };
         Ok(())
     }
@@ -443,7 +451,8 @@ impl Library {
         let session = Arc::new(Session::element(1, true, conn.clone(), pool));
         let parameters = *entry.parameters.lock();
         let role = Role::Single(session.clone());
-        let made = self.new_entry(entry.domain, Style::Stream, role, parameters).and_then(|new| {
+        let made = self.new_entry(entry.domain, entry.protocol, Style::Stream, role, parameters);
+        let made = made.and_then(|new| {
             new.add(conn.as_fd(), session.id as u64)?;
             let mut turn = conn.receiving(Deadline::Never)?;
             session.welcome(&new, &conn, &mut turn);
@@ -463,12 +472,12 @@ impl Library {
             Some(pool) => pool.id,
             None => registration.id.filter(|&id| id != PeId(0)).unwrap_or_else(random_id),
         };
-        let local = match entry.role() {
-            Role::Listener(listener) => stream::local_address(listener.socket())?,
-            Role::Many(many) => stream::local_address(many.socket())?,
-            _ => stream::local_address(self.bound(&entry)?.as_fd())?,
+        let transport = match entry.role() {
+            Role::Listener(listener) => listener.endpoint().transport()?,
+            Role::Many(many) => many.endpoint().transport()?,
+            _ => self.bound(&entry)?.transport()?,
         };
-        let Some(transport) = addresses::transport(local) else {
+        let Some(transport) = transport else {
             return if registration.daemon { Ok(()) } else { Err(errno(Errno::EADDRNOTAVAIL)) };
         };
         if pool.is_none() {
@@ -539,14 +548,14 @@ impl Library {
         let spare = {
             let mut role = entry.role.write();
             let spare = match &*role {
-                Role::Fresh { socket, bound: false } => socket.clone(),
+                Role::Fresh { endpoint, bound: false } => endpoint.clone(),
                 Role::Fresh { .. } => None,
                 Role::Listener(listener) => {
-                    entry.remove(listener.socket());
+                    entry.remove(listener.endpoint().as_fd());
                     None
                 }
                 Role::Many(many) if many.sessions().is_empty() => {
-                    entry.remove(many.socket());
+                    entry.remove(many.endpoint().as_fd());
                     None
                 }
                 Role::Many(_) | Role::Single(_) => return Err(errno(Errno::EBADF)),
@@ -699,11 +708,15 @@ impl Library {
             return Ok(socket);
         }
         let mut role = entry.role.write();
-        let Role::Fresh { socket, .. } = &mut *role else { return Err(errno(Errno::ENOTCONN)) };
-        if socket.is_none() {
-            *socket = Some(Arc::new(stream::unbound(entry.domain == libc::AF_INET6)?));
+        let Role::Fresh { endpoint, .. } = &mut *role else { return Err(errno(Errno::ENOTCONN)) };
+        if endpoint.is_none() {
+            let unbound = Endpoint::unbound(entry.protocol, entry.domain)?;
+            // What the program sets comes after, and counts.
+            unbound.set_parameters(&entry.parameters.lock());
+            *endpoint = Some(Arc::new(unbound));
         }
-        socket.as_ref().map(|socket| socket.as_raw_fd()).ok_or_else(|| errno(Errno::ENOTCONN))
+        let endpoint = endpoint.as_ref().ok_or_else(|| errno(Errno::ENOTCONN))?;
+        Ok(endpoint.as_fd().as_raw_fd())
     }
 
     /// Changes what is not 0 in `change`; what holds now. For this descriptor's sessions and those it will

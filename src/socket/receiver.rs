@@ -42,6 +42,8 @@ pub(super) enum Input {
     Data(Piece),
     /// Nothing deliverable for now.
     Nothing,
+    /// The parts of the message that were delivered are void: the rest will never come (SCTP).
+    Retracted,
     /// The peer ended the session in order.
     Closed,
     /// The connection broke, or the peer broke the protocol.

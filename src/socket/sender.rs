@@ -2,6 +2,7 @@
 //! once begun is never cut.
 
 use super::wait::{Deadline, Patience, errno};
+use crate::transport::sctp_socket::send_flags;
 use crate::transport::stream;
 use crate::wire::session_frame::{FrameHeader, Greeting, HEADER_LENGTH, MAX_FRAME};
 use nix::errno::Errno;
@@ -20,7 +21,10 @@ pub(super) struct Outgoing<'a> {
     pub(super) data: &'a [u8],
     pub(super) ppid: [u8; 4],
     pub(super) stream: u16,
-    pub(super) unordered: bool,
+    /// [`send_flags::UNORDERED`], and others that only the kernel's SCTP knows.
+    pub(super) flags: u16,
+    /// Milliseconds; 0: for ever. TCP gives nothing up.
+    pub(super) time_to_live: u32,
     /// An ASAP message instead of application data.
     pub(super) control: bool,
 }
@@ -28,7 +32,7 @@ pub(super) struct Outgoing<'a> {
 impl<'a> Outgoing<'a> {
     /// One message for the control channel.
     pub(super) fn control(data: &'a [u8]) -> Outgoing<'a> {
-        Outgoing { data, ppid: [0; 4], stream: 0, unordered: false, control: true }
+        Outgoing { data, ppid: [0; 4], stream: 0, flags: 0, time_to_live: 0, control: true }
     }
 
     fn header(&self, length: usize, begin: bool, end: bool) -> FrameHeader {
@@ -38,7 +42,7 @@ impl<'a> Outgoing<'a> {
         FrameHeader {
             begin,
             end,
-            unordered: self.unordered,
+            unordered: self.flags & send_flags::UNORDERED != 0,
             control: false,
             stream: self.stream,
             length: length as u32,

@@ -9,6 +9,7 @@ use super::sender::Outgoing;
 use super::wait::{Deadline, Occasionally, Patience, errno};
 use super::{ConnectOptions, NOTIFICATION_ROOM, Notification, Received, SendOptions, SessionId, Style};
 use crate::machine::session::{self as machine, Control, Role};
+use crate::transport::sctp_socket::send_flags;
 use crate::wire::{PeId, PoolElement, PoolHandle};
 use nix::errno::Errno;
 use parking_lot::{Mutex, RwLock};
@@ -18,11 +19,6 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
-
-/// Flags of [`SendOptions`] as Linux numbers them.
-const SCTP_UNORDERED: u16 = 0x0001;
-const SCTP_ABORT: u16 = 0x0004;
-const SCTP_EOF: u16 = 0x0200;
 
 /// How long a long message that stalls keeps others on the descriptor waiting.
 const STALL: Duration = Duration::from_secs(2);
@@ -332,6 +328,7 @@ impl Session {
             Err(_) if !self.alone => return Ok(Attempt::Nothing),
             turn => turn?,
         };
+        let inside = turn.is_inside();
         let mut part: Option<Piece> = None;
         loop {
             let done = part.map_or(0, |part| part.length);
@@ -357,6 +354,12 @@ impl Session {
                     if !self.await_rest(entry, &conn, deadline) {
                         return Ok(self.deliver(entry, &conn, &mut turn, part));
                     }
+                }
+                Input::Retracted if !inside => part = None,
+                Input::Retracted => {
+                    log::debug!("session {}: the rest of a message was given up", self.id);
+                    self.lose_conn(entry, &conn);
+                    return Ok(Attempt::Ended { in_order: false });
                 }
                 Input::Closed | Input::Broken(_) if part.is_some() => {
                     let Some(part) = part else { unreachable!() };
@@ -478,12 +481,15 @@ impl Session {
     ) -> io::Result<usize> {
         self.stop(entry)?;
         let Some(conn) = self.conn() else { return Err(errno(Errno::EIO)) };
-        if options.flags & SCTP_ABORT != 0 {
+        if options.flags & send_flags::ABORT != 0 {
             conn.abort();
             self.lose(entry);
+            if self.alone {
+                self.forget_conn(entry);
+            }
             return Ok(data.len());
         }
-        let ends = options.flags & SCTP_EOF != 0;
+        let ends = options.flags & send_flags::EOF != 0;
         self.ended_here.fetch_or(ends, SeqCst);
         if data.is_empty() && !ends {
             return Err(errno(Errno::EINVAL));
@@ -492,7 +498,8 @@ impl Session {
             data,
             ppid: options.ppid.to_ne_bytes(),
             stream: options.stream,
-            unordered: options.flags & SCTP_UNORDERED != 0,
+            flags: options.flags & !send_flags::EOF,
+            time_to_live: options.time_to_live,
             control: false,
         };
         let sent = if data.is_empty() {
@@ -570,7 +577,7 @@ impl Session {
         // Asked at the 1st, 2nd, 4th, 8th .. message.
         let mut next = sent.saturating_add(1).min(u32::MAX - 1);
         if next.is_power_of_two()
-            && conn.has_control()
+            && conn.takes_cards()
             && let Some(card) = pool.card()
         {
             conn.enclose(&card);
@@ -606,6 +613,14 @@ impl Session {
         if link.generation == generation {
             log::info!("session {}: element {} left its pool", self.id, self.pe_id());
             self.lose(entry);
+        }
+    }
+
+    /// The connection is of no further use: it ends with the last call that uses it.
+    fn forget_conn(&self, entry: &Entry) {
+        if let Some(conn) = self.link.write().conn.take() {
+            entry.remove(conn.as_fd());
+            entry.waiters.wake();
         }
     }
 

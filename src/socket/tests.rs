@@ -1,24 +1,26 @@
-//! Sockets over a directory that a test fills by hand.
+//! Sockets over a directory that a test fills by hand; most of it over TCP and over SCTP.
 
 use super::*;
 use crate::machine::client::RequestError;
 use crate::runtime::Watcher;
+use crate::transport::stream;
 use crate::wire::session_frame::{FrameHeader, Greeting};
 use crate::wire::{Protocol, RegistrarId, Transport, TransportUse};
 use std::any::Any;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::mpsc;
 use std::thread;
 
 /// Long enough for any machine; nothing waits that long unless it is broken.
-const LONG: Option<Duration> = Some(Duration::from_secs(60));
-const FAST: ConnectOptions =
+pub(super) const LONG: Option<Duration> = Some(Duration::from_secs(60));
+pub(super) const FAST: ConnectOptions =
     ConnectOptions { connect_timeout: Duration::from_secs(30), retry_delay: Duration::from_millis(20) };
 
 /// One pool, its elements in the order in which they are chosen.
 #[derive(Default)]
-struct Fake(Mutex<State>);
+pub(super) struct Fake(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -34,15 +36,15 @@ impl std::fmt::Debug for Fake {
 }
 
 impl Fake {
-    fn add(&self, id: u32, usage: TransportUse, address: SocketAddr) {
+    pub(super) fn add(&self, id: u32, protocol: Protocol, usage: TransportUse, address: SocketAddr) {
         let addresses = vec![address.ip()];
-        let transport = Transport::new(Protocol::Tcp, usage, address.port(), addresses);
+        let transport = Transport::new(protocol, usage, address.port(), addresses);
         let (id, policy, home) = (PeId(id), Policy::RoundRobin, RegistrarId(0));
         self.0.lock().elements.push(PoolElement { id, home, life: 1, transport, policy, asap: None });
     }
 
     /// The pool loses an element, and everybody who watches it hears of it.
-    fn lose(&self, id: u32) {
+    pub(super) fn lose(&self, id: u32) {
         let mut state = self.0.lock();
         state.elements.retain(|element| element.id != PeId(id));
         let watchers: Vec<_> = state.watchers.iter().filter(|(of, _)| of.0 == id).cloned().collect();
@@ -82,9 +84,10 @@ impl Directory for Fake {
     fn shutdown(&self) {}
 }
 
-struct World {
-    fake: Arc<Fake>,
-    library: Arc<Library>,
+pub(super) struct World {
+    pub(super) fake: Arc<Fake>,
+    pub(super) library: Arc<Library>,
+    protocol: LinkProtocol,
 }
 
 impl Drop for World {
@@ -93,18 +96,64 @@ impl Drop for World {
     }
 }
 
-fn pool() -> PoolHandle {
+pub(super) fn pool() -> PoolHandle {
     PoolHandle::new(b"pool").unwrap()
 }
 
 fn world() -> World {
+    world_of(&[LinkProtocol::Tcp])
+}
+
+/// A process that may use these, best first.
+pub(super) fn world_of(protocols: &[LinkProtocol]) -> World {
     let fake = Arc::new(Fake::default());
-    World { library: Arc::new(Library::with_directory(fake.clone())), fake }
+    let library = Arc::new(Library::with_directory(fake.clone(), protocols));
+    World { library, fake, protocol: protocols[0] }
+}
+
+/// Tests that hold over every transport.
+macro_rules! tests_over {
+    ($world:expr) => {
+        $crate::socket::tests::tests_over! { $world;
+            a_message_goes_and_comes_back
+            other_event_loops_see_exactly_what_there_is
+            long_messages_keep_their_boundaries
+            a_small_buffer_loses_nothing
+            many_sessions_on_one_descriptor
+            messages_of_many_sessions_stay_whole
+            a_failed_element_is_left_with_cookie_and_data_first
+            an_element_that_leaves_its_pool_is_left_at_once
+            an_empty_pool_leaves_a_session_to_be_moved
+            elements_that_refuse_are_passed_over_and_reported
+            closing_ends_every_wait
+            poll_counts_what_there_is
+            what_a_descriptor_is_not_for
+            flags_end_or_break_a_session
+            threads_share_a_session
+        }
+    };
+    ($world:expr; $($name:ident)*) => {
+        $(#[test]
+        fn $name() {
+            if let Some(world) = $world {
+                $crate::socket::tests::$name(world);
+            }
+        })*
+    };
+}
+pub(super) use tests_over;
+
+mod over_tcp {
+    super::tests_over! { Some(super::world()) }
 }
 
 impl World {
+    fn is_tcp(&self) -> bool {
+        self.protocol == LinkProtocol::Tcp
+    }
+
     /// A listening element on 127.0.0.1.
-    fn serve(&self, id: u32, style: Style) -> RawFd {
+    pub(super) fn serve(&self, id: u32, style: Style) -> RawFd {
         let sd = self.library.socket(0, style, libc::IPPROTO_SCTP).unwrap();
         self.library.bind(sd, &["127.0.0.1:0".parse().unwrap()]).unwrap();
         self.library.listen(sd, 10).unwrap();
@@ -115,17 +164,17 @@ impl World {
         sd
     }
 
-    fn connect(&self, style: Style) -> RawFd {
+    pub(super) fn connect(&self, style: Style) -> RawFd {
         let sd = self.library.socket(0, style, libc::IPPROTO_SCTP).unwrap();
         self.library.connect(sd, Some(pool()), Duration::ZERO, FAST).unwrap();
         sd
     }
 
-    fn send(&self, sd: RawFd, data: &[u8]) {
+    pub(super) fn send(&self, sd: RawFd, data: &[u8]) {
         assert_eq!(self.library.send(sd, data, options(1)).unwrap(), data.len());
     }
 
-    fn recv(&self, sd: RawFd, length: usize) -> (Received, Vec<u8>) {
+    pub(super) fn recv(&self, sd: RawFd, length: usize) -> (Received, Vec<u8>) {
         let mut buffer = vec![0; length];
         let received = self.library.recv(sd, &mut buffer, LONG).unwrap();
         let length = match received {
@@ -136,13 +185,13 @@ impl World {
         (received, buffer)
     }
 
-    fn text(&self, sd: RawFd) -> String {
+    pub(super) fn text(&self, sd: RawFd) -> String {
         let (received, bytes) = self.recv(sd, 1 << 16);
         assert!(matches!(received, Received::Data { end: true, .. }), "{received:?}");
         String::from_utf8(bytes).unwrap()
     }
 
-    fn notice(&self, sd: RawFd) -> Notification {
+    pub(super) fn notice(&self, sd: RawFd) -> Notification {
         match self.recv(sd, 100).0 {
             Received::Notification(notice) => notice,
             other => panic!("{other:?}"),
@@ -150,34 +199,32 @@ impl World {
     }
 
     /// errno of a receive that does not wait.
-    fn nothing(&self, sd: RawFd) -> i32 {
+    pub(super) fn nothing(&self, sd: RawFd) -> i32 {
         self.library.recv(sd, &mut [0; 99], None).unwrap_err().raw_os_error().unwrap()
     }
 
-    fn poll_in(&self, sd: RawFd, timeout: Duration) -> i16 {
+    pub(super) fn poll_in(&self, sd: RawFd, timeout: Duration) -> i16 {
         let mut entries = [PollEntry { sd, events: libc::POLLIN, revents: 0 }];
         self.library.poll(&mut entries, Some(timeout)).unwrap();
         entries[0].revents
     }
 }
 
-fn options(session: SessionId) -> SendOptions {
+pub(super) fn options(session: SessionId) -> SendOptions {
     SendOptions { session, ppid: 0x0102_0304, stream: 5, timeout: LONG, ..SendOptions::default() }
 }
 
 /// The kernel's opinion, as another event loop sees it.
-fn readable(sd: RawFd, milliseconds: i32) -> bool {
+pub(super) fn readable(sd: RawFd, milliseconds: i32) -> bool {
     let mut entry = [libc::pollfd { fd: sd, events: libc::POLLIN, revents: 0 }];
     stream::poll(&mut entry, milliseconds).unwrap() > 0
 }
 
-fn code(error: io::Error) -> i32 {
+pub(super) fn code(error: io::Error) -> i32 {
     error.raw_os_error().unwrap()
 }
 
-#[test]
-fn a_message_goes_and_comes_back() {
-    let world = world();
+pub(super) fn a_message_goes_and_comes_back(world: World) {
     let server = world.serve(7, Style::Stream);
     let user = world.connect(Style::Stream);
     world.send(user, b"hello");
@@ -203,9 +250,7 @@ fn a_message_goes_and_comes_back() {
     assert_eq!(code(world.library.close(user).unwrap_err()), libc::EBADF);
 }
 
-#[test]
-fn other_event_loops_see_exactly_what_there_is() {
-    let world = world();
+pub(super) fn other_event_loops_see_exactly_what_there_is(world: World) {
     let server = world.serve(7, Style::Stream);
     assert!(!readable(server, 0));
     let user = world.connect(Style::Stream);
@@ -217,9 +262,9 @@ fn other_event_loops_see_exactly_what_there_is() {
     world.send(user, b"one");
     world.send(user, b"two");
     assert!(readable(session, 60_000));
-    while pending(&world, session) < 2 * 15 {}
+    while world.is_tcp() && pending(&world, session) < 2 * 15 {}
     assert_eq!(world.text(session), "one");
-    assert!(readable(session, 0));
+    assert!(readable(session, if world.is_tcp() { 0 } else { 60_000 }));
     assert_eq!(world.text(session), "two");
     assert!(!readable(session, 0));
     assert_eq!(world.nothing(session), libc::EAGAIN);
@@ -235,21 +280,25 @@ fn pending(world: &World, sd: RawFd) -> usize {
     stream::pending(conn.as_fd())
 }
 
-#[test]
-fn long_messages_keep_their_boundaries() {
-    let world = world();
+pub(super) fn long_messages_keep_their_boundaries(world: World) {
     let server = world.serve(7, Style::Stream);
     let user = world.connect(Style::Stream);
-    let sizes = [1, 2047, 2048, 2049, 65_535, 65_536, 65_537, 1 << 20, 16 << 20, (16 << 20) + 1, 40 << 20];
+    let sizes: &[usize] = match world.protocol {
+        LinkProtocol::Tcp => {
+            &[1, 2047, 2048, 2049, 65_535, 65_536, 65_537, 1 << 20, 16 << 20, (16 << 20) + 1, 40 << 20]
+        }
+        // The kernel's send buffer is the limit, which can be doubled.
+        LinkProtocol::Sctp => &[1, 2047, 2048, 65_535, 65_536, 65_537, 200_000, 300_000, 400_000, 7],
+    };
     let message = |size: usize| (0..size).map(|at| (at % 251) as u8).collect::<Vec<u8>>();
     let library = world.library.clone();
     let sender = thread::spawn(move || {
-        for size in sizes {
+        for &size in sizes {
             assert_eq!(library.send(user, &message(size), options(1)).unwrap(), size);
         }
     });
     let session = world.library.accept(server, LONG).unwrap();
-    for size in sizes {
+    for &size in sizes {
         let (received, bytes) = world.recv(session, size + 1);
         assert!(matches!(received, Received::Data { end: true, .. }), "{size}: {received:?}");
         assert!(bytes == message(size), "{size}");
@@ -257,9 +306,7 @@ fn long_messages_keep_their_boundaries() {
     sender.join().unwrap();
 }
 
-#[test]
-fn a_small_buffer_loses_nothing() {
-    let world = world();
+pub(super) fn a_small_buffer_loses_nothing(world: World) {
     let server = world.serve(7, Style::Stream);
     let user = world.connect(Style::Stream);
     for text in ["0123456789", "abc"] {
@@ -277,9 +324,7 @@ fn a_small_buffer_loses_nothing() {
     assert_eq!(parts, expected.map(|(text, end)| (text.to_string(), end)));
 }
 
-#[test]
-fn many_sessions_on_one_descriptor() {
-    let world = world();
+pub(super) fn many_sessions_on_one_descriptor(world: World) {
     let server = world.serve(7, Style::SeqPacket);
     let users = [world.connect(Style::SeqPacket), world.connect(Style::Stream)];
     for session in [1, 2] {
@@ -309,15 +354,14 @@ fn many_sessions_on_one_descriptor() {
     assert_eq!(world.text(third), "third");
 }
 
-#[test]
-fn messages_of_many_sessions_stay_whole() {
-    let world = world();
+pub(super) fn messages_of_many_sessions_stay_whole(world: World) {
+    let sizes = [10, 100_000, 300, if world.is_tcp() { 700_000 } else { 200_000 }, 5000];
     let server = world.serve(7, Style::SeqPacket);
     let senders: Vec<_> = (0..4u8)
         .map(|who| {
             let (library, user) = (world.library.clone(), world.connect(Style::Stream));
             thread::spawn(move || {
-                for size in [10, 100_000, 300, 700_000, 5000] {
+                for size in sizes {
                     library.send(user, &vec![who; size], options(1)).unwrap();
                 }
             })
@@ -327,16 +371,14 @@ fn messages_of_many_sessions_stay_whole() {
     while messages < 20 {
         let (received, bytes) = world.recv(server, 1 << 20);
         let Received::Data { end, .. } = received else { continue };
-        assert!(end && [10, 100_000, 300, 700_000, 5000].contains(&bytes.len()), "{received:?}");
+        assert!(end && sizes.contains(&bytes.len()), "{received:?}");
         assert!(bytes.iter().all(|&byte| byte == bytes[0]));
         messages += 1;
     }
     senders.into_iter().for_each(|sender| sender.join().unwrap());
 }
 
-#[test]
-fn a_failed_element_is_left_with_cookie_and_data_first() {
-    let world = world();
+pub(super) fn a_failed_element_is_left_with_cookie_and_data_first(world: World) {
     let first = world.serve(1, Style::SeqPacket);
     let user = world.connect(Style::SeqPacket);
     let second = world.serve(2, Style::SeqPacket);
@@ -375,9 +417,7 @@ fn a_failed_element_is_left_with_cookie_and_data_first() {
     assert_eq!(world.fake.0.lock().reported, [PeId(1)]);
 }
 
-#[test]
-fn an_element_that_leaves_its_pool_is_left_at_once() {
-    let world = world();
+pub(super) fn an_element_that_leaves_its_pool_is_left_at_once(world: World) {
     let server = world.serve(1, Style::Stream);
     let user = world.connect(Style::SeqPacket);
     let stream_user = world.connect(Style::Stream);
@@ -403,9 +443,7 @@ fn an_element_that_leaves_its_pool_is_left_at_once() {
     assert_eq!(world.recv(session, 99).0, Received::End { session: 1 });
 }
 
-#[test]
-fn an_empty_pool_leaves_a_session_to_be_moved() {
-    let world = world();
+pub(super) fn an_empty_pool_leaves_a_session_to_be_moved(world: World) {
     let user = world.library.socket(0, Style::SeqPacket, 0).unwrap();
     let empty = world.library.connect(user, Some(pool()), Duration::ZERO, FAST);
     assert_eq!(code(empty.unwrap_err()), libc::ENOENT);
@@ -428,12 +466,18 @@ fn an_empty_pool_leaves_a_session_to_be_moved() {
     assert_eq!(code(failover.unwrap_err()), libc::EINVAL);
 }
 
-#[test]
-fn elements_that_refuse_are_passed_over_and_reported() {
-    let world = world();
+pub(super) fn elements_that_refuse_are_passed_over_and_reported(world: World) {
     for id in [1, 2] {
-        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        world.fake.add(id, TransportUse::DataPlusControl, closed);
+        let closed = Endpoint::bind(world.protocol, 0, &["127.0.0.1:0".parse().unwrap()]).unwrap();
+        let element = PoolElement {
+            id: PeId(id),
+            home: RegistrarId(0),
+            life: 1,
+            transport: closed.transport().unwrap().unwrap(),
+            policy: Policy::RoundRobin,
+            asap: None,
+        };
+        world.fake.0.lock().elements.push(element);
     }
     let server = world.serve(3, Style::Stream);
     let user = world.connect(Style::Stream);
@@ -465,9 +509,7 @@ fn a_business_card_leads_to_the_next_element() {
     assert_eq!(world.library.peer_name(user).unwrap().1, PeId(2));
 }
 
-#[test]
-fn closing_ends_every_wait() {
-    let world = world();
+pub(super) fn closing_ends_every_wait(world: World) {
     let server = world.serve(1, Style::Stream);
     let user = world.connect(Style::Stream);
     let session = world.library.accept(server, LONG).unwrap();
@@ -487,7 +529,7 @@ fn closing_ends_every_wait() {
         spawn(|library, sd| code(library.accept(sd, None).unwrap_err()), server),
         spawn(
             |library, sd| loop {
-                if let Err(error) = library.send(sd, &[0; 1 << 20], options(1)) {
+                if let Err(error) = library.send(sd, &[0; 100_000], options(1)) {
                     return code(error);
                 }
             },
@@ -617,8 +659,8 @@ fn strangers_are_refused_and_others_served() {
 fn borrowed(world: &World, sd: RawFd) -> Arc<OwnedFd> {
     let number = world.library.system_socket(sd).unwrap();
     match world.library.entry(sd).unwrap().role() {
-        Role::Listener(listener) => Arc::new(listener.socket().try_clone_to_owned().unwrap()),
-        Role::Many(many) => Arc::new(many.socket().try_clone_to_owned().unwrap()),
+        Role::Listener(listener) => Arc::new(listener.endpoint().as_fd().try_clone_to_owned().unwrap()),
+        Role::Many(many) => Arc::new(many.endpoint().as_fd().try_clone_to_owned().unwrap()),
         other => panic!("{number}: {other:?}"),
     }
 }
@@ -627,7 +669,7 @@ fn borrowed(world: &World, sd: RawFd) -> Arc<OwnedFd> {
 fn an_element_without_control_channel_gets_plain_bytes() {
     let world = world();
     let web = TcpListener::bind("127.0.0.1:0").unwrap();
-    world.fake.add(5, TransportUse::DataOnly, web.local_addr().unwrap());
+    world.fake.add(5, Protocol::Tcp, TransportUse::DataOnly, web.local_addr().unwrap());
     let user = world.connect(Style::SeqPacket);
     world.send(user, b"GET /");
     let (mut peer, _) = web.accept().unwrap();
@@ -644,9 +686,7 @@ fn an_element_without_control_channel_gets_plain_bytes() {
     assert!(web.accept().is_ok());
 }
 
-#[test]
-fn poll_counts_what_there_is() {
-    let world = world();
+pub(super) fn poll_counts_what_there_is(world: World) {
     let server = world.serve(1, Style::Stream);
     let user = world.connect(Style::Stream);
     let session = world.library.accept(server, LONG).unwrap();
@@ -707,9 +747,7 @@ fn mapped_numbers() {
     assert_eq!(code(library.mapped(99_999).unwrap_err()), libc::EBADF);
 }
 
-#[test]
-fn what_a_descriptor_is_not_for() {
-    let world = world();
+pub(super) fn what_a_descriptor_is_not_for(world: World) {
     let library = &world.library;
     assert_eq!(code(library.socket(0, Style::Stream, libc::IPPROTO_UDP).unwrap_err()), libc::EPROTONOSUPPORT);
     assert_eq!(code(library.socket(libc::AF_UNIX, Style::Stream, 0).unwrap_err()), libc::EAFNOSUPPORT);
@@ -742,9 +780,7 @@ fn what_a_descriptor_is_not_for() {
     assert_eq!((now.rto_max, now.hb_interval), (100, 15_000));
 }
 
-#[test]
-fn flags_end_or_break_a_session() {
-    let world = world();
+pub(super) fn flags_end_or_break_a_session(world: World) {
     let many = world.serve(1, Style::SeqPacket);
     let user = world.connect(Style::Stream);
     assert_eq!(world.notice(many), Notification::SessionAdd { session: 1 });
@@ -770,9 +806,7 @@ fn flags_end_or_break_a_session() {
     assert_eq!(world.recv(user, 99).0, Received::End { session: 1 });
 }
 
-#[test]
-fn threads_share_a_session() {
-    let world = world();
+pub(super) fn threads_share_a_session(world: World) {
     let server = world.serve(1, Style::Stream);
     let user = world.connect(Style::Stream);
     let session = world.library.accept(server, LONG).unwrap();

@@ -168,6 +168,14 @@ pub(super) struct Patience<'a> {
     pub(super) stop: &'a dyn Fn() -> io::Result<()>,
 }
 
+impl Patience<'static> {
+    /// None at all.
+    pub(super) fn none() -> Patience<'static> {
+        static NOBODY: Waiters = Waiters(Mutex::new(Vec::new()));
+        Patience { deadline: Deadline::Now, waiters: &NOBODY, stop: &|| Ok(()) }
+    }
+}
+
 impl Patience<'_> {
     /// Waits for `socket` to become writable. `Ok(false)`: time is over.
     pub(super) fn writable(&self, socket: BorrowedFd<'_>) -> io::Result<bool> {

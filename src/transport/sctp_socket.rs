@@ -125,6 +125,20 @@ pub enum Incoming {
     Closed,
 }
 
+/// What the next receive call would bring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ahead {
+    /// A notification.
+    Notification,
+    /// A message or a part of one.
+    Data {
+        /// As it lies in memory.
+        ppid: u32,
+    },
+    /// The end (one-to-one sockets).
+    Closed,
+}
+
 /// An SCTP socket.
 #[derive(Debug)]
 pub struct SctpSocket {
@@ -223,14 +237,15 @@ impl SctpSocket {
         SockRef::from(&self.fd).listen(backlog)
     }
 
-    /// The next association of a listening one-to-one socket; `None`: nobody waits.
-    pub fn accept(&self) -> io::Result<Option<SctpSocket>> {
+    /// The next association of a listening one-to-one socket, and one of the peer's addresses; `None`:
+    /// nobody waits.
+    pub fn accept(&self) -> io::Result<Option<(SctpSocket, Option<SocketAddr>)>> {
         loop {
             match sys::accept(self.as_fd()) {
-                Ok(fd) => {
+                Ok((fd, peer)) => {
                     let socket = SctpSocket { fd, style: SocketStyle::OneToOne, v6: self.v6 };
                     socket.prepare()?;
-                    return Ok(Some(socket));
+                    return Ok(Some((socket, peer)));
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return Ok(None),
@@ -341,8 +356,18 @@ impl SctpSocket {
     }
 
     fn notification_waits(&self) -> io::Result<bool> {
+        Ok(self.look()? == Some(Ahead::Notification))
+    }
+
+    /// What the next call to receive would bring; `None`: nothing. Errors as for [`SctpSocket::recv`],
+    /// which does not say them again.
+    pub fn look(&self) -> io::Result<Option<Ahead>> {
         let next = sys::receive(self.as_fd(), &mut [0; 8], libc::MSG_PEEK)?;
-        Ok(next.is_some_and(|next| next.flags & libc::MSG_NOTIFICATION != 0))
+        Ok(next.map(|next| match next.flags & libc::MSG_NOTIFICATION {
+            0 if next.length == 0 => Ahead::Closed,
+            0 => Ahead::Data { ppid: next.info.map_or(0, |info| info.sinfo_ppid) },
+            _ => Ahead::Notification,
+        }))
     }
 
     fn recv_into(&self, buffer: &mut [u8]) -> io::Result<Option<(Incoming, bool)>> {
@@ -397,6 +422,33 @@ impl SctpSocket {
                 Ok(())
             }
         }
+    }
+
+    /// Ends the association of a one-to-one socket in order: what was sent still arrives, and what
+    /// comes until the peer ends as well can be received.
+    pub fn finish(&self) -> io::Result<()> {
+        SockRef::from(&self.fd).shutdown(Shutdown::Write)
+    }
+
+    /// Gives the association of a one-to-one socket up. Whoever waits for data wakes; the peer gets its
+    /// ABORT when the descriptor is closed.
+    pub fn give_up(&self) -> io::Result<()> {
+        self.abort(0)?;
+        SockRef::from(&self.fd).shutdown(Shutdown::Read)
+    }
+
+    /// Receives up to `bytes` before the application takes any, as far as `net.core.rmem_max` allows; of
+    /// associations to come.
+    pub fn set_receive_buffer(&self, bytes: usize) -> io::Result<()> {
+        SockRef::from(&self.fd).set_recv_buffer_size(bytes)
+    }
+
+    /// Makes room for messages of `bytes` to be sent, as far as the system's `net.core.wmem_max` allows.
+    /// Whether there is more than before.
+    pub fn enlarge_send_buffer(&self, bytes: usize) -> bool {
+        let socket = SockRef::from(&self.fd);
+        let before = socket.send_buffer_size().unwrap_or(0);
+        socket.set_send_buffer_size(bytes).is_ok() && socket.send_buffer_size().unwrap_or(0) > before
     }
 
     /// Ends an association at once. On a one-to-one socket the peer is told when the descriptor is closed.

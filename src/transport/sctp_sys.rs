@@ -105,15 +105,24 @@ pub(super) fn peel_off(fd: BorrowedFd<'_>, association: i32) -> io::Result<Owned
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Takes a connection from a listening one-to-one socket.
-pub(super) fn accept(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+/// Takes a connection from a listening one-to-one socket; one of its peer's addresses.
+pub(super) fn accept(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
     let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    // SAFETY: no address is asked for; the result is checked, and nobody else owns it.
-    unsafe {
-        let fd = check(libc::accept4(fd.as_raw_fd(), ptr::null_mut(), ptr::null_mut(), flags))?;
-        Ok(OwnedFd::from_raw_fd(fd))
-    }
+    let mut name = Name([0; STORAGE]);
+    let mut length = STORAGE as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `name`; the result is checked, and nobody else
+    // owns it.
+    let fd = unsafe {
+        let name = name.0.as_mut_ptr().cast();
+        OwnedFd::from_raw_fd(check(libc::accept4(fd.as_raw_fd(), name, &mut length, flags))?)
+    };
+    let named = (length as usize).min(STORAGE);
+    Ok((fd, unpack(&name.0[..named]).map(|(address, _)| address)))
 }
+
+/// Room for an address, aligned as `sockaddr_storage` is.
+#[repr(C, align(8))]
+struct Name([u8; STORAGE]);
 
 /// A buffer for control messages, aligned as `cmsghdr` wants it: `sctp_sndrcvinfo` and `sctp_nxtinfo`.
 #[repr(C, align(8))]

@@ -425,7 +425,7 @@ fn one_to_one_connects_accepts_and_carries_stream_ppid_and_order() {
     client.connect_within(&[address], Duration::from_secs(20)).unwrap();
     assert!(client.finish_connect().unwrap());
     wait(&listener, PollFlags::POLLIN);
-    let served = listener.accept().unwrap().unwrap();
+    let (served, _) = listener.accept().unwrap().unwrap();
     assert!(listener.accept().unwrap().is_none());
     up(&client);
 
@@ -468,7 +468,7 @@ fn a_message_larger_than_the_buffer_comes_in_parts() {
     let client = socket(SocketStyle::OneToOne);
     client.connect_within(&[address], Duration::from_secs(20)).unwrap();
     wait(&listener, PollFlags::POLLIN);
-    let served = listener.accept().unwrap().unwrap();
+    let (served, _) = listener.accept().unwrap().unwrap();
     let whole: Vec<u8> = (0..150_000_u32).map(|number| (number % 251) as u8).collect();
     client.send(&whole, SendInfo { ppid: 5, ..SendInfo::default() }).unwrap();
     let (mut got, mut buffer, mut parts) = (Vec::new(), vec![0; 65_536], 0);
@@ -583,7 +583,7 @@ fn parameters_are_set_for_the_future_and_on_a_live_association() {
     client.set_parameters(0, change).unwrap();
     let expected = Parameters { rto_initial: 2000, rto_max: 5000, ..change };
     assert_eq!(client.parameters(0).unwrap(), expected);
-    let served = listener.accept().unwrap().unwrap();
+    let (served, _) = listener.accept().unwrap().unwrap();
     assert_eq!(served.parameters(0).unwrap(), SESSION_PARAMETERS, "the other end has its own");
 }
 
@@ -625,7 +625,7 @@ fn a_message_whose_time_is_over_is_given_up() {
     let client = socket(SocketStyle::OneToOne);
     client.connect_within(&[address], Duration::from_secs(20)).unwrap();
     wait(&listener, PollFlags::POLLIN);
-    let served = listener.accept().unwrap().unwrap();
+    let (served, _) = listener.accept().unwrap().unwrap();
     // Fill the way to a peer that does not read, then send what must not wait.
     while client.send(&[1; 10_000], SendInfo::default()).is_ok() {}
     let mut buffer = vec![0; 20_000];

@@ -44,6 +44,30 @@ static void again_and_again(void)
     SAME(before, open_files());
 }
 
+/* A kernel without SCTP is no failure to start, even if nothing else is allowed; sockets say it. */
+static void only_sctp(void)
+{
+    int probe = socket(AF_INET, SOCK_STREAM, IPPROTO_SCTP);
+    struct pollfd none;
+    int sd;
+
+    OK(setenv("RSP_TRANSPORT", "sctp", 1));
+    OK(rsp_initialize(NULL));
+    FAILS(EPROTONOSUPPORT, rsp_socket(0, SOCK_STREAM, IPPROTO_TCP));
+    if (probe < 0) {
+        FAILS(EPROTONOSUPPORT, rsp_socket(0, SOCK_STREAM, IPPROTO_SCTP));
+        FAILS(EPROTONOSUPPORT, rsp_socket(0, SOCK_SEQPACKET, 0));
+    } else {
+        sd = rsp_socket(0, SOCK_STREAM, IPPROTO_SCTP);
+        none = (struct pollfd){sd, POLLIN, 0};
+        SAME(0, rsp_poll(&none, 1, 0));
+        OK(rsp_close(sd));
+        OK(close(probe));
+    }
+    rsp_cleanup();
+    OK(unsetenv("RSP_TRANSPORT"));
+}
+
 /* A start that fails leaves nothing, so that the next one isn't taken for a second one. */
 static void failed_start(void)
 {
@@ -270,6 +294,7 @@ int main(void)
 {
     again_and_again();
     failed_start();
+    only_sctp();
     start();
     forking();
     closing();
