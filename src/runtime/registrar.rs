@@ -110,8 +110,8 @@ pub struct Server {
 #[derive(Debug, Clone, Default)]
 struct Bound {
     tcp: Vec<SocketAddr>,
-    /// The port, and the addresses it was bound to (none: all).
-    sctp: Option<(u16, Vec<SocketAddr>)>,
+    /// The addresses, which share one port; the unspecified one stands for all.
+    sctp: Vec<SocketAddr>,
 }
 
 impl Server {
@@ -162,7 +162,7 @@ impl Server {
 
     /// The ports of ASAP and ENRP over SCTP, where the kernel has it.
     pub fn sctp_ports(&self) -> (Option<u16>, Option<u16>) {
-        let port = |bound: &Bound| bound.sctp.as_ref().map(|(port, _)| *port);
+        let port = |bound: &Bound| bound.sctp.first().map(SocketAddr::port);
         (port(&self.asap), port(&self.enrp))
     }
 
@@ -251,22 +251,29 @@ impl Server {
 fn drain(machine: &mut Registrar, reactor: &mut Reactor) {
     while let Some(output) = machine.poll_output() {
         if let Some(event) = reactor.execute(output) {
-            report(reactor, event);
+            report(machine, reactor, event);
         }
     }
 }
 
-fn report(reactor: &mut Reactor, event: Event) {
+fn report(machine: &Registrar, reactor: &mut Reactor, event: Event) {
     match event {
-        Event::ElementAdded { handle, id } => log::debug!("\"{handle}\": {id} registered"),
-        Event::ElementRemoved { handle, id, reason } => log::debug!("\"{handle}\": {id} removed: {reason}"),
+        Event::ElementAdded { handle, id } => {
+            let element = machine.handlespace().find(&handle, id);
+            match element.and_then(|key| machine.handlespace().get(key)).map(|element| element.home()) {
+                Some(home) if home != machine.id() => log::debug!("Registrar {home} has {handle}/{id}"),
+                // The words by which scripts find it in rsplib's log, as with `Serving`.
+                _ => log::debug!("Successfully registered {handle}/{id}"),
+            }
+        }
+        Event::ElementRemoved { handle, id, reason } => log::debug!("Removed {handle}/{id}: {reason}"),
         Event::PeerAdded { id } => log::info!("registrar {id} is there"),
         Event::PeerDead { id } => log::warn!("registrar {id} is dead"),
         Event::TakeoverStarted { target } => log::info!("taking over from registrar {target}"),
         Event::TakeoverDone { target, by, elements } => {
             log::info!("registrar {by} took over {elements} elements from registrar {target}");
         }
-        Event::Serving => log::info!("serving"),
+        Event::Serving => log::info!("The registrar is ready and serves"),
         Event::Complaint { about } => reactor.complain(&about, format_args!("{about}")),
     }
 }
@@ -304,26 +311,25 @@ fn listen(
                 return Err(io::Error::new(error.kind(), format!("{service:?} over SCTP: {error}")));
             }
             Err(error) => log::warn!("{service:?} only over TCP: {error}"),
-            Ok(endpoint) => bound.sctp = Some(endpoint),
+            Ok(addresses) => bound.sctp = addresses,
         }
     }
     Ok(bound)
 }
 
+/// Where the endpoint is in the end.
 fn associate(
     reactor: &mut Reactor,
     service: Service,
     addresses: &[SocketAddr],
     port: u16,
-) -> io::Result<(u16, Vec<SocketAddr>)> {
-    let named = addresses.iter().filter(|address| !address.ip().is_unspecified());
-    let at = |port| named.clone().map(|address| SocketAddr::new(address.ip(), port)).collect::<Vec<_>>();
-    let any = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))];
-    let first = match at(port) {
-        list if list.is_empty() => reactor.associate(service, &any),
-        list => reactor.associate(service, &list),
+) -> io::Result<Vec<SocketAddr>> {
+    let all = addresses.iter().find(|address| address.ip().is_unspecified());
+    let at = |port| match all {
+        Some(all) => vec![SocketAddr::new(all.ip(), port)],
+        None => addresses.iter().map(|address| SocketAddr::new(address.ip(), port)).collect(),
     };
-    let port = match first {
+    let port = match reactor.associate(service, &at(port)) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             let other = reactor.associate(service, &at(0))?;
             log::warn!("{service:?} over SCTP: port {port}: {error}; using port {other} instead");
@@ -331,7 +337,7 @@ fn associate(
         }
         other => other?,
     };
-    Ok((port, at(port)))
+    Ok(at(port))
 }
 
 /// Where there is no IPv6, the unspecified address is IPv4's.
@@ -350,17 +356,14 @@ fn listen_at(reactor: &mut Reactor, service: Service, address: SocketAddr) -> io
 
 fn speak(reactor: &mut Reactor, service: Service, group: Option<SocketAddr>, bound: &Bound, ttl: u8) -> bool {
     let Some(group) = group else { return false };
-    let mut named = bound.tcp.iter().map(|address| address.ip());
+    let mut named = bound.sctp.iter().chain(&bound.tcp).map(|address| address.ip());
     let named = named.find(|ip| !ip.is_unspecified() && ip.is_ipv4() == group.is_ipv4());
     let any = match group {
         SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     // rsplib takes the datagram's source for our SCTP address.
-    let port = match &bound.sctp {
-        Some((port, _)) => *port,
-        None => bound.tcp.first().map_or(0, SocketAddr::port),
-    };
+    let port = bound.sctp.iter().chain(&bound.tcp).next().map_or(0, SocketAddr::port);
     match reactor.speak(service, SocketAddr::new(named.unwrap_or(any), port), group, ttl) {
         Ok(()) => true,
         Err(error) => {
@@ -379,20 +382,22 @@ fn scope_of(minimum: u8) -> Scope {
 }
 
 /// What we tell the world: one TCP transport per address, best first, then one SCTP transport with all
-/// its addresses.
+/// its addresses. Addresses that nobody else can use are left out unless there are no others: rsplib
+/// refuses a whole announcement for one transport with nothing but a loopback address.
 fn transports(bound: &Bound, interfaces: &[Interface], minimum: Scope) -> Vec<Transport> {
-    let tcp = bound.tcp.iter().flat_map(|local| reachable(*local, interfaces, minimum));
-    let mut all: Vec<Transport> = tcp
-        .map(|address| {
-            Transport::new(Protocol::Tcp, TransportUse::DataOnly, address.port(), vec![address.ip()])
-        })
+    let found = |local: &SocketAddr| reachable(*local, interfaces, minimum);
+    let tcp: Vec<SocketAddr> = bound.tcp.iter().flat_map(found).collect();
+    let sctp: Vec<SocketAddr> = bound.sctp.iter().flat_map(found).collect();
+    let far = |address: &SocketAddr| reaches(address.ip(), Scope::SiteLocal);
+    let any_far = tcp.iter().chain(&sctp).any(far);
+    let kept = |list: Vec<SocketAddr>| list.into_iter().filter(move |address| !any_far || far(address));
+    let data = TransportUse::DataOnly;
+    let mut all: Vec<Transport> = kept(tcp)
+        .map(|address| Transport::new(Protocol::Tcp, data, address.port(), vec![address.ip()]))
         .collect();
-    if let Some((port, named)) = &bound.sctp {
-        let any = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port))];
-        let local = if named.is_empty() { &any[..] } else { named };
-        let found = local.iter().flat_map(|local| reachable(*local, interfaces, minimum));
-        let addresses = found.map(|address| address.ip()).collect();
-        all.push(Transport::new(Protocol::Sctp, TransportUse::DataOnly, *port, addresses));
+    let addresses: Vec<IpAddr> = kept(sctp).map(|address| address.ip()).collect();
+    if let (Some(first), false) = (bound.sctp.first(), addresses.is_empty()) {
+        all.push(Transport::new(Protocol::Sctp, data, first.port(), addresses));
     }
     all
 }

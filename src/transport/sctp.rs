@@ -227,7 +227,8 @@ impl SctpLink {
         self.bound = bound;
     }
 
-    /// Hands up to `budget` messages to `message`. Messages of other PPIDs are ignored, but count.
+    /// Hands up to `budget` messages to `message`. Messages of other PPIDs are ignored, but count; one
+    /// of the other service's PPID (ASAP's, ENRP's) aborts the association.
     /// An association that broke, or was started anew by a peer that forgot it, is `ConnectionReset`.
     pub fn read_messages(&mut self, budget: usize, message: &mut dyn FnMut(&[u8])) -> io::Result<ReadStatus> {
         // Taken, not borrowed: `message` may come back here for another link.
@@ -266,6 +267,11 @@ impl SctpLink {
             Incoming::Data { length, end, ppid, .. } => (length, end, u32::from_be(ppid)),
         };
         let then = if more { None } else { Some(ReadStatus::Drained) };
+        if (ppid == PPID_ASAP || ppid == PPID_ENRP) && ppid != self.ppid {
+            // Whoever speaks ENRP to ASAP's port, or the reverse, is told at once, as by rsplib.
+            self.socket.abort(0)?;
+            return Ok(Some(ReadStatus::Garbage));
+        }
         let part = &buffer[..length];
         if self.skipping || ppid != self.ppid {
             self.skipping = !end;

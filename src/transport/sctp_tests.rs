@@ -257,7 +257,7 @@ fn other_ppids_are_ignored_and_oversized_messages_are_garbage() {
         return;
     }
     let (_near, _far, out, mut back) = pair("127.0.0.1:0");
-    let foreign = SendInfo { ppid: PPID_ENRP.to_be(), ..SendInfo::default() };
+    let foreign = SendInfo { ppid: 33_u32.to_be(), ..SendInfo::default() };
     let own = SendInfo { ppid: PPID_ASAP.to_be(), ..SendInfo::default() };
     out.socket.send(&[7; 100_000], foreign).unwrap();
     // Two bytes of foreign padding behind the message are no message.
@@ -267,6 +267,19 @@ fn other_ppids_are_ignored_and_oversized_messages_are_garbage() {
     assert_eq!(read(&mut back, 1).0, [message(8, 1)]);
     out.socket.send(&[7; 100_000], own).unwrap();
     assert_eq!(read(&mut back, 1).1.unwrap(), ReadStatus::Garbage);
+}
+
+#[test]
+fn enrp_on_the_port_of_asap_is_answered_with_an_abort() {
+    if !kernel_has_sctp() {
+        return;
+    }
+    let (_near, _far, mut out, mut back) = pair("127.0.0.1:0");
+    let foreign = SendInfo { ppid: PPID_ENRP.to_be(), ..SendInfo::default() };
+    out.socket.send(&message(8, 1), foreign).unwrap();
+    let (messages, result) = read(&mut back, 1);
+    assert_eq!((messages.len(), result.unwrap()), (0, ReadStatus::Garbage));
+    assert_eq!(read(&mut out, 1).1.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
 #[test]

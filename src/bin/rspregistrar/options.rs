@@ -16,7 +16,7 @@ use std::time::Duration;
 ///
 /// Options may be written with one dash or two, as --option=value.
 #[derive(Debug, Parser)]
-#[command(name = "rspregistrar", version, max_term_width = 100)]
+#[command(name = "rspregistrar", version, max_term_width = 100, args_override_self = true)]
 pub struct Options {
     /// Our ID, decimal or 0xHEX; 0: random
     #[arg(long, value_name = "ID", default_value = "0", value_parser = identifier)]
@@ -116,7 +116,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub logfile: Option<PathBuf>,
     /// Log to a file, adding to it; SIGHUP opens it again
-    #[arg(long, value_name = "FILE", conflicts_with = "logfile")]
+    #[arg(long, value_name = "FILE", overrides_with = "logfile")]
     pub logappend: Option<PathBuf>,
     /// Log nothing
     #[arg(long)]
@@ -180,8 +180,8 @@ fn level(text: &str) -> Result<log::LevelFilter, String> {
         Ok(0) => Ok(LevelFilter::Off),
         Ok(1) => Ok(LevelFilter::Error),
         Ok(2) => Ok(LevelFilter::Warn),
-        Ok(3 | 4) => Ok(LevelFilter::Info),
-        Ok(5 | 6) => Ok(LevelFilter::Debug),
+        Ok(3) => Ok(LevelFilter::Info),
+        Ok(4..=6) => Ok(LevelFilter::Debug),
         Ok(_) => Ok(LevelFilter::Trace),
         Err(_) => text.parse().map_err(|_| "not error, warn, info, debug, trace or 0 to 9".into()),
     }
@@ -216,6 +216,9 @@ impl Options {
         ms(self.peerheartbeatcycle, 100..=300_000, &mut config.peer_heartbeat_cycle);
         ms(self.peermaxtimelastheard, 100..=300_000, &mut config.peer_max_time_last_heard);
         ms(self.peermaxtimenoresponse, 100..=60_000, &mut config.peer_max_time_no_response);
+        // What is asked for explicitly is meant for all peers.
+        ms(self.peermaxtimelastheard, 100..=300_000, &mut config.rsplib_max_time_last_heard);
+        ms(self.peermaxtimenoresponse, 100..=60_000, &mut config.rsplib_max_time_no_response);
         ms(self.mentordiscoverytimeout, 0..=60_000, &mut config.mentor_discovery_timeout);
         ms(self.takeoverexpiryinterval, 100..=60_000, &mut config.takeover_expiry_interval);
         config.max_bad_pe_reports = self.maxbadpereports.unwrap_or(config.max_bad_pe_reports).max(1);

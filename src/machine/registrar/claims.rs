@@ -43,6 +43,8 @@ struct Claim {
     element: PoolElement,
     why: Why,
     step: Step,
+    /// It was dialled in vain once.
+    redialled: bool,
 }
 
 /// All claims.
@@ -68,6 +70,8 @@ const MAX_DIALS: usize = 256;
 const GRACE: Duration = Duration::from_millis(300);
 /// How long an inherited element that can't be dialled has to register.
 const ORPHAN_GRACE: Duration = Duration::from_secs(3);
+/// Pause before an inherited element is dialled again.
+const REDIAL: Duration = Duration::from_millis(500);
 /// A quarrel is over after so long, and given up after so many rounds.
 const QUARREL: (Duration, u32) = (Duration::from_secs(60), 6);
 /// Bound on quarrels remembered.
@@ -164,7 +168,7 @@ impl Registrar {
         self.claims.numbers += 1;
         let number = self.claims.numbers;
         self.claims.by_name.insert((handle.clone(), element.id), number);
-        self.claims.by_number.insert(number, Claim { handle, element, why, step: Step::Waiting(None) });
+        self.claims.by_number.insert(number, Claim { handle, element, why, step: Step::Waiting(None), redialled: false });
         Some(number)
     }
 
@@ -291,11 +295,29 @@ impl Registrar {
     pub(super) fn dial_claims(&mut self) {
         while self.claims.dialling < MAX_DIALS {
             let Some(target) = self.claims.queue.pop_front() else { break };
-            if self.claims.by_target.contains_key(&target) {
-                self.claims.dialling += 1;
-                self.dial_elements(target);
+            let Some(numbers) = self.claims.by_target.get(&target) else { continue };
+            match self.association_with(&target) {
+                // It lost its home registrar before we knew, and has come to us already.
+                Some(link) => {
+                    for number in numbers.clone() {
+                        self.ask(number, link);
+                    }
+                }
+                None => {
+                    self.claims.dialling += 1;
+                    self.dial_elements(target);
+                }
             }
         }
+    }
+
+    /// The association that there already is with an element's process: elements dial from the port at
+    /// which they are dialled.
+    fn association_with(&self, target: &Target) -> Option<LinkId> {
+        if target.protocol != LinkProtocol::Sctp {
+            return None;
+        }
+        target.addresses.iter().find_map(|address| self.associations.get(address)).copied()
     }
 
     fn dial_ended(&mut self, target: &Target) -> Vec<u64> {
@@ -317,9 +339,20 @@ impl Registrar {
 
     /// A process was not reached.
     pub(super) fn elements_dial_failed(&mut self, target: &Target, refused: bool) {
+        let association = self.association_with(target);
         for number in self.dial_ended(target) {
-            let Some(claim) = self.claims.by_number.get(&number) else { continue };
+            let Some(claim) = self.claims.by_number.get_mut(&number) else { continue };
+            if let Some(link) = association {
+                self.ask(number, link);
+                continue;
+            }
             match claim.why {
+                // Perhaps it is dialling us, or closing its last association with us.
+                Why::Inherited if !refused && !claim.redialled => {
+                    claim.redialled = true;
+                    self.claims.set_step(number, Step::Waiting(None));
+                    self.timers.set(Timer::Claim(number), self.now + REDIAL);
+                }
                 Why::Reported if refused => {
                     let (handle, id) = (claim.handle.clone(), claim.element.id);
                     self.end_claim(number);
@@ -354,6 +387,13 @@ impl Registrar {
                     self.end_claim(number);
                 }
             }
+            (Step::Waiting(None), Why::Inherited) => match self.element_target(&claim.element) {
+                Some(target) => {
+                    self.claims.set_step(number, Step::Dialling(target));
+                    self.dial_claims();
+                }
+                None => self.unanswered(number, "no answer after takeover"),
+            },
             (Step::Asked(link), _) if self.overslept => {
                 let link = *link;
                 self.ask(number, link);

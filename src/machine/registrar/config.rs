@@ -46,10 +46,14 @@ pub struct Config {
     pub max_elements_per_handle_table_request: usize,
     /// PEER-HEARTBEAT-CYCLE, randomised by ±12.5 %.
     pub peer_heartbeat_cycle: Duration,
-    /// MAX-TIME-LAST-HEARD; at least 5 s for a peer that is rsplib's.
+    /// MAX-TIME-LAST-HEARD.
     pub peer_max_time_last_heard: Duration,
-    /// MAX-TIME-NO-RESPONSE; at least 5 s for a peer that is rsplib's.
+    /// MAX-TIME-NO-RESPONSE.
     pub peer_max_time_no_response: Duration,
+    /// MAX-TIME-LAST-HEARD of peers that are rsplib's: these send a presence every 2.4 s.
+    pub rsplib_max_time_last_heard: Duration,
+    /// MAX-TIME-NO-RESPONSE of peers that are rsplib's.
+    pub rsplib_max_time_no_response: Duration,
     /// How long to look for a mentor before we serve alone.
     pub mentor_discovery_timeout: Duration,
     /// How long to wait for acknowledgements of a takeover, or for its end if it is another's.
@@ -97,6 +101,8 @@ impl Default for Config {
             peer_heartbeat_cycle: ms(500),
             peer_max_time_last_heard: ms(1400),
             peer_max_time_no_response: ms(900),
+            rsplib_max_time_last_heard: ms(5000),
+            rsplib_max_time_no_response: ms(5000),
             mentor_discovery_timeout: ms(2000),
             takeover_expiry_interval: ms(1500),
             max_handle_resolution_rate: None,

@@ -38,6 +38,8 @@ pub(super) struct StaticPeer {
 const SIMULTANEOUS: Duration = Duration::from_secs(2);
 /// First and longest delay between dials of a peer that can't be reached.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// The largest scope of addresses that mean something else on each host or link.
+const LINK_LOCAL: u8 = 4;
 /// So many failed dials in a row mean that nobody is there.
 const REFUSALS: u32 = 3;
 
@@ -72,8 +74,10 @@ impl Registrar {
             }
             for transport in transports.iter().filter(|transport| transport.protocol() == Some(name)) {
                 let addresses = self.peer_addresses(transport, source);
-                if transport.port() != 0 && !addresses.is_empty() && targets.len() < 4 {
-                    targets.push(Target { protocol, addresses });
+                let target = Target { protocol, addresses };
+                let usable = transport.port() != 0 && !target.addresses.is_empty();
+                if usable && targets.len() < 4 && !targets.contains(&target) {
+                    targets.push(target);
                 }
             }
         }
@@ -81,8 +85,14 @@ impl Registrar {
     }
 
     fn peer_addresses(&self, transport: &Transport, source: Option<IpAddr>) -> Vec<SocketAddr> {
-        let minimum = self.config.min_address_scope;
         let listed = || transport.addresses().iter().copied().filter(|&ip| measure::scope(ip) > 0);
+        // rsplib lists its loopback and link-local addresses too. They are ours as well, or mean
+        // nothing without an interface; one of them spoils the whole association.
+        let far = || listed().chain(source).any(|ip| measure::scope(ip) > LINK_LOCAL);
+        let minimum = match self.config.min_address_scope {
+            low if low <= LINK_LOCAL && far() => LINK_LOCAL + 1,
+            other => other,
+        };
         let mut addresses: Vec<IpAddr> = source.into_iter().collect();
         addresses.extend(listed().filter(|&ip| measure::scope(ip) >= minimum && source != Some(ip)));
         if addresses.is_empty() {
@@ -150,7 +160,7 @@ impl Registrar {
         self.send_enrp_over(link, id, body);
     }
 
-    pub(super) fn peer_dial_failed(&mut self, id: RegistrarId) {
+    pub(super) fn peer_dial_failed(&mut self, id: RegistrarId, refused: bool) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(id) else { return };
         peer.dial = None;
@@ -161,7 +171,7 @@ impl Registrar {
         }
         let failed = peer.failed;
         let everywhere = REFUSALS.max(peer.targets.len() as u32);
-        if peer.silent.is_some() && !peer.dead && failed >= everywhere {
+        if refused && peer.silent.is_some() && !peer.dead && failed >= everywhere {
             return self.peer_dead(id);
         }
         self.timers.set(Timer::Redial(id), now + redial_delay(failed));

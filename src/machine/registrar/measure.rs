@@ -1,13 +1,18 @@
 //! Sizes of what goes into messages, and how far addresses reach.
 
 use crate::machine::LinkEnds;
-use crate::wire::{Policy, PoolElement, PoolHandle, Protocol, Transport};
+use crate::wire::{EnrpMessage, Policy, PoolElement, PoolHandle, Protocol, Transport};
 use std::net::IpAddr;
 
 /// The longest message whose padded length still fits its 16-bit length field.
 pub(super) const MAX_MESSAGE: usize = 65_532;
 /// The longest pool handle that rsplib survives.
 pub(super) const RSPLIB_MAX_HANDLE: usize = 32;
+
+/// The most addresses in a transport that rsplib takes: of SCTP, and of the others.
+const RSPLIB_MAX_ADDRESSES: (usize, usize) = (64, 2);
+/// rsplib's registrar ends when an element does not fit the shortest part of a table.
+pub(super) const RSPLIB_MAX_TABLE: usize = 1400;
 
 /// The reach of an address, as numbers that rsplib compares too (`transport::scope` has names for them).
 pub(super) fn scope(address: IpAddr) -> u8 {
@@ -32,12 +37,27 @@ pub(super) fn acceptable(ends: &LinkEnds, minimum: u8, address: IpAddr) -> bool 
 }
 
 /// Whether rsplib's registrars can hold the element: a short handle, an SCTP transport for
-/// keep-alives, and addresses that they do not drop as too local.
+/// keep-alives, addresses that they do not drop as too local, and nothing at which they end.
 pub(super) fn rsplib_can_hold(handle: &PoolHandle, element: &PoolElement) -> bool {
     let reachable = |transport: &Transport| {
-        transport.port() != 0 && transport.addresses().iter().any(|&address| scope(address) > 4)
+        let addresses = transport.addresses();
+        let most = match transport.protocol() {
+            Some(Protocol::Sctp) => RSPLIB_MAX_ADDRESSES.0,
+            _ => RSPLIB_MAX_ADDRESSES.1,
+        };
+        transport.port() != 0
+            && addresses.len() <= most
+            && addresses.iter().any(|&address| scope(address) > 4)
     };
+    // A pool without any weight ends rsplib's registrar at the next question for it.
+    let weightless = matches!(
+        element.policy,
+        Policy::WeightedRandom { weight: 0 } | Policy::WeightedRandomDpf { weight: 0, .. }
+    );
     handle.as_bytes().len() <= RSPLIB_MAX_HANDLE
+        && !weightless
+        && element.id.0 != 0
+        && EnrpMessage::HEADER_LEN + handle.encoded_len() + element.encoded_len() <= RSPLIB_MAX_TABLE
         && element
             .asap
             .as_ref()

@@ -47,7 +47,7 @@ mod tests;
 pub use config::{Config, Event, PeerView, Stats};
 
 use super::timer::Deadlines;
-use super::{LinkChange, LinkDown, LinkEnds, LinkId, Output, Service, Target, Time};
+use super::{LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Output, Service, Target, Time};
 use crate::handlespace::{Bounds, ElementKey, Handlespace};
 use crate::wire::{RegistrarId, Transport};
 use fastrand::Rng;
@@ -149,6 +149,8 @@ pub struct Registrar {
     space: Handlespace,
     side: Vec<Side>,
     links: BTreeMap<LinkId, Link>,
+    /// Which ASAP link is the SCTP association with this address: there can be no second one.
+    associations: BTreeMap<SocketAddr, LinkId>,
     dials: BTreeMap<LinkId, Dial>,
     next_link: u64,
     /// Links with elements, for the rate of keep-alives.
@@ -197,6 +199,7 @@ impl Registrar {
             space,
             side: Vec::new(),
             links: BTreeMap::new(),
+            associations: BTreeMap::new(),
             dials: BTreeMap::new(),
             next_link: 1,
             watched: 0,
@@ -241,6 +244,7 @@ impl Registrar {
             self.outbox.push(Output::Close { link: *link });
         }
         self.links.clear();
+        self.associations.clear();
         self.dials.clear();
         self.timers = Deadlines::new();
     }
@@ -403,6 +407,9 @@ impl Registrar {
             Service::Asap => Role::Asap(asap::Client::default()),
             Service::Enrp => Role::Enrp(links::PeerLink::default()),
         };
+        if ends.service == Service::Asap && ends.protocol == LinkProtocol::Sctp {
+            self.associations.extend(ends.peer.iter().map(|&address| (address, link)));
+        }
         self.links.insert(link, Link { ends, congested: false, heard: self.now, role });
         match dial {
             Some(Dial::Peer(id)) => self.peer_dialled(link, id),
@@ -417,17 +424,27 @@ impl Registrar {
         self.timers.clear(&Timer::DialTimeout(link));
         if let Some(dial) = self.dials.remove(&link) {
             match dial {
-                Dial::Peer(id) => self.peer_dial_failed(id),
+                Dial::Peer(id) => self.peer_dial_failed(id, why == LinkDown::Refused),
                 Dial::Static(index) => self.static_dial_failed(index),
                 Dial::Elements(target) => self.elements_dial_failed(&target, why == LinkDown::Refused),
             }
             return;
         }
-        let Some(state) = self.links.remove(&link) else { return };
+        let Some(state) = self.remove_link(link) else { return };
         match state.role {
             Role::Asap(client) => self.client_gone(link, client, reason(why)),
             Role::Enrp(peer_link) => self.peer_link_lost(link, peer_link),
         }
+    }
+
+    fn remove_link(&mut self, link: LinkId) -> Option<Link> {
+        let state = self.links.remove(&link)?;
+        for address in &state.ends.peer {
+            if self.associations.get(address) == Some(&link) {
+                self.associations.remove(address);
+            }
+        }
+        Some(state)
     }
 
     fn link_drained(&mut self, link: LinkId) {

@@ -12,8 +12,6 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// What rsplib waits for its peers, and so what a peer that is rsplib's may expect.
-const RSPLIB_PATIENCE: Duration = Duration::from_secs(5);
 /// A peer waits this long for the one with the lower ID to dial first.
 pub(super) const POLITENESS: Duration = Duration::from_millis(200);
 
@@ -165,14 +163,17 @@ impl Registrar {
     }
 
     fn last_heard_limit(&self, peer: &Peer) -> Duration {
-        let limit = self.config.peer_max_time_last_heard;
-        if peer.rsplib { limit.max(RSPLIB_PATIENCE) } else { limit }
+        match peer.rsplib {
+            true => self.config.rsplib_max_time_last_heard,
+            false => self.config.peer_max_time_last_heard,
+        }
     }
 
     fn no_response_limit(&self, id: RegistrarId) -> Duration {
-        let limit = self.config.peer_max_time_no_response;
-        let rsplib = self.peers.get(id).is_some_and(|peer| peer.rsplib);
-        if rsplib { limit.max(RSPLIB_PATIENCE) } else { limit }
+        match self.peers.get(id).is_some_and(|peer| peer.rsplib) {
+            true => self.config.rsplib_max_time_no_response,
+            false => self.config.peer_max_time_no_response,
+        }
     }
 
     /// A sign of life.
@@ -302,6 +303,12 @@ impl Registrar {
         let mut transports = self.config.enrp_transports.clone();
         // rsplib knows one SCTP transport and skips what follows.
         transports.sort_by_key(|transport| transport.protocol() != Some(Protocol::Sctp));
+        if let [only] = &transports[..]
+            && only.protocol() == Some(Protocol::Sctp)
+        {
+            // Twice, so that our own peers don't take us for one of rsplib's.
+            transports.push(only.clone());
+        }
         ServerInformation { id: self.id, transports }
     }
 

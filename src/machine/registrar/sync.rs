@@ -110,7 +110,7 @@ pub(super) struct TableCursor {
 /// A reading that pauses for longer starts anew.
 const TABLE_PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes in one part of a table: rsplib's, and ours.
-const TABLE_PART: (usize, usize) = (1400, 32 << 10);
+const TABLE_PART: (usize, usize) = (measure::RSPLIB_MAX_TABLE, 32 << 10);
 /// Elements in one part for rsplib.
 const RSPLIB_TABLE_ELEMENTS: usize = 128;
 

@@ -12,6 +12,11 @@ use super::{Event, Registrar, Timer};
 use crate::handlespace::ElementKey;
 use crate::wire::{Enrp, RegistrarId};
 use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// rsplib's registrars wait 5 s for acknowledgements, and never say that they took over: their next
+/// presence does, by its checksum.
+const RSPLIB_TAKEOVER: Duration = Duration::from_secs(8);
 
 /// Our takeover of one registrar.
 #[derive(Debug)]
@@ -66,7 +71,11 @@ impl Registrar {
             self.call_off_takeover(target);
         }
         self.send_enrp(sender, Enrp::InitTakeoverAck { target });
-        let due = self.now + self.config.takeover_expiry_interval;
+        let mut patience = self.config.takeover_expiry_interval;
+        if self.peers.get(sender).is_some_and(|peer| peer.rsplib) {
+            patience = patience.max(RSPLIB_TAKEOVER);
+        }
+        let due = self.now + patience;
         if let Some(peer) = self.peers.get_mut(target) {
             peer.taken_by = Some(sender);
             self.timers.set(Timer::TakenBy(target), due);
@@ -159,7 +168,13 @@ impl Registrar {
         self.timers.clear(&Timer::TakenBy(target));
         let Some(peer) = self.peers.get_mut(target) else { return };
         peer.taken_by = None;
-        if peer.dead {
+        if !peer.dead {
+            return;
+        }
+        if self.space.owned_count(target) == 0 {
+            // It did end, without anybody saying so.
+            self.forget_peer(target);
+        } else {
             self.start_takeover(target);
         }
     }

@@ -141,7 +141,7 @@ impl Registrar {
             return;
         }
         self.outbox.push(Output::Close { link });
-        if let Some(super::Link { role: super::Role::Asap(client), .. }) = self.links.remove(&link) {
+        if let Some(super::Link { role: super::Role::Asap(client), .. }) = self.remove_link(link) {
             self.client_gone(link, client, reason);
         }
     }

@@ -210,7 +210,9 @@ impl Reactor {
             }
             Err(error) => {
                 log::debug!("can't associate with {addresses:?}: {error}");
-                self.down(link, LinkDown::Refused);
+                // That there is an association already says that somebody is there.
+                let there = error.kind() == io::ErrorKind::AlreadyExists;
+                self.down(link, if there { LinkDown::Broken } else { LinkDown::Refused });
             }
         }
     }
