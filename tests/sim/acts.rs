@@ -68,7 +68,14 @@ impl Act {
         use Act::*;
         matches!(
             self,
-            Kill(_) | KillAll(_) | Leave(_) | Pause(_) | Partition { .. } | Cut { .. } | Drop(_) | Report { .. }
+            Kill(_)
+                | KillAll(_)
+                | Leave(_)
+                | Pause(_)
+                | Partition { .. }
+                | Cut { .. }
+                | Drop(_)
+                | Report { .. }
         )
     }
 }

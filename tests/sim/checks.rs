@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// A request is answered (or refused with a clear error) at the latest after this.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a process waits for an answer.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Between two looks at who owns the elements.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -57,7 +59,8 @@ pub fn event(world: &mut World, host: HostId, event: Event) {
     match event {
         Event::Registered { request, result } => {
             let element = answered(world, request, result.is_ok());
-            if let Some(key) = element.filter(|key| result.is_ok() && world.hosts[host].elements.contains_key(key))
+            if let Some(key) =
+                element.filter(|key| result.is_ok() && world.hosts[host].elements.contains_key(key))
             {
                 world.registered.insert(key, host);
             }
@@ -90,9 +93,9 @@ pub fn registrar_event(world: &mut World, host: HostId, event: registrar::Event)
     match event {
         PeerDead { id } => {
             world.tally.event("peer declared dead");
-            let alive = world.registrars().any(|(other, peer)| {
-                peer.id() == id && !world.hosts[other].paused && other != host
-            });
+            let alive = world
+                .registrars()
+                .any(|(other, peer)| peer.id() == id && !world.hosts[other].paused && other != host);
             if alive && world.quiet_for(world.takeover_bound()) {
                 panic!("h{host} takes {id} for dead, which is well");
             }
@@ -182,8 +185,16 @@ fn no_orphans(world: &mut World, host: HostId) {
 
 /// Each registered element is some living registrar's own.
 fn nothing_unowned(world: &mut World) {
+    // Who could call them its own?
+    if !world.registrars().any(|(host, registrar)| registrar.is_serving() && !world.hosts[host].paused) {
+        world.memory.unowned.clear();
+        world.disturbed = world.now;
+        return;
+    }
     let mut unowned = BTreeMap::new();
-    let (now, bound, disturbed) = (world.now, world.takeover_bound(), world.disturbed);
+    // A process that turned to a registrar that hangs waits for it until the response timer ends.
+    let bound = world.takeover_bound() + RESPONSE_TIMEOUT;
+    let (now, disturbed) = (world.now, world.disturbed);
     let mut looked = 0;
     for (key, &host) in &world.registered {
         looked += 1;
@@ -210,7 +221,8 @@ fn nothing_unowned(world: &mut World) {
 
 fn nothing_unanswered(world: &mut World) {
     let asleep = |host: HostId| world.hosts[host].paused;
-    let late = world.requests.iter().find(|(_, open)| !asleep(open.host) && world.now - open.since > PATIENCE);
+    let late =
+        world.requests.iter().find(|(_, open)| !asleep(open.host) && world.now - open.since > PATIENCE);
     if let Some((request, open)) = late {
         panic!("{request:?} of h{}, made at {:?}, has no answer", open.host, open.since);
     }
@@ -277,7 +289,10 @@ pub fn unsettled(world: &World) -> Option<String> {
 
 /// Resynchronisations and takeovers so far.
 fn unrest(world: &World) -> u64 {
-    world.registrars().map(|(_, registrar)| registrar.stats().resynchronisations + registrar.stats().takeovers).sum()
+    world
+        .registrars()
+        .map(|(_, registrar)| registrar.stats().resynchronisations + registrar.stats().takeovers)
+        .sum()
 }
 
 /// Once faults have stopped: within `patience`, everything is as it should be, and stays so.
@@ -295,5 +310,7 @@ pub fn settles(world: &mut World, patience: Duration) {
         panic!("settled, but not for long: {reason}");
     }
     assert_eq!(unrest(world), before, "settled, but registrars resynchronise or take over");
-    world.tally.check("in the end: all handlespaces equal, each element one home, no dead one, subscribers right");
+    world
+        .tally
+        .check("in the end: all handlespaces equal, each element one home, no dead one, subscribers right");
 }

@@ -161,10 +161,7 @@ fn fault(rng: &mut fastrand::Rng, registrars: usize, processes: usize, time: Tim
 
 /// Ends all faults: everything runs, nothing is cut off, slow or lost.
 fn calm(world: &mut World) {
-    world
-        .network
-        .queue
-        .retain(|_, happening| !matches!(happening, Happening::Act(act) if act.is_fault()));
+    world.network.queue.retain(|_, happening| !matches!(happening, Happening::Act(act) if act.is_fault()));
     world.network.weather = Weather { delay: world.network.weather.delay, ..Weather::FAIR };
     world.act(Act::Heal);
     for host in 0..world.hosts.len() {

@@ -318,7 +318,8 @@ impl World {
         host.incoming += 1;
         let (accepted, their_incarnation) = (LinkId(host.incoming), host.incarnation);
         let incarnations = [incarnation, their_incarnation];
-        let number = self.network.connect([(from, link), (there, accepted)], incarnations, self.now + latency);
+        let number =
+            self.network.connect([(from, link), (there, accepted)], incarnations, self.now + latency);
         let back =
             LinkEnds { service, protocol: ends.protocol, peer: ends.local.clone(), local: ends.peer.clone() };
         self.input(there, Input::Link(accepted, LinkChange::Up(back)));

@@ -62,7 +62,7 @@ impl Registrar {
 
     /// Where the transports of a registrar can be dialled, best first. `source` is where it was
     /// heard from.
-    pub(super) fn targets(&self, transports: &[Transport], source: Option<IpAddr>) -> Vec<Target> {
+    pub(super) fn targets(&self, transports: &[Transport], source: Option<SocketAddr>) -> Vec<Target> {
         let ours = &self.config.enrp_transports;
         let speaks = |protocol| ours.iter().any(|transport| transport.protocol() == Some(protocol));
         let mut targets = Vec::new();
@@ -80,16 +80,25 @@ impl Registrar {
         targets
     }
 
-    fn peer_addresses(&self, transport: &Transport, source: Option<IpAddr>) -> Vec<SocketAddr> {
+    fn peer_addresses(&self, transport: &Transport, source: Option<SocketAddr>) -> Vec<SocketAddr> {
         let minimum = self.config.min_address_scope;
         let listed = || transport.addresses().iter().copied().filter(|&ip| measure::scope(ip) > 0);
-        let mut addresses: Vec<IpAddr> = source.into_iter().collect();
-        addresses.extend(listed().filter(|&ip| measure::scope(ip) >= minimum && source != Some(ip)));
+        let heard_at = source.map(|source| source.ip().to_canonical());
+        // A link-local address is only as good as the scope that comes with it, and the last resort.
+        let link_local = |ip: &IpAddr| matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let mut addresses: Vec<IpAddr> = heard_at.into_iter().filter(|ip| !link_local(ip)).collect();
+        addresses.extend(listed().filter(|&ip| measure::scope(ip) >= minimum && heard_at != Some(ip)));
         if addresses.is_empty() {
-            addresses.extend(listed());
+            addresses.extend(listed().filter(|ip| heard_at != Some(*ip)));
         }
-        addresses.truncate(16);
-        addresses.into_iter().map(|ip| SocketAddr::new(ip, transport.port())).collect()
+        addresses.truncate(15);
+        let mut all: Vec<SocketAddr> =
+            addresses.into_iter().map(|ip| SocketAddr::new(ip, transport.port())).collect();
+        if let Some(mut source) = source.filter(|source| link_local(&source.ip())) {
+            source.set_port(transport.port());
+            all.push(source);
+        }
+        all
     }
 
     fn open(&mut self, service: Service, target: Target, dial: Dial, patience: Duration) -> LinkId {
