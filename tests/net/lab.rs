@@ -156,7 +156,9 @@ impl Drop for Lab {
                 if entry.path().extension().is_some_and(|extension| extension == "log") {
                     let text = fs::read_to_string(entry.path()).unwrap_or_default();
                     let lines: Vec<&str> = text.lines().collect();
-                    let last = &lines[lines.len().saturating_sub(25)..];
+                    let last = &lines[lines
+                        .len()
+                        .saturating_sub(if std::env::var_os("RSP_ALL").is_some() { 4000 } else { 25 })..];
                     println!("== {}\n{}", entry.path().display(), last.join("\n"));
                 }
             }

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// For what must happen: long enough for a busy machine.
 const SOON: Duration = Duration::from_secs(20);
+/// A registrar that was cut off is one of all again after this, with time to spare on a busy machine.
+const RECONCILED: Duration = Duration::from_secs(5);
 /// Long enough for the faults to happen meanwhile, at the rate of a session.
 const SIZE: usize = 32 << 20;
 const RATE: &str = "-rate=1500000";
@@ -248,4 +250,28 @@ fn ipv6_alone_needs_no_configuration_either() {
     let (status, _) = wait_for("the download ends", Duration::from_secs(60), || client.status());
     assert_eq!(status, 0, "{}", lab.log("client.log"));
     assert!(fs::read(&to).expect("copy") == bytes, "the copy differs");
+}
+
+/// Cut off for long enough to be taken over, again and again: who comes back is soon one of all.
+#[test]
+fn a_registrar_that_returns_is_reconciled_soon() {
+    let Some(mut lab) = Lab::new() else { return };
+    let hosts: Vec<usize> = (0..6).map(|_| lab.host()).collect();
+    fs::create_dir_all(lab.folder.join("files")).expect("folder");
+    let _registrars: Vec<Registrar> = hosts[..3].iter().map(|&host| Registrar::start(&lab, host)).collect();
+    agreed(&lab, "registrars find each other", &hosts[..3], &[]);
+    let rounds = std::env::var("RSP_ROUNDS").map_or(6, |text| text.parse().expect("a number"));
+    let _servers: Vec<Server> = hosts[3..].iter().map(|&host| Server::start(&lab, host)).collect();
+    for round in 0..rounds {
+        let cut = hosts[round % 3];
+        agreed_on(&lab, "all know all", &hosts[..3], 3);
+        let others: Vec<usize> = hosts[..3].iter().copied().filter(|&host| host != cut).collect();
+        lab.cut(cut);
+        let (_, time) = agreed_on(&lab, "a registrar was cut off", &others, 3);
+        std::thread::sleep(Duration::from_millis(700 * (round as u64 % 9)));
+        lab.heal(cut);
+        let (_, back) = agreed_on(&lab, "it was plugged in again", &hosts[..3], 3);
+        println!("registrar {cut} cut off: {time:?}; plugged in again: {back:?}");
+        assert!(back < RECONCILED, "not within {RECONCILED:?}");
+    }
 }

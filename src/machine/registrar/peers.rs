@@ -30,6 +30,8 @@ pub(super) struct Peer {
     /// Something was sent over `link` whose loss or overtaking would matter.
     pub link_used: bool,
     pub dial: Option<LinkId>,
+    /// When it was last dialled.
+    pub dialled: Time,
     /// Dials that failed since it was last reached.
     pub failed: u32,
     pub heard: Time,
@@ -108,6 +110,7 @@ impl Registrar {
             link: None,
             link_used: false,
             dial: None,
+            dialled: Time::default(),
             failed: 0,
             heard: self.now,
             met: false,
