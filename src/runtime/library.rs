@@ -6,6 +6,7 @@ use super::reactor::{Clock, Input, Limits, Reactor};
 use super::{Settings, Watcher, targets};
 use crate::machine::client::{Client, Config, Event, Registration, RequestError, Resolution};
 use crate::machine::{LinkProtocol, RequestId, Service, Target, Time};
+use crate::transport::multicast::{ASAP_GROUP_V6, groups_of};
 use crate::transport::{host, sctp};
 use crate::wire::{ASAP_PORT, PeId, PoolElement, PoolHandle, RegistrarId};
 use crossbeam_channel::{Receiver, Sender};
@@ -77,11 +78,12 @@ pub(super) fn reactor(clock: Clock, settings: &mut Settings) -> io::Result<(Reac
         log::warn!("registrars can't be reached over SCTP: {error}");
         settings.protocols.retain(|protocol| *protocol != LinkProtocol::Sctp);
     }
-    if let Some(group) = settings.announce
-        && let Err(error) = reactor.hear(Service::Asap, group)
-    {
-        // Registrars can still be found otherwise.
-        log::warn!("can't listen to announcements at {group}: {error}");
+    for group in settings.announce.into_iter().flat_map(groups_of) {
+        if let Err(error) = reactor.hear(Service::Asap, group) {
+            // Registrars can still be found otherwise; a host without IPv6 is nothing unusual.
+            let level = if group == ASAP_GROUP_V6 { log::Level::Debug } else { log::Level::Warn };
+            log::log!(level, "can't listen to announcements at {group}: {error}");
+        }
     }
     let waker = reactor.waker();
     Ok((reactor, waker))

@@ -472,6 +472,7 @@ impl Reactor {
     }
 
     fn down(&mut self, link: LinkId, why: LinkDown) {
+        log::trace!("{link:?}: down, {why:?}");
         self.changes.push_back((link, LinkChange::Down(why)));
     }
 }

@@ -9,7 +9,7 @@ use crate::machine::registrar::{Config, Event, Registrar};
 use crate::machine::{LinkProtocol, Service, Target, Time};
 use crate::transport::host;
 use crate::transport::interfaces::Interface;
-use crate::transport::multicast::DEFAULT_TTL;
+use crate::transport::multicast::{ASAP_GROUP_V6, DEFAULT_TTL, ENRP_GROUP_V6, groups_of};
 use crate::transport::scope::{Scope, reaches, usable};
 use crate::wire::{ASAP_PORT, ENRP_PORT, Protocol, Transport, TransportUse};
 use mio::{Registry, Token, Waker};
@@ -137,10 +137,10 @@ impl Server {
         config.enrp_transports.reverse();
         config.announce_asap = speak(&mut reactor, Service::Asap, options.asap_announce, &asap, options.ttl);
         config.announce_enrp = speak(&mut reactor, Service::Enrp, options.enrp_announce, &enrp, options.ttl);
-        if let Some(group) = options.enrp_announce
-            && let Err(error) = reactor.hear(Service::Enrp, group)
-        {
-            log::warn!("can't listen to the registrars' group {group}: {error}");
+        for group in options.enrp_announce.into_iter().flat_map(groups_of) {
+            if let Err(error) = reactor.hear(Service::Enrp, group) {
+                log::log!(level(group), "can't listen to the registrars' group {group}: {error}");
+            }
         }
         if !config.announce_enrp && config.peers.is_empty() {
             // There is nobody to learn from.
@@ -354,8 +354,18 @@ fn listen_at(reactor: &mut Reactor, service: Service, address: SocketAddr) -> io
     }
 }
 
+/// Whether there is a group to speak to.
 fn speak(reactor: &mut Reactor, service: Service, group: Option<SocketAddr>, bound: &Bound, ttl: u8) -> bool {
-    let Some(group) = group else { return false };
+    let groups = group.into_iter().flat_map(groups_of);
+    groups.filter(|group| speak_to(reactor, service, *group, bound, ttl)).count() > 0
+}
+
+/// How loud to say that a group can't be used: a host without IPv6 is nothing unusual.
+fn level(group: SocketAddr) -> log::Level {
+    if [ASAP_GROUP_V6, ENRP_GROUP_V6].contains(&group) { log::Level::Debug } else { log::Level::Warn }
+}
+
+fn speak_to(reactor: &mut Reactor, service: Service, group: SocketAddr, bound: &Bound, ttl: u8) -> bool {
     let mut named = bound.sctp.iter().chain(&bound.tcp).map(|address| address.ip());
     let named = named.find(|ip| !ip.is_unspecified() && ip.is_ipv4() == group.is_ipv4());
     let any = match group {
@@ -367,7 +377,7 @@ fn speak(reactor: &mut Reactor, service: Service, group: Option<SocketAddr>, bou
     match reactor.speak(service, SocketAddr::new(named.unwrap_or(any), port), group, ttl) {
         Ok(()) => true,
         Err(error) => {
-            log::warn!("{service:?}: no announcements to {group}: {error}");
+            log::log!(level(group), "{service:?}: no announcements to {group}: {error}");
             false
         }
     }

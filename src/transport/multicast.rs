@@ -27,6 +27,16 @@ pub const ASAP_GROUP_V6: SocketAddr =
 /// Default IPv6 group among registrars: no RFC names one, so a transient (self-chosen) site-local one.
 pub const ENRP_GROUP_V6: SocketAddr =
     SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0xff15, 0, 0, 0, 0, 0, 0, 0x133)), 9901);
+/// The groups to use for a configured one: the defaults of IPv4 have theirs of IPv6 with them, so that
+/// registrars are found on networks of either family.
+pub fn groups_of(group: SocketAddr) -> Vec<SocketAddr> {
+    match group {
+        ASAP_GROUP => vec![group, ASAP_GROUP_V6],
+        ENRP_GROUP => vec![group, ENRP_GROUP_V6],
+        group => vec![group],
+    }
+}
+
 /// Default time to live (IPv4) or hop limit (IPv6).
 pub const DEFAULT_TTL: u8 = 30;
 

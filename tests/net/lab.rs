@@ -16,6 +16,13 @@ const PAGE: u16 = 8080;
 /// Between two looks at something that is awaited.
 const GLANCE: Duration = Duration::from_millis(10);
 
+/// Which addresses an interface gets, beside the link-local one of IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
 /// The bridge, the hosts around it and a folder for files. Removed with everything in it when dropped.
 pub struct Lab {
     name: String,
@@ -66,20 +73,42 @@ impl Lab {
 
     /// A new host with an address of its own, plugged in.
     pub fn host(&mut self) -> usize {
+        let host = self.bare_host();
+        self.plug_in(host, Family::V4);
+        host
+    }
+
+    /// A new host with nothing but its loopback interface.
+    pub fn bare_host(&mut self) -> usize {
         let number = self.hosts.len();
-        let (name, hub) = (format!("{}-{number}", self.name), self.hub());
+        let name = format!("{}-{number}", self.name);
         self.hosts.push(name.clone());
+        ip(&format!("netns add {name}")).expect("a host");
+        ip(&format!("-n {name} link set lo up")).expect("loopback");
+        number
+    }
+
+    /// Gives a host an interface with an address, on the bridge.
+    pub fn plug_in(&self, host: usize, family: Family) {
+        let (name, hub) = (&self.hosts[host], self.hub());
+        let address = match family {
+            Family::V4 => format!("10.77.0.{}/24", host + 1),
+            Family::V6 => format!("fd77::{:x}/64", host + 1),
+        };
+        let nodad = if family == Family::V6 { "nodad" } else { "" };
         for words in [
-            format!("netns add {name}"),
-            format!("link add port{number} netns {hub} type veth peer name eth0 netns {name}"),
-            format!("-n {hub} link set port{number} master hub up"),
-            format!("-n {name} addr add 10.77.0.{}/24 dev eth0", number + 1),
-            format!("-n {name} link set lo up"),
+            format!("link add port{host} netns {hub} type veth peer name eth0 netns {name}"),
+            format!("-n {hub} link set port{host} master hub up"),
+            format!("-n {name} addr add {address} dev eth0 {nodad}"),
             format!("-n {name} link set eth0 up"),
         ] {
-            ip(&words).expect("a host");
+            ip(&words).expect("an interface");
         }
-        number
+    }
+
+    /// Takes the interface away again.
+    pub fn pull_out(&self, host: usize) {
+        ip(&format!("-n {} link del eth0", self.hosts[host])).expect("no interface");
     }
 
     /// Unplugs the host: the link stays up at its end, nothing arrives.
@@ -127,7 +156,9 @@ impl Drop for Lab {
                 if entry.path().extension().is_some_and(|extension| extension == "log") {
                     let text = fs::read_to_string(entry.path()).unwrap_or_default();
                     let lines: Vec<&str> = text.lines().collect();
-                    let last = &lines[lines.len().saturating_sub(25)..];
+                    let last = &lines[lines
+                        .len()
+                        .saturating_sub(if std::env::var_os("RSP_ALL").is_some() { 4000 } else { 25 })..];
                     println!("== {}\n{}", entry.path().display(), last.join("\n"));
                 }
             }

@@ -4,7 +4,7 @@
 
 mod lab;
 
-use lab::{Lab, Process, View, wait_for};
+use lab::{Family, Lab, Process, View, wait_for};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// For what must happen: long enough for a busy machine.
 const SOON: Duration = Duration::from_secs(20);
+/// A registrar that was cut off is one of all again after this, with time to spare on a busy machine.
+const RECONCILED: Duration = Duration::from_secs(5);
 /// Long enough for the faults to happen meanwhile, at the rate of a session.
 const SIZE: usize = 32 << 20;
 const RATE: &str = "-rate=1500000";
@@ -76,6 +78,20 @@ impl Server {
 fn agreed(lab: &Lab, what: &str, hosts: &[usize], servers: &[&Server]) -> (View, Duration) {
     let mut ids: Vec<&str> = servers.iter().map(|server| server.id.as_str()).collect();
     ids.sort_unstable();
+    agreed_if(lab, what, hosts, |found| found == ids)
+}
+
+/// The same for so many elements.
+fn agreed_on(lab: &Lab, what: &str, hosts: &[usize], elements: usize) -> (View, Duration) {
+    agreed_if(lab, what, hosts, |found| found.len() == elements)
+}
+
+fn agreed_if(
+    lab: &Lab,
+    what: &str,
+    hosts: &[usize],
+    right_ids: impl Fn(&[&str]) -> bool,
+) -> (View, Duration) {
     wait_for(what, SOON, || {
         let views: Vec<View> = hosts.iter().map_while(|&host| lab.view(host)).collect();
         let first = views.first()?;
@@ -84,7 +100,7 @@ fn agreed(lab: &Lab, what: &str, hosts: &[usize], servers: &[&Server]) -> (View,
             && views.iter().all(|view| {
                 view.serving && view.peers.len() == hosts.len() - 1 && view.elements == first.elements
             })
-            && first.ids() == ids
+            && right_ids(&first.ids())
             && first.homes().iter().all(|home| alive.contains(home));
         right.then(|| first.clone())
     })
@@ -183,4 +199,79 @@ fn a_download_survives_the_network() {
     assert_eq!(status, 0, "{}", lab.log("client.log"));
     assert!(fs::read(&to).expect("copy") == bytes, "the copy differs\n{}", lab.log("client.log"));
     all(&servers, "all agree in the end", &hosts[..3]);
+}
+
+/// Registrars and a server that are there before their network is, and what they do when it goes.
+#[test]
+fn interfaces_that_come_and_go_are_followed() {
+    let Some(mut lab) = Lab::new() else { return };
+    let hosts: Vec<usize> = (0..3).map(|_| lab.bare_host()).collect();
+    fs::create_dir_all(lab.folder.join("files")).expect("folder");
+    let _registrars: Vec<Registrar> = hosts[..2].iter().map(|&host| Registrar::start(&lab, host)).collect();
+    for &host in &hosts[..2] {
+        agreed(&lab, "without a network each serves alone", &[host], &[]);
+    }
+    // It waits for a registrar.
+    let files = format!("-directory={}", lab.folder.join("files").display());
+    let program = example(&lab, "file_server");
+    let mut server = lab.start(hosts[2], &program, &["-pool=Files", &files], "server.log");
+    for &host in &hosts {
+        lab.plug_in(host, Family::V4);
+    }
+    let (_, time) = agreed_on(&lab, "they find each other", &hosts[..2], 1);
+    println!("plugged in: all know each other after {time:?}");
+    assert_eq!(server.status(), None, "{}", lab.log("server.log"));
+    lab.pull_out(hosts[1]);
+    let (_, time) = agreed_on(&lab, "one registrar's interface vanished", &hosts[..1], 1);
+    println!("an interface vanished: {time:?}");
+    lab.plug_in(hosts[1], Family::V4);
+    let (_, time) = agreed_on(&lab, "it is there again", &hosts[..2], 1);
+    println!("it is there again: {time:?}");
+}
+
+#[test]
+fn ipv6_alone_needs_no_configuration_either() {
+    let Some(mut lab) = Lab::new() else { return };
+    let hosts: Vec<usize> = (0..4).map(|_| lab.bare_host()).collect();
+    for &host in &hosts {
+        lab.plug_in(host, Family::V6);
+    }
+    let bytes: Vec<u8> = (0..1u32 << 20).flat_map(u32::to_be_bytes).collect();
+    fs::create_dir_all(lab.folder.join("files")).expect("folder");
+    fs::write(lab.folder.join("files/file"), &bytes).expect("file");
+    let _registrars: Vec<Registrar> = hosts[..2].iter().map(|&host| Registrar::start(&lab, host)).collect();
+    let (_, time) = agreed(&lab, "registrars find each other", &hosts[..2], &[]);
+    println!("two registrars found each other over IPv6 in {time:?}");
+    let server = Server::start(&lab, hosts[2]);
+    agreed(&lab, "both know the server", &hosts[..2], &[&server]);
+    let to = lab.folder.join("copy");
+    let arguments = ["-pool=Files", "-timeout=60", "file", to.to_str().expect("path")];
+    let mut client = lab.start(hosts[3], &example(&lab, "file_client"), &arguments, "client.log");
+    let (status, _) = wait_for("the download ends", Duration::from_secs(60), || client.status());
+    assert_eq!(status, 0, "{}", lab.log("client.log"));
+    assert!(fs::read(&to).expect("copy") == bytes, "the copy differs");
+}
+
+/// Cut off for long enough to be taken over, again and again: who comes back is soon one of all.
+#[test]
+fn a_registrar_that_returns_is_reconciled_soon() {
+    let Some(mut lab) = Lab::new() else { return };
+    let hosts: Vec<usize> = (0..6).map(|_| lab.host()).collect();
+    fs::create_dir_all(lab.folder.join("files")).expect("folder");
+    let _registrars: Vec<Registrar> = hosts[..3].iter().map(|&host| Registrar::start(&lab, host)).collect();
+    agreed(&lab, "registrars find each other", &hosts[..3], &[]);
+    let rounds = std::env::var("RSP_ROUNDS").map_or(6, |text| text.parse().expect("a number"));
+    let _servers: Vec<Server> = hosts[3..].iter().map(|&host| Server::start(&lab, host)).collect();
+    for round in 0..rounds {
+        let cut = hosts[round % 3];
+        agreed_on(&lab, "all know all", &hosts[..3], 3);
+        let others: Vec<usize> = hosts[..3].iter().copied().filter(|&host| host != cut).collect();
+        lab.cut(cut);
+        let (_, time) = agreed_on(&lab, "a registrar was cut off", &others, 3);
+        std::thread::sleep(Duration::from_millis(700 * (round as u64 % 9)));
+        lab.heal(cut);
+        let (_, back) = agreed_on(&lab, "it was plugged in again", &hosts[..3], 3);
+        println!("registrar {cut} cut off: {time:?}; plugged in again: {back:?}");
+        assert!(back < RECONCILED, "not within {RECONCILED:?}");
+    }
 }

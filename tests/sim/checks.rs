@@ -1,81 +1,238 @@
 //! What must hold: after every step, and once the faults have stopped.
 
 use super::network::HostId;
-use super::world::{Machine, World};
-use rserpool::machine::Time;
+use super::world::{Machine, World, timers};
 use rserpool::machine::client::{Event, Resolution};
+use rserpool::machine::registrar::{self, Registrar};
+use rserpool::machine::{RequestId, Time};
 use rserpool::wire::{PeId, PoolHandle, RegistrarId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// No resolution returns an element that left longer ago than this: the keep-alive interval and its
-/// time-out, or the detection of a dead registrar and the keep-alives after the takeover; doubled,
-/// since a partition may hide the end of an element from its registrar until the transport gives up.
-pub const STALE_BOUND: Duration = Duration::from_secs(30);
 /// A request is answered (or refused with a clear error) at the latest after this.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a process waits for an answer.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Between two looks at who owns the elements.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What the checks remember from step to step.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// Since when a registrar holds elements of a registrar that is dead.
+    orphans: BTreeMap<(HostId, RegistrarId), Time>,
+    /// Since when no registrar says that an element is its own.
+    unowned: BTreeMap<(PoolHandle, PeId), Time>,
+    looked: Time,
+}
+
+impl World {
+    /// From the death of a registrar to the end of its takeover, as the timers promise it: silence,
+    /// no answer, one acknowledgement that does not come; and a second to put it into effect.
+    pub fn takeover_bound(&self) -> Duration {
+        let config = timers(!self.plan.slow.is_empty());
+        config.peer_heartbeat_cycle / 8
+            + config.peer_max_time_last_heard
+            + config.peer_max_time_no_response
+            + config.takeover_expiry_interval
+            + Duration::from_secs(1)
+    }
+
+    /// How long after its end an element may be resolved: its registrar dies with it, so does whoever
+    /// announced to take over, and its process is dialled in vain. Sleep of those asked comes on top.
+    pub fn stale_bound(&self) -> Duration {
+        let config = timers(!self.plan.slow.is_empty());
+        let keep_alive = config.endpoint_keep_alive_transmission_interval.mul_f64(1.5)
+            + config.endpoint_keep_alive_timeout_interval;
+        let dial = 2 * config.endpoint_keep_alive_timeout_interval;
+        keep_alive.max(self.takeover_bound() + config.takeover_expiry_interval + dial)
+    }
+
+    /// Whether nothing was done to anybody for so long.
+    fn quiet_for(&self, time: Duration) -> bool {
+        self.network.is_whole() && self.now - self.disturbed > time
+    }
+}
 
 /// Something that a process's machine told its application.
-pub fn event(world: &mut World, _host: HostId, event: Event) {
+pub fn event(world: &mut World, host: HostId, event: Event) {
     match event {
-        Event::Registered { request, result } => answered(world, request, result.is_ok()),
-        Event::Deregistered { request, result } => answered(world, request, result.is_ok()),
+        Event::Registered { request, result } => {
+            let element = answered(world, request, result.is_ok());
+            if let Some(key) =
+                element.filter(|key| result.is_ok() && world.hosts[host].elements.contains_key(key))
+            {
+                world.registered.insert(key, host);
+            }
+        }
+        Event::Deregistered { request, result } => {
+            answered(world, request, result.is_ok());
+        }
         Event::Resolved { request, handle, result } => {
             answered(world, request, result.is_ok());
             if let Ok(resolution) = result {
                 no_ghosts(world, &handle, &resolution);
             }
         }
+        Event::Pool { handle, resolution } => {
+            world.tally.event("pool pushed or polled");
+            no_ghosts(world, &handle, &resolution);
+            let ids = resolution.elements.iter().map(|element| element.id).collect();
+            if let Some(known) = world.hosts[host].pools.get_mut(&handle) {
+                *known = Some(ids);
+            }
+        }
+        Event::Home { registrar: Some(_), .. } => world.tally.event("home adopted"),
         _ => {}
     }
 }
 
-fn answered(world: &mut World, request: rserpool::machine::RequestId, good: bool) {
-    let known = world.requests.remove(&request);
-    assert!(known.is_some(), "{request:?} is answered twice, or was never made");
-    if good {
-        world.counts.answers += 1;
-    } else {
-        world.counts.errors += 1;
+/// Something that a registrar told its operator.
+pub fn registrar_event(world: &mut World, host: HostId, event: registrar::Event) {
+    use registrar::Event::*;
+    match event {
+        PeerDead { id } => {
+            world.tally.event("peer declared dead");
+            let alive = world
+                .registrars()
+                .any(|(other, peer)| peer.id() == id && !world.hosts[other].paused && other != host);
+            if alive && world.quiet_for(world.takeover_bound()) {
+                panic!("h{host} takes {id} for dead, which is well");
+            }
+            world.tally.check("no live peer is declared dead without reason");
+        }
+        TakeoverStarted { .. } => world.tally.event("takeover started"),
+        TakeoverDone { by, .. } if by == world.hosts[host].id => world.tally.event("takeover done"),
+        Serving => world.tally.event("service started"),
+        _ => {}
     }
 }
 
-fn no_ghosts(world: &World, handle: &PoolHandle, resolution: &Resolution) {
+fn answered(world: &mut World, request: RequestId, good: bool) -> Option<(PoolHandle, PeId)> {
+    let known = world.requests.remove(&request);
+    let Some(open) = known else { panic!("{request:?} is answered twice, or was never made") };
+    world.tally.check("each request is answered once");
+    world.tally.event(if good { "request answered" } else { "request refused with an error" });
+    let took = world.now - open.since;
+    world.tally.worst("ms from request to answer", took.as_millis() as u64);
+    open.element
+}
+
+fn no_ghosts(world: &mut World, handle: &PoolHandle, resolution: &Resolution) {
+    let bound = world.stale_bound();
     for element in &resolution.elements {
-        if let Some(&since) = world.left.get(&(handle.clone(), element.id)) {
-            let ago = world.now - since;
-            assert!(ago <= STALE_BOUND, "{handle:?} {} is resolved {ago:?} after it left", element.id);
+        world.tally.check("no element is resolved long after it left");
+        if let Some(&left) = world.left.get(&(handle.clone(), element.id)) {
+            let ago = world.now - left.max(world.woken);
+            let name = if world.plan.slow.is_empty() { "ms stale" } else { "ms stale, rsplib's timers" };
+            world.tally.worst(name, ago.as_millis() as u64);
+            assert!(ago <= bound, "{handle:?} {} is resolved {ago:?} after it left", element.id);
         }
     }
 }
 
 /// After every step.
 pub fn always(world: &mut World) {
-    // Recomputing every checksum after every step would be most of the run: one registrar each time.
-    let registrars: Vec<HostId> = world.registrars().map(|(host, _)| host).collect();
-    if registrars.is_empty() {
+    for host in std::mem::take(&mut world.touched) {
+        match &world.hosts[host].machine {
+            Machine::Registrar(registrar) => {
+                if let Err(broken) = registrar.invariants() {
+                    panic!("registrar on h{host}: {broken}");
+                }
+                world.tally.check("registrar: checksums recomputed, queues and tables in bounds");
+                no_orphans(world, host);
+            }
+            Machine::Process(client) => {
+                if let Err(broken) = client.invariants() {
+                    panic!("process on h{host}: {broken}");
+                }
+                world.tally.check("process: queues and tables in bounds");
+                let links = world.hosts[host].opened.len();
+                assert!(links <= 3, "process on h{host} holds {links} links to registrars");
+                world.tally.check("process: at most three links to registrars");
+            }
+            Machine::Nothing => {}
+        }
+    }
+    if world.now - world.memory.looked >= LOOK {
+        world.memory.looked = world.now;
+        nothing_unowned(world);
+        nothing_unanswered(world);
+    }
+}
+
+/// No registrar holds elements of a dead one for longer than a takeover takes.
+fn no_orphans(world: &mut World, host: HostId) {
+    let registrar = world.registrar(host);
+    let alive: Vec<RegistrarId> = world.registrars().map(|(_, registrar)| registrar.id()).collect();
+    let mut dead = BTreeSet::new();
+    if registrar.is_serving() {
+        let homes = registrar.handlespace().elements_after(None).map(|element| element.home());
+        dead.extend(homes.filter(|home| !alive.contains(home)));
+    }
+    world.memory.orphans.retain(|(at, home), _| *at != host || dead.contains(home));
+    let (now, bound, disturbed) = (world.now, world.takeover_bound(), world.disturbed);
+    for home in dead {
+        let since = *world.memory.orphans.entry((host, home)).or_insert(now);
+        world.tally.check("elements of a dead registrar are taken over in time");
+        let waited = now - since.max(disturbed);
+        if world.network.is_whole() {
+            world.tally.worst("ms without takeover", waited.as_millis() as u64);
+            assert!(waited <= bound, "h{host} has elements of {home} {waited:?} after its death");
+        }
+    }
+}
+
+/// Each registered element is some living registrar's own.
+fn nothing_unowned(world: &mut World) {
+    // Who could call them its own?
+    if !world.registrars().any(|(host, registrar)| registrar.is_serving() && !world.hosts[host].paused) {
+        world.memory.unowned.clear();
+        world.disturbed = world.now;
         return;
     }
-    let host = registrars[(world.counts.steps as usize) % registrars.len()];
-    if let Machine::Registrar(registrar) = &world.hosts[host].machine
-        && let Err(broken) = registrar.invariants()
-    {
-        panic!("registrar on h{host}: {broken}");
+    let mut unowned = BTreeMap::new();
+    // A process that turned to a registrar that hangs waits for it until the response timer ends.
+    let bound = world.takeover_bound() + RESPONSE_TIMEOUT;
+    let (now, disturbed) = (world.now, world.disturbed);
+    let mut looked = 0;
+    for (key, &host) in &world.registered {
+        looked += 1;
+        let owned = world.registrars().any(|(_, registrar)| {
+            let space = registrar.handlespace();
+            let known = space.find(&key.0, key.1).and_then(|found| space.get(found));
+            known.is_some_and(|element| element.home() == registrar.id())
+        });
+        if !owned && !world.hosts[host].paused {
+            let since = world.memory.unowned.get(key).copied().unwrap_or(now);
+            unowned.insert(key.clone(), since);
+        }
     }
-    world.counts.checks += 1;
-    let late = world
-        .requests
-        .iter()
-        .find(|(_, (owner, since))| !world.hosts[*owner].paused && world.now - *since > PATIENCE);
-    if let Some((request, (owner, since))) = late {
-        panic!("{request:?} of h{owner}, made at {since:?}, has no answer");
+    for (key, &since) in &unowned {
+        let waited = now - since.max(disturbed);
+        if world.network.is_whole() {
+            world.tally.worst("ms owned by nobody", waited.as_millis() as u64);
+            assert!(waited <= bound, "{key:?} is owned by nobody for {waited:?}");
+        }
     }
+    world.memory.unowned = unowned;
+    *world.tally.checks.entry("a registered element is somebody's").or_default() += looked;
+}
+
+fn nothing_unanswered(world: &mut World) {
+    let asleep = |host: HostId| world.hosts[host].paused;
+    let late =
+        world.requests.iter().find(|(_, open)| !asleep(open.host) && world.now - open.since > PATIENCE);
+    if let Some((request, open)) = late {
+        panic!("{request:?} of h{}, made at {:?}, has no answer", open.host, open.since);
+    }
+    world.tally.check("no request is open for too long");
 }
 
 /// Handle, element → home registrar, as one registrar sees it.
 type View = BTreeMap<(PoolHandle, PeId), RegistrarId>;
 
-fn view(registrar: &rserpool::machine::registrar::Registrar) -> View {
+fn view(registrar: &Registrar) -> View {
     let space = registrar.handlespace();
     space
         .elements_after(None)
@@ -98,6 +255,9 @@ pub fn unsettled(world: &World) -> Option<String> {
         if let Some(missing) = alive.iter().find(|id| **id != registrar.id() && !peers.contains(id)) {
             return Some(format!("h{host} does not know peer {missing}"));
         }
+        if let Some(dead) = peers.iter().find(|id| !alive.contains(id)) {
+            return Some(format!("h{host} still lists peer {dead}"));
+        }
         let view = view(registrar);
         let found: Vec<(PoolHandle, PeId)> = view.keys().cloned().collect();
         if found != expected {
@@ -114,22 +274,43 @@ pub fn unsettled(world: &World) -> Option<String> {
             None => first = Some((host, view)),
         }
     }
+    for (host, node) in world.hosts.iter().enumerate() {
+        for (handle, known) in &node.pools {
+            let expected = world.expected(handle);
+            if known.as_ref().is_none_or(|known| *known != expected) {
+                return Some(format!("h{host} takes {handle:?} for {known:?}, it is {expected:?}"));
+            }
+        }
+    }
     // Users go on asking in the calm; what they asked just now may be under way.
-    let old = world.requests.iter().find(|(_, (_, since))| world.now - *since > Duration::from_secs(15));
-    old.map(|(request, (owner, _))| format!("{request:?} of h{owner} is open"))
+    let old = world.requests.iter().find(|(_, open)| world.now - open.since > Duration::from_secs(15));
+    old.map(|(request, open)| format!("{request:?} of h{} is open", open.host))
+}
+
+/// Resynchronisations and takeovers so far.
+fn unrest(world: &World) -> u64 {
+    world
+        .registrars()
+        .map(|(_, registrar)| registrar.stats().resynchronisations + registrar.stats().takeovers)
+        .sum()
 }
 
 /// Once faults have stopped: within `patience`, everything is as it should be, and stays so.
 pub fn settles(world: &mut World, patience: Duration) {
-    let deadline = world.now + patience;
+    let begin = world.now;
     while let Some(reason) = unsettled(world) {
-        assert!(world.now < deadline, "{patience:?} after the last fault: {reason}");
-        let next: Time = world.now + Duration::from_millis(100);
-        world.run(next, &mut always);
+        assert!(world.now - begin < patience, "{patience:?} after the last fault: {reason}");
+        world.run_for(Duration::from_millis(100));
     }
-    let later = world.now + Duration::from_secs(5);
-    world.run(later, &mut always);
+    world.tally.worst("ms to settle", (world.now - begin).as_millis() as u64);
+    world.run_for(Duration::from_secs(5));
+    let before = unrest(world);
+    world.run_for(Duration::from_secs(5));
     if let Some(reason) = unsettled(world) {
         panic!("settled, but not for long: {reason}");
     }
+    assert_eq!(unrest(world), before, "settled, but registrars resynchronise or take over");
+    world
+        .tally
+        .check("in the end: all handlespaces equal, each element one home, no dead one, subscribers right");
 }

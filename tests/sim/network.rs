@@ -1,6 +1,7 @@
-//! The network: connections with order and delay, datagrams with loss, partitions (also one-way).
+//! The network: connections with order, delay, width and bounded queues; datagrams with loss, repetition and
+//! overtaking; partitions (also one-way).
 
-use rserpool::machine::{LinkEnds, LinkId, Service, Time};
+use rserpool::machine::{LinkChange, LinkEnds, LinkId, Service, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -15,12 +16,17 @@ pub struct Connection {
     pub incarnations: [u32; 2],
     /// Whether the end still has it.
     pub open: [bool; 2],
-    /// Nothing overtakes: time of the last delivery in each direction.
-    pub last: [Time; 2],
-    /// What a partition holds back, by direction (0: from end 0 to end 1).
-    pub held: [VecDeque<Packet>; 2],
-    /// Since when something is held back.
-    pub stuck_since: Option<Time>,
+    /// Nothing overtakes: time of the last delivery in each direction (0: from end 0 to end 1).
+    last: [Time; 2],
+    /// When the direction's link is free for the next packet.
+    free: [Time; 2],
+    /// Bytes sent and not read.
+    queued: [usize; 2],
+    congested: [bool; 2],
+    /// What a partition holds back.
+    held: [VecDeque<Packet>; 2],
+    /// Since when something is held back, or not acknowledged.
+    stuck_since: Option<Time>,
 }
 
 /// What travels on a connection.
@@ -32,6 +38,16 @@ pub enum Packet {
     End,
     /// The process is gone: reset.
     Reset,
+}
+
+/// What sending did to the send queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queue {
+    Fine,
+    /// Just became more than half full.
+    Congested,
+    /// Past its bound.
+    Overflow,
 }
 
 /// Something that is to happen.
@@ -48,42 +64,67 @@ pub enum Happening {
     },
     /// Something arrives at the other end of a connection.
     Arrive { connection: usize, direction: usize, packet: Packet },
-    /// A link of a host turns out to be refused or broken.
-    Refused { host: HostId, incarnation: u32, link: LinkId },
+    /// A host learns something about one of its links.
+    Change { host: HostId, incarnation: u32, link: LinkId, change: LinkChange },
     /// A datagram arrives.
     Datagram { to: HostId, service: Service, from: std::net::SocketAddr, bytes: Vec<u8> },
     /// A fault or a step of the scenario.
-    Act(super::world::Act),
+    Act(super::acts::Act),
+}
+
+/// How bad the network is.
+#[derive(Debug, Clone, Copy)]
+pub struct Weather {
+    /// One way, least and most.
+    pub delay: (Duration, Duration),
+    pub datagram_loss: f64,
+    pub datagram_repetition: f64,
+    /// Dials whose answer is lost, so that only the other end has a connection.
+    pub half_open: f64,
+    /// Bytes per second and direction of a connection.
+    pub width: Option<u64>,
+    /// Bound on bytes sent and not read.
+    pub queue: usize,
+}
+
+impl Weather {
+    /// Nothing lost, nothing slow.
+    pub const FAIR: Weather = Weather {
+        delay: (Duration::from_micros(50), Duration::from_millis(1)),
+        datagram_loss: 0.0,
+        datagram_repetition: 0.0,
+        half_open: 0.0,
+        width: None,
+        queue: 4 << 20,
+    };
 }
 
 /// Delays, losses, partitions, and what is under way.
 #[derive(Debug)]
 pub struct Network {
     pub rng: fastrand::Rng,
+    pub weather: Weather,
     pub queue: BTreeMap<(Time, u64), Happening>,
     sequence: u64,
     pub connections: BTreeMap<usize, Connection>,
     next_connection: usize,
     /// Directed pairs of hosts between which nothing passes.
     blocked: BTreeSet<(HostId, HostId)>,
-    pub delay: (Duration, Duration),
-    pub datagram_loss: f64,
 }
 
 /// A connection on which something is stuck for this long breaks (TCP_USER_TIMEOUT).
 pub const USER_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Network {
-    pub fn new(rng: fastrand::Rng, delay: (Duration, Duration), datagram_loss: f64) -> Network {
+    pub fn new(rng: fastrand::Rng, weather: Weather) -> Network {
         Network {
             rng,
+            weather,
             queue: BTreeMap::new(),
             sequence: 0,
             connections: BTreeMap::new(),
             next_connection: 0,
             blocked: BTreeSet::new(),
-            delay,
-            datagram_loss,
         }
     }
 
@@ -93,12 +134,20 @@ impl Network {
     }
 
     pub fn latency(&mut self) -> Duration {
-        let (least, most) = (self.delay.0.as_micros() as u64, self.delay.1.as_micros() as u64);
-        Duration::from_micros(self.rng.u64(least..=most))
+        let (least, most) = self.weather.delay;
+        Duration::from_micros(self.rng.u64(least.as_micros() as u64..=most.as_micros() as u64))
+    }
+
+    pub fn chance(&mut self, probability: f64) -> bool {
+        self.rng.f64() < probability
     }
 
     pub fn passes(&self, from: HostId, to: HostId) -> bool {
         !self.blocked.contains(&(from, to))
+    }
+
+    pub fn is_whole(&self) -> bool {
+        self.blocked.is_empty()
     }
 
     pub fn block(&mut self, from: HostId, to: HostId) {
@@ -112,6 +161,9 @@ impl Network {
             incarnations,
             open: [true; 2],
             last: [now; 2],
+            free: [now; 2],
+            queued: [0; 2],
+            congested: [false; 2],
             held: [VecDeque::new(), VecDeque::new()],
             stuck_since: None,
         };
@@ -127,9 +179,29 @@ impl Network {
         })
     }
 
-    /// Sends from one side of a connection; what a partition stops waits for its end.
-    pub fn send(&mut self, now: Time, number: usize, side: usize, packet: Packet) {
+    /// Sends from one side of a connection.
+    pub fn send(&mut self, now: Time, number: usize, side: usize, packet: Packet) -> Queue {
+        let bound = self.weather.queue;
+        let Some(connection) = self.connections.get_mut(&number) else { return Queue::Fine };
+        let mut status = Queue::Fine;
+        if let Packet::Bytes(bytes) = &packet {
+            connection.queued[side] += bytes.len();
+            if connection.queued[side] > bound {
+                return Queue::Overflow;
+            }
+            if connection.queued[side] > bound / 2 && !connection.congested[side] {
+                connection.congested[side] = true;
+                status = Queue::Congested;
+            }
+        }
+        self.transmit(now, number, side, packet);
+        status
+    }
+
+    /// What a partition stops waits for its end.
+    fn transmit(&mut self, now: Time, number: usize, side: usize, packet: Packet) {
         let latency = self.latency();
+        let width = self.weather.width;
         let Some(connection) = self.connections.get_mut(&number) else { return };
         let [from, to] = [connection.ends[side].0, connection.ends[1 - side].0];
         if !connection.held[side].is_empty() || self.blocked.contains(&(from, to)) {
@@ -137,9 +209,27 @@ impl Network {
             connection.stuck_since.get_or_insert(now);
             return;
         }
-        let at = (now + latency).max(connection.last[side]);
+        if self.blocked.contains(&(to, from)) {
+            // It arrives, and no acknowledgement comes back.
+            connection.stuck_since.get_or_insert(now);
+        }
+        let mut ready = now;
+        if let (Some(width), Packet::Bytes(bytes)) = (width, &packet) {
+            let takes = Duration::from_micros(bytes.len() as u64 * 1_000_000 / width);
+            ready = now.max(connection.free[side]) + takes;
+            connection.free[side] = ready;
+        }
+        let at = (ready + latency).max(connection.last[side]);
         connection.last[side] = at;
         self.schedule(at, Happening::Arrive { connection: number, direction: side, packet });
+    }
+
+    /// The other side has read so many bytes; `true`: the send queue is empty again after congestion.
+    pub fn read(&mut self, number: usize, direction: usize, bytes: usize) -> bool {
+        let Some(connection) = self.connections.get_mut(&number) else { return false };
+        let queued = &mut connection.queued[direction];
+        *queued = queued.saturating_sub(bytes);
+        *queued == 0 && std::mem::take(&mut connection.congested[direction])
     }
 
     /// Ends all partitions; what was held back goes on its way.
@@ -151,7 +241,7 @@ impl Network {
                 let Some(connection) = self.connections.get_mut(&number) else { continue };
                 connection.stuck_since = None;
                 for packet in std::mem::take(&mut connection.held[side]) {
-                    self.send(now, number, side, packet);
+                    self.transmit(now, number, side, packet);
                 }
             }
         }

@@ -1,15 +1,15 @@
 //! The world: hosts with registrars or ASAP processes on them, driven by a virtual clock.
 
-use super::network::{Happening, HostId, Network, Packet};
+use super::network::{Happening, HostId, Network, Packet, Queue, Weather};
+use super::show;
+use super::tally::Tally;
 use rserpool::machine::client::{self, Client, Registration};
 use rserpool::machine::registrar::{self, Registrar};
 use rserpool::machine::{
     LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Output, RequestId, Service, Target, Time,
 };
-use rserpool::wire::{
-    PeId, Policy, PoolElement, PoolHandle, Protocol, RegistrarId, Transport, TransportUse, frame,
-};
-use std::collections::{BTreeMap, VecDeque};
+use rserpool::wire::{PeId, PoolHandle, Protocol, RegistrarId, Transport, TransportUse, frame};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -29,10 +29,38 @@ pub enum Machine {
 
 /// Something for a host, while it is paused or when it is its turn.
 #[derive(Debug)]
-enum Input {
+pub enum Input {
     Link(LinkId, LinkChange),
     Message(LinkId, Vec<u8>),
     Datagram(Service, SocketAddr, Vec<u8>),
+    /// So many bytes of a connection were read up to here.
+    Read {
+        connection: usize,
+        direction: usize,
+        bytes: usize,
+    },
+}
+
+/// A host's clock: somewhere else, and faster or slower than the world's.
+#[derive(Debug, Clone, Copy, Default)]
+struct Clock {
+    offset: u64,
+    /// Millionths.
+    fast: i64,
+}
+
+impl Clock {
+    fn local(self, now: Time) -> Time {
+        let scaled = i128::from(now.0) * i128::from(1_000_000 + self.fast) / 1_000_000;
+        Time(self.offset + scaled as u64)
+    }
+
+    /// The world's time at which the clock shows `local`, or a little more.
+    fn world(self, local: Time) -> Time {
+        let scaled = i128::from(local.0.saturating_sub(self.offset)) * 1_000_000;
+        let rate = i128::from(1_000_000 + self.fast);
+        Time(((scaled + rate - 1) / rate) as u64)
+    }
 }
 
 /// A host with its process.
@@ -40,66 +68,53 @@ enum Input {
 pub struct Host {
     pub machine: Machine,
     pub is_registrar: bool,
+    /// A registrar with rsplib's timers.
+    pub slow: bool,
     pub incarnation: u32,
     pub paused: bool,
+    clock: Clock,
     inbox: VecDeque<Input>,
     incoming: u64,
+    /// Links that the machine opened and that are not down.
+    pub opened: BTreeSet<LinkId>,
     /// Elements that the process should have.
     pub elements: BTreeMap<(PoolHandle, PeId), Registration>,
+    /// Subscribed pools, with what was last said of them.
+    pub pools: BTreeMap<PoolHandle, Option<BTreeSet<PeId>>>,
     /// Registrar: its ID in this life.
     pub id: RegistrarId,
 }
 
-/// A fault, or a step of the scenario.
-#[derive(Debug, Clone)]
-pub enum Act {
-    Kill(HostId),
-    /// Start again; registrars with the same ID or a new one.
-    Start {
-        host: HostId,
-        same_id: bool,
-    },
-    Pause(HostId),
-    Resume(HostId),
-    /// Cut the hosts of the list off the others; one way: what they send is lost.
-    Partition {
-        hosts: Vec<HostId>,
-        one_way: bool,
-    },
-    Heal,
-    /// Reset one connection of a host.
-    Drop(HostId),
-    /// A new element at a process.
-    Register {
-        host: HostId,
-        handle: PoolHandle,
-        id: PeId,
-        policy: Policy,
-    },
-    /// New policy values of one of its elements.
-    Update {
-        host: HostId,
-        load: u32,
-    },
-    Deregister(HostId),
-    Resolve {
-        host: HostId,
-        handle: PoolHandle,
-    },
-    Subscribe {
-        host: HostId,
-        handle: PoolHandle,
-    },
+/// How processes and registrars find registrars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Discovery {
+    Multicast,
+    Static,
+    Both,
 }
 
-/// Counts, for the report of a run.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Counts {
-    pub steps: u64,
-    pub faults: u64,
-    pub checks: u64,
-    pub answers: u64,
-    pub errors: u64,
+/// What a world is made of.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub registrars: usize,
+    pub processes: usize,
+    pub discovery: Discovery,
+    pub weather: Weather,
+    /// All over SCTP; slow registrars offer nothing else and pass for rsplib's.
+    pub sctp: bool,
+    /// Registrars with rsplib's timers.
+    pub slow: Vec<HostId>,
+    /// Clocks run up to so many millionths fast or slow.
+    pub skew: i64,
+}
+
+/// A request without an answer yet.
+#[derive(Debug)]
+pub struct Open {
+    pub host: HostId,
+    pub since: Time,
+    /// A registration's element.
+    pub element: Option<(PoolHandle, PeId)>,
 }
 
 /// Everything.
@@ -107,62 +122,81 @@ pub struct World {
     pub now: Time,
     pub network: Network,
     pub hosts: Vec<Host>,
-    pub counts: Counts,
+    pub plan: Plan,
+    pub tally: Tally,
     seed: u64,
     next_request: u64,
-    /// Requests without an answer yet, and when they were made.
-    pub requests: BTreeMap<RequestId, (HostId, Time)>,
+    pub requests: BTreeMap<RequestId, Open>,
     /// When elements left for good (killed or deregistered).
     pub left: BTreeMap<(PoolHandle, PeId), Time>,
+    /// Elements that were registered, on which host.
+    pub registered: BTreeMap<(PoolHandle, PeId), HostId>,
+    /// Hosts whose machine did something since the last check.
+    pub touched: BTreeSet<HostId>,
+    /// When something was last done to registrars, processes or connections.
+    pub disturbed: Time,
+    /// When a host last woke from a pause.
+    pub woken: Time,
+    pub memory: super::checks::Memory,
     pub trace: bool,
 }
 
-fn address(host: HostId) -> IpAddr {
+pub fn address(host: HostId) -> IpAddr {
     IpAddr::from([10, 0, (host / 250) as u8, (host % 250 + 1) as u8])
 }
 
 fn host_of(address: IpAddr) -> Option<HostId> {
     match address {
         IpAddr::V4(v4) => {
-            let [_, _, high, low] = v4.octets();
-            Some(usize::from(high) * 250 + usize::from(low).checked_sub(1)?)
+            let [net, _, high, low] = v4.octets();
+            let host = usize::from(high) * 250 + usize::from(low).checked_sub(1)?;
+            (net == 10).then_some(host)
         }
         IpAddr::V6(_) => None,
     }
 }
 
-fn transport(host: HostId, port: u16, usage: TransportUse) -> Transport {
-    Transport::new(Protocol::Tcp, usage, port, vec![address(host)])
+pub fn transport(protocol: Protocol, host: HostId, port: u16, usage: TransportUse) -> Transport {
+    Transport::new(protocol, usage, port, vec![address(host)])
 }
 
-fn target(host: HostId, port: u16) -> Target {
-    Target { protocol: LinkProtocol::Tcp, addresses: vec![SocketAddr::new(address(host), port)] }
+fn target(protocol: LinkProtocol, host: HostId, port: u16) -> Target {
+    Target { protocol, addresses: vec![SocketAddr::new(address(host), port)] }
 }
 
 impl World {
-    pub fn new(seed: u64, registrars: usize, processes: usize) -> World {
+    pub fn new(seed: u64, plan: Plan) -> World {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let most = Duration::from_micros(rng.u64(100..30_000));
-        let network = Network::new(rng.fork(), (Duration::from_micros(50), most), rng.f64() * 0.2);
-        let host = |is_registrar| Host {
+        let network = Network::new(rng.fork(), plan.weather);
+        let host = |number: HostId| Host {
             machine: Machine::Nothing,
-            is_registrar,
+            is_registrar: number < plan.registrars,
+            slow: plan.slow.contains(&number),
             incarnation: 0,
             paused: false,
+            clock: Clock::default(),
             inbox: VecDeque::new(),
             incoming: LinkId::INCOMING,
+            opened: BTreeSet::new(),
             elements: BTreeMap::new(),
+            pools: BTreeMap::new(),
             id: RegistrarId(0),
         };
         World {
             now: Time(1_000_000),
             network,
-            hosts: (0..registrars + processes).map(|number| host(number < registrars)).collect(),
-            counts: Counts::default(),
+            hosts: (0..plan.registrars + plan.processes).map(host).collect(),
+            plan,
+            tally: Tally::default(),
             seed,
             next_request: 0,
             requests: BTreeMap::new(),
             left: BTreeMap::new(),
+            registered: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            disturbed: Time(0),
+            woken: Time(0),
+            memory: super::checks::Memory::default(),
             trace: std::env::var_os("RSP_TRACE").is_some(),
         }
     }
@@ -174,8 +208,15 @@ impl World {
         })
     }
 
-    /// Runs until `end`, checking with `check` after every step.
-    pub fn run(&mut self, end: Time, check: &mut dyn FnMut(&mut World)) {
+    pub fn registrar(&self, host: HostId) -> &Registrar {
+        match &self.hosts[host].machine {
+            Machine::Registrar(registrar) => registrar,
+            other => panic!("no registrar on h{host}: {other:?}"),
+        }
+    }
+
+    /// Runs until `end`, with all checks after every step.
+    pub fn run(&mut self, end: Time) {
         let mut at_once = 0;
         loop {
             let timeout = self.hosts.iter().filter(|host| !host.paused).filter_map(Host::poll_timeout).min();
@@ -188,7 +229,7 @@ impl World {
             at_once = if next == self.now { at_once + 1 } else { 0 };
             assert!(at_once < 200_000, "nothing but work at {:?}: a busy loop", self.now);
             self.now = next;
-            self.counts.steps += 1;
+            self.tally.steps += 1;
             if event.is_some_and(|time| time <= next) {
                 let (_, happening) = self.network.queue.pop_first().expect("seen above");
                 self.happen(happening);
@@ -196,17 +237,22 @@ impl World {
                 self.timeouts();
             }
             for number in self.network.stuck(self.now) {
+                self.tally.fault("connection timed out");
                 self.break_connection(number);
             }
-            check(self);
+            super::checks::always(self);
         }
+    }
+
+    pub fn run_for(&mut self, time: Duration) {
+        self.run(self.now + time);
     }
 
     fn timeouts(&mut self) {
         for host in 0..self.hosts.len() {
             let due = self.hosts[host].poll_timeout().is_some_and(|time| time <= self.now);
             if due && !self.hosts[host].paused {
-                let now = self.now;
+                let now = self.hosts[host].clock.local(self.now);
                 match &mut self.hosts[host].machine {
                     Machine::Registrar(registrar) => registrar.handle_timeout(now),
                     Machine::Process(client) => client.handle_timeout(now),
@@ -222,9 +268,15 @@ impl World {
             Happening::Dial { from, incarnation, link, service, to, ends } => {
                 self.dial(from, incarnation, link, service, to, ends);
             }
-            Happening::Refused { host, incarnation, link } => {
+            Happening::Change { host, incarnation, link, change } => {
                 if self.hosts[host].incarnation == incarnation {
-                    self.input(host, Input::Link(link, LinkChange::Down(LinkDown::Refused)));
+                    if matches!(change, LinkChange::Down(_))
+                        && let Some((number, side)) = self.network.find(host, link)
+                        && let Some(connection) = self.network.connections.get_mut(&number)
+                    {
+                        connection.open[side] = false;
+                    }
+                    self.input(host, Input::Link(link, change));
                 }
             }
             Happening::Arrive { connection, direction, packet } => self.arrive(connection, direction, packet),
@@ -247,8 +299,9 @@ impl World {
         if self.hosts[from].incarnation != incarnation {
             return;
         }
+        let change = LinkChange::Down(LinkDown::Refused);
+        let refused = Happening::Change { host: from, incarnation, link, change };
         let there = host_of(to.ip()).filter(|&host| host < self.hosts.len());
-        let refused = Happening::Refused { host: from, incarnation, link };
         let Some(there) = there else { return self.network.schedule(self.now, refused) };
         if !self.network.passes(from, there) || !self.network.passes(there, from) {
             // The connection attempt gets no answer.
@@ -259,15 +312,31 @@ impl World {
         if matches!(self.hosts[there].machine, Machine::Nothing) || !right_port {
             return self.network.schedule(self.now + latency, refused);
         }
+        let half_open = self.network.weather.half_open;
+        let whole = !self.network.chance(half_open);
         let host = &mut self.hosts[there];
         host.incoming += 1;
-        let accepted = LinkId(host.incoming);
-        let incarnations = [incarnation, host.incarnation];
-        self.network.connect([(from, link), (there, accepted)], incarnations, self.now + latency);
+        let (accepted, their_incarnation) = (LinkId(host.incoming), host.incarnation);
+        let incarnations = [incarnation, their_incarnation];
+        let number =
+            self.network.connect([(from, link), (there, accepted)], incarnations, self.now + latency);
         let back =
             LinkEnds { service, protocol: ends.protocol, peer: ends.local.clone(), local: ends.peer.clone() };
         self.input(there, Input::Link(accepted, LinkChange::Up(back)));
-        self.input(from, Input::Link(link, LinkChange::Up(ends)));
+        if whole {
+            return self.input(from, Input::Link(link, LinkChange::Up(ends)));
+        }
+        self.tally.fault("half-open connection");
+        self.disturbed = self.now;
+        if let Some(connection) = self.network.connections.get_mut(&number) {
+            connection.open[0] = false;
+        }
+        self.network.schedule(self.now + Duration::from_secs(3), refused);
+        let change = LinkChange::Down(LinkDown::Broken);
+        let noticed = Duration::from_millis(self.network.rng.u64(0..12_000));
+        let broken =
+            Happening::Change { host: there, incarnation: their_incarnation, link: accepted, change };
+        self.network.schedule(self.now + noticed, broken);
     }
 
     fn arrive(&mut self, number: usize, direction: usize, packet: Packet) {
@@ -286,6 +355,7 @@ impl World {
                     self.input(host, Input::Message(link, rest[..length].to_vec()));
                     rest = &rest[length..];
                 }
+                self.input(host, Input::Read { connection: number, direction, bytes: bytes.len() });
             }
             Packet::End | Packet::Reset => {
                 connection.open = [false; 2];
@@ -296,8 +366,9 @@ impl World {
         self.network.tidy();
     }
 
-    fn break_connection(&mut self, number: usize) {
+    pub fn break_connection(&mut self, number: usize) {
         let Some(connection) = self.network.connections.remove(&number) else { return };
+        self.disturbed = self.now;
         for side in 0..2 {
             let (host, link) = connection.ends[side];
             if connection.open[side] && self.hosts[host].incarnation == connection.incarnations[side] {
@@ -314,13 +385,19 @@ impl World {
     }
 
     /// Hands a host what lies in its inbox.
-    fn work(&mut self, host: HostId) {
+    pub fn work(&mut self, host: HostId) {
         while let Some(input) = self.hosts[host].inbox.pop_front() {
-            let now = self.now;
             if self.trace {
-                println!("{:>12} h{host} <- {}", now.0, show_input(&input));
+                println!("{:>12} h{host} <- {}", self.now.0, show::input(&input));
             }
+            if let Input::Link(link, LinkChange::Down(_)) = &input {
+                self.hosts[host].opened.remove(link);
+            }
+            let now = self.hosts[host].clock.local(self.now);
             match (&mut self.hosts[host].machine, input) {
+                (_, Input::Read { connection, direction, bytes }) => {
+                    self.was_read(connection, direction, bytes);
+                }
                 (Machine::Registrar(r), Input::Link(link, change)) => r.handle_link(now, link, change),
                 (Machine::Registrar(r), Input::Message(link, bytes)) => r.handle_message(now, link, &bytes),
                 (Machine::Registrar(r), Input::Datagram(service, from, bytes)) => {
@@ -341,26 +418,39 @@ impl World {
         }
     }
 
+    fn was_read(&mut self, number: usize, direction: usize, bytes: usize) {
+        if self.network.read(number, direction, bytes) {
+            let Some(connection) = self.network.connections.get(&number) else { return };
+            let ((host, link), incarnation) =
+                (connection.ends[direction], connection.incarnations[direction]);
+            if connection.open[direction] && self.hosts[host].incarnation == incarnation {
+                self.tell(host, link, LinkChange::Drained);
+            }
+        }
+    }
+
+    /// A host learns something about its link, not before its machine has finished what it does.
+    fn tell(&mut self, host: HostId, link: LinkId, change: LinkChange) {
+        let incarnation = self.hosts[host].incarnation;
+        self.network.schedule(self.now, Happening::Change { host, incarnation, link, change });
+    }
+
     /// Carries out what a host's machine wants.
-    fn drain(&mut self, host: HostId) {
+    pub fn drain(&mut self, host: HostId) {
+        self.touched.insert(host);
         loop {
-            let (effect, event) = match &mut self.hosts[host].machine {
+            match &mut self.hosts[host].machine {
                 Machine::Registrar(registrar) => match registrar.poll_output() {
-                    Some(output) => split(output),
+                    Some(Output::Event(event)) => super::checks::registrar_event(self, host, event),
+                    Some(output) => self.effect(host, output.map_event()),
                     None => return,
                 },
                 Machine::Process(client) => match client.poll_output() {
-                    Some(Output::Event(event)) => (None, Some(event)),
-                    Some(output) => (Some(output_without_event(output)), None),
+                    Some(Output::Event(event)) => super::checks::event(self, host, event),
+                    Some(output) => self.effect(host, output.map_event()),
                     None => return,
                 },
                 Machine::Nothing => return,
-            };
-            if let Some(event) = event {
-                super::checks::event(self, host, event);
-            }
-            if let Some(effect) = effect {
-                self.effect(host, effect);
             }
         }
     }
@@ -368,12 +458,19 @@ impl World {
     fn effect(&mut self, host: HostId, output: Output<()>) {
         let incarnation = self.hosts[host].incarnation;
         if self.trace {
-            println!("{:>12} h{host} -> {}", self.now.0, show_output(&output));
+            println!("{:>12} h{host} -> {}", self.now.0, show::output(&output));
         }
         match output {
             Output::Open { link, service, target } => {
+                self.hosts[host].opened.insert(link);
                 let to = target.addresses[0];
-                let local = vec![SocketAddr::new(address(host), 40_000)];
+                // SCTP dials from the port at which it listens.
+                let port = match target.protocol {
+                    LinkProtocol::Tcp => 40_000,
+                    LinkProtocol::Sctp if service == Service::Enrp => ENRP,
+                    LinkProtocol::Sctp => ASAP,
+                };
+                let local = vec![SocketAddr::new(address(host), port)];
                 let ends = LinkEnds { service, protocol: target.protocol, peer: target.addresses, local };
                 let latency = self.network.latency();
                 let dial = Happening::Dial { from: host, incarnation, link, service, to, ends };
@@ -381,10 +478,11 @@ impl World {
             }
             Output::Send { link, bytes } => {
                 if let Some((number, side)) = self.network.find(host, link) {
-                    self.network.send(self.now, number, side, Packet::Bytes(bytes));
+                    self.send(host, link, number, side, bytes);
                 }
             }
             Output::Close { link } => {
+                self.hosts[host].opened.remove(&link);
                 if let Some((number, side)) = self.network.find(host, link) {
                     self.network.send(self.now, number, side, Packet::End);
                     if let Some(connection) = self.network.connections.get_mut(&number) {
@@ -399,11 +497,31 @@ impl World {
         }
     }
 
+    fn send(&mut self, host: HostId, link: LinkId, number: usize, side: usize, bytes: Vec<u8>) {
+        match self.network.send(self.now, number, side, Packet::Bytes(bytes)) {
+            Queue::Fine => {}
+            Queue::Congested => {
+                self.tally.fault("link congested");
+                self.disturbed = self.now;
+                self.tell(host, link, LinkChange::Congested);
+            }
+            Queue::Overflow => {
+                self.tally.fault("send queue overflowed");
+                self.disturbed = self.now;
+                self.tell(host, link, LinkChange::Down(LinkDown::Overflow));
+                if let Some(connection) = self.network.connections.get_mut(&number) {
+                    connection.open[side] = false;
+                }
+                self.network.send(self.now, number, side, Packet::Reset);
+            }
+        }
+    }
+
     /// A dial that is given up before it is answered.
     fn forget_dial(&mut self, host: HostId, given_up: LinkId) {
         self.network.queue.retain(|_, happening| match happening {
             Happening::Dial { from, link, .. } => (*from, *link) != (host, given_up),
-            Happening::Refused { host: at, link, .. } => (*at, *link) != (host, given_up),
+            Happening::Change { host: at, link, .. } => (*at, *link) != (host, given_up),
             _ => true,
         });
     }
@@ -411,10 +529,24 @@ impl World {
     fn announce(&mut self, host: HostId, service: Service, bytes: &[u8]) {
         let port = if service == Service::Enrp { ENRP } else { ASAP };
         let from = SocketAddr::new(address(host), port);
-        for to in 0..self.hosts.len() {
-            let lost = self.network.rng.f64() < self.network.datagram_loss;
-            if to != host && !lost && self.network.passes(host, to) {
-                let at = self.now + self.network.latency();
+        let weather = self.network.weather;
+        for to in (0..self.hosts.len()).filter(|&to| to != host) {
+            if !self.network.passes(host, to) {
+                continue;
+            }
+            if self.network.chance(weather.datagram_loss) {
+                self.tally.fault("datagram lost");
+                continue;
+            }
+            let repeated = self.network.chance(weather.datagram_repetition);
+            if repeated {
+                self.tally.fault("datagram repeated, late");
+            }
+            for late in [false, true].into_iter().take(1 + usize::from(repeated)) {
+                let mut at = self.now + self.network.latency();
+                if late {
+                    at = at + Duration::from_millis(self.network.rng.u64(0..3000));
+                }
                 self.network.schedule(at, Happening::Datagram { to, service, from, bytes: bytes.to_vec() });
             }
         }
@@ -423,223 +555,136 @@ impl World {
     pub fn request(&mut self, host: HostId) -> RequestId {
         self.next_request += 1;
         let request = RequestId(self.next_request);
-        self.requests.insert(request, (host, self.now));
+        self.requests.insert(request, Open { host, since: self.now, element: None });
         request
     }
 
-    pub fn act(&mut self, act: Act) {
-        if self.trace {
-            println!("{:>12} == {act:?}", self.now.0);
-        }
-        match act {
-            Act::Kill(host) => self.kill(host),
-            Act::Start { host, same_id } => self.start(host, same_id),
-            Act::Pause(host) => self.hosts[host].paused = true,
-            Act::Resume(host) => {
-                self.hosts[host].paused = false;
-                self.work(host);
-            }
-            Act::Partition { hosts, one_way } => {
-                for &inside in &hosts {
-                    for outside in (0..self.hosts.len()).filter(|host| !hosts.contains(host)) {
-                        self.network.block(inside, outside);
-                        if !one_way {
-                            self.network.block(outside, inside);
-                        }
-                    }
-                }
-            }
-            Act::Heal => self.network.heal(self.now),
-            Act::Drop(host) => {
-                let mine =
-                    |connection: &super::network::Connection| connection.ends.iter().any(|end| end.0 == host);
-                let found: Vec<usize> = self
-                    .network
-                    .connections
-                    .iter()
-                    .filter(|(_, c)| mine(c))
-                    .map(|(&number, _)| number)
-                    .collect();
-                if !found.is_empty() {
-                    let number = found[self.network.rng.usize(..found.len())];
-                    self.break_connection(number);
-                }
-            }
-            act => self.application(act),
-        }
-    }
-
-    /// What the application of a process asks of its machine.
-    fn application(&mut self, act: Act) {
-        let (host, now) = (
-            match act {
-                Act::Register { host, .. }
-                | Act::Update { host, .. }
-                | Act::Deregister(host)
-                | Act::Resolve { host, .. }
-                | Act::Subscribe { host, .. } => host,
-                _ => return,
-            },
-            self.now,
-        );
-        if self.hosts[host].paused || !matches!(self.hosts[host].machine, Machine::Process(_)) {
-            return;
-        }
-        let request = self.request(host);
-        let node = &mut self.hosts[host];
-        let Machine::Process(client) = &mut node.machine else { return };
-        let mut asked = true;
-        match act {
-            Act::Register { handle, id, policy, .. } => {
-                let element = PoolElement {
-                    id,
-                    home: RegistrarId(0),
-                    life: 30_000,
-                    transport: transport(host, 7, TransportUse::DataPlusControl),
-                    policy,
-                    asap: None,
-                };
-                let registration =
-                    Registration { handle: handle.clone(), element, interval: Duration::from_secs(10) };
-                node.elements.insert((handle.clone(), id), registration.clone());
-                self.left.remove(&(handle, id));
-                client.register(now, request, registration);
-            }
-            Act::Update { load, .. } => match node.elements.values_mut().next() {
-                Some(registration) if matches!(registration.element.policy, Policy::LeastUsed { .. }) => {
-                    registration.element.policy = Policy::LeastUsed { load };
-                    client.register(now, request, registration.clone());
-                }
-                _ => asked = false,
-            },
-            Act::Deregister(_) => match node.elements.pop_first() {
-                Some(((handle, id), _)) => {
-                    client.deregister(now, request, &handle, id);
-                    self.left.insert((handle, id), now);
-                }
-                None => asked = false,
-            },
-            Act::Resolve { handle, .. } => client.resolve(now, request, &handle, None),
-            Act::Subscribe { handle, .. } => {
-                client.subscribe(now, &handle);
-                asked = false;
-            }
-            _ => asked = false,
-        }
-        if !asked {
-            self.requests.remove(&request);
-        }
-        self.drain(host);
-    }
-
-    fn kill(&mut self, host: HostId) {
-        self.hosts[host].machine = Machine::Nothing;
-        self.hosts[host].incarnation += 1;
-        self.hosts[host].paused = false;
+    /// What a dead process had not read.
+    pub fn clear_inbox(&mut self, host: HostId) {
         self.hosts[host].inbox.clear();
-        for (key, _) in std::mem::take(&mut self.hosts[host].elements) {
-            self.left.insert(key, self.now);
-        }
-        self.requests.retain(|_, (owner, _)| *owner != host);
-        let numbers: Vec<usize> = self.network.connections.keys().copied().collect();
-        for number in numbers {
-            for side in 0..2 {
-                let ours = self
-                    .network
-                    .connections
-                    .get(&number)
-                    .is_some_and(|c| c.ends[side].0 == host && c.open[side]);
-                if ours {
-                    self.network.send(self.now, number, side, Packet::Reset);
-                    if let Some(connection) = self.network.connections.get_mut(&number) {
-                        connection.open[side] = false;
-                    }
-                }
-            }
-        }
+        self.hosts[host].opened.clear();
     }
 
-    fn start(&mut self, host: HostId, same_id: bool) {
+    /// The host's clock.
+    pub fn local_time(&self, host: HostId) -> Time {
+        self.hosts[host].clock.local(self.now)
+    }
+
+    /// Starts what belongs on a host, if nothing runs there.
+    pub fn start(&mut self, host: HostId, same_id: bool) -> bool {
         if !matches!(self.hosts[host].machine, Machine::Nothing) {
-            return;
+            return false;
         }
         let seed = self.seed ^ ((host as u64) << 32) ^ u64::from(self.hosts[host].incarnation) ^ self.now.0;
-        let now = self.now;
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let skew = self.plan.skew;
+        let clock = Clock { offset: rng.u64(0..1 << 40), fast: rng.i64(-skew..=skew) };
+        let now = clock.local(self.now);
+        let config = self.client_config(host);
+        let (asap, enrp) = (self.served(host, ASAP), self.served(host, ENRP));
+        let announce = self.plan.discovery != Discovery::Static;
+        let peers = match self.plan.discovery {
+            Discovery::Multicast => Vec::new(),
+            _ => (0..self.plan.registrars).map(|peer| target(self.protocol(), peer, ENRP)).collect(),
+        };
         let node = &mut self.hosts[host];
+        node.clock = clock;
         node.incoming = LinkId::INCOMING;
+        node.opened.clear();
         if node.is_registrar {
             if !same_id || node.id.0 == 0 {
-                node.id = RegistrarId(fastrand::Rng::with_seed(seed).u32(1..));
+                node.id = RegistrarId(rng.u32(1..));
             }
             let config = registrar::Config {
                 id: node.id,
-                asap_transports: vec![transport(host, ASAP, TransportUse::DataOnly)],
-                enrp_transports: vec![transport(host, ENRP, TransportUse::DataOnly)],
-                announce_asap: true,
-                announce_enrp: true,
-                ..registrar::Config::default()
+                asap_transports: asap,
+                enrp_transports: enrp,
+                peers,
+                announce_asap: announce,
+                announce_enrp: announce,
+                ..timers(node.slow)
             };
             node.machine = Machine::Registrar(Box::new(Registrar::new(config, seed, now)));
         } else {
-            let config = client::Config {
-                protocols: vec![LinkProtocol::Tcp],
-                listen: vec![target(host, ASAP)],
-                ..client::Config::default()
-            };
             node.machine = Machine::Process(Box::new(Client::new(config, seed, now)));
         }
+        self.disturbed = self.now;
         self.drain(host);
+        true
+    }
+
+    pub fn protocol(&self) -> LinkProtocol {
+        if self.plan.sctp { LinkProtocol::Sctp } else { LinkProtocol::Tcp }
+    }
+
+    fn client_config(&self, host: HostId) -> client::Config {
+        let registrars = match self.plan.discovery {
+            Discovery::Multicast => Vec::new(),
+            _ => (0..self.plan.registrars).map(|peer| target(self.protocol(), peer, ASAP)).collect(),
+        };
+        client::Config {
+            protocols: vec![self.protocol()],
+            listen: vec![target(LinkProtocol::Tcp, host, ASAP)],
+            registrars,
+            ..client::Config::default()
+        }
+    }
+
+    /// What a registrar offers at a port.
+    fn served(&self, host: HostId, port: u16) -> Vec<Transport> {
+        let tcp = transport(Protocol::Tcp, host, port, TransportUse::DataOnly);
+        let sctp = transport(Protocol::Sctp, host, port, TransportUse::DataOnly);
+        match (self.plan.sctp, self.hosts[host].slow) {
+            (false, _) => vec![tcp],
+            (true, true) => vec![sctp],
+            (true, false) => vec![sctp, tcp],
+        }
+    }
+}
+
+/// The defaults, or rsplib's timers.
+pub fn timers(slow: bool) -> registrar::Config {
+    let ms = Duration::from_millis;
+    let fast = registrar::Config::default();
+    if !slow {
+        return fast;
+    }
+    registrar::Config {
+        peer_heartbeat_cycle: ms(2444),
+        peer_max_time_last_heard: ms(5000),
+        peer_max_time_no_response: ms(5000),
+        endpoint_keep_alive_transmission_interval: ms(5000),
+        endpoint_keep_alive_timeout_interval: ms(5000),
+        takeover_expiry_interval: ms(5000),
+        mentor_discovery_timeout: ms(5000),
+        ..fast
     }
 }
 
 impl Host {
     fn poll_timeout(&self) -> Option<Time> {
-        match &self.machine {
+        let due = match &self.machine {
             Machine::Registrar(registrar) => registrar.poll_timeout(),
             Machine::Process(client) => client.poll_timeout(),
             Machine::Nothing => None,
+        };
+        due.map(|time| self.clock.world(time))
+    }
+}
+
+/// Outputs without their events.
+trait Eventless {
+    fn map_event(self) -> Output<()>;
+}
+
+impl<E> Eventless for Output<E> {
+    fn map_event(self) -> Output<()> {
+        match self {
+            Output::Open { link, service, target } => Output::Open { link, service, target },
+            Output::Send { link, bytes } => Output::Send { link, bytes },
+            Output::Close { link } => Output::Close { link },
+            Output::Announce { service, bytes } => Output::Announce { service, bytes },
+            Output::Event(_) => Output::Event(()),
         }
-    }
-}
-
-fn split(output: Output<registrar::Event>) -> (Option<Output<()>>, Option<client::Event>) {
-    (Some(output_without_event(output)), None)
-}
-
-fn output_without_event<E>(output: Output<E>) -> Output<()> {
-    match output {
-        Output::Open { link, service, target } => Output::Open { link, service, target },
-        Output::Send { link, bytes } => Output::Send { link, bytes },
-        Output::Close { link } => Output::Close { link },
-        Output::Announce { service, bytes } => Output::Announce { service, bytes },
-        Output::Event(_) => Output::Event(()),
-    }
-}
-
-fn show_bytes(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    let mut rest = bytes;
-    while let Ok(Some(length)) = frame::first_message(rest) {
-        text += &format!("[type {} flags {} length {length}] ", rest[0], rest[1]);
-        rest = &rest[length..];
-    }
-    text
-}
-
-fn show_input(input: &Input) -> String {
-    match input {
-        Input::Link(link, change) => format!("{link:?} {change:?}"),
-        Input::Message(link, bytes) => format!("{link:?} {}", show_bytes(bytes)),
-        Input::Datagram(service, from, bytes) => {
-            format!("{service:?} datagram from {from} {}", show_bytes(bytes))
-        }
-    }
-}
-
-fn show_output(output: &Output<()>) -> String {
-    match output {
-        Output::Send { link, bytes } => format!("{link:?} {}", show_bytes(bytes)),
-        Output::Announce { service, bytes } => format!("{service:?} announce {}", show_bytes(bytes)),
-        other => format!("{other:?}"),
     }
 }

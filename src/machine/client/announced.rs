@@ -84,7 +84,7 @@ impl Announced {
         registrars
     }
 
-    #[cfg(test)]
+    /// How many announcements are remembered.
     pub fn len(&self) -> usize {
         self.entries.len()
     }

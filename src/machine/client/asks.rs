@@ -166,6 +166,21 @@ impl Asks {
         !self.exhausted.is_empty()
     }
 
+    /// Whether the tables fit each other and the window holds.
+    pub fn check(&self) -> Result<(), String> {
+        let sent = self.table.values().filter_map(|ask| ask.sent);
+        let (count, bytes) = sent.fold((0, 0), |(count, bytes), sent| (count + 1, bytes + sent.bytes));
+        let (asks, waiting) = (self.table.len(), self.unsent.len());
+        if self.index.len() != asks || asks - waiting != count || self.bytes_under_way != bytes {
+            return Err(format!("{asks} asks, {waiting} waiting, {count} with {bytes} bytes under way"));
+        }
+        // One message may reach beyond the window.
+        if count > WINDOW_ASKS || bytes > WINDOW_BYTES + (64 << 10) {
+            return Err(format!("{count} asks with {bytes} bytes are under way"));
+        }
+        Ok(())
+    }
+
     fn remove(&mut self, number: u64) -> Option<Ask> {
         let ask = self.table.remove(&number)?;
         let (kind, handle, id) = ask.what.index();

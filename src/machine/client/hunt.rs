@@ -254,6 +254,11 @@ impl Hunt {
         }
     }
 
+    /// How many announcements are remembered.
+    pub fn announced_len(&self) -> usize {
+        self.announced.len()
+    }
+
     /// Whether everybody was dialled at least once in this hunt.
     pub fn tried_all(&self) -> bool {
         self.rounds > 0

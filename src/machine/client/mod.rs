@@ -15,6 +15,7 @@ mod effects;
 mod element;
 mod home;
 mod hunt;
+mod invariants;
 mod stranger;
 #[cfg(test)]
 mod tests;

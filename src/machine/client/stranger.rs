@@ -38,6 +38,11 @@ impl Strangers {
         fx.alarms.set(Alarm::Stranger(link), now + PROOF);
     }
 
+    /// How many incoming links there are.
+    pub fn len(&self) -> usize {
+        self.links.len()
+    }
+
     pub fn contains(&self, link: LinkId) -> bool {
         self.links.contains_key(&link)
     }

@@ -168,7 +168,9 @@ impl Registrar {
         self.claims.numbers += 1;
         let number = self.claims.numbers;
         self.claims.by_name.insert((handle.clone(), element.id), number);
-        self.claims.by_number.insert(number, Claim { handle, element, why, step: Step::Waiting(None), redialled: false });
+        self.claims
+            .by_number
+            .insert(number, Claim { handle, element, why, step: Step::Waiting(None), redialled: false });
         Some(number)
     }
 

@@ -43,6 +43,11 @@ const LINK_LOCAL: u8 = 4;
 /// So many failed dials in a row mean that nobody is there.
 const REFUSALS: u32 = 3;
 
+/// Whether an address leads nowhere but to the host that uses it.
+fn on_this_host(ip: &IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}
+
 /// Delay before the dial after `failed` failed ones.
 fn redial_delay(failed: u32) -> Duration {
     (REDIAL.0 * (1 << failed.saturating_sub(1).min(5))).min(REDIAL.1)
@@ -64,16 +69,19 @@ impl Registrar {
 
     /// Where the transports of a registrar can be dialled, best first. `source` is where it was
     /// heard from.
-    pub(super) fn targets(&self, transports: &[Transport], source: Option<IpAddr>) -> Vec<Target> {
+    pub(super) fn targets(&self, transports: &[Transport], source: Option<SocketAddr>) -> Vec<Target> {
         let ours = &self.config.enrp_transports;
         let speaks = |protocol| ours.iter().any(|transport| transport.protocol() == Some(protocol));
-        let mut targets = Vec::new();
+        let near = source.is_some_and(|source| source.ip().to_canonical().is_loopback());
+        let far = transports.iter().any(|transport| transport.addresses().iter().any(|ip| !on_this_host(ip)));
+        let loopback = near || !far;
+        let mut targets: Vec<Target> = Vec::new();
         for (protocol, name) in [(LinkProtocol::Sctp, Protocol::Sctp), (LinkProtocol::Tcp, Protocol::Tcp)] {
             if !(speaks(name) || ours.is_empty() && name == Protocol::Tcp) {
                 continue;
             }
             for transport in transports.iter().filter(|transport| transport.protocol() == Some(name)) {
-                let addresses = self.peer_addresses(transport, source);
+                let addresses = self.peer_addresses(transport, source, loopback);
                 let target = Target { protocol, addresses };
                 let usable = transport.port() != 0 && !target.addresses.is_empty();
                 if usable && targets.len() < 4 && !targets.contains(&target) {
@@ -84,22 +92,40 @@ impl Registrar {
         targets
     }
 
-    fn peer_addresses(&self, transport: &Transport, source: Option<IpAddr>) -> Vec<SocketAddr> {
-        let listed = || transport.addresses().iter().copied().filter(|&ip| measure::scope(ip) > 0);
-        // rsplib lists its loopback and link-local addresses too. They are ours as well, or mean
-        // nothing without an interface; one of them spoils the whole association.
-        let far = || listed().chain(source).any(|ip| measure::scope(ip) > LINK_LOCAL);
+    /// `loopback`: whether addresses of the loopback interface can mean this host. Link-local ones of
+    /// IPv6 mean nothing without a scope, which only the source has: the last resort.
+    fn peer_addresses(
+        &self,
+        transport: &Transport,
+        source: Option<SocketAddr>,
+        loopback: bool,
+    ) -> Vec<SocketAddr> {
+        let scoped = |ip: &IpAddr| !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let heard_at = source.map(|source| source.ip().to_canonical());
+        let listed = || {
+            let addresses = transport.addresses().iter().copied();
+            addresses.filter(|&ip| measure::scope(ip) > 0 && scoped(&ip) && heard_at != Some(ip))
+        };
+        // rsplib lists all that its host has; an address of smaller scope spoils a whole association.
+        let far = || listed().any(|ip| measure::scope(ip) > LINK_LOCAL);
         let minimum = match self.config.min_address_scope {
             low if low <= LINK_LOCAL && far() => LINK_LOCAL + 1,
             other => other,
         };
-        let mut addresses: Vec<IpAddr> = source.into_iter().collect();
-        addresses.extend(listed().filter(|&ip| measure::scope(ip) >= minimum && source != Some(ip)));
+        let mut addresses: Vec<IpAddr> = heard_at.into_iter().filter(scoped).collect();
+        let here = |ip: &IpAddr| loopback || !on_this_host(ip);
+        addresses.extend(listed().filter(|ip| measure::scope(*ip) >= minimum && here(ip)));
         if addresses.is_empty() {
-            addresses.extend(listed());
+            addresses.extend(listed().filter(here));
         }
-        addresses.truncate(16);
-        addresses.into_iter().map(|ip| SocketAddr::new(ip, transport.port())).collect()
+        addresses.truncate(15);
+        let mut all: Vec<SocketAddr> =
+            addresses.into_iter().map(|ip| SocketAddr::new(ip, transport.port())).collect();
+        if let Some(mut source) = source.filter(|source| !scoped(&source.ip())) {
+            source.set_port(transport.port());
+            all.push(source);
+        }
+        all
     }
 
     fn open(&mut self, service: Service, target: Target, dial: Dial, patience: Duration) -> LinkId {
@@ -119,10 +145,17 @@ impl Registrar {
     /// Dials a peer unless it has a link or is being dialled.
     pub(super) fn dial_peer(&mut self, id: RegistrarId) {
         let patience = self.config.peer_max_time_no_response;
+        let now = self.now;
         let Some(peer) = self.peers.get_mut(id) else { return };
         if peer.link.is_some() || peer.dial.is_some() || peer.targets.is_empty() {
             return;
         }
+        // One that takes every link and closes it must not keep us busy.
+        let due = peer.dialled + REDIAL.0;
+        if now < due {
+            return self.timers.set(Timer::Redial(id), due);
+        }
+        peer.dialled = now;
         let target = peer.targets[peer.next_target % peer.targets.len()].clone();
         self.timers.clear(&Timer::Redial(id));
         let link = self.open(Service::Enrp, target, Dial::Peer(id), patience);
@@ -315,9 +348,14 @@ impl Registrar {
             let due = self.now + REDIAL.0;
             self.timers.set(Timer::RedialStatic(index), due);
         }
-        if let Some(id) = peer_link.peer {
-            self.lose_link(id, link);
+        let Some(id) = peer_link.peer else { return };
+        // Nobody spoke over it: it led to somebody else.
+        if !peer_link.confirmed
+            && let Some(peer) = self.peers.get_mut(id)
+        {
+            peer.next_target = peer.next_target.wrapping_add(1);
         }
+        self.lose_link(id, link);
     }
 
     fn lose_link(&mut self, id: RegistrarId, link: LinkId) {

@@ -9,7 +9,7 @@ use crate::wire::{
     Transport,
 };
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// A peer waits this long for the one with the lower ID to dial first.
@@ -28,6 +28,8 @@ pub(super) struct Peer {
     /// Something was sent over `link` whose loss or overtaking would matter.
     pub link_used: bool,
     pub dial: Option<LinkId>,
+    /// When it was last dialled.
+    pub dialled: Time,
     /// Dials that failed since it was last reached.
     pub failed: u32,
     pub heard: Time,
@@ -106,6 +108,7 @@ impl Registrar {
             link: None,
             link_used: false,
             dial: None,
+            dialled: Time::default(),
             failed: 0,
             heard: self.now,
             met: false,
@@ -475,7 +478,7 @@ impl Registrar {
         if !self.meet(sender) {
             return;
         }
-        self.learn(sender, server, Some(from.ip().to_canonical()));
+        self.learn(sender, server, Some(from));
         if self.peers.get(sender).is_some_and(|peer| peer.link.is_some() || peer.met) {
             self.heard(sender);
         }
@@ -483,7 +486,7 @@ impl Registrar {
     }
 
     /// Takes over what a registrar says about itself, or a third one about it.
-    pub(super) fn learn(&mut self, id: RegistrarId, server: ServerInformation, source: Option<IpAddr>) {
+    pub(super) fn learn(&mut self, id: RegistrarId, server: ServerInformation, source: Option<SocketAddr>) {
         let targets = self.targets(&server.transports, source);
         let Some(peer) = self.peers.get_mut(id) else { return };
         let sctp = |transport: &Transport| transport.protocol() == Some(Protocol::Sctp);
@@ -491,7 +494,10 @@ impl Registrar {
         // The source of a datagram is better knowledge than what a registrar behind a
         // translator lists, but only the latter comes over a link.
         if !targets.is_empty() && (source.is_none() || peer.targets.is_empty() || peer.link.is_none()) {
-            if peer.targets != targets {
+            // Heard over several interfaces and groups, the addresses change from one datagram to the next.
+            let protocols =
+                |targets: &[Target]| targets.iter().map(|target| target.protocol).collect::<Vec<_>>();
+            if protocols(&peer.targets) != protocols(&targets) {
                 peer.next_target = 0;
             }
             peer.targets = targets;

@@ -79,15 +79,15 @@ impl Reactor {
     }
 
     pub(super) fn announce(&mut self, service: Service, bytes: &[u8]) {
-        let mut failure = None;
-        for (of, sender) in &self.groups.senders {
-            if *of == service
-                && let Err(error) = sender.send(bytes)
-            {
-                failure = Some(error);
+        let (mut failure, mut sent) = (None, 0);
+        for (_, sender) in self.groups.senders.iter().filter(|(of, _)| *of == service) {
+            match sender.send(bytes) {
+                Ok(copies) => sent += copies,
+                Err(error) => failure = Some(error),
             }
         }
-        if let Some(error) = failure {
+        // A host often has no route for the group of one family.
+        if let Some(error) = failure.filter(|_| sent == 0) {
             self.complain("announce", format_args!("{service:?} announcement not sent: {error}"));
         }
     }

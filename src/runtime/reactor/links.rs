@@ -186,6 +186,7 @@ impl Reactor {
             log::error!("link {link:?} opened twice");
             return;
         }
+        log::trace!("{link:?}: dialled at {:?}", target.addresses);
         match target.protocol {
             _ if self.links.len() >= self.limits.links => self.down(link, LinkDown::Refused),
             LinkProtocol::Sctp => self.associate_with(link, service, &target.addresses),
@@ -318,6 +319,7 @@ impl Reactor {
         slot.phase = Phase::Up;
         slot.link = Some(link);
         let ends = LinkEnds { service: slot.service, protocol, peer, local };
+        log::trace!("{id:?}: up, {ends:?}");
         self.set_queue_bound(index);
         self.changes.push_back((id, LinkChange::Up(ends)));
     }
@@ -486,6 +488,7 @@ impl Reactor {
 
     /// Closes after what was queued is sent.
     pub(super) fn close(&mut self, link: LinkId) {
+        log::trace!("{link:?}: closed by us");
         let Some(&index) = self.links.by_id.get(&link) else { return };
         let Some(slot) = self.links.get(index) else { return };
         match slot.phase {

@@ -450,3 +450,64 @@ fn a_restarted_peer_with_the_same_id_is_sent_to_over_its_new_link() {
     let effects = bench.asap(pe, registration(1));
     assert!(effects.contains(&Effect::Enrp(new, B, update(1, SELF))), "{effects:?}");
 }
+
+/// What a multicast presence of B from `source` makes us dial.
+fn dialled_after(source: &str, addresses: &[&str]) -> Vec<Target> {
+    let (mut bench, _) = Bench::new(Config { announce_enrp: true, ..config() });
+    let transports = addresses.iter().map(|text| transport(Protocol::Tcp, TransportUse::DataOnly, text));
+    let server = ServerInformation { id: B, transports: transports.collect() };
+    let body = Enrp::Presence { reply_required: false, checksum: None, server: Some(server) };
+    let bytes = EnrpMessage { sender: B, receiver: RegistrarId(0), body }.encode();
+    bench.registrar.handle_announce(bench.now, Service::Enrp, address(source), &bytes);
+    let (mut effects, mut targets) = (bench.drain(), Vec::new());
+    for _ in 0..6 {
+        targets.extend(effects.iter().filter_map(|effect| match effect {
+            Open(_, target) => Some(target.clone()),
+            _ => None,
+        }));
+        effects = if bench.opened.is_empty() { Vec::new() } else { bench.refuse_dial() };
+        effects.extend(bench.wait(ms(300)));
+    }
+    targets.truncate(3);
+    targets
+}
+
+#[test]
+fn another_hosts_loopback_is_not_dialled() {
+    let tcp = |addresses: &[&str]| Target {
+        protocol: LinkProtocol::Tcp,
+        addresses: addresses.iter().map(|text| address(text)).collect(),
+    };
+    let listed = ["[::1]:9901", "127.0.0.1:9901", "[fe80::7]:9901", "10.0.0.2:9901"];
+    let only = tcp(&["10.0.0.2:9901"]);
+    let expected = vec![only.clone(), only.clone(), only.clone()];
+    assert_eq!(dialled_after("10.0.0.2:9901", &listed), expected);
+    // Heard over IPv6, the scope of the source is known and no other.
+    let found = dialled_after("[fe80::2%3]:9901", &listed);
+    let scoped = tcp(&["10.0.0.2:9901", "[fe80::2%3]:9901"]);
+    assert!(
+        found.contains(&scoped)
+            && found.iter().all(|target| !target.addresses.contains(&address("[::1]:9901")))
+    );
+    // On one host, the loopback interface is as good as any.
+    assert_eq!(dialled_after("127.0.0.1:9901", &["127.0.0.1:9901"])[0], tcp(&["127.0.0.1:9901"]));
+}
+
+#[test]
+fn a_peer_that_takes_every_link_and_closes_it_does_not_make_us_spin() {
+    let mut bench = Bench::serving();
+    let link = bench.peer(B);
+    bench.wait(ms(1000));
+    bench.down(link);
+    let mut dials = 0;
+    let end = bench.now + ms(800);
+    while bench.now < end {
+        while !bench.opened.is_empty() {
+            dials += 1;
+            let (link, _) = bench.answer_dial();
+            bench.change(link, LinkChange::Down(LinkDown::Closed));
+        }
+        bench.wait(ms(1));
+    }
+    assert!((5..=9).contains(&dials), "{dials} dials in 0.8 s");
+}

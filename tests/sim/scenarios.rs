@@ -1,0 +1,260 @@
+//! Single stories with their times, told by the same machines: takeover in all its forms, and registrars
+//! with rsplib's timers among ours.
+
+use super::acts::Act;
+use super::checks::settles;
+use super::network::{Happening, Weather};
+use super::pool;
+use super::world::{Discovery, Machine, Plan, World};
+use rserpool::wire::PeId;
+use std::time::Duration;
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+/// A fair world in which everything runs, and each process has one element.
+fn fair(seed: u64, registrars: usize, processes: usize, slow: &[usize]) -> World {
+    let plan = Plan {
+        registrars,
+        processes,
+        discovery: Discovery::Multicast,
+        weather: Weather::FAIR,
+        sctp: !slow.is_empty(),
+        slow: slow.to_vec(),
+        skew: 0,
+    };
+    let mut world = World::new(seed, plan);
+    for host in 0..registrars + processes {
+        world.act(Act::Start { host, same_id: false });
+    }
+    world.run_for(MS(8000));
+    for host in registrars..registrars + processes {
+        world.act(Act::Register { host, handle: pool(0), id: PeId(host as u32) });
+    }
+    settles(&mut world, MS(10_000));
+    world
+}
+
+/// How many elements each running registrar calls its own.
+fn owned(world: &World) -> Vec<(usize, usize)> {
+    let own = |(host, registrar): (usize, &rserpool::machine::registrar::Registrar)| {
+        (host, registrar.handlespace().owned_count(registrar.id()))
+    };
+    world.registrars().map(own).collect()
+}
+
+/// The registrar with the most elements.
+fn busiest(world: &World) -> usize {
+    owned(world).into_iter().max_by_key(|&(_, count)| count).expect("a registrar").0
+}
+
+/// Until no running registrar but `dead` knows of any element of it.
+fn until_taken_over(world: &mut World, dead: usize, patience: Duration) -> Duration {
+    let (begin, id) = (world.now, world.hosts[dead].id);
+    let left = |world: &World| {
+        let others = world.registrars().filter(|&(host, _)| host != dead && !world.hosts[host].paused);
+        others.map(|(_, registrar)| registrar.handlespace().owned_count(id)).sum::<usize>()
+    };
+    while left(world) > 0 {
+        assert!(world.now - begin < patience, "elements of h{dead} after {patience:?}");
+        world.run_for(MS(1));
+    }
+    world.now - begin
+}
+
+#[test]
+fn a_killed_registrar_is_taken_over_also_by_the_only_one_left() {
+    for registrars in 2..=6 {
+        let mut world = fair(1, registrars, 8, &[]);
+        let victim = busiest(&world);
+        world.act(Act::Kill(victim));
+        let time = until_taken_over(&mut world, victim, MS(3000));
+        println!("{registrars} registrars, one killed: taken over after {time:?}");
+        settles(&mut world, MS(5000));
+    }
+}
+
+#[test]
+fn a_hung_registrar_is_taken_over_in_less_than_three_seconds() {
+    for registrars in 2..=6 {
+        let mut world = fair(2, registrars, 8, &[]);
+        let victim = busiest(&world);
+        world.act(Act::Pause(victim));
+        let time = until_taken_over(&mut world, victim, MS(3000));
+        println!("{registrars} registrars, one hung: taken over after {time:?}");
+        world.run_for(MS(5000));
+        world.act(Act::Resume(victim));
+        settles(&mut world, MS(10_000));
+    }
+}
+
+#[test]
+fn the_initiator_dies_halfway() {
+    for seed in 0..20 {
+        let mut world = fair(seed, 4, 8, &[]);
+        let victim = busiest(&world);
+        world.act(Act::Pause(victim));
+        // Whoever is about to take over is killed in the act.
+        while !world.tally.events.contains_key("takeover started") {
+            world.run_for(Duration::from_micros(100));
+        }
+        let lowest = world.registrars().filter(|&(host, _)| host != victim).min_by_key(|(_, r)| r.id());
+        let initiator = lowest.expect("others").0;
+        world.act(Act::Kill(initiator));
+        until_taken_over(&mut world, victim, MS(3500));
+        until_taken_over(&mut world, initiator, MS(3500));
+        world.act(Act::Kill(victim));
+        world.act(Act::Start { host: victim, same_id: false });
+        world.act(Act::Start { host: initiator, same_id: false });
+        settles(&mut world, MS(10_000));
+    }
+}
+
+#[test]
+fn two_initiators_at_once_end_with_one_home_for_each_element() {
+    let mut both = 0;
+    for seed in 0..40 {
+        let mut world = fair(seed, 3, 6, &[]);
+        let victim = busiest(&world);
+        // Both others last heard of it in the same instant.
+        world.act(Act::Pause(victim));
+        until_taken_over(&mut world, victim, MS(3000));
+        world.act(Act::Kill(victim));
+        both += u32::from(world.tally.events["takeover started"] >= 2);
+        settles(&mut world, MS(5000));
+        let sum: usize = owned(&world).iter().map(|&(_, count)| count).sum();
+        assert_eq!(sum, 6, "each element has exactly one home");
+    }
+    println!("two initiators at once in {both} of 40 worlds");
+    assert!(both > 10, "the story was hardly told");
+}
+
+#[test]
+fn a_takeover_is_called_off_when_the_target_speaks_up() {
+    for seed in 0..20 {
+        let mut world = fair(seed, 3, 6, &[]);
+        let before = owned(&world);
+        let victim = busiest(&world);
+        // Silent for long enough to be asked, not for long enough to be dead.
+        world.act(Act::Pause(victim));
+        world.run_for(MS(1900));
+        world.act(Act::Resume(victim));
+        world.run_for(MS(4000));
+        assert_eq!(world.tally.events.get("takeover done"), None);
+        assert_eq!(owned(&world), before, "nobody lost anything");
+        settles(&mut world, MS(5000));
+    }
+}
+
+#[test]
+fn a_registrar_that_speaks_up_during_its_takeover_keeps_its_elements() {
+    let mut started = 0;
+    for seed in 0..60 {
+        let mut world = fair(seed, 4, 8, &[]);
+        // Slow enough that acknowledgements are on their way when the target wakes up.
+        world.network.weather.delay = (MS(20), MS(60));
+        let victim = busiest(&world);
+        world.act(Act::Pause(victim));
+        while !world.tally.events.contains_key("takeover started") {
+            world.run_for(MS(1));
+        }
+        world.act(Act::Resume(victim));
+        started += 1;
+        settles(&mut world, MS(10_000));
+        let sum: usize = owned(&world).iter().map(|&(_, count)| count).sum();
+        assert_eq!(sum, 8, "each element has exactly one home");
+    }
+    assert_eq!(started, 60);
+}
+
+#[test]
+fn after_a_partition_each_element_has_exactly_one_home() {
+    for seed in 0..30 {
+        for one_way in [false, true] {
+            let mut world = fair(seed, 4, 8, &[]);
+            // Half of the registrars and half of the processes on each side.
+            let hosts = vec![0, 1, 4, 5, 6, 7];
+            world.act(Act::Partition { hosts, one_way });
+            world.run_for(MS(14_000));
+            world.act(Act::Heal);
+            settles(&mut world, MS(20_000));
+            let sum: usize = owned(&world).iter().map(|&(_, count)| count).sum();
+            assert_eq!(sum, 8);
+        }
+    }
+}
+
+#[test]
+fn requests_in_flight_move_within_the_response_timer() {
+    for seed in 0..20 {
+        for act in [Act::Kill as fn(usize) -> Act, Act::Pause] {
+            let mut world = fair(seed, 3, 6, &[]);
+            let victim = busiest(&world);
+            world.act(act(victim));
+            for host in 3..9 {
+                world.act(Act::Resolve { host, handle: pool(0) });
+            }
+            let refused = world.tally.events.get("request refused with an error").copied();
+            world.run_for(MS(3000));
+            assert!(world.requests.is_empty(), "{:?} are open", world.requests);
+            assert_eq!(world.tally.events.get("request refused with an error").copied(), refused);
+        }
+    }
+}
+
+#[test]
+fn registrars_with_rsplibs_timers_are_not_taken_for_dead() {
+    for (registrars, slow) in [(3, vec![0]), (3, vec![0, 1]), (4, vec![1, 3]), (2, vec![0])] {
+        for skew in [0, 10_000] {
+            let mut world = fair(7, registrars, 6, &slow);
+            world.plan.skew = skew;
+            world.run_for(Duration::from_secs(120));
+            for quiet in ["peer declared dead", "takeover started"] {
+                assert_eq!(world.tally.events.get(quiet), None, "{quiet}: {slow:?} of {registrars}");
+            }
+            let states = world.registrars().flat_map(|(_, registrar)| registrar.peers());
+            assert!(states.into_iter().all(|peer| peer.state == "alive"));
+            let resynchronisations: u64 =
+                world.registrars().map(|(_, registrar)| registrar.stats().resynchronisations).sum();
+            assert!(resynchronisations <= 2 * registrars as u64, "{resynchronisations} resynchronisations");
+        }
+    }
+}
+
+#[test]
+fn a_dead_element_is_gone_at_once_and_a_hung_one_in_less_than_two_seconds() {
+    for (act, patience) in [(Act::Kill as fn(usize) -> Act, MS(50)), (Act::Pause, MS(2000))] {
+        for seed in 0..10 {
+            let mut world = fair(seed, 3, 6, &[]);
+            world.act(act(5));
+            world.run_for(patience);
+            for (host, registrar) in world.registrars() {
+                let known = registrar.handlespace().find(&pool(0), PeId(5));
+                assert!(known.is_none(), "h{host} knows the element after {patience:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_mentor_that_dies_or_hangs_in_the_middle_is_replaced() {
+    for seed in 0..40 {
+        for act in [Act::Kill as fn(usize) -> Act, Act::Pause] {
+            let mut world = fair(seed, 3, 6, &[]);
+            world.act(Act::Kill(0));
+            world.run_for(MS(4000));
+            world.act(Act::Start { host: 0, same_id: false });
+            let when = world.now + Duration::from_micros(world.network.rng.u64(0..20_000));
+            let mentor = world.network.rng.usize(1..3);
+            world.network.schedule(when, Happening::Act(act(mentor)));
+            world.run_for(MS(4500));
+            assert!(world.registrar(0).is_serving());
+            let elements = world.registrar(0).handlespace().len();
+            assert_eq!(elements, 6, "it serves the whole handlespace");
+            if matches!(world.hosts[mentor].machine, Machine::Nothing) {
+                world.act(Act::Start { host: mentor, same_id: false });
+            }
+            world.act(Act::Resume(mentor));
+            settles(&mut world, MS(10_000));
+        }
+    }
+}
