@@ -1,6 +1,7 @@
 //! The callers' side of the event thread.
 
 use super::cache::Cache;
+use super::csp::Sessions;
 use super::library::{self, Command, Gone, Reply, Resolved};
 use super::reactor::Clock;
 use super::{Settings, Watcher};
@@ -15,7 +16,7 @@ use parking_lot::Mutex;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Once, OnceLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub(super) struct Shared {
     pub woken: AtomicBool,
     /// Home registrar's ID with bit 32 set, or 0.
     pub home: AtomicU64,
+    /// Who knows the sessions that status reports are about.
+    pub sessions: OnceLock<Box<dyn Sessions>>,
     watches: AtomicU64,
     protocols: Vec<LinkProtocol>,
     /// How long the machine may take to answer, with a margin: a bound for the case that it never does.
@@ -180,6 +183,7 @@ impl Runtime {
             waker,
             woken: AtomicBool::new(false),
             home: AtomicU64::new(0),
+            sessions: OnceLock::new(),
             watches: AtomicU64::new(0),
             protocols,
             patience,
@@ -289,6 +293,14 @@ impl Runtime {
     pub fn home(&self) -> Option<RegistrarId> {
         let home = self.shared.home.load(Ordering::Relaxed);
         (home != 0).then_some(RegistrarId(home as u32))
+    }
+
+    /// Where status reports learn of the process's sessions; to be said once. It must not keep this
+    /// runtime alive.
+    pub fn set_sessions(&self, sessions: Box<dyn Sessions>) {
+        if self.shared.sessions.set(sessions).is_err() {
+            log::error!("the sessions to report were set before");
+        }
     }
 
     /// Deregisters everything (waiting for it, bounded), ends the thread and joins it.

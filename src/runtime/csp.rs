@@ -4,14 +4,102 @@ use crate::machine::Time;
 use crate::machine::registrar::Registrar;
 use crate::transport::interfaces::interfaces;
 use crate::transport::scope::{Scope, usable};
-use crate::wire::PPID_ENRP;
-use crate::wire::csp::{CspAssociation, CspId, CspReport};
+use crate::wire::csp::{CSP_MAX_ASSOCIATIONS, CspAssociation, CspId, CspReport};
+use crate::wire::{PPID_ASAP, PPID_ENRP, PeId, Policy, RegistrarId};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 /// IP protocol number of SCTP, which is what rsplib always says.
 const SCTP: u16 = 132;
+
+/// What a process's reports say of one of its sessions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionReport {
+    /// The element in use, by a user's session that has not failed.
+    pub element: Option<PeId>,
+    /// How long it has been in use.
+    pub duration: Duration,
+    /// Last payload protocol identifier used, host order.
+    pub ppid: u32,
+    /// The text set for it (`rsp_csp_setstatus`), else empty.
+    pub status: String,
+}
+
+/// Who knows the process's sessions; asked by the event thread, so it must not block.
+pub trait Sessions: Send + Sync {
+    /// All of them, users' and elements'.
+    fn report(&self) -> Vec<SessionReport>;
+}
+
+/// Who a process is and what it does, besides its sessions.
+#[derive(Debug, Default)]
+pub(super) struct Component {
+    /// As set; an element's ID goes in where none is.
+    identity: u64,
+    /// Of the element registered last.
+    load: Option<u32>,
+    /// The home registrar, and since when.
+    home: Option<(RegistrarId, Time)>,
+}
+
+impl Component {
+    pub fn new(identity: u64) -> Component {
+        Component { identity, ..Component::default() }
+    }
+
+    /// An element was registered, or its policy values changed.
+    pub fn registered(&mut self, id: PeId, policy: &Policy) {
+        self.load = None;
+        policy.each_value(|name, value| {
+            if name == "load" {
+                self.load = Some(value);
+            }
+        });
+        let known = CspId(self.identity);
+        // No group either: all that is known of the process is that it has an element.
+        if known.object() == 0 && [0, CspId::POOL_ELEMENT].contains(&known.group()) {
+            self.identity = CspId::new(CspId::POOL_ELEMENT, u64::from(id.0)).0;
+        }
+    }
+
+    pub fn home(&mut self, registrar: Option<RegistrarId>, now: Time) {
+        self.home = registrar.map(|registrar| (registrar, now));
+    }
+
+    fn report(&self, now: Time, sessions: &[SessionReport]) -> CspReport {
+        let status = match (self.home, sessions) {
+            (None, _) => "Looking for Registrar ...".into(),
+            (_, [SessionReport { status, .. }]) if !status.is_empty() => status.clone(),
+            (_, [_]) => "1 Session".into(),
+            _ => format!("{} Sessions", sessions.len()),
+        };
+        let association = |receiver, duration: Duration, ppid| CspAssociation {
+            receiver,
+            duration: Some(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX - 1)),
+            flags: 0,
+            protocol: SCTP,
+            ppid,
+        };
+        let registrar = self.home.map(|(id, since)| {
+            association(CspId::new(CspId::REGISTRAR, u64::from(id.0)), now - since, PPID_ASAP)
+        });
+        let elements = sessions.iter().filter_map(|session| {
+            let receiver = CspId::new(CspId::POOL_ELEMENT, u64::from(session.element?.0));
+            Some(association(receiver, session.duration, session.ppid))
+        });
+        CspReport {
+            last: false,
+            sender: CspId(self.identity),
+            timestamp: 0,
+            interval: 0,
+            location: location(&[SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))]).into_bytes(),
+            status: status.into_bytes(),
+            workload: self.load.map(CspReport::workload_of),
+            associations: registrar.into_iter().chain(elements).take(CSP_MAX_ASSOCIATIONS).collect(),
+        }
+    }
+}
 
 /// Sends reports.
 #[derive(Debug)]
@@ -82,9 +170,14 @@ impl Reporter {
                 location: location(at).into_bytes(),
                 status: status.into_bytes(),
                 workload: None,
-                associations: associations.take(crate::wire::csp::CSP_MAX_ASSOCIATIONS).collect(),
+                associations: associations.take(CSP_MAX_ASSOCIATIONS).collect(),
             },
         );
+    }
+
+    /// The report of a process that has elements or uses pools.
+    pub(super) fn report_library(&mut self, now: Time, component: &Component, sessions: &[SessionReport]) {
+        self.report(now, component.report(now, sessions));
     }
 
     /// The last report: we are going away.
@@ -103,7 +196,7 @@ impl Reporter {
     }
 }
 
-/// Host name and addresses that others can use; the first with its port.
+/// Host name and addresses that others can use; the first with its port, if there is one.
 pub fn location(at: &[SocketAddr]) -> String {
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let mut all = Vec::new();
@@ -121,7 +214,10 @@ pub fn location(at: &[SocketAddr]) -> String {
     }
     let Some((first, others)) = found.split_first() else { return format!("{host}: (local only)") };
     let others: String = others.iter().map(|address| format!(", {}", address.ip())).collect();
-    format!("{host}: {first}{others}")
+    match first.port() {
+        0 => format!("{host}: {}{others}", first.ip()),
+        _ => format!("{host}: {first}{others}"),
+    }
 }
 
 #[cfg(test)]
@@ -157,5 +253,54 @@ mod tests {
         let report = receive();
         assert!(report.last && report.status.is_empty());
         assert_eq!((report.timestamp, report.workload), (700_000, Some(0)));
+    }
+
+    #[test]
+    fn a_process_reports_whom_it_talks_to() {
+        let session = |element, status: &str| SessionReport {
+            element,
+            duration: Duration::from_millis(3),
+            ppid: 33,
+            status: status.into(),
+        };
+        let now = Time(1_000_000);
+        let mut user = Component::new(CspId::new(CspId::POOL_USER, 0xabc).0);
+        let report = user.report(now, &[]);
+        assert_eq!(report.status, b"Looking for Registrar ...");
+        assert!(report.associations.is_empty() && report.workload.is_none());
+        user.home(Some(RegistrarId(7)), Time(400_000));
+        assert_eq!(user.report(now, &[]).status, b"0 Sessions");
+        assert_eq!(user.report(now, &[session(Some(PeId(9)), "")]).status, b"1 Session");
+        let report = user.report(now, &[session(Some(PeId(9)), "busy")]);
+        assert_eq!((report.sender, &report.status[..]), (CspId(3 << 56 | 0xabc), &b"busy"[..]));
+        let association = |receiver, duration, ppid| CspAssociation {
+            receiver: CspId(receiver),
+            duration: Some(duration),
+            flags: 0,
+            protocol: 132,
+            ppid,
+        };
+        let registrar = association(1 << 56 | 7, 600_000, 11);
+        assert_eq!(report.associations, [registrar.clone(), association(2 << 56 | 9, 3000, 33)]);
+        // A session that has failed, or is an element's own, is counted and no more.
+        let report = user.report(now, &[session(None, "busy"), session(None, "")]);
+        assert_eq!(report.status, b"2 Sessions");
+        assert_eq!(report.associations, [registrar]);
+    }
+
+    #[test]
+    fn an_element_lends_its_identity_and_load() {
+        let mut nameless = Component::new(CspId::new(CspId::POOL_ELEMENT, 0).0);
+        assert_eq!(nameless.report(Time(1), &[]).sender.object(), 0);
+        nameless.registered(PeId(0x1234), &Policy::LeastUsed { load: u32::MAX / 2 });
+        let report = nameless.report(Time(1), &[]);
+        assert_eq!(report.sender, CspId::new(CspId::POOL_ELEMENT, 0x1234));
+        assert_eq!(report.workload, Some(32767));
+        nameless.registered(PeId(0x5678), &Policy::RoundRobin);
+        let report = nameless.report(Time(1), &[]);
+        assert_eq!((report.sender.object(), report.workload), (0x1234, None));
+        let mut user = Component::new(CspId::new(CspId::POOL_USER, 0).0);
+        user.registered(PeId(1), &Policy::Random);
+        assert_eq!(user.report(Time(1), &[]).sender.object(), 0, "a user's identity is its own");
     }
 }

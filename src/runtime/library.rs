@@ -2,6 +2,7 @@
 
 use super::cache::Entry;
 use super::calls::Shared;
+use super::csp::{Component, Reporter};
 use super::reactor::{Clock, Input, Limits, Reactor};
 use super::{Settings, Watcher, targets};
 use crate::machine::client::{Client, Config, Event, Registration, RequestError, Resolution};
@@ -106,9 +107,17 @@ fn config(settings: &Settings) -> Config {
     }
 }
 
+/// Status reports, if they are wanted.
+fn reporter(settings: &Settings, now: Time) -> Option<Reporter> {
+    let monitor = settings.csp_server.filter(|_| !settings.csp_interval.is_zero())?;
+    let made = Reporter::new(monitor, settings.csp_interval, now);
+    made.inspect_err(|error| log::warn!("no status reports to {monitor}: {error}")).ok()
+}
+
 /// See the module.
 pub(super) struct Library {
     reactor: Reactor,
+    reporter: Option<Reporter>,
     state: State,
 }
 
@@ -126,6 +135,8 @@ struct State {
     pushed: HashMap<PoolHandle, BTreeSet<PeId>>,
     listening: bool,
     tidied: Time,
+    /// For status reports.
+    component: Component,
     /// Since when nothing but the end is waited for.
     ending: Option<Time>,
 }
@@ -149,16 +160,18 @@ impl Library {
             pushed: HashMap::new(),
             listening: false,
             tidied: reactor.now(),
+            component: Component::new(settings.csp_identifier),
             ending: None,
         };
-        Library { reactor, state }
+        Library { reporter: reporter(&settings, reactor.now()), reactor, state }
     }
 
     /// Until a shutdown is complete.
     pub fn run(mut self) {
-        let Library { reactor, state } = &mut self;
+        let Library { reactor, reporter, state } = &mut self;
         loop {
-            let until = [state.client.poll_timeout(), state.ending].into_iter().flatten().min();
+            let report = reporter.as_ref().map(Reporter::poll_timeout);
+            let until = [state.client.poll_timeout(), state.ending, report].into_iter().flatten().min();
             let turned = reactor.turn(until, &mut |reactor, input| {
                 state.input(reactor, input);
             });
@@ -172,7 +185,15 @@ impl Library {
                 state.drain(reactor);
             }
             state.tidy(now);
+            if let Some(reporter) = reporter
+                && reporter.poll_timeout() <= now
+            {
+                state.report(now, reporter);
+            }
             if state.ending.is_some_and(|end| state.client.is_shut_down() || now >= end) {
+                if let Some(reporter) = reporter {
+                    reporter.last(now);
+                }
                 reactor.flush();
                 return;
             }
@@ -219,6 +240,7 @@ impl State {
         match command {
             Command::Register { registration, reply } => {
                 self.listen(reactor);
+                self.component.registered(registration.element.id, &registration.element.policy);
                 let request = self.request(reply.map(Waiting::Registration));
                 self.client.register(now, request, registration);
             }
@@ -317,7 +339,7 @@ impl State {
             Event::Resolved { request, handle, result } => self.resolved(now, request, &handle, result),
             Event::Pool { handle, resolution } => self.pool(now, handle, &resolution),
             Event::ElementGone { handle, id } => self.element_gone(&handle, id),
-            Event::Home { registrar, .. } => self.home(registrar),
+            Event::Home { registrar, .. } => self.home(now, registrar),
             Event::RegistrationFailed { handle, id, error } => reactor.complain(
                 &format!("registration {handle} {error:?}"),
                 format_args!("{id} could not be registered in \"{handle}\": {error:?}; it is tried again"),
@@ -403,7 +425,8 @@ impl State {
         }
     }
 
-    fn home(&mut self, registrar: Option<RegistrarId>) {
+    fn home(&mut self, now: Time, registrar: Option<RegistrarId>) {
+        self.component.home(registrar, now);
         match registrar {
             Some(registrar) => log::info!("home registrar is {registrar}"),
             None => log::info!("looking for a registrar"),
@@ -412,6 +435,13 @@ impl State {
             let home = registrar.map_or(0, |registrar| 1 << 32 | u64::from(registrar.0));
             shared.home.store(home, Ordering::Relaxed);
         }
+    }
+
+    /// Sends the status report that is due.
+    fn report(&self, now: Time, reporter: &mut Reporter) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let sessions = shared.sessions.get().map(|sessions| sessions.report()).unwrap_or_default();
+        reporter.report_library(now, &self.component, &sessions);
     }
 
     fn tidy(&mut self, now: Time) {

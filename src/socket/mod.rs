@@ -18,6 +18,7 @@ mod many;
 mod poll;
 mod pool;
 mod receiver;
+mod report;
 mod sender;
 mod session;
 mod table;
@@ -192,24 +193,13 @@ pub struct Library {
     directory: Arc<dyn Directory>,
     /// What sessions may run over, best first; only what the kernel has.
     protocols: Vec<LinkProtocol>,
-    table: Table<Arc<Entry>>,
+    table: Arc<Table<Arc<Entry>>>,
     beacons: Table<Arc<EventFd>>,
     making_beacon: Mutex<()>,
     /// Mapped numbers and the system descriptors behind them.
     aliases: RwLock<BTreeMap<RawFd, RawFd>>,
     linger: Linger,
     process: fork::Process,
-}
-
-/// What a status report (CSP) says of one outgoing session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionReport {
-    /// The element in use.
-    pub pe_id: PeId,
-    /// Last payload protocol identifier used, network byte order as in [`SendOptions`].
-    pub ppid: u32,
-    /// Text of [`Library::set_status`], else empty.
-    pub status: String,
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -219,7 +209,9 @@ impl Library {
         let protocols = settings.protocols.clone();
         let runtime = Runtime::start(settings)?;
         let directory = Arc::new(runtime.clone());
-        Ok(Library { runtime: Some(runtime), ..Library::with_directory(directory, &protocols) })
+        let library = Library { runtime: Some(runtime), ..Library::with_directory(directory, &protocols) };
+        library.runtime().set_sessions(Box::new(report::Sessions(Arc::downgrade(&library.table))));
+        Ok(library)
     }
 
     /// Sockets over another directory than the event thread: no [`Library::runtime`], no
@@ -230,7 +222,7 @@ impl Library {
             runtime: None,
             directory,
             protocols: protocols.iter().copied().filter(has).collect(),
-            table: Table::new(),
+            table: Arc::new(Table::new()),
             beacons: Table::new(),
             making_beacon: Mutex::new(()),
             aliases: RwLock::new((0..3).map(|standard| (standard, standard)).collect()),
@@ -736,20 +728,6 @@ impl Library {
         let end = text.floor_char_boundary(127);
         session.ok_or_else(|| errno(Errno::EINVAL))?.set_status(&text[..end]);
         Ok(())
-    }
-
-    /// The outgoing sessions that have not failed, for status reports.
-    pub fn report_sessions(&self) -> Vec<SessionReport> {
-        let entries = self.table.numbers().into_iter().filter_map(|number| self.table.get(number));
-        let sessions = entries.filter_map(|entry| self.single(&entry).ok());
-        sessions
-            .filter(|session| session.as_user().is_some() && !session.is_down())
-            .map(|session| SessionReport {
-                pe_id: session.pe_id(),
-                ppid: session.last_ppid(),
-                status: session.status(),
-            })
-            .collect()
     }
 
     /// Basic mode: `rsp_getaddrinfo`.

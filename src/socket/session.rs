@@ -6,9 +6,10 @@ use super::linger::Linger;
 use super::pool::PoolSide;
 use super::receiver::{Input, Piece};
 use super::sender::Outgoing;
-use super::wait::{Deadline, Occasionally, Patience, errno};
+use super::wait::{self, Deadline, Occasionally, Patience, errno};
 use super::{ConnectOptions, NOTIFICATION_ROOM, Notification, Received, SendOptions, SessionId, Style};
 use crate::machine::session::{self as machine, Control, Role};
+use crate::runtime::csp::SessionReport;
 use crate::transport::sctp_socket::send_flags;
 use crate::wire::{PeId, PoolElement, PoolHandle};
 use nix::errno::Errno;
@@ -18,7 +19,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a long message that stalls keeps others on the descriptor waiting.
 const STALL: Duration = Duration::from_secs(2);
@@ -59,6 +60,7 @@ struct Link {
     conn: Option<Arc<Conn>>,
     /// Counts moves, so that late news about an old connection is known as such.
     generation: u64,
+    since: Option<Instant>,
 }
 
 impl Link {
@@ -109,7 +111,7 @@ impl Session {
         Session {
             id,
             alone,
-            link: RwLock::new(Link { conn, generation: 0 }),
+            link: RwLock::new(Link { conn, generation: 0, since: None }),
             control: Mutex::new(machine::Session::new(role)),
             down: AtomicBool::new(role == Role::User),
             first: AtomicU8::new(0),
@@ -167,12 +169,16 @@ impl Session {
         text.clone_into(&mut self.status.lock());
     }
 
-    pub(super) fn status(&self) -> String {
-        self.status.lock().clone()
-    }
-
-    pub(super) fn last_ppid(&self) -> u32 {
-        self.last_ppid.load(Relaxed)
+    pub(super) fn report(&self) -> SessionReport {
+        let since = self.link.read().since;
+        let working = self.as_user().is_some() && !self.is_down();
+        SessionReport {
+            // While a session moves, there is nobody that it talks to.
+            element: since.filter(|_| working).map(|_| self.pe_id()),
+            duration: since.map(wait::passed).unwrap_or_default(),
+            ppid: u32::from_be(self.last_ppid.load(Relaxed)),
+            status: self.status.lock().clone(),
+        }
     }
 
     pub(super) fn is_buffered(&self) -> bool {
@@ -632,6 +638,7 @@ impl Session {
         let mut link = self.link.write();
         link.generation += 1;
         let old = link.conn.take();
+        link.since = None;
         self.control.lock().begin_move();
         self.first.store(0, SeqCst);
         self.down.store(false, SeqCst);
@@ -670,6 +677,7 @@ impl Session {
         let mut link = self.link.write();
         entry.add(conn.as_fd(), self.id as u64)?;
         link.conn = Some(conn);
+        link.since = Some(wait::now());
         let generation = link.generation;
         self.pe_id.store(pe_id.0, SeqCst);
         let announce = announce && entry.style == Style::SeqPacket;

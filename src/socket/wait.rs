@@ -176,6 +176,16 @@ impl Occasionally {
     }
 }
 
+/// The time, for those who only remember it.
+pub(super) fn now() -> Instant {
+    Instant::now()
+}
+
+/// How long ago that was.
+pub(super) fn passed(since: Instant) -> Duration {
+    since.elapsed()
+}
+
 /// Shorthand for an error with an errno.
 pub(super) fn errno(errno: Errno) -> io::Error {
     io::Error::from_raw_os_error(errno as i32)

@@ -1,0 +1,22 @@
+//! What status reports (CSP) say of the sessions.
+
+use super::descriptor::{Entry, Role};
+use super::table::Table;
+use crate::runtime::csp::{self, SessionReport};
+use std::sync::{Arc, Weak};
+
+/// The sessions of all descriptors, as long as there are any.
+pub(super) struct Sessions(pub(super) Weak<Table<Arc<Entry>>>);
+
+impl csp::Sessions for Sessions {
+    fn report(&self) -> Vec<SessionReport> {
+        let Some(table) = self.0.upgrade() else { return Vec::new() };
+        let entries = table.numbers().into_iter().filter_map(|number| table.get(number));
+        let sessions = entries.flat_map(|entry| match entry.role() {
+            Role::Single(session) => vec![session],
+            Role::Many(many) => many.sessions(),
+            Role::Fresh { .. } | Role::Listener(_) => Vec::new(),
+        });
+        sessions.map(|session| session.report()).collect()
+    }
+}
