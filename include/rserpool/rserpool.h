@@ -363,13 +363,16 @@ unsigned int rsp_getpolicybyname(const char *policyName);
  * readable when rsp_recvmsg or rsp_accept has something.
  *
  * domain: AF_INET, AF_INET6, or 0 for either. type: SOCK_STREAM (one session, no notifications) or
- * SOCK_SEQPACKET. protocol: IPPROTO_SCTP; where the kernel has no SCTP, sessions run over TCP.
+ * SOCK_SEQPACKET. protocol: IPPROTO_SCTP; where the kernel has no SCTP, sessions run over TCP, unless
+ * -transport=sctp or RSP_TRANSPORT=sctp. IPPROTO_TCP: TCP only.
  * -1: EACCES (not initialised), EPROTONOSUPPORT, EAFNOSUPPORT, EMFILE, ENFILE, ENOMEM. */
 int rsp_socket(int domain, int type, int protocol);
 
-/* Changes the SCTP parameters of the descriptor's associations: fields that are not 0 are taken over,
- * those that are 0 are filled in. -1: EBADF, EFAULT. */
-int rsp_update_session_parameters(int sd, struct rserpool_session_parameters *params);
+/* Changes the SCTP parameters of the descriptor's associations, those it has and those it will have (over
+ * TCP, what comes nearest): fields that are not 0 are taken over, those that are 0 are filled in.
+ * -1: EBADF, EFAULT. */
+int rsp_update_session_parameters(int sd,
+                                  struct rserpool_session_parameters *params);
 
 /* Binds to addresses that lie one after the other without gaps; addrcnt 0: to any address. Port 0 in
  * the first one: a free port. -1: EBADF, EFAULT, EINVAL, EAFNOSUPPORT, EADDRINUSE, EADDRNOTAVAIL, EACCES. */
@@ -467,8 +470,8 @@ int rsp_csp_setstatus(int sd, rserpool_session_t sessionID, const char *statusTe
 /* Sends one message. sessionID matters on descriptors with many sessions only. sctpPPID: in network
  * byte order. sctpTimeToLive: milliseconds, 0: no limit. sctpFlags: SCTP_UNORDERED, SCTP_EOF, SCTP_ABORT.
  * timeout: milliseconds; 0 or less: don't wait for room. Returns the number of bytes.
- * -1: EBADF (also: unknown session), EAGAIN, EIO (session has failed), EFAULT, EMSGSIZE, EINTR, and
- * connection errors, with which RSERPOOL_FAILOVER_NECESSARY follows. */
+ * -1: EBADF (also: unknown session), EAGAIN, EIO (session has failed), EFAULT, EMSGSIZE (over SCTP: more
+ * than the send buffer can hold), EINVAL (no data, no such stream), EINTR, and connection errors, with which RSERPOOL_FAILOVER_NECESSARY follows. */
 ssize_t rsp_sendmsg(int sd,
                     const void *data,
                     size_t dataLength,

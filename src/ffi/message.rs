@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 /// Sends one message. sessionID matters on descriptors with many sessions only. sctpPPID: in network
 /// byte order. sctpTimeToLive: milliseconds, 0: no limit. sctpFlags: SCTP_UNORDERED, SCTP_EOF, SCTP_ABORT.
 /// timeout: milliseconds; 0 or less: don't wait for room. Returns the number of bytes.
-/// -1: EBADF (also: unknown session), EAGAIN, EIO (session has failed), EFAULT, EMSGSIZE, EINTR, and
-/// connection errors, with which RSERPOOL_FAILOVER_NECESSARY follows.
+/// -1: EBADF (also: unknown session), EAGAIN, EIO (session has failed), EFAULT, EMSGSIZE (over SCTP: more
+/// than the send buffer can hold), EINVAL (no data, no such stream), EINTR, and connection errors, with which RSERPOOL_FAILOVER_NECESSARY follows.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_sendmsg(
     sd: c_int,
