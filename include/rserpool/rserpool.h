@@ -367,12 +367,14 @@ unsigned int rsp_getpolicybyname(const char *policyName);
  * readable when rsp_recvmsg or rsp_accept has something.
  *
  * domain: AF_INET, AF_INET6, or 0 for either. type: SOCK_STREAM (one session, no notifications) or
- * SOCK_SEQPACKET. protocol: IPPROTO_SCTP; where the kernel has no SCTP, sessions run over TCP.
+ * SOCK_SEQPACKET. protocol: IPPROTO_SCTP; where the kernel has no SCTP, sessions run over TCP, unless
+ * -transport=sctp or RSP_TRANSPORT=sctp. IPPROTO_TCP: TCP only.
  * -1: EACCES (not initialised), EPROTONOSUPPORT, EAFNOSUPPORT, EMFILE, ENFILE, ENOMEM. */
 int rsp_socket(int domain, int type, int protocol);
 
-/* Changes the SCTP parameters of the descriptor's sessions: fields that are not 0 are taken over, those
- * that are 0 are filled in. Over TCP they become keep-alive and user time-out. -1: EBADF, EFAULT. */
+/* Changes the SCTP parameters of the descriptor's associations, those it has and those it will have (over
+ * TCP, what comes nearest): fields that are not 0 are taken over, those that are 0 are filled in.
+ * -1: EBADF, EFAULT. */
 int rsp_update_session_parameters(int sd,
                                   struct rserpool_session_parameters *params);
 
@@ -492,8 +494,9 @@ int rsp_csp_setstatus(int sd, rserpool_session_t sessionID, const char *statusTe
  * order. sctpTimeToLive: milliseconds, 0: no limit. sctpFlags: SCTP_UNORDERED, SCTP_EOF, SCTP_ABORT.
  * timeout: milliseconds; 0 or less: don't wait for room. Returns the number of bytes.
  * -1: EBADF (also: unknown session), EAGAIN, EINTR, EIO (session has failed), EPIPE (session is over), EFAULT,
- * EINVAL (no data), EMSGSIZE (past 16 MiB without waiting), ENOMEM; and ECONNRESET, ETIMEDOUT, EHOSTUNREACH and
- * other connection errors, after which RSERPOOL_FAILOVER_NECESSARY follows. RFC 5352 section 6.5. */
+ * EINVAL (no data; over SCTP: no such stream), EMSGSIZE (past 16 MiB without waiting; over SCTP: more than the
+ * send buffer can hold), ENOMEM; and ECONNRESET, ETIMEDOUT, EHOSTUNREACH and other connection errors, after
+ * which RSERPOOL_FAILOVER_NECESSARY follows. RFC 5352 section 6.5. */
 ssize_t rsp_sendmsg(int sd,
                     const void *data,
                     size_t dataLength,

@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 /// order. sctpTimeToLive: milliseconds, 0: no limit. sctpFlags: SCTP_UNORDERED, SCTP_EOF, SCTP_ABORT.
 /// timeout: milliseconds; 0 or less: don't wait for room. Returns the number of bytes.
 /// -1: EBADF (also: unknown session), EAGAIN, EINTR, EIO (session has failed), EPIPE (session is over), EFAULT,
-/// EINVAL (no data), EMSGSIZE (past 16 MiB without waiting), ENOMEM; and ECONNRESET, ETIMEDOUT, EHOSTUNREACH and
-/// other connection errors, after which RSERPOOL_FAILOVER_NECESSARY follows. RFC 5352 section 6.5.
+/// EINVAL (no data; over SCTP: no such stream), EMSGSIZE (past 16 MiB without waiting; over SCTP: more than the
+/// send buffer can hold), ENOMEM; and ECONNRESET, ETIMEDOUT, EHOSTUNREACH and other connection errors, after
+/// which RSERPOOL_FAILOVER_NECESSARY follows. RFC 5352 section 6.5.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_sendmsg(
     sd: c_int,

@@ -12,7 +12,8 @@ use libc::{c_int, c_uchar, c_void, size_t, sockaddr, socklen_t};
 /// readable when rsp_recvmsg or rsp_accept has something.
 ///
 /// domain: AF_INET, AF_INET6, or 0 for either. type: SOCK_STREAM (one session, no notifications) or
-/// SOCK_SEQPACKET. protocol: IPPROTO_SCTP; where the kernel has no SCTP, sessions run over TCP.
+/// SOCK_SEQPACKET. protocol: IPPROTO_SCTP; where the kernel has no SCTP, sessions run over TCP, unless
+/// -transport=sctp or RSP_TRANSPORT=sctp. IPPROTO_TCP: TCP only.
 /// -1: EACCES (not initialised), EPROTONOSUPPORT, EAFNOSUPPORT, EMFILE, ENFILE, ENOMEM.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_socket(domain: c_int, r#type: c_int, protocol: c_int) -> c_int {
@@ -29,8 +30,9 @@ pub(super) fn open(domain: c_int, socket_type: c_int, protocol: c_int) -> Result
     Ok(library.socket(domain, style, protocol)?)
 }
 
-/// Changes the SCTP parameters of the descriptor's sessions: fields that are not 0 are taken over, those
-/// that are 0 are filled in. Over TCP they become keep-alive and user time-out. -1: EBADF, EFAULT.
+/// Changes the SCTP parameters of the descriptor's associations, those it has and those it will have (over
+/// TCP, what comes nearest): fields that are not 0 are taken over, those that are 0 are filled in.
+/// -1: EBADF, EFAULT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_update_session_parameters(
     sd: c_int,

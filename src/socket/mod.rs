@@ -580,8 +580,9 @@ impl Library {
     // ----- data ----------------------------------------------------------------------------------
 
     /// Sends a message, whole: what the kernel does not take at once follows by itself. EAGAIN: nothing was
-    /// taken in time; EIO: the session has failed; EBADF: no such session; EINVAL: no data; EMSGSIZE: more
-    /// than 16 MiB without a time-out; EINTR; others end the session.
+    /// taken in time; EIO: the session has failed; EBADF: no such session; EINVAL: no data, no such stream;
+    /// EMSGSIZE: over TCP, more than 16 MiB without a time-out, over SCTP, more than the send buffer can be
+    /// made to hold; EINTR; others end the session.
     pub fn send(&self, sd: RawFd, data: &[u8], options: SendOptions) -> io::Result<usize> {
         let entry = self.entry(sd)?;
         let role = entry.role.read();

@@ -300,8 +300,12 @@ impl Client {
         } else {
             self.fx.alarms.set(Alarm::Poll(pool.number), now + POLL);
         }
-        // A pool that is not there has no elements; other errors say nothing about it.
-        if error.is_some_and(|error| error.code() != CauseCode::UNKNOWN_POOL) {
+        // A pool that is not there has no elements; other errors say nothing about it. Nor does it from a
+        // registrar that does not push: rsplib's forget whole pools for a while when one of them comes back
+        // from a standstill. Where a pool is empty there is nobody else to go to anyway.
+        let believed =
+            |error: &OperationError| error.code() == CauseCode::UNKNOWN_POOL && resolution.subscribed;
+        if error.is_some_and(|error| !believed(error)) {
             return;
         }
         let complete = resolution.complete || error.is_some();
