@@ -352,8 +352,10 @@ static void start_with(const struct sockaddr_in* registrar, int patience)
     snprintf(argument, sizeof(argument), "-registrar=127.0.0.1:%d", ntohs(registrar->sin_port));
     SAME(1, rsp_initarg(&info, argument));
     SAME(1, rsp_initarg(&info, "-asapannounce=off"));
-    SAME(1, rsp_initarg(&info, "-registrarconnecttimeout=200"));
-    SAME(1, rsp_initarg(&info, "-registrarrequesttimeout=200"));
+    snprintf(argument, sizeof(argument), "-registrarconnecttimeout=%d", patience);
+    SAME(1, rsp_initarg(&info, argument));
+    snprintf(argument, sizeof(argument), "-registrarrequesttimeout=%d", patience);
+    SAME(1, rsp_initarg(&info, argument));
     snprintf(argument, sizeof(argument), "-registrarresponsetimeout=%d", patience);
     SAME(1, rsp_initarg(&info, argument));
     OK(rsp_initialize(&info));
