@@ -386,6 +386,27 @@ static void closed_while_resolving(void)
     SAME(0, pthread_join(closer, NULL));
 }
 
+static void* resolve(void* argument)
+{
+    struct rsp_addrinfo* list;
+
+    (void)argument;
+    FAILS(EACCES, rsp_getaddrinfo(NAME("Silence"), &list, 1, 0));
+    return NULL;
+}
+
+/* Nor does the library's end. */
+static void ended_while_resolving(void)
+{
+    struct timespec pause = {0, 100000000};
+    pthread_t thread;
+
+    SAME(0, pthread_create(&thread, NULL, resolve, NULL));
+    nanosleep(&pause, NULL);
+    rsp_cleanup();
+    SAME(0, pthread_join(thread, NULL));
+}
+
 /* A registrar that says nothing. */
 static void silent_registrar(void)
 {
@@ -410,7 +431,7 @@ static void silent_registrar(void)
     rsp_cleanup();
     start_with(&address, 15000);
     closed_while_resolving();
-    rsp_cleanup();
+    ended_while_resolving();
     OK(close(registrar));
 }
 
