@@ -211,6 +211,7 @@ c_tests!(
     storm,
     crowd,
     libevent,
+    plain,
 );
 
 #[test]

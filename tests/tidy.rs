@@ -1,5 +1,5 @@
-//! Reads the source: the arrows between the rooms, leftovers, and that every public C function has
-//! its header line, man page, C test and Python prototype.
+//! Reads the source: the arrows between the rooms, leftovers, that every public C function has its header line
+//! and C test, and that documents name only what is there. Man pages: `man.rs`.
 #![allow(clippy::disallowed_methods)]
 
 use std::collections::BTreeSet;
@@ -249,4 +249,16 @@ fn what_documents_name_exists() {
         }
     }
     report(problems);
+}
+
+#[test]
+fn every_function_has_a_python_prototype() {
+    let prototypes = read(&root().join("python/src/rserpool/_abi.py"));
+    let known = |function: &String| {
+        prototypes.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| word == function)
+    };
+    // Not in any header.
+    let missing =
+        functions().into_iter().filter(|function| function != "rsp_socket_internal" && !known(function));
+    report(missing.map(|function| format!("{function}: not in python/src/rserpool/_abi.py")).collect());
 }

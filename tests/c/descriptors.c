@@ -82,6 +82,10 @@ static void options(void)
     FAILS(EFAULT, rsp_setsockopt(sd, SOL_SOCKET, SO_KEEPALIVE, NULL, sizeof(value)));
 
     /* Parameters hold at once: these are 2 + 3 + 3 + 3 seconds, then those are 0.1 four times. */
+    OK(rsp_close(sd));
+    OK(sd = rsp_socket(0, SOCK_STREAM, IPPROTO_TCP));
+    OK(rsp_listen(sd, 5));
+    OK(rsp_register(sd, (const unsigned char*)"Options", 7, NULL, 30000, 0));
     client = user("Options", SOCK_STREAM);
     OK(rsp_update_session_parameters(client, &parameters));
     OK(rsp_getsockopt(client, IPPROTO_TCP, TCP_USER_TIMEOUT, &value, &length));

@@ -1,6 +1,8 @@
 /* The errors that a call's own arguments, its peer or the registrar cause, as far as no other test here has
  * them: every errno on a man page is provoked by a test (tests/tidy.rs). */
 #define _GNU_SOURCE
+/* Which error it is, the transport says; these are TCP's. */
+#define PROTOCOL IPPROTO_TCP
 
 #include <pthread.h>
 #include <signal.h>
@@ -84,7 +86,7 @@ static void roles(void)
     socklen_t size = sizeof(value);
     int mapped;
     int other = (int)OK(socket(AF_INET, SOCK_STREAM, 0));
-    int sd = (int)OK(rsp_socket(AF_INET, SOCK_STREAM, IPPROTO_SCTP));
+    int sd = (int)OK(rsp_socket(AF_INET, SOCK_STREAM, PROTOCOL));
     int client;
 
     FAILS(ENOTCONN, rsp_recvmsg(sd, buffer, BUFFER, NULL, &flags, 0));
@@ -106,7 +108,7 @@ static void roles(void)
     OK(close(other));
     /* Two may be bound to an address, one may listen there. */
     OK(rsp_bind(sd, (struct sockaddr*)&taken, 1));
-    OK(other = rsp_socket(AF_INET, SOCK_STREAM, IPPROTO_SCTP));
+    OK(other = rsp_socket(AF_INET, SOCK_STREAM, PROTOCOL));
     OK(rsp_bind(other, (struct sockaddr*)&taken, 1));
     OK(rsp_listen(sd, 1));
     FAILS(EADDRINUSE, rsp_listen(other, 1));
@@ -124,7 +126,7 @@ static void roles(void)
     OK(rsp_close(sd));
 
     /* A session without a connection has no options. */
-    client = (int)OK(rsp_socket(0, SOCK_SEQPACKET, IPPROTO_SCTP));
+    client = (int)OK(rsp_socket(0, SOCK_SEQPACKET, PROTOCOL));
     SETS(EINVAL, rsp_connect(client, NULL, 0, 0));
     FAILS(ENOTCONN, rsp_getsockopt(client, SOL_SOCKET, SO_TYPE, &value, &size));
     FAILS(ENOTCONN, rsp_setsockopt(client, SOL_SOCKET, SO_KEEPALIVE, &value, sizeof(value)));
@@ -307,7 +309,7 @@ static void unreachable(void)
     uint32_t id = elsewhere("Closed", &address, IPPROTO_TCP);
     int others[8];
 
-    OK(sd = rsp_socket(0, SOCK_SEQPACKET, IPPROTO_SCTP));
+    OK(sd = rsp_socket(0, SOCK_SEQPACKET, PROTOCOL));
     SETS(ECONNREFUSED, rsp_connect_tags(sd, NAME("Closed"), 0, tags));
     FAILS(ECONNREFUSED, rsp_forcefailover(sd, FFF_NONE, 0));
     SAME(RSPERR_OKAY, rsp_pe_deregistration(NAME("Closed"), id, 0));
@@ -323,7 +325,7 @@ static void unreachable(void)
         SAME(-1, connect(others[i], (struct sockaddr*)&address, sizeof(address)));
     }
     id = elsewhere("Full", &address, IPPROTO_TCP);
-    OK(sd = rsp_socket(0, SOCK_SEQPACKET, IPPROTO_SCTP));
+    OK(sd = rsp_socket(0, SOCK_SEQPACKET, PROTOCOL));
     SETS(ETIMEDOUT, rsp_connect_tags(sd, NAME("Full"), 0, tags));
     FAILS(ETIMEDOUT, rsp_forcefailover(sd, FFF_NONE, 0));
     OK(rsp_close(sd));
@@ -334,7 +336,7 @@ static void unreachable(void)
     OK(close(full));
 
     id = elsewhere("Datagrams", &address, IPPROTO_UDP);
-    OK(sd = rsp_socket(0, SOCK_SEQPACKET, IPPROTO_SCTP));
+    OK(sd = rsp_socket(0, SOCK_SEQPACKET, PROTOCOL));
     SETS(EPROTONOSUPPORT, rsp_connect_tags(sd, NAME("Datagrams"), 0, tags));
     FAILS(EPROTONOSUPPORT, rsp_forcefailover(sd, FFF_NONE, 0));
     OK(rsp_close(sd));
@@ -352,8 +354,10 @@ static void start_with(const struct sockaddr_in* registrar, int patience)
     snprintf(argument, sizeof(argument), "-registrar=127.0.0.1:%d", ntohs(registrar->sin_port));
     SAME(1, rsp_initarg(&info, argument));
     SAME(1, rsp_initarg(&info, "-asapannounce=off"));
-    SAME(1, rsp_initarg(&info, "-registrarconnecttimeout=200"));
-    SAME(1, rsp_initarg(&info, "-registrarrequesttimeout=200"));
+    snprintf(argument, sizeof(argument), "-registrarconnecttimeout=%d", patience);
+    SAME(1, rsp_initarg(&info, argument));
+    snprintf(argument, sizeof(argument), "-registrarrequesttimeout=%d", patience);
+    SAME(1, rsp_initarg(&info, argument));
     snprintf(argument, sizeof(argument), "-registrarresponsetimeout=%d", patience);
     SAME(1, rsp_initarg(&info, argument));
     OK(rsp_initialize(&info));
@@ -374,7 +378,7 @@ static void closed_while_resolving(void)
 {
     struct timespec before, after;
     pthread_t closer;
-    int sd = (int)OK(rsp_socket(0, SOCK_SEQPACKET, IPPROTO_SCTP));
+    int sd = (int)OK(rsp_socket(0, SOCK_SEQPACKET, PROTOCOL));
 
     SAME(0, pthread_create(&closer, NULL, close_soon, &sd));
     clock_gettime(CLOCK_MONOTONIC, &before);
@@ -382,6 +386,27 @@ static void closed_while_resolving(void)
     clock_gettime(CLOCK_MONOTONIC, &after);
     HOLDS(after.tv_sec - before.tv_sec < 5);
     SAME(0, pthread_join(closer, NULL));
+}
+
+static void* resolve(void* argument)
+{
+    struct rsp_addrinfo* list;
+
+    (void)argument;
+    FAILS(EACCES, rsp_getaddrinfo(NAME("Silence"), &list, 1, 0));
+    return NULL;
+}
+
+/* Nor does the library's end. */
+static void ended_while_resolving(void)
+{
+    struct timespec pause = {0, 100000000};
+    pthread_t thread;
+
+    SAME(0, pthread_create(&thread, NULL, resolve, NULL));
+    nanosleep(&pause, NULL);
+    rsp_cleanup();
+    SAME(0, pthread_join(thread, NULL));
 }
 
 /* A registrar that says nothing. */
@@ -401,14 +426,14 @@ static void silent_registrar(void)
     FAILS(EIO, rsp_getaddrinfo(NAME("Silence"), &list, 1, 0));
     SAME(RSPERR_TIMEOUT, rsp_pe_registration(NAME("Silence"), &info, NULL, 30000, 0));
     SAME(RSPERR_TIMEOUT, rsp_pe_deregistration(NAME("Silence"), info.ai_pe_id, 0));
-    OK(sd = rsp_socket(0, SOCK_SEQPACKET, IPPROTO_SCTP));
+    OK(sd = rsp_socket(0, SOCK_SEQPACKET, PROTOCOL));
     SETS(EIO, rsp_connect(sd, NAME("Silence"), 0));
     FAILS(EIO, rsp_forcefailover(sd, FFF_NONE, 0));
     OK(rsp_close(sd));
     rsp_cleanup();
     start_with(&address, 15000);
     closed_while_resolving();
-    rsp_cleanup();
+    ended_while_resolving();
     OK(close(registrar));
 }
 

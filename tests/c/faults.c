@@ -1,6 +1,8 @@
 /* The system has no descriptors, no memory, no threads, no address: calls fail with its errno, and work again
  * when it has. System calls that can't be made to fail otherwise are replaced by ones of this program. */
 #define _GNU_SOURCE
+/* The calls that fail are those that TCP needs. */
+#define PROTOCOL IPPROTO_TCP
 
 #include <dlfcn.h>
 #include <ifaddrs.h>
@@ -136,7 +138,7 @@ static void starting(void)
     setenv("RSP_CONNECT_TIMEOUT", "soon", 1);
     FAILS(EINVAL, rsp_initialize(NULL));
     unsetenv("RSP_CONNECT_TIMEOUT");
-    FAILS(EACCES, rsp_socket(0, SOCK_STREAM, IPPROTO_SCTP));
+    FAILS(EACCES, rsp_socket(0, SOCK_STREAM, PROTOCOL));
     start();
 }
 
@@ -148,14 +150,14 @@ static void descriptors(void)
     int sd;
 
     fail("epoll_create1", ENOMEM);
-    FAILS(ENOMEM, rsp_socket(0, SOCK_STREAM, IPPROTO_SCTP));
+    FAILS(ENOMEM, rsp_socket(0, SOCK_STREAM, PROTOCOL));
     fail("epoll_create1", ENFILE);
-    FAILS(ENFILE, rsp_socket(0, SOCK_STREAM, IPPROTO_SCTP));
+    FAILS(ENFILE, rsp_socket(0, SOCK_STREAM, PROTOCOL));
     fail(NULL, 0);
     before = no_descriptors();
-    FAILS(EMFILE, rsp_socket(0, SOCK_STREAM, IPPROTO_SCTP));
+    FAILS(EMFILE, rsp_socket(0, SOCK_STREAM, PROTOCOL));
     OK(setrlimit(RLIMIT_NOFILE, &before));
-    OK(sd = rsp_socket(0, SOCK_STREAM, IPPROTO_SCTP));
+    OK(sd = rsp_socket(0, SOCK_STREAM, PROTOCOL));
 
     for (int round = 0; round < 2; round++) {
         fail("socket", round == 0 ? ENOMEM : ENFILE);
@@ -304,7 +306,7 @@ static void connecting(void)
     struct TagItem tags[] = {{TAG_RspSession_HandleResolutionRetryDelay, 1000}, {TAG_DONE, 0}};
     struct rlimit before;
     int server = element("Faults", SOCK_SEQPACKET, 0);
-    int client = (int)OK(rsp_socket(0, SOCK_SEQPACKET, IPPROTO_SCTP));
+    int client = (int)OK(rsp_socket(0, SOCK_SEQPACKET, PROTOCOL));
 
     fail("socket", ENOMEM);
     FAILS(ENOMEM, rsp_connect_tags(client, NAME("Faults"), 0, tags));
@@ -321,12 +323,12 @@ static void connecting(void)
     expect_failover(client, RSERPOOL_FAILOVER_COMPLETE, false);
     OK(rsp_close(client));
 
-    client = (int)OK(rsp_socket(0, SOCK_SEQPACKET, IPPROTO_SCTP));
+    client = (int)OK(rsp_socket(0, SOCK_SEQPACKET, PROTOCOL));
     before = no_descriptors();
     SETS(EMFILE, rsp_connect_tags(client, NAME("Faults"), 0, tags));
     OK(setrlimit(RLIMIT_NOFILE, &before));
     OK(rsp_close(client));
-    client = (int)OK(rsp_socket(0, SOCK_SEQPACKET, IPPROTO_SCTP));
+    client = (int)OK(rsp_socket(0, SOCK_SEQPACKET, PROTOCOL));
     fail("socket", ENFILE);
     SETS(ENFILE, rsp_connect_tags(client, NAME("Faults"), 0, tags));
     fail(NULL, 0);

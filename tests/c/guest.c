@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -66,6 +67,20 @@ static void only_sctp(void)
     }
     rsp_cleanup();
     OK(unsetenv("RSP_TRANSPORT"));
+}
+
+/* The process's limits are its own, also with a registrar inside. */
+static void limits(void)
+{
+    struct rlimit before, after;
+
+    OK(getrlimit(RLIMIT_NOFILE, &before));
+    before.rlim_cur = before.rlim_cur < 512 ? before.rlim_cur : 512;
+    OK(setrlimit(RLIMIT_NOFILE, &before));
+    start();
+    OK(getrlimit(RLIMIT_NOFILE, &after));
+    HOLDS(after.rlim_cur == before.rlim_cur);
+    rsp_cleanup();
 }
 
 /* A start that fails leaves nothing, so that the next one isn't taken for a second one. */
@@ -459,6 +474,7 @@ int main(void)
 {
     note_handlers();
     again_and_again();
+    limits();
     failed_start();
     only_sctp();
     start();

@@ -13,6 +13,11 @@
 
 #include "check.h"
 
+/* What sessions run over; IPPROTO_SCTP is TCP where the kernel has no SCTP. */
+#ifndef PROTOCOL
+#define PROTOCOL IPPROTO_SCTP
+#endif
+
 /* For what must happen: long enough for a busy machine and valgrind. */
 #define SOON 30000
 
@@ -33,7 +38,7 @@ static inline int element(const char* pool, int type, uint32_t id)
 {
     struct TagItem tags[] = {{TAG_PoolElement_Identifier, id}, {TAG_DONE, 0}};
     struct rsp_loadinfo load = {PPT_ROUNDROBIN, 0, 0, 0, 0, 0};
-    int sd = (int)OK(rsp_socket(0, type, IPPROTO_SCTP));
+    int sd = (int)OK(rsp_socket(0, type, PROTOCOL));
 
     OK(rsp_bind(sd, NULL, 0));
     OK(rsp_listen(sd, 10));
@@ -44,7 +49,7 @@ static inline int element(const char* pool, int type, uint32_t id)
 /* A connected pool user. */
 static inline int user(const char* pool, int type)
 {
-    int sd = (int)OK(rsp_socket(0, type, IPPROTO_SCTP));
+    int sd = (int)OK(rsp_socket(0, type, PROTOCOL));
 
     errno = 0;
     SAME(0, rsp_connect(sd, (const unsigned char*)pool, strlen(pool), 0));
