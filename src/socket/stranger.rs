@@ -57,7 +57,7 @@ impl Stranger {
                 let super::receiver::Piece { length, end, ppid, stream } = piece;
                 Received::Data { length, end, ppid, stream }
             }
-            Input::Nothing => Received::Nothing,
+            Input::Nothing | Input::Retracted => Received::Nothing,
             Input::Closed => Received::Closed,
             Input::Broken(_) => Received::Broken,
         }
