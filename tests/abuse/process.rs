@@ -6,14 +6,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// A started program.
 pub struct Process {
     child: Child,
     stdout: Option<BufReader<ChildStdout>>,
     log: Arc<Mutex<String>>,
-    _logger: JoinHandle<()>,
+    begun: Instant,
 }
 
 impl Drop for Process {
@@ -35,11 +35,11 @@ impl Process {
         let stdout = BufReader::new(child.stdout.take().expect("output"));
         let stderr = child.stderr.take().expect("log");
         let log = Arc::new(Mutex::new(String::new()));
-        let logger = std::thread::spawn({
+        std::thread::spawn({
             let log = log.clone();
             move || copy(stderr, &log)
         });
-        Process { child, stdout: Some(stdout), log, _logger: logger }
+        Process { child, stdout: Some(stdout), log, begun: Instant::now() }
     }
 
     /// The rest of the next line that begins like this.
@@ -67,13 +67,14 @@ impl Process {
         self.log.lock().expect("log").clone()
     }
 
-    pub fn id(&self) -> u32 {
-        self.child.id()
+    /// How long it has been running.
+    pub fn age(&self) -> Duration {
+        self.begun.elapsed()
     }
 
     /// Resident memory in KiB.
     pub fn memory(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it still runs");
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it still runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
