@@ -62,7 +62,7 @@ interop: all
 	interop/run
 
 fuzz:
-	cd fuzz && for target in wire registrar session; do \
+	cd fuzz && for target in wire registrar session client; do \
 	    $(CARGO) fuzz run -s none $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 man:

@@ -2,8 +2,12 @@
 //!
 //! Each function takes any bytes and panics where a promise is broken.
 
+mod client;
 mod registrar;
+mod session;
+pub use client::client;
 pub use registrar::registrar;
+pub use session::session;
 
 use crate::wire::{Asap, CspReport, EnrpMessage, MAX_MESSAGE, frame, show};
 

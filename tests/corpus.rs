@@ -27,3 +27,13 @@ fn wire() {
 fn registrar() {
     replay("registrar", rserpool::fuzz::registrar);
 }
+
+#[test]
+fn session() {
+    replay("session", rserpool::fuzz::session);
+}
+
+#[test]
+fn client() {
+    replay("client", rserpool::fuzz::client);
+}

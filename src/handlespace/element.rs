@@ -77,11 +77,26 @@ fn pack(transport: &Transport) -> Option<Packed> {
     Some(Packed::V4 { form: protocol + usage, port: *port, address: address.octets() })
 }
 
+/// Bytes that a transport takes elsewhere; none if it fits eight bytes.
+pub(super) fn extra_bytes(transport: &Transport) -> usize {
+    if pack(transport).is_some() { 0 } else { heap(transport) }
+}
+
 /// Transports that do not fit eight bytes.
 #[derive(Debug, Default)]
 pub(super) struct Rare {
     slots: Vec<Option<Transport>>,
     free: Vec<u32>,
+    /// Bytes of addresses and opaque data in all of them.
+    bytes: usize,
+}
+
+/// What a transport takes beside its slot.
+fn heap(transport: &Transport) -> usize {
+    match transport {
+        Transport::Address { addresses, .. } => size_of_val(&addresses[..]),
+        Transport::Opaque(data) => data.len(),
+    }
 }
 
 impl Rare {
@@ -94,8 +109,14 @@ impl Rare {
             self.slots.push(None);
             (self.slots.len() - 1) as u32
         });
+        self.bytes += heap(transport);
         self.slots[index as usize] = Some(transport.clone());
         Packed::Rare(index)
+    }
+
+    /// Bytes held, slots not counted: those are bounded with the elements.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(super) fn load(&self, packed: Packed) -> Option<Transport> {
@@ -120,7 +141,7 @@ impl Rare {
 
     pub(super) fn drop(&mut self, packed: Packed) {
         if let Packed::Rare(index) = packed {
-            self.slots[index as usize] = None;
+            self.bytes -= self.slots[index as usize].take().as_ref().map_or(0, heap);
             self.free.push(index);
         }
     }
@@ -262,8 +283,10 @@ mod tests {
         }
         assert_eq!(rare.store(None), Packed::None);
         assert!(rare.equals(Packed::None, None));
+        assert!(rare.bytes() > 0);
         packed.iter().for_each(|&p| rare.drop(p));
         assert!(rare.slots.iter().all(Option::is_none));
+        assert_eq!(rare.bytes(), 0);
         let before = rare.slots.len();
         all.iter().for_each(|t| _ = rare.store(Some(t)));
         assert_eq!(rare.slots.len(), before, "freed places are used again");

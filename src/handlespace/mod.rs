@@ -22,7 +22,7 @@ mod view;
 
 pub use view::{ElementRef, PoolRef};
 
-use crate::wire::{CauseCode, PeId, PoolElement, PoolHandle, RegistrarId};
+use crate::wire::{CauseCode, PeId, PoolElement, PoolHandle, RegistrarId, Transport};
 use checksum::{Owners, Sum};
 use element::{Element, NewElement, Rare, Slab};
 use fastrand::Rng;
@@ -112,12 +112,16 @@ pub struct Bounds {
     pub elements: usize,
     /// Pools.
     pub pools: usize,
+    /// Bytes of pool handles and of transports other than a single IPv4 address, in all. What is
+    /// registered once they are used up must do without.
+    pub bytes: usize,
 }
 
-/// Four million elements (about half a gigabyte), one million pools.
+/// Four million elements (about half a gigabyte), one million pools, a quarter of a gigabyte for names
+/// and many addresses.
 impl Default for Bounds {
     fn default() -> Bounds {
-        Bounds { elements: 4 << 20, pools: 1 << 20 }
+        Bounds { elements: 4 << 20, pools: 1 << 20, bytes: 256 << 20 }
     }
 }
 
@@ -138,6 +142,8 @@ pub struct Handlespace {
     handles: HashMap<PoolHandle, u32, Seeded>,
     /// Slots by pool and identifier, as one number.
     ids: HashMap<Name, u32, Seeded>,
+    /// Bytes of all pools' handles.
+    handle_bytes: usize,
 }
 
 /// Pool index and element identifier. Not one `u64`: that would cost 4 bytes of padding per entry.
@@ -173,6 +179,7 @@ impl Handlespace {
             by_handle: BTreeMap::new(),
             handles: HashMap::with_hasher(Seeded::new(seed)),
             ids: HashMap::with_hasher(Seeded::new(!seed)),
+            handle_bytes: 0,
         }
     }
 
@@ -232,8 +239,10 @@ impl Handlespace {
         element: &PoolElement,
     ) -> Result<(ElementKey, Change), Reject> {
         let protocol = element.transport.protocol().ok_or(Reject::InvalidAddresses)?;
+        let name = if pool.is_none() { handle.as_bytes().len() } else { 0 };
         if self.elements.len() >= self.bounds.elements
             || pool.is_none() && self.by_handle.len() >= self.bounds.pools
+            || !self.has_room(name, [Some(&element.transport), element.asap.as_ref()])
         {
             return Err(Reject::Full);
         }
@@ -269,6 +278,10 @@ impl Handlespace {
         let same_transport = self.rare.equals(known.transport, Some(&element.transport));
         let same_asap = self.rare.equals(known.asap, element.asap.as_ref());
         let same = same_transport && same_asap && known.values == values && known.life == element.life;
+        let transport = (!same_transport).then_some(&element.transport);
+        if !self.has_room(0, [transport, element.asap.as_ref().filter(|_| !same_asap)]) {
+            return Err(Reject::Full);
+        }
         if from != element.home && !self.change_home(slot, element.home) {
             return Err(Reject::Full);
         }
@@ -306,6 +319,7 @@ impl Handlespace {
         if let Some(pool) = &mut self.pools[index as usize] {
             pool.remove(&mut self.elements, slot);
             if pool.len == 0 {
+                self.handle_bytes -= pool.handle.as_bytes().len();
                 self.by_handle.remove(pool.handle.as_bytes());
                 self.handles.remove(pool.handle.as_bytes());
                 self.pools[index as usize] = None;
@@ -393,7 +407,16 @@ impl Handlespace {
         self.handles.get(handle.as_bytes()).copied()
     }
 
+    /// Whether there is room for a new pool's name and for transports, of which those in eight bytes
+    /// need none.
+    fn has_room(&self, name: usize, transports: [Option<&Transport>; 2]) -> bool {
+        let rare: usize = transports.into_iter().flatten().map(element::extra_bytes).sum();
+        let more = name + rare;
+        more == 0 || self.handle_bytes + self.rare.bytes() + more <= self.bounds.bytes
+    }
+
     fn add_pool(&mut self, pool: Pool) -> u32 {
+        self.handle_bytes += pool.handle.as_bytes().len();
         let index = self.free_pools.pop().unwrap_or_else(|| {
             self.pools.push(None);
             (self.pools.len() - 1) as u32

@@ -425,7 +425,7 @@ fn refusals_in_order() {
 #[test]
 fn bounds_refuse_newcomers_only() {
     let mut space = Handlespace::new(1);
-    space.set_bounds(Bounds { elements: 3, pools: 2 });
+    space.set_bounds(Bounds { elements: 3, pools: 2, ..Bounds::default() });
     let rr = |id| element(id, 1, Policy::RoundRobin);
     let mut add = |pool, id| space.register(&handle(pool), &rr(id)).map(|(_, change)| change);
     assert_eq!(add("a", 1), Ok(Change::Added));
@@ -434,6 +434,22 @@ fn bounds_refuse_newcomers_only() {
     assert_eq!(add("a", 2), Ok(Change::Added));
     assert_eq!(add("a", 3), Err(Reject::Full));
     assert_eq!(add("a", 1), Ok(Change::Same));
+    // Names and lists of addresses have a bound of their own.
+    let mut space = Handlespace::new(1);
+    space.set_bounds(Bounds { bytes: 100, ..Bounds::default() });
+    let mut add = |pool: &str, id| space.register(&handle(pool), &rr(id)).map(|(_, change)| change);
+    assert_eq!(add(&"x".repeat(90), 1), Ok(Change::Added));
+    assert_eq!(add(&"y".repeat(11), 1), Err(Reject::Full));
+    assert_eq!(add("p", 1), Ok(Change::Added));
+    let mut wide = rr(1);
+    let ten = (1..=10).map(|last| IpAddr::V4(Ipv4Addr::new(10, 0, 0, last))).collect();
+    wide.transport = Transport::new(Protocol::Tcp, TransportUse::DataOnly, 1, ten);
+    assert_eq!(space.register(&handle("p"), &wide).map(|(_, change)| change), Err(Reject::Full));
+    let key = space.find(&handle("p"), PeId(1)).unwrap();
+    assert_eq!(space.get(key).unwrap().to_element(), rr(1));
+    let key = space.find(&handle(&"x".repeat(90)), PeId(1)).unwrap();
+    space.remove(key);
+    assert!(space.register(&handle(&"y".repeat(99)), &rr(1)).is_ok(), "the room became free");
     let mut space = Handlespace::new(1);
     for home in 1..=Owners::LIMIT as u32 {
         space.register(&handle("p"), &element(home, home, Policy::RoundRobin)).unwrap();

@@ -3,8 +3,9 @@
 //! ([`super::library`], [`super::registrar`]).
 //!
 //! Nobody starves: each link may hand in [`READ_BUDGET`] messages per turn, each listener
-//! [`ACCEPT_BUDGET`] links, each group [`DATAGRAM_BUDGET`] datagrams. What is left waits for the next
-//! turn. A link whose peer does not read is not read from either.
+//! [`ACCEPT_BUDGET`] links, each group [`DATAGRAM_BUDGET`] datagrams. What is left waits for its turn, and
+//! so does whoever asks for very long answers ([`HEAVY`]): the loop spends [`SLICE`] on those, then looks
+//! for others again. A link whose peer does not read is not read from either.
 
 mod groups;
 mod links;
@@ -33,6 +34,12 @@ use std::time::Duration;
 
 /// Messages taken from one link before others are served.
 const READ_BUDGET: usize = 64;
+/// The same for a link that is new, or whose messages turned out to be much work.
+const FIRST_BUDGET: usize = 2;
+/// A link whose messages led to more than so many bytes to be sent at a time is much work.
+const HEAVY: usize = 64 << 10;
+/// How long links are served that wait for their turn, before those that are ready are looked for.
+const SLICE: Duration = Duration::from_millis(5);
 /// Links taken from one listener before others are served.
 const ACCEPT_BUDGET: usize = 64;
 /// Datagrams taken from one group before others are served.
@@ -347,7 +354,7 @@ impl Reactor {
                     self.report_changes(handler);
                 }
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
-                    self.read(slot, event.is_read_closed() || event.is_error(), handler);
+                    self.readable(slot, event.is_read_closed() || event.is_error(), handler);
                 }
             }
         }
@@ -365,11 +372,18 @@ impl Reactor {
         for group in self.groups.take_ready() {
             self.hear_group(group, handler);
         }
+        if !self.links.has_ready() {
+            return;
+        }
+        let end = self.clock.now() + SLICE;
         for _ in 0..self.links.ready_count() {
             let Some(slot) = self.links.next_ready() else { break };
-            self.read(slot, false, handler);
+            self.read(slot, handler);
             self.report_changes(handler);
             self.flush();
+            if self.clock.now() >= end {
+                break;
+            }
         }
     }
 

@@ -103,8 +103,8 @@ impl Inbox {
             }
             Gathering::Part(_) => {
                 static QUIET: Occasionally = Occasionally::new();
-                if QUIET.now().is_some() {
-                    log::warn!("a session's peer sent a control message that is too long to be one");
+                if let Some(more) = QUIET.now() {
+                    log::warn!("a session's peer sent a control message that is too long to be one{more}");
                 }
                 Gathering::Refused
             }

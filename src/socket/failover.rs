@@ -107,8 +107,7 @@ impl Library {
         if let Some(error) = failure.as_ref().filter(|error| unsupported(error)) {
             static QUIET: Occasionally = Occasionally::new();
             if let Some(more) = QUIET.now() {
-                let more = if more { " (others likewise)" } else { "" };
-                warn!("no element of {handle:?} can be reached over {}{more}: {error}", self.known(entry));
+                warn!("no element of {handle:?} can be reached over {}: {error}{more}", self.known(entry));
             }
         }
         // Whoever calls again and again must not do it without pause.

@@ -104,8 +104,7 @@ fn listen_to(conn: &Conn) -> io::Result<bool> {
 fn refuse(peer: SocketAddr, reason: &dyn std::fmt::Display) {
     static QUIET: Occasionally = Occasionally::new();
     if let Some(more) = QUIET.now() {
-        let more = if more { " (others likewise)" } else { "" };
-        warn!("connection from {peer} refused{more}: {reason}");
+        warn!("connection from {peer} refused: {reason}{more}");
     }
 }
 

@@ -248,8 +248,8 @@ impl Many {
                 Ok(None) => return,
                 Err(error) => {
                     static QUIET: Occasionally = Occasionally::new();
-                    if QUIET.now().is_some() {
-                        log::warn!("no new sessions for now: {error}");
+                    if let Some(more) = QUIET.now() {
+                        log::warn!("no new sessions for now: {error}{more}");
                     }
                     entry.remove(self.endpoint.as_fd());
                     self.state.lock().paused = Some(Instant::now() + PAUSE);

@@ -21,6 +21,7 @@ mod receiver;
 mod report;
 mod sender;
 mod session;
+pub(crate) mod stranger;
 mod table;
 mod wait;
 

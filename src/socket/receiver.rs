@@ -321,7 +321,7 @@ impl Receiver {
         if !matches!(self.end, Some(End::Broken(_)))
             && let Some(more) = QUIET.now()
         {
-            warn!("a session's peer broke the protocol{}: {error}", if more { " (again)" } else { "" });
+            warn!("a session's peer broke the protocol: {error}{more}");
         }
         self.end = Some(End::Broken(Errno::EPROTO as i32));
     }

@@ -21,8 +21,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-/// How long a long message that stalls keeps others on the descriptor waiting.
-const STALL: Duration = Duration::from_secs(2);
+/// How long a long message that stalls keeps others on the descriptor waiting, once: the rest of it is
+/// delivered as it comes.
+const STALL: Duration = Duration::from_millis(10);
 
 /// How long to wait for another thread that receives from the same session, where there are others.
 const TURN: Duration = Duration::from_millis(10);
@@ -47,6 +48,8 @@ pub(super) struct Session {
     buffered: AtomicBool,
     /// The last receive left nothing behind, so the next one will have to wait.
     idle: AtomicBool,
+    /// The peer stalled in the middle of the current message: no more waiting for it.
+    stalled: AtomicBool,
     /// The owner ended it first.
     ended_here: AtomicBool,
     pe_id: AtomicU32,
@@ -118,6 +121,7 @@ impl Session {
             echo: Mutex::default(),
             buffered: AtomicBool::new(false),
             idle: AtomicBool::new(false),
+            stalled: AtomicBool::new(false),
             ended_here: AtomicBool::new(false),
             pe_id: AtomicU32::new(0),
             side,
@@ -389,10 +393,15 @@ impl Session {
     /// Waits for more of a message that has begun; a peer that stalls in the middle of one does not hold
     /// up the others on the descriptor for long.
     fn await_rest(&self, entry: &Entry, conn: &Conn, deadline: Deadline) -> bool {
+        if self.stalled.load(Relaxed) {
+            return false;
+        }
         let deadline = if self.alone { deadline } else { deadline.min(Deadline::after(STALL)) };
         let stop = || self.stop_on(entry, conn);
         let patience = Patience { deadline, waiters: &entry.waiters, stop: &stop };
-        patience.readable(conn.as_fd()).unwrap_or(false)
+        let more = patience.readable(conn.as_fd()).unwrap_or(false);
+        self.stalled.store(!more && !self.alone, Relaxed);
+        more
     }
 
     fn deliver(&self, entry: &Entry, conn: &Conn, turn: &mut Receiving<'_>, piece: Piece) -> Attempt {
@@ -400,6 +409,9 @@ impl Session {
         self.look_at_controls(entry, turn);
         self.set_buffered(entry, buffered);
         self.idle.store(!turn.has_leftover(), Relaxed);
+        if piece.end {
+            self.stalled.store(false, Relaxed);
+        }
         let ppid = u32::from_ne_bytes(piece.ppid);
         self.last_ppid.store(ppid, Relaxed);
         Attempt::Received(Received::Data {
@@ -469,7 +481,6 @@ impl Session {
             if let Err(reason) = result {
                 static QUIET: Occasionally = Occasionally::new();
                 if let Some(more) = QUIET.now() {
-                    let more = if more { " (again)" } else { "" };
                     log::warn!("session {}: {reason}, ignored{more}", self.id);
                 }
             }

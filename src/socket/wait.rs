@@ -9,7 +9,6 @@ use parking_lot::Mutex;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 /// Until when a call may wait.
@@ -154,25 +153,38 @@ fn wait_for(
     }
 }
 
-/// Says yes at most once a second: for log lines that strangers can cause.
+/// Says yes at most once a minute: for log lines that strangers can cause.
 #[derive(Debug)]
-pub(super) struct Occasionally(Mutex<Option<Instant>>, AtomicBool);
+pub(super) struct Occasionally(Mutex<(Option<Instant>, u64)>);
+
+/// How many lines of the kind were left out before this one, as text behind it.
+pub(super) struct LeftOut(u64);
+
+impl std::fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            count => write!(f, " (and {count} times of this kind since the last such line)"),
+        }
+    }
+}
 
 impl Occasionally {
     pub(super) const fn new() -> Occasionally {
-        Occasionally(Mutex::new(None), AtomicBool::new(false))
+        Occasionally(Mutex::new((None, 0)))
     }
 
-    /// `Some(whether others were left out since)`, or `None`: keep quiet.
-    pub(super) fn now(&self) -> Option<bool> {
-        let mut last = self.0.lock();
+    /// How many were left out since the last time, or `None`: keep quiet.
+    pub(super) fn now(&self) -> Option<LeftOut> {
+        const INTERVAL: Duration = Duration::from_secs(60);
+        let (last, left_out) = &mut *self.0.lock();
         let now = Instant::now();
-        if last.is_some_and(|last| now < last + Duration::from_secs(1)) {
-            self.1.store(true, SeqCst);
+        if last.is_some_and(|last| now < last + INTERVAL) {
+            *left_out += 1;
             return None;
         }
         *last = Some(now);
-        Some(self.1.swap(false, SeqCst))
+        Some(LeftOut(std::mem::take(left_out)))
     }
 }
 

@@ -9,6 +9,8 @@ use proptest::option;
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+mod rfc;
+
 fn handle() -> impl Strategy<Value = PoolHandle> {
     vec(any::<u8>(), 1..40).prop_map(|bytes| PoolHandle::new(&bytes).unwrap())
 }

@@ -14,8 +14,9 @@ pub struct DecodeArgs {
     /// One or more messages back to back in hexadecimal, or `-`: such lines from standard input.
     ///
     /// Spaces, colons and a leading `0x` do not matter; empty lines and lines that begin with `#`
-    /// are passed over. A line that cannot be decoded is reported on standard error, and the exit
-    /// status is 1 in the end.
+    /// are passed over. Every message gives one line. Of one that cannot be decoded it is what can be
+    /// seen of it, with --json an object with a field `broken`, with --reencode alone an empty line;
+    /// it is also reported on standard error, and the exit status is 1 in the end.
     #[arg(required = true, value_name = "HEX|-")]
     hex: Vec<String>,
     /// One JSON object per message.
@@ -34,6 +35,16 @@ enum Protocol {
     Enrp,
     /// Component status reports.
     Csp,
+}
+
+impl Protocol {
+    fn name(self) -> &'static str {
+        match self {
+            Protocol::Asap => "asap",
+            Protocol::Enrp => "enrp",
+            Protocol::Csp => "csp",
+        }
+    }
 }
 
 /// Runs the subcommand.
@@ -100,9 +111,14 @@ impl DecodeArgs {
             let length = frame::first_message(rest).ok().flatten().unwrap_or(rest.len());
             match self.message(&rest[..length]) {
                 Ok(line) => writeln!(out, "{line}")?,
-                Err(DecodeError { at, reason, .. }) => {
-                    let shown = self.show(&rest[..length]);
-                    writeln!(errors, "rspctl: decode: {place}at byte {}: {reason} ({shown})", start + at)?;
+                Err(error) => {
+                    writeln!(out, "{}", self.broken(&rest[..length], &error))?;
+                    let DecodeError { at, reason, cause } = error;
+                    let answer = match cause {
+                        Some(cause) => format!("to be reported as {}", cause.code),
+                        None => "to be dropped in silence".into(),
+                    };
+                    writeln!(errors, "rspctl: decode: {place}at byte {}: {reason}, {answer}", start + at)?;
                     good = false;
                 }
             }
@@ -132,6 +148,14 @@ impl DecodeArgs {
             object["reencoded"] = reencoded.as_str().into();
         }
         Ok(value.map(|value| value.to_string()).or(reencoded).unwrap_or_else(|| self.show(bytes)))
+    }
+
+    /// The line of a message that cannot be decoded.
+    fn broken(&self, bytes: &[u8], error: &DecodeError) -> String {
+        if self.json {
+            return json::broken(self.protocol.name(), bytes, error).to_string();
+        }
+        if self.reencode { String::new() } else { self.show(bytes) }
     }
 
     fn show(&self, bytes: &[u8]) -> String {
@@ -194,23 +218,65 @@ mod tests {
         let input = "0a0000081111\n0g\n123\n0a00000811111111 02000004 0a00000833333333\n0a00000822222222";
         let (good, out, errors) = lines(&args(Protocol::Asap, false, false), input);
         assert!(!good);
-        assert_eq!(out.lines().count(), 3, "{out}");
+        let lines_out: Vec<&str> = out.lines().collect();
+        assert_eq!(lines_out.len(), 5, "{out}");
+        assert!(lines_out[0].starts_with("ASAP ServerAnnounce broken at byte 0: "), "{out}");
+        assert_eq!(lines_out[1], "ASAP ServerAnnounce registrar=0x11111111");
+        assert!(lines_out[2].starts_with("ASAP Deregistration broken at byte 4: "), "{out}");
         let errors: Vec<&str> = errors.lines().collect();
-        assert!(
-            errors[0]
-                .starts_with("rspctl: decode: line 1: at byte 0: message shorter than its declared length")
+        assert_eq!(
+            errors,
+            [
+                "rspctl: decode: line 1: at byte 0: message shorter than its declared length, to be reported \
+                 as invalid message",
+                "rspctl: decode: line 2: not a hexadecimal digit at character 2: 'g'",
+                "rspctl: decode: line 3: odd number of hexadecimal digits",
+                "rspctl: decode: line 4: at byte 12: mandatory parameter missing, to be reported as invalid \
+                 message",
+            ]
         );
-        assert_eq!(errors[1], "rspctl: decode: line 2: not a hexadecimal digit at character 2: 'g'");
-        assert_eq!(errors[2], "rspctl: decode: line 3: odd number of hexadecimal digits");
-        assert!(errors[3].starts_with("rspctl: decode: line 4: at byte 12: mandatory parameter missing"));
-        assert_eq!(errors.len(), 4);
+        // Every message keeps its place in other kinds of output.
+        let (_, out, _) = lines(&args(Protocol::Asap, false, true), input);
+        assert_eq!(out, "\n0a00000811111111\n\n0a00000833333333\n0a00000822222222\n");
+        let (_, out, _) = lines(&args(Protocol::Asap, true, false), input);
+        let first: serde_json::Value = serde_json::from_str(out.lines().next().unwrap()).unwrap();
+        let expected = serde_json::json!({
+            "protocol": "asap",
+            "broken": { "at": 0, "reason": "message shorter than its declared length", "cause": 0x10 },
+            "bytes": "0a0000081111",
+        });
+        assert_eq!(first, expected);
+    }
+
+    /// Unknown parameters by their two high bits (RFC 5354 section 3).
+    #[test]
+    fn what_is_unknown() {
+        let with = |kind: &str| format!("05 00 0014 {kind} 0008 deadbeef 0009 0008 706f6f6c");
+        let decode = |kind: &str| lines(&args(Protocol::Asap, false, false), &with(kind));
+        for (kind, answer) in
+            [("3333", "to be dropped in silence"), ("7333", "to be reported as unrecognized parameter")]
+        {
+            let (good, _, errors) = decode(kind);
+            assert!(!good);
+            let expected = format!(
+                "rspctl: decode: line 1: at byte 4: unknown parameter that must be understood, {answer}\n"
+            );
+            assert_eq!(errors, expected);
+        }
+        let (good, out, _) = decode("b333");
+        assert_eq!((good, out.as_str()), (true, "ASAP HandleResolution pool=\"pool\"\n"));
+        let (good, out, _) = decode("f333");
+        assert_eq!(
+            (good, out.as_str()),
+            (true, "ASAP HandleResolution pool=\"pool\" unknown=0xf3330008deadbeef\n")
+        );
     }
 
     #[test]
     fn nothing_is_no_message() {
         let (mut out, mut errors) = (Vec::new(), Vec::new());
         assert!(!args(Protocol::Enrp, false, false).line("", "", &mut out, &mut errors).unwrap());
-        assert!(out.is_empty() && !errors.is_empty());
+        assert!(out.starts_with(b"ENRP broken at byte 0: ") && !errors.is_empty());
     }
 
     #[test]

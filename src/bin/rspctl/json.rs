@@ -7,7 +7,7 @@
 
 use rserpool::wire::enrp::UpdateAction;
 use rserpool::wire::{
-    Asap, CspReport, Decoded, Enrp, EnrpMessage, OperationError, Policy, PoolElement, Protocol,
+    Asap, CspReport, DecodeError, Decoded, Enrp, EnrpMessage, OperationError, Policy, PoolElement, Protocol,
     ServerInformation, Transport, TransportUse,
 };
 use serde_json::{Map, Value, json};
@@ -146,6 +146,20 @@ pub fn csp(report: &CspReport) -> Value {
         "associations": associations,
     });
     message("csp", "Report".into(), json!({}), fields, &[])
+}
+
+/// A message that cannot be decoded: where and why not, the cause to answer with (`null`: none), and
+/// its bytes.
+pub fn broken(protocol: &str, bytes: &[u8], error: &DecodeError) -> Value {
+    json!({
+        "protocol": protocol,
+        "broken": {
+            "at": error.at,
+            "reason": error.reason,
+            "cause": error.cause.as_ref().map(|cause| cause.code.0),
+        },
+        "bytes": hex(bytes),
+    })
 }
 
 /// Puts a message's parts into one object.

@@ -106,7 +106,9 @@ impl Proxy {
         match self.runtime.register(self.registration.clone(), true) {
             Ok(home) => {
                 self.registered = Some(true);
-                println!("{id} in \"{handle}\": {server} answers, home registrar {home}");
+                // A registrar tells its identifier with the first keep-alive at the latest.
+                let home = if home.0 == 0 { String::new() } else { format!(", home registrar {home}") };
+                println!("{id} in \"{handle}\": {server} answers{home}");
             }
             Err(error) => eprintln!("rspctl: register: {id} in \"{handle}\": {error}; trying again"),
         }

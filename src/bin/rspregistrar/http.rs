@@ -8,12 +8,14 @@ use rserpool::machine::Time;
 use rserpool::runtime::registrar::Server;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Connections at a time; beyond, the oldest goes.
 const MAX_CONNECTIONS: usize = 64;
 /// Bytes of a request's head.
 const MAX_REQUEST: usize = 8192;
+/// How long pages are made before others are served.
+const SLICE: Duration = Duration::from_millis(5);
 /// From the connection to the end of the request, and without progress in sending the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -73,8 +75,19 @@ impl Http {
 
     /// Goes on with what waits for its turn, and ends what waited too long.
     pub fn turn(&mut self, server: &Server) {
-        for number in std::mem::take(&mut self.ready) {
+        let begin = Instant::now();
+        let mut waiting = std::mem::take(&mut self.ready).into_iter();
+        while begin.elapsed() < SLICE
+            && let Some(number) = waiting.next()
+        {
             self.serve(server, number);
+        }
+        // Those who have had their turn stand behind those who have not.
+        let served = std::mem::replace(&mut self.ready, waiting.collect());
+        for number in served {
+            if !self.ready.contains(&number) {
+                self.ready.push(number);
+            }
         }
         let now = server.now();
         for connection in &mut self.connections {

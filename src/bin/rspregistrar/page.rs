@@ -11,6 +11,8 @@ use serde_json::{Map, Value, json};
 
 /// Elements per piece of the handlespace: less than a millisecond's work.
 const PIECE: usize = 128;
+/// Bytes of a piece after which it is not made longer: pool handles may be long.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// The answer to a request: what to send at once, and the page that the rest comes from.
 pub fn answer(server: &Server, asked: Asked) -> (Vec<u8>, Option<Page>) {
@@ -73,7 +75,7 @@ impl Page {
         let after = self.last.clone();
         let after = after.as_ref().map(|(handle, id)| (handle, *id));
         for (count, element) in registrar.handlespace().elements_after(after).enumerate() {
-            if count == PIECE {
+            if count == PIECE || count > 0 && out.len() >= PIECE_BYTES {
                 return false;
             }
             self.element(registrar, server.now(), element, out);

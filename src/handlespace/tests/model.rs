@@ -99,12 +99,7 @@ impl Model {
         all.sort_by_key(|e| {
             let rank = match e.element.policy {
                 Policy::WeightedRoundRobin { weight } => turn(e, weight),
-                Policy::Priority { priority } => (false, 0, u64::from(!priority)),
-                Policy::LeastUsed { load } => (false, 0, load.into()),
-                Policy::LeastUsedDegradation { load, degradation } => {
-                    (false, 0, u64::from(load) + e.used * u64::from(degradation))
-                }
-                _ => (false, 0, 0),
+                _ => (false, 0, load_seen(e)),
             };
             (rank, e.order)
         });
@@ -124,7 +119,10 @@ impl Model {
                 }
             }
             Policy::LeastUsedDegradation { degradation, .. }
+            | Policy::PriorityLeastUsedDegradation { degradation, .. }
+            | Policy::LeastUsedDegradationDpf { degradation, .. }
             | Policy::RandomizedLeastUsedDegradation { degradation, .. }
+            | Policy::RandomizedPriorityLeastUsedDegradation { degradation, .. }
                 if degradation > 0 =>
             {
                 entry.used += 1;
@@ -160,19 +158,69 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-const POOLS: u8 = 8;
+const POOLS: u8 = 16;
+/// Pools from here on draw by chance.
+const RANDOM: u8 = 9;
 
-/// Each pool has its policy.
+/// Each pool has its policy, so that every policy has a pool.
 fn policy_of(pool: u8, value: u32) -> Policy {
+    let (load, degradation, small) = (value, value % 5, value % 3);
+    // Large enough to fill an element's load in a few selections.
+    let large = value % 7 * 0x2000_0000;
     match pool {
         0 => Policy::RoundRobin,
         1 => wrr(value),
         2 => Policy::Priority { priority: value },
-        3 => Policy::LeastUsed { load: value },
-        4 => lud(value, value % 5),
-        5 => Policy::Random,
-        6 => Policy::WeightedRandom { weight: value },
-        _ => Policy::RandomizedLeastUsedDegradation { load: value, degradation: value % 7 * 0x2000_0000 },
+        3 => Policy::LeastUsed { load },
+        4 => lud(load, degradation),
+        5 => Policy::PriorityLeastUsed { load, degradation },
+        6 => Policy::PriorityLeastUsedDegradation { load, degradation },
+        7 => Policy::LeastUsedDpf { load, load_dpf: degradation, distance: small },
+        8 => Policy::LeastUsedDegradationDpf { load, degradation, load_dpf: small, distance: 2 },
+        9 => Policy::Random,
+        10 => Policy::WeightedRandom { weight: value },
+        11 => Policy::RandomizedLeastUsed { load },
+        12 => Policy::RandomizedPriorityLeastUsed { load, degradation: large },
+        13 => Policy::RandomizedLeastUsedDegradation { load, degradation: large },
+        14 => Policy::RandomizedPriorityLeastUsedDegradation { load, degradation: large },
+        _ => Policy::WeightedRandomDpf { weight: value, weight_dpf: MAX / 4, distance: small },
+    }
+}
+
+/// An element's load as an ordered policy other than weighted round robin sees it.
+fn load_seen(entry: &Entry) -> u64 {
+    let sum = |load: u32, more: u64| u64::from(load) + more;
+    let times = |one: u32, other: u64| u64::from(one) * other;
+    match entry.element.policy {
+        Policy::Priority { priority } => u64::from(!priority),
+        Policy::LeastUsed { load } => load.into(),
+        Policy::LeastUsedDegradation { load, degradation } => sum(load, times(degradation, entry.used)),
+        Policy::PriorityLeastUsed { load, degradation } => sum(load, degradation.into()),
+        Policy::PriorityLeastUsedDegradation { load, degradation } => {
+            sum(load, times(degradation, entry.used + 1))
+        }
+        Policy::LeastUsedDpf { load, load_dpf, distance } => sum(load, times(load_dpf, distance.into())),
+        Policy::LeastUsedDegradationDpf { load, degradation, load_dpf, distance } => {
+            sum(load, times(degradation, entry.used) + times(load_dpf, distance.into()))
+        }
+        _ => 0,
+    }
+}
+
+/// Whether an element is drawn only where no other is left.
+fn is_weightless(entry: &Entry) -> bool {
+    let full = |load: u32, degradation: u32, count: u64| {
+        u64::from(load) + u64::from(degradation) * count >= u64::from(MAX)
+    };
+    match entry.element.policy {
+        Policy::WeightedRandom { weight } | Policy::WeightedRandomDpf { weight, .. } => weight == 0,
+        Policy::RandomizedLeastUsed { load } => load == MAX,
+        Policy::RandomizedPriorityLeastUsed { load, degradation } => full(load, degradation, 1),
+        Policy::RandomizedLeastUsedDegradation { load, degradation } => full(load, degradation, entry.used),
+        Policy::RandomizedPriorityLeastUsedDegradation { load, degradation } => {
+            full(load, degradation, entry.used + 1)
+        }
+        _ => true,
     }
 }
 
@@ -190,7 +238,8 @@ fn make(pool: u8, id: u32, home: u32, value: u32, variant: u8) -> PoolElement {
 
 fn name(pool: u8) -> PoolHandle {
     // Handles whose order is not the order of their numbers, one a prefix of another.
-    handle(["m", "z", "a", "aa", "q", "b", "ab", "c"][pool as usize])
+    let names = ["m", "z", "a", "aa", "q", "b", "ab", "c", "zz", "n", "aab", "mm", "y", "x", "bc", "d"];
+    handle(names[pool as usize])
 }
 
 /// The space and its model side by side; `laps` is the lap that each pool is in.
@@ -244,13 +293,13 @@ impl Pair {
             let waiting = self.model.entries.iter().any(|e| e.pool == 1 && e.element.policy != wrr(0));
             self.laps[1] += u64::from(waiting);
         }
-        if pool < 5 {
+        if pool < RANDOM {
             assert_eq!(ids, ranking[..items.min(ranking.len())]);
         } else {
             self.check_draw(pool, &ids, items.min(ranking.len()));
         }
         let count = match increment {
-            Increment::PolicyDefault => usize::from(!matches!(pool, 5 | 6)),
+            Increment::PolicyDefault => usize::from(!matches!(pool, 9 | 10 | 15)),
             Increment::Up(count) => count,
             Increment::All => usize::MAX,
         };
@@ -262,16 +311,8 @@ impl Pair {
     /// Different members, those without a weight after all others.
     fn check_draw(&self, pool: u8, ids: &[u32], items: usize) {
         assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), items);
-        let weightless = |id: &u32| {
-            let entry = &self.model.entries[self.model.position(pool, *id).unwrap()];
-            match entry.element.policy {
-                Policy::WeightedRandom { weight } => weight == 0,
-                Policy::RandomizedLeastUsedDegradation { load, degradation } => {
-                    u64::from(load) + entry.used * u64::from(degradation) >= u64::from(MAX)
-                }
-                _ => true,
-            }
-        };
+        let weightless =
+            |id: &u32| is_weightless(&self.model.entries[self.model.position(pool, *id).unwrap()]);
         let members = self.model.entries.iter().filter(|e| e.pool == pool).map(|e| e.element.id.0);
         let weighted = members.filter(|id| !weightless(id)).count();
         let flags: Vec<bool> = ids.iter().map(weightless).collect();
@@ -320,7 +361,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn agrees_with_a_naive_one(seed: u64, steps in prop::collection::vec(step(), 1..120)) {
+    fn agrees_with_a_naive_one(seed: u64, steps in prop::collection::vec(step(), 1..200)) {
         let mut pair =
             Pair { space: Handlespace::new(seed), model: Model::default(), laps: [0; POOLS as usize] };
         for step in &steps {

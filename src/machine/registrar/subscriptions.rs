@@ -7,11 +7,16 @@ use super::{LinkId, Registrar, Timer};
 use crate::handlespace::ElementKey;
 use crate::machine::Time;
 use crate::wire::{Asap, PeId, PoolHandle};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Departures remembered for each pool. A subscriber that misses more, because it does not read,
 /// finds out from the list of elements, where that is complete.
 const MAX_DEPARTED: usize = 4096;
+/// Subscriptions of all links together, and bytes of the handles of the pools subscribed to. What comes
+/// on top is answered without the A flag, as beyond [`super::Config::max_subscriptions_per_link`].
+const MAX_SUBSCRIPTIONS: usize = 1 << 20;
+const MAX_HANDLE_BYTES: usize = 64 << 20;
 
 /// The subscribers of one pool.
 #[derive(Debug)]
@@ -32,6 +37,9 @@ pub(super) struct Subscriptions {
     audiences: BTreeMap<u64, Audience>,
     by_handle: BTreeMap<PoolHandle, u64>,
     numbers: u64,
+    /// Subscribers of all audiences.
+    count: usize,
+    handle_bytes: usize,
     /// Audiences with news, not yet looked at in this call.
     changed: BTreeSet<u64>,
 }
@@ -58,11 +66,18 @@ impl Subscriptions {
         }
     }
 
+    /// Whether there is room for one more.
+    fn has_room(&self, handle: &PoolHandle) -> bool {
+        let name = if self.by_handle.contains_key(handle) { 0 } else { handle.as_bytes().len() };
+        self.count < MAX_SUBSCRIPTIONS && self.handle_bytes + name <= MAX_HANDLE_BYTES
+    }
+
     fn add(&mut self, link: LinkId, handle: &PoolHandle) {
         let number = match self.by_handle.get(handle) {
             Some(&number) => number,
             None => {
                 self.numbers += 1;
+                self.handle_bytes += handle.as_bytes().len();
                 self.by_handle.insert(handle.clone(), self.numbers);
                 self.numbers
             }
@@ -75,17 +90,21 @@ impl Subscriptions {
             next: Time::default(),
         });
         let change = audience.change;
-        audience.subscribers.entry(link).or_insert(change);
+        if let Entry::Vacant(place) = audience.subscribers.entry(link) {
+            place.insert(change);
+            self.count += 1;
+        }
     }
 
     /// Ends a subscription.
     pub(super) fn remove(&mut self, link: LinkId, handle: &PoolHandle) {
         let Some(&number) = self.by_handle.get(handle) else { return };
         let Some(audience) = self.audiences.get_mut(&number) else { return };
-        audience.subscribers.remove(&link);
+        self.count -= usize::from(audience.subscribers.remove(&link).is_some());
         if audience.subscribers.is_empty() {
             self.audiences.remove(&number);
             self.by_handle.remove(handle);
+            self.handle_bytes -= handle.as_bytes().len();
             self.changed.remove(&number);
         }
     }
@@ -103,7 +122,12 @@ impl Subscriptions {
         if self.audiences.values().any(|audience| audience.departed.len() > MAX_DEPARTED) {
             return Err("too many departures kept".into());
         }
-        Ok(self.audiences.values().map(|audience| audience.subscribers.len()).sum())
+        let bytes: usize = self.by_handle.keys().map(|handle| handle.as_bytes().len()).sum();
+        let count: usize = self.audiences.values().map(|audience| audience.subscribers.len()).sum();
+        if (self.count, self.handle_bytes) != (count, bytes) {
+            return Err(format!("{} subscriptions, {} bytes counted", self.count, self.handle_bytes));
+        }
+        Ok(count)
     }
 }
 
@@ -111,8 +135,12 @@ impl Registrar {
     /// Subscribes a link; `false` if it has too many subscriptions.
     pub(super) fn subscribe(&mut self, link: LinkId, handle: &PoolHandle) -> bool {
         let bound = self.config.max_subscriptions_per_link;
+        let room = self.subscriptions.has_room(handle);
         let Some(client) = self.client(link) else { return false };
-        if !client.subscriptions.contains(handle) && client.subscriptions.len() >= bound {
+        if client.subscriptions.contains(handle) {
+            return true;
+        }
+        if !room || client.subscriptions.len() >= bound {
             return false;
         }
         client.subscriptions.insert(handle.clone());

@@ -255,6 +255,7 @@ impl Registrar {
         }
         let first_hand = home == sender;
         let known = self.space.find(handle, element.id);
+        let mut moved = false;
         if let Some(key) = known {
             let known_home = self.space.get(key).map(|known| known.home());
             if known_home == Some(self.id) {
@@ -265,7 +266,7 @@ impl Registrar {
                 match (source, link) {
                     (Source::State, Some(_)) => return self.insist(sender, key),
                     (Source::News, Some(link)) => self.contest(key, link),
-                    (Source::News, None) => self.element_moved(handle, element.id),
+                    (Source::News, None) => moved = true,
                     (Source::State, None) => {}
                 }
             } else if !first_hand && known_home != Some(sender) {
@@ -287,6 +288,9 @@ impl Registrar {
             if let Some(side) = known.and_then(|key| self.side_mut(key)) {
                 side.stamp = stamp;
             }
+        } else if moved {
+            // Only now: one that can't be held under its new registrar is still ours to ask.
+            self.element_moved(handle, id);
         }
     }
 

@@ -7,7 +7,7 @@
 //!             Down(Refused)        Closing        Down(..)
 //! ```
 
-use super::{READ_BUDGET, Reactor, Timer, deregister, register};
+use super::{FIRST_BUDGET, HEAVY, READ_BUDGET, Reactor, Timer, deregister, register};
 use crate::machine::{LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Service, Target, Time};
 use crate::transport::tcp::{LONGEST_MESSAGE, TcpLink};
 use crate::transport::{Link, QueueStatus, ReadStatus};
@@ -53,6 +53,10 @@ struct Slot {
     unread: bool,
     /// Stands in `ready`.
     ready: bool,
+    /// Messages taken at a time.
+    budget: usize,
+    /// Those of the last time were much work: it waits for its turn.
+    heavy: bool,
     /// The peer has closed or broken it; told once, so it must be remembered until all is read.
     ended: bool,
     /// Bytes held for it, as last counted into the total.
@@ -72,6 +76,8 @@ pub(super) struct Links {
     /// Slots with a batch.
     dirty: Vec<usize>,
     batched: usize,
+    /// Bytes that machines sent so far.
+    sent: u64,
     /// An empty batch buffer for the next link that needs one.
     spare: Vec<u8>,
     /// Number of the last accepted link.
@@ -139,6 +145,8 @@ impl Links {
             congested: false,
             unread: false,
             ready: false,
+            budget: FIRST_BUDGET,
+            heavy: false,
             ended: false,
             held: 0,
             partial_since: None,
@@ -346,12 +354,21 @@ impl Reactor {
         self.flush_slot(index);
     }
 
-    pub(super) fn read<F>(&mut self, index: usize, ended: bool, handler: &mut F)
+    /// There is something to read, now or, for those who are much work, when it is their turn.
+    pub(super) fn readable<F>(&mut self, index: usize, ended: bool, handler: &mut F)
     where
         F: FnMut(&mut Reactor, super::Input<'_>),
     {
         let Some(slot) = self.links.get(index) else { return };
         slot.ended |= ended;
+        if slot.heavy || slot.ready { self.links.make_ready(index) } else { self.read(index, handler) }
+    }
+
+    pub(super) fn read<F>(&mut self, index: usize, handler: &mut F)
+    where
+        F: FnMut(&mut Reactor, super::Input<'_>),
+    {
+        let Some(slot) = self.links.get(index) else { return };
         if slot.congested {
             slot.unread = true;
             return;
@@ -361,14 +378,20 @@ impl Reactor {
         }
         let (id, ended) = (slot.id, slot.ended);
         let Some(mut link) = slot.link.take() else { return };
-        let mut messages = 0;
+        let (mut messages, sent) = (0, self.links.sent);
         let mut result = self.read_once(index, id, &mut link, &mut messages, handler);
         // Where the peer has closed, "drained" may just mean that the last read was short.
         if ended && matches!(result, Ok(ReadStatus::Drained)) {
             result = self.read_once(index, id, &mut link, &mut messages, handler);
         }
         self.counters.messages += messages;
+        let sent = (self.links.sent - sent) as usize;
         let Some(slot) = self.links.get_as(index, id) else { return };
+        slot.heavy = sent > HEAVY;
+        slot.budget = match slot.heavy {
+            true => (slot.budget * HEAVY / sent).max(1),
+            false => (slot.budget * 2).min(READ_BUDGET),
+        };
         let partial = link.is_partial();
         slot.link = Some(link);
         self.flush_slot(index);
@@ -406,7 +429,8 @@ impl Reactor {
     {
         // So many that their answers fit into the queue, whatever they ask for.
         let room = self.limits.queue.saturating_sub(link.buffered());
-        let budget = (room / LONGEST_MESSAGE).clamp(1, READ_BUDGET);
+        let most = self.links.get_as(index, id).map_or(1, |slot| slot.budget);
+        let budget = (room / LONGEST_MESSAGE).clamp(1, most);
         link.read_messages(budget, &mut |bytes| {
             *messages += 1;
             // The machine may have closed the link on an earlier message.
@@ -469,6 +493,7 @@ impl Reactor {
             return self.drop_link(index, LinkDown::Overflow);
         }
         links.batched += bytes.len();
+        links.sent += bytes.len() as u64;
         if slot.batch.is_empty() && bytes.len() >= WORTH_MOVING {
             slot.batch = bytes;
         } else {

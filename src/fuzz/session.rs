@@ -1,0 +1,341 @@
+//! Both ends of a session under anything that whoever holds the other one can send.
+
+use super::Input;
+use crate::machine::session::{Control, MAX_COOKIE, Role, Session, business_card, cookie_message};
+use crate::socket::stranger::{Received, Stranger};
+use crate::wire::session_frame::{FrameHeader, GREETING_LENGTH, Greeting, HEADER_LENGTH};
+use crate::wire::{
+    Asap, PeId, Policy, PoolElement, PoolHandle, Protocol, RegistrarId, Transport, TransportUse,
+};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Receives after which all must have been delivered once the stranger is gone.
+const DRAINED: usize = 10_000;
+
+/// A list of operations: the stranger sends, we receive into buffers of any size. What is delivered
+/// is what was sent, in order, up to the first violation; short messages come whole; nothing gets
+/// stuck; and control messages leave the session in a state that makes sense.
+pub fn session(data: &[u8]) {
+    let mut input = Input(data);
+    let accepting = input.flag();
+    let Ok(stranger) = Stranger::new(accepting) else { return };
+    let role = if accepting { Role::User } else { Role::Element };
+    let control = ControlChannel { session: Session::new(role), role, cookie: None, echoes: 0 };
+    let mut world = World { stranger, sent: Sent::new(accepting), control, open: false, buffer: Vec::new() };
+    while !input.0.is_empty() {
+        world.step(&mut input);
+    }
+    world.finish();
+}
+
+struct World {
+    stranger: Stranger,
+    sent: Sent,
+    control: ControlChannel,
+    /// The stranger is in the middle of a message, as far as its well-formed frames go.
+    open: bool,
+    buffer: Vec<u8>,
+}
+
+impl World {
+    fn step(&mut self, input: &mut Input) {
+        match input.byte() % 16 {
+            0 => {
+                let length = usize::from(input.byte());
+                let bytes = input.bytes(length).to_vec();
+                self.say(&bytes);
+            }
+            1 | 2 => {
+                let greeting = Greeting::ours(self.sent.accepting ^ input.byte().is_multiple_of(16));
+                let mut bytes = greeting.encode().to_vec();
+                if input.byte().is_multiple_of(16) {
+                    bytes[11] = 3;
+                    bytes.extend([1, 2, 3]);
+                }
+                self.say(&bytes);
+            }
+            3..=5 => self.data(input),
+            6 | 7 => {
+                let message = asap(input).encode();
+                self.frame(FrameHeader::control(message.len()), &message);
+            }
+            8 => {
+                let length = usize::from(input.byte());
+                let bytes = input.bytes(length).to_vec();
+                self.frame(FrameHeader::control(bytes.len()), &bytes);
+            }
+            9..=12 => {
+                let size =
+                    [0, 1, 5, 100, 2048, 5000, Stranger::WHOLE, 100_000][usize::from(input.byte() % 8)];
+                self.receive(size);
+            }
+            13 => drop(self.stranger.look()),
+            14 => drop(self.stranger.settle()),
+            _ => match input.byte() % 8 {
+                0 => self.sent.gone(&mut self.stranger),
+                1 | 2 => drop(self.stranger.greet()),
+                _ => drop(self.controls()),
+            },
+        }
+    }
+
+    /// A data frame: mostly in order, of any size, sometimes only its beginning.
+    fn data(&mut self, input: &mut Input) {
+        let choice = input.byte();
+        let length = match choice % 8 {
+            0 => 70_000,
+            1 => 3000,
+            2 => Stranger::WHOLE,
+            _ => usize::from(input.byte()) + 1,
+        };
+        let header = FrameHeader {
+            begin: !self.open ^ choice.is_multiple_of(64),
+            end: choice & 16 == 0,
+            unordered: choice & 32 != 0,
+            control: false,
+            stream: u16::from(choice),
+            length: length as u32,
+            ppid: [0, 0, choice, 1],
+        };
+        self.open = !header.end;
+        let payload: Vec<u8> = (0..length).map(|at| (at / 7) as u8 ^ choice).collect();
+        let there = if choice & 8 == 0 { length } else { length - usize::from(input.byte()).min(length) };
+        self.frame(header, &payload[..there]);
+    }
+
+    fn frame(&mut self, header: FrameHeader, payload: &[u8]) {
+        self.say(&[&header.encode()[..], payload].concat());
+    }
+
+    fn say(&mut self, bytes: &[u8]) {
+        let count = self.stranger.say(bytes);
+        self.sent.bytes.extend_from_slice(&bytes[..count]);
+    }
+
+    /// Receives once; whether something came of it.
+    fn receive(&mut self, size: usize) -> bool {
+        self.buffer.resize(size, 0xee);
+        match self.stranger.receive(&mut self.buffer) {
+            Received::Data { length, end, ppid, stream } => {
+                self.sent.delivered(&self.buffer[..length], size, end, (ppid, stream));
+                // Nothing was asked for, so nothing came.
+                length > 0
+            }
+            Received::Nothing => self.controls(),
+            Received::Closed => {
+                self.sent.ended(true);
+                false
+            }
+            Received::Broken => {
+                self.sent.ended(false);
+                false
+            }
+        }
+    }
+
+    fn controls(&mut self) -> bool {
+        let mut some = false;
+        while let Some(message) = self.stranger.control() {
+            self.sent.controlled(&message);
+            self.control.handle(&message);
+            some = true;
+        }
+        some
+    }
+
+    /// Once the stranger has gone, everything up to the first violation arrives.
+    fn finish(mut self) {
+        self.sent.gone(&mut self.stranger);
+        for _ in 0..DRAINED {
+            if !self.receive(100_000) {
+                let ended = matches!(self.stranger.receive(&mut [0; 1]), Received::Closed | Received::Broken);
+                assert!(ended, "stuck at byte {} of {}", self.sent.at, self.sent.bytes.len());
+                return;
+            }
+        }
+        panic!("it never ends");
+    }
+}
+
+/// All that the stranger sent, and how much of it was delivered: a second, simpler reader.
+struct Sent {
+    bytes: Vec<u8>,
+    /// Everything before is dealt with.
+    at: usize,
+    accepting: bool,
+    greeted: bool,
+    /// Inside a message of several frames.
+    open: bool,
+    /// The current data frame and what is left of it.
+    frame: Option<(FrameHeader, usize)>,
+    gone: bool,
+}
+
+impl Sent {
+    fn new(accepting: bool) -> Sent {
+        Sent { bytes: Vec::new(), at: 0, accepting, greeted: false, open: false, frame: None, gone: false }
+    }
+
+    fn gone(&mut self, stranger: &mut Stranger) {
+        stranger.leave();
+        self.gone = true;
+    }
+
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.at..]
+    }
+
+    /// Goes past the greeting; `false`: it is not there, or wrong.
+    fn greeting(&mut self) -> bool {
+        if self.greeted {
+            return true;
+        }
+        let ours = Greeting::ours(self.accepting).encode();
+        let Some(bytes) = self.rest().first_chunk::<GREETING_LENGTH>() else { return false };
+        let extension = usize::from(u16::from_be_bytes([bytes[10], bytes[11]]));
+        // Other flags may mean something one day.
+        let flags = (bytes[9] & 1) == ours[9];
+        if bytes[..9] != ours[..9] || !flags || extension > 4096 {
+            return false;
+        }
+        if self.rest().len() < GREETING_LENGTH + extension {
+            return false;
+        }
+        self.at += GREETING_LENGTH + extension;
+        self.greeted = true;
+        true
+    }
+
+    /// The next header, unless that is incomplete or illegal where it stands.
+    fn header(&self) -> Option<FrameHeader> {
+        let header = FrameHeader::decode(self.rest().first_chunk::<HEADER_LENGTH>()?).ok()?;
+        (header.control || header.begin != self.open).then_some(header)
+    }
+
+    fn controlled(&mut self, message: &[u8]) {
+        assert!(self.greeting() && self.frame.is_none(), "a control message out of place");
+        let header = self.header().expect("a control message where there is none");
+        assert!(header.control && header.length as usize == message.len());
+        self.at += HEADER_LENGTH;
+        assert_eq!(self.rest().get(..message.len()), Some(message));
+        self.at += message.len();
+    }
+
+    fn delivered(&mut self, bytes: &[u8], room: usize, end: bool, of: ([u8; 4], u16)) {
+        assert!(self.greeting(), "data before the greeting");
+        if self.frame.is_none() {
+            let header = self.header().expect("data where there is none");
+            assert!(!header.control, "data before the control message in front of it");
+            self.at += HEADER_LENGTH;
+            self.frame = Some((header, header.length as usize));
+        }
+        let Some((header, left)) = self.frame else { return };
+        assert!(bytes.len() <= left && self.rest().get(..bytes.len()) == Some(bytes), "other bytes");
+        assert_eq!(of, (header.ppid, header.stream));
+        if left <= Stranger::WHOLE {
+            assert_eq!(bytes.len(), left.min(room), "a short message in parts");
+        }
+        self.at += bytes.len();
+        let left = left - bytes.len();
+        assert_eq!(end, left == 0 && header.end, "the end of a message");
+        self.open = !(left == 0 && header.end);
+        self.frame = (left > 0).then_some((header, left));
+    }
+
+    /// The connection is over: because the stranger has gone, or did what must not be done.
+    fn ended(&mut self, orderly: bool) {
+        let incomplete = match (self.greeting(), self.frame) {
+            (false, _) => {
+                // Not even a greeting: how it ended does not matter, only that there was none.
+                assert!(self.gone || !orderly, "closed by nobody");
+                return;
+            }
+            (true, Some((_, left))) => self.rest().len() < left,
+            (true, None) => match self.header() {
+                Some(header) => self.rest().len() < HEADER_LENGTH + header.length as usize,
+                // Less than a header, or an illegal one.
+                None => !self.rest().is_empty(),
+            },
+        };
+        if orderly {
+            assert!(self.gone && self.rest().is_empty() && !self.open, "closed in the middle");
+        } else {
+            assert!(incomplete || (self.gone && self.open), "broken without reason at byte {}", self.at);
+        }
+    }
+}
+
+/// The session's own view of its control channel.
+struct ControlChannel {
+    session: Session,
+    role: Role,
+    /// The last cookie, as it must be echoed.
+    cookie: Option<Vec<u8>>,
+    echoes: usize,
+}
+
+impl ControlChannel {
+    fn handle(&mut self, message: &[u8]) {
+        let pool = pool();
+        let result = self.session.handle_message(Some(&pool), message);
+        match Asap::decode(message).map(|decoded| decoded.message) {
+            Ok(Asap::Cookie { cookie }) if self.role == Role::User => self.cookie = Some(cookie),
+            Ok(Asap::CookieEcho { cookie }) if self.role == Role::Element => {
+                if result == Ok(Control::Echo) {
+                    assert_eq!(self.session.take_echo(), Some(cookie));
+                    self.echoes += 1;
+                }
+            }
+            Err(_) => assert!(result.is_err(), "taken, but not decodable"),
+            Ok(_) => {}
+        }
+        assert_eq!(self.session.has_cookie(), self.cookie.is_some());
+        let opening = self.session.opening().map(|bytes| Asap::decode(&bytes).expect("an echo").message);
+        assert_eq!(opening, self.cookie.clone().map(|cookie| Asap::CookieEcho { cookie }));
+        assert!(self.cookie.as_ref().is_none_or(|cookie| cookie.len() <= MAX_COOKIE));
+        let alive = [element(1), element(3)];
+        if let Some(next) = self.session.preferred(PeId(1), &alive) {
+            assert_eq!((next.id, self.role), (PeId(3), Role::User));
+        }
+    }
+}
+
+fn pool() -> PoolHandle {
+    PoolHandle::new(b"pool").expect("a legal handle")
+}
+
+fn element(id: u32) -> PoolElement {
+    let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+    let transport = Transport::new(Protocol::Tcp, TransportUse::DataPlusControl, 80, vec![address]);
+    let policy = if id == 5 { Policy::Priority { priority: 1 } } else { Policy::RoundRobin };
+    PoolElement { id: PeId(id), home: RegistrarId(0), life: 1000, transport, policy, asap: None }
+}
+
+fn asap(input: &mut Input) -> Asap {
+    let cookie = |input: &mut Input| {
+        let length = usize::from(input.byte());
+        input.bytes(length).to_vec()
+    };
+    match input.byte() % 6 {
+        0 => Asap::Cookie { cookie: cookie(input) },
+        1 => Asap::CookieEcho { cookie: cookie(input) },
+        2 => {
+            let elements = (0..input.byte() % 4).map(|_| element(u32::from(input.byte() % 6))).collect();
+            Asap::BusinessCard { handle: pool(), policy: None, elements }
+        }
+        3 => {
+            let elements = (1..=u32::from(input.byte())).map(element).collect();
+            let card = business_card(&pool(), PeId(1), elements, usize::from(input.byte()));
+            card.map_or(Asap::Deregistration { handle: pool(), id: PeId(1) }, decoded)
+        }
+        4 => {
+            let length = if input.flag() { MAX_COOKIE } else { 1 };
+            decoded(cookie_message(&vec![b'c'; length]).expect("a legal cookie"))
+        }
+        _ => Asap::EndpointKeepAliveAck { handle: pool(), id: PeId(1) },
+    }
+}
+
+fn decoded(bytes: Vec<u8>) -> Asap {
+    Asap::decode(&bytes).expect("what was encoded decodes").message
+}
