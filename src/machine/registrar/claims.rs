@@ -168,7 +168,9 @@ impl Registrar {
         self.claims.numbers += 1;
         let number = self.claims.numbers;
         self.claims.by_name.insert((handle.clone(), element.id), number);
-        self.claims.by_number.insert(number, Claim { handle, element, why, step: Step::Waiting(None), redialled: false });
+        self.claims
+            .by_number
+            .insert(number, Claim { handle, element, why, step: Step::Waiting(None), redialled: false });
         Some(number)
     }
 
@@ -372,7 +374,7 @@ impl Registrar {
         let home = claim.why != Why::Reported;
         let (handle, id) = (claim.handle.clone(), Some(claim.element.id));
         self.claims.set_step(number, Step::Asked(link));
-        self.timers.set(Timer::Claim(number), self.now + self.config.endpoint_keep_alive_timeout_interval);
+        self.timers.set(Timer::Claim(number), self.now + self.answer_patience(link));
         self.stats.keep_alives_sent += 1;
         self.send_asap(link, &Asap::EndpointKeepAlive { home, registrar: self.id, handle, id });
     }
