@@ -212,6 +212,7 @@ impl Options {
         ms(self.endpointkeepalivetransmissioninterval, 300..=300_000, keep_alive);
         let patience = &mut config.endpoint_keep_alive_timeout_interval;
         ms(self.endpointkeepalivetimeoutinterval, 100..=60_000, patience);
+        ms(self.endpointkeepalivetimeoutinterval, 100..=60_000, &mut config.path_change_timeout);
         ms(self.distancestep, 1..=u64::MAX / 1000, &mut config.distance_step);
         ms(self.peerheartbeatcycle, 100..=300_000, &mut config.peer_heartbeat_cycle);
         ms(self.peermaxtimelastheard, 100..=300_000, &mut config.peer_max_time_last_heard);

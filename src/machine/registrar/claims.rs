@@ -374,7 +374,7 @@ impl Registrar {
         let home = claim.why != Why::Reported;
         let (handle, id) = (claim.handle.clone(), Some(claim.element.id));
         self.claims.set_step(number, Step::Asked(link));
-        self.timers.set(Timer::Claim(number), self.now + self.config.endpoint_keep_alive_timeout_interval);
+        self.timers.set(Timer::Claim(number), self.now + self.answer_patience(link));
         self.stats.keep_alives_sent += 1;
         self.send_asap(link, &Asap::EndpointKeepAlive { home, registrar: self.id, handle, id });
     }

@@ -11,7 +11,8 @@ use std::time::Duration;
 /// `peer_heartbeat_cycle` (+12.5 %) + `peer_max_time_last_heard` + `peer_max_time_no_response`
 /// minus what was heard late, that is 2.3 s after its last sign of life, and taken over one round
 /// trip later; an element that hangs is gone after at most 1.5 times
-/// `endpoint_keep_alive_transmission_interval` plus `endpoint_keep_alive_timeout_interval`, 1.9 s.
+/// `endpoint_keep_alive_transmission_interval` plus `endpoint_keep_alive_timeout_interval`, 1.9 s
+/// (plus `path_change_timeout` if it has several networks, 4.2 s).
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Our ID: random, not 0, and a new one for each start (RFC 5353 section 3.2.1).
@@ -34,6 +35,9 @@ pub struct Config {
     pub endpoint_keep_alive_transmission_interval: Duration,
     /// How long an element may take to answer.
     pub endpoint_keep_alive_timeout_interval: Duration,
+    /// The same for associations with several paths, if that is more: when one path is lost, each side
+    /// waits for its retransmission time-out (rsplib's: 1 s) before it takes another.
+    pub path_change_timeout: Duration,
     /// With more links than this rate can watch, the interval stretches.
     pub max_keep_alives_per_second: u32,
     /// So many recent reports remove an element (MAX-BAD-PE-REPORT).
@@ -93,6 +97,7 @@ impl Default for Config {
             server_announce_cycle: ms(1000),
             endpoint_keep_alive_transmission_interval: ms(750),
             endpoint_keep_alive_timeout_interval: ms(750),
+            path_change_timeout: ms(3000),
             max_keep_alives_per_second: 20_000,
             max_bad_pe_reports: 3,
             bad_pe_report_decay: ms(30_000),

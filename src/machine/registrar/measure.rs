@@ -36,6 +36,14 @@ pub(super) fn acceptable(ends: &LinkEnds, minimum: u8, address: IpAddr) -> bool 
     reach >= minimum.max(1) || (reach == 2 && ends.peer.iter().any(|peer| scope(peer.ip()) == 2))
 }
 
+/// Whether the peer of an association is in several networks: several addresses of one family. One of
+/// each family is the usual host on one network.
+pub(super) fn has_several_paths(ends: &LinkEnds) -> bool {
+    let far = ends.peer.iter().map(|peer| peer.ip().to_canonical()).filter(|&ip| scope(ip) > 4);
+    let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = far.partition(IpAddr::is_ipv4);
+    v4.len() > 1 || v6.len() > 1
+}
+
 /// Whether rsplib's registrars can hold the element: a short handle, an SCTP transport for
 /// keep-alives, addresses that they do not drop as too local, and nothing at which they end.
 pub(super) fn rsplib_can_hold(handle: &PoolHandle, element: &PoolElement) -> bool {

@@ -5,7 +5,7 @@
 //! and all its elements go; if other things come but no answer, only the element named goes.
 
 use super::asap::Client;
-use super::{LinkId, Registrar, Timer};
+use super::{LinkId, Registrar, Timer, measure};
 use crate::handlespace::ElementKey;
 use crate::machine::Output;
 use crate::wire::{Asap, PeId, PoolHandle};
@@ -74,8 +74,17 @@ impl Registrar {
         if let Some(side) = self.side_mut(key) {
             side.probed = Some(now);
         }
-        self.timers.set(Timer::Probe(key), now + self.config.endpoint_keep_alive_timeout_interval);
+        self.timers.set(Timer::Probe(key), now + self.answer_patience(link));
         self.send_keep_alive(link, key, false);
+    }
+
+    /// How long an answer over a link may take.
+    pub(super) fn answer_patience(&self, link: LinkId) -> Duration {
+        let limit = self.config.endpoint_keep_alive_timeout_interval;
+        match self.links.get(&link).is_some_and(|state| measure::has_several_paths(&state.ends)) {
+            true => limit.max(self.config.path_change_timeout),
+            false => limit,
+        }
     }
 
     /// Sends a keep-alive for an element.
