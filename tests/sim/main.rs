@@ -8,6 +8,7 @@
 mod acts;
 mod checks;
 mod cost;
+mod join;
 mod network;
 mod regressions;
 mod scenarios;
@@ -63,6 +64,7 @@ fn plan(rng: &mut fastrand::Rng, hostile: bool) -> Plan {
         sctp: rng.u32(..4) == 0,
         slow,
         skew: if rng.bool() { 0 } else { 10_000 },
+        loopback: rng.u32(..4) == 0,
     }
 }
 

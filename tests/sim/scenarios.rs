@@ -21,6 +21,7 @@ fn fair(seed: u64, registrars: usize, processes: usize, slow: &[usize]) -> World
         sctp: !slow.is_empty(),
         slow: slow.to_vec(),
         skew: 0,
+        loopback: false,
     };
     let mut world = World::new(seed, plan);
     for host in 0..registrars + processes {
@@ -256,5 +257,28 @@ fn a_mentor_that_dies_or_hangs_in_the_middle_is_replaced() {
             world.act(Act::Resume(mentor));
             settles(&mut world, MS(10_000));
         }
+    }
+}
+
+#[test]
+fn without_faults_nobody_ever_resynchronises() {
+    for seed in 0..20 {
+        let mut world = fair(seed, 3, 6, &[]);
+        let before = super::checks::unrest(&world);
+        for round in 0..40 {
+            let host = 3 + round % 6;
+            let act = match round % 5 {
+                0 => Act::Deregister(host),
+                1 => Act::Register { host, handle: pool(round % 3), id: PeId(1000 + round as u32) },
+                // Its elements go, and nobody but its registrar sees it.
+                2 => Act::Kill(host),
+                3 => Act::Start { host: 3 + (round - 1) % 6, same_id: false },
+                _ => Act::Update { host, load: round as u32 },
+            };
+            world.act(act);
+            world.run_for(MS(300));
+        }
+        settles(&mut world, MS(5000));
+        assert_eq!(super::checks::unrest(&world), before, "every change was told");
     }
 }
