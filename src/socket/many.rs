@@ -288,7 +288,8 @@ impl Many {
         }
     }
 
-    fn remove(&self, entry: &Entry, linger: &Linger, session: &Arc<Session>, in_order: bool) {
+    /// A session is over.
+    pub(super) fn remove(&self, entry: &Entry, linger: &Linger, session: &Arc<Session>, in_order: bool) {
         // Whoever takes it out of the table tells its end.
         if self.sessions.take(session.id as usize).is_none() {
             return;

@@ -35,6 +35,7 @@ pub use directory::Directory;
 use crate::machine::{LinkProtocol, client};
 use crate::runtime::{Runtime, Settings};
 use crate::transport::sctp;
+use crate::transport::sctp_socket::send_flags;
 use crate::wire::{PeId, Policy, PoolElement, PoolHandle};
 use descriptor::{DEFAULT_PARAMETERS, Entry, LISTENER, Role};
 use endpoint::Endpoint;
@@ -593,7 +594,15 @@ impl Library {
             Role::Fresh { .. } | Role::Listener(_) => None,
         };
         drop(role);
-        session.ok_or_else(|| errno(Errno::EBADF))?.send(&entry, &self.linger, data, &options)
+        let session = session.ok_or_else(|| errno(Errno::EBADF))?;
+        let sent = session.send(&entry, &self.linger, data, &options);
+        if options.flags & send_flags::ABORT != 0
+            && sent.is_ok()
+            && let Role::Many(many) = entry.role()
+        {
+            many.remove(&entry, &self.linger, &session, false);
+        }
+        sent
     }
 
     /// Sends an element's cookie to its user; `timeout` `None`: without waiting. EINVAL: no such session, or

@@ -21,6 +21,18 @@
 /* For what must happen: long enough for a busy machine and valgrind. */
 #define SOON 30000
 
+/* Whether sessions run over SCTP: the kernel has it, and RSP_TRANSPORT doesn't say otherwise. */
+static inline bool over_sctp(void)
+{
+    const char* transport = getenv("RSP_TRANSPORT");
+    int probe = transport && strcmp(transport, "tcp") == 0 ? -1 : socket(AF_INET, SOCK_STREAM, IPPROTO_SCTP);
+
+    if (probe >= 0) {
+        close(probe);
+    }
+    return probe >= 0;
+}
+
 static inline void start(void)
 {
     struct rsp_info info;

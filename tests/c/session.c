@@ -170,8 +170,7 @@ static void parts(void)
 /* TCP takes any; over SCTP a message must fit into the send buffer. */
 static size_t large_size(void)
 {
-    const char* transport = getenv("RSP_TRANSPORT");
-    return transport && strcmp(transport, "tcp") == 0 ? 3 << 20 : 200000;
+    return over_sctp() ? 200000 : 3 << 20;
 }
 
 static void* send_large(void* argument)
