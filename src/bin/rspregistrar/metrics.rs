@@ -36,6 +36,7 @@ impl Collector for Snapshot {
             ("handle_updates_received", "Handle updates from peers", stats.handle_updates_received),
             ("takeovers", "Takeovers completed by us", stats.takeovers),
             ("resynchronisations", "Handle tables asked for after an audit", stats.resynchronisations),
+            ("handle_table_requests", "Parts of our handle table asked for", stats.handle_table_requests),
             ("messages_rejected", "Messages that could not be decoded", stats.messages_rejected),
             ("messages", "Messages received over connections", links.messages),
             ("links_accepted", "Connections accepted", links.accepted),

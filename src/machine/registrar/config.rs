@@ -174,6 +174,7 @@ pub struct Stats {
     pub handle_updates_received: u64,
     pub takeovers: u64,
     pub resynchronisations: u64,
+    pub handle_table_requests: u64,
     pub messages_rejected: u64,
 }
 

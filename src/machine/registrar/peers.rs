@@ -329,7 +329,11 @@ impl Registrar {
         for id in ids {
             let Some(peer) = self.peers.get(id) else { continue };
             if peer.link.is_some() {
-                self.send_presence(id, false);
+                // To rsplib no presence goes without a checksum, and with one it would read our whole table
+                // for what is on its way already. Whoever misses our presence asks for it.
+                if !peer.rsplib || peer.backlog.is_empty() {
+                    self.send_presence(id, false);
+                }
             } else if !peer.dead && self.timers.get(&Timer::Redial(id)).is_none() {
                 self.dial_peer(id);
             }

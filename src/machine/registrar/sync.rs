@@ -415,6 +415,7 @@ impl Registrar {
 
     /// The next part of our table for a peer.
     pub(super) fn table_request(&mut self, link: LinkId, id: RegistrarId, own_only: bool) {
+        self.stats.handle_table_requests += 1;
         if !self.is_serving() {
             let body = Enrp::HandleTableResponse { rejected: true, more: false, pools: Vec::new() };
             return self.send_enrp_over(link, id, body);
