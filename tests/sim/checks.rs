@@ -24,7 +24,12 @@ pub struct Memory {
     /// Since when no registrar says that an element is its own.
     unowned: BTreeMap<(PoolHandle, PeId), Time>,
     looked: Time,
+    /// Dials of each host in the second that began then.
+    dials: BTreeMap<HostId, (Time, u32)>,
 }
+
+/// Dials of one host within a second: all elements' processes, and all registrars a few times.
+const DIALS: u32 = 150;
 
 impl World {
     /// From the death of a registrar to the end of its takeover, as the timers promise it: silence,
@@ -159,6 +164,20 @@ pub fn always(world: &mut World) {
         nothing_unowned(world);
         nothing_unanswered(world);
     }
+}
+
+/// Nobody dials again and again without end.
+pub fn no_spin(world: &mut World, host: HostId) {
+    let now = world.now;
+    let (since, count) = world.memory.dials.entry(host).or_insert((now, 0));
+    if now - *since > Duration::from_secs(1) {
+        (*since, *count) = (now, 0);
+    }
+    *count += 1;
+    let count = *count;
+    world.tally.check("nobody dials without end");
+    world.tally.worst("dials of a host in a second", u64::from(count));
+    assert!(count <= DIALS, "h{host} dials {count} times in a second");
 }
 
 /// No registrar holds elements of a dead one for longer than a takeover takes.

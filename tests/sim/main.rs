@@ -63,6 +63,7 @@ fn plan(rng: &mut fastrand::Rng, hostile: bool) -> Plan {
         sctp: rng.u32(..4) == 0,
         slow,
         skew: if rng.bool() { 0 } else { 10_000 },
+        loopback: rng.u32(..4) == 0,
     }
 }
 

@@ -21,6 +21,7 @@ fn fair(seed: u64, registrars: usize, processes: usize, slow: &[usize]) -> World
         sctp: !slow.is_empty(),
         slow: slow.to_vec(),
         skew: 0,
+        loopback: false,
     };
     let mut world = World::new(seed, plan);
     for host in 0..registrars + processes {

@@ -106,6 +106,8 @@ pub struct Plan {
     pub slow: Vec<HostId>,
     /// Clocks run up to so many millionths fast or slow.
     pub skew: i64,
+    /// Registrars list their loopback addresses as well, which lead each host to itself.
+    pub loopback: bool,
 }
 
 /// A request without an answer yet.
@@ -301,7 +303,10 @@ impl World {
         }
         let change = LinkChange::Down(LinkDown::Refused);
         let refused = Happening::Change { host: from, incarnation, link, change };
-        let there = host_of(to.ip()).filter(|&host| host < self.hosts.len());
+        let there = match to.ip() {
+            ip if ip.is_loopback() => Some(from).filter(|&host| self.hosts[host].is_registrar),
+            ip => host_of(ip).filter(|&host| host < self.hosts.len()),
+        };
         let Some(there) = there else { return self.network.schedule(self.now, refused) };
         if !self.network.passes(from, there) || !self.network.passes(there, from) {
             // The connection attempt gets no answer.
@@ -463,6 +468,7 @@ impl World {
         match output {
             Output::Open { link, service, target } => {
                 self.hosts[host].opened.insert(link);
+                super::checks::no_spin(self, host);
                 let to = target.addresses[0];
                 // SCTP dials from the port at which it listens.
                 let port = match target.protocol {
@@ -634,11 +640,16 @@ impl World {
     fn served(&self, host: HostId, port: u16) -> Vec<Transport> {
         let tcp = transport(Protocol::Tcp, host, port, TransportUse::DataOnly);
         let sctp = transport(Protocol::Sctp, host, port, TransportUse::DataOnly);
-        match (self.plan.sctp, self.hosts[host].slow) {
+        let mut all = match (self.plan.sctp, self.hosts[host].slow) {
             (false, _) => vec![tcp],
             (true, true) => vec![sctp],
             (true, false) => vec![sctp, tcp],
+        };
+        if self.plan.loopback && port == ENRP && !self.hosts[host].slow {
+            let here = vec![IpAddr::from([127, 0, 0, 1])];
+            all.insert(0, Transport::new(Protocol::Tcp, TransportUse::DataOnly, port, here));
         }
+        all
     }
 }
 
