@@ -307,7 +307,7 @@ pub fn unsettled(world: &World) -> Option<String> {
 }
 
 /// Resynchronisations and takeovers so far.
-fn unrest(world: &World) -> u64 {
+pub fn unrest(world: &World) -> u64 {
     world
         .registrars()
         .map(|(_, registrar)| registrar.stats().resynchronisations + registrar.stats().takeovers)

@@ -8,6 +8,7 @@
 mod acts;
 mod checks;
 mod cost;
+mod join;
 mod network;
 mod regressions;
 mod scenarios;

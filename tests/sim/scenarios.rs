@@ -259,3 +259,26 @@ fn a_mentor_that_dies_or_hangs_in_the_middle_is_replaced() {
         }
     }
 }
+
+#[test]
+fn without_faults_nobody_ever_resynchronises() {
+    for seed in 0..20 {
+        let mut world = fair(seed, 3, 6, &[]);
+        let before = super::checks::unrest(&world);
+        for round in 0..40 {
+            let host = 3 + round % 6;
+            let act = match round % 5 {
+                0 => Act::Deregister(host),
+                1 => Act::Register { host, handle: pool(round % 3), id: PeId(1000 + round as u32) },
+                // Its elements go, and nobody but its registrar sees it.
+                2 => Act::Kill(host),
+                3 => Act::Start { host: 3 + (round - 1) % 6, same_id: false },
+                _ => Act::Update { host, load: round as u32 },
+            };
+            world.act(act);
+            world.run_for(MS(300));
+        }
+        settles(&mut world, MS(5000));
+        assert_eq!(super::checks::unrest(&world), before, "every change was told");
+    }
+}

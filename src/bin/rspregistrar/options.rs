@@ -28,10 +28,10 @@ pub struct Options {
     /// Where other registrars reach us: as --asap, port 9901
     #[arg(long, value_name = "ADDRESS", default_value = "auto")]
     enrp: String,
-    /// Group for announcements to elements and users: auto (239.0.0.50:3863), off, or ADDRESS[:PORT]
+    /// Group for announcements to elements and users: auto (239.0.0.50:3863 and [ff05::133]:3863), off, or ADDRESS[:PORT]
     #[arg(long, value_name = "GROUP", default_value = "auto")]
     asapannounce: String,
-    /// Group of the registrars: auto (239.0.0.51:9901), off, or ADDRESS[:PORT]
+    /// Group of the registrars: auto (239.0.0.51:9901 and [ff15::133]:9901), off, or ADDRESS[:PORT]
     #[arg(long, value_name = "GROUP", default_value = "auto", alias = "enrpmulticast")]
     enrpannounce: String,
     /// Time to live of what goes to the groups
@@ -379,6 +379,27 @@ mod tests {
         let reports = options.reports().unwrap().unwrap();
         assert_eq!(reports, ("127.0.0.1:2960".parse().unwrap(), Duration::from_secs(1)));
         assert!(parse(&["-enrpmulticast=off"]).unwrap().server().unwrap().enrp_announce.is_none());
+    }
+
+    /// Heartbeat, last heard, no response: RFC 5353 section 4.3, and rsplib's defaults.
+    #[test]
+    fn timers_of_the_rfc_and_of_rsplib_are_taken_as_they_are() {
+        for [cycle, heard, response] in [[30_000, 61_000, 5_000], [2444, 5000, 5000]] {
+            let options = parse(&[
+                &format!("-peerheartbeatcycle={cycle}"),
+                &format!("-peermaxtimelastheard={heard}"),
+                &format!("-peermaxtimenoresponse={response}"),
+                &format!("-endpointkeepalivetransmissioninterval={response}"),
+                &format!("-endpointkeepalivetimeoutinterval={response}"),
+            ]);
+            let machine = options.unwrap().machine().unwrap();
+            let ms = Duration::from_millis;
+            assert_eq!(machine.peer_heartbeat_cycle, ms(cycle));
+            assert_eq!(machine.peer_max_time_last_heard, ms(heard));
+            assert_eq!(machine.peer_max_time_no_response, ms(response));
+            assert_eq!(machine.endpoint_keep_alive_transmission_interval, ms(response));
+            assert_eq!(machine.endpoint_keep_alive_timeout_interval, ms(response));
+        }
     }
 
     #[test]
