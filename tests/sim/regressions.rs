@@ -1,14 +1,26 @@
-//! Seeds that once failed, each named after what was wrong.
+//! Seeds that once failed, each named after what was wrong. What was put in by hand to see whether the world
+//! notices is marked so; see `docs/simulation.md`.
 
 use super::run;
 
 /// Seeds and what they found.
-const FOUND: &[(u64, &str)] = &[];
+const FOUND: &[(u64, &str)] = &[
+    (0x3, "by hand: elements of a dead registrar are taken over and not asked"),
+    (0x3, "by hand: nobody begins to take over"),
+    (0x3, "by hand: the checksum keeps what was removed"),
+    (0x6, "by hand: a fourth link while the home registrar is silent"),
+    (0x9, "by hand: the checksum for rsplib's registrars misses what was taken over"),
+    (0x7a, "by hand: checksums that differ lead to nothing"),
+    (0x83, "by hand: what a registrar does not list any more is kept"),
+];
 
 #[test]
 fn seeds_that_once_failed() {
-    for (seed, what) in FOUND {
+    let mut last = None;
+    for &(seed, what) in FOUND {
         println!("{seed:#x}: {what}");
-        run(*seed);
+        if last.replace(seed) != Some(seed) {
+            run(seed);
+        }
     }
 }

@@ -121,7 +121,9 @@ impl Registrar {
         addresses.truncate(15);
         let mut all: Vec<SocketAddr> =
             addresses.into_iter().map(|ip| SocketAddr::new(ip, transport.port())).collect();
-        if let Some(mut source) = source.filter(|source| !scoped(&source.ip())) {
+        // TCP tries one after the other; an association takes all its addresses or fails.
+        let last = transport.protocol() == Some(Protocol::Tcp) || all.is_empty();
+        if let Some(mut source) = source.filter(|source| last && !scoped(&source.ip())) {
             source.set_port(transport.port());
             all.push(source);
         }
