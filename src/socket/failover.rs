@@ -229,9 +229,9 @@ impl Library {
     }
 }
 
-/// Whether an element is refused only because of what it runs over.
+/// Whether an element is left out only because of what it runs over, or of its kind of addresses.
 fn unsupported(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(Errno::EPROTONOSUPPORT as i32)
+    matches!(error.raw_os_error(), Some(libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT))
 }
 
 /// Associates with the host that has all of `addresses`.

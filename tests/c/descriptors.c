@@ -88,16 +88,6 @@ static void options(void)
     OK(rsp_register(sd, (const unsigned char*)"Options", 7, NULL, 30000, 0));
     client = user("Options", SOCK_STREAM);
     OK(rsp_update_session_parameters(client, &parameters));
-    if (over_sctp()) {
-        uint32_t rtoinfo[4] = {0, 0, 0, 0}; /* association, initial, maximum, minimum */
-        length = sizeof(rtoinfo);
-        OK(rsp_getsockopt(client, IPPROTO_SCTP, 0, rtoinfo, &length));
-        SAME(2000, rtoinfo[1]);
-        SAME(3000, rtoinfo[2]);
-        OK(rsp_close(client));
-        OK(rsp_close(sd));
-        return;
-    }
     OK(rsp_getsockopt(client, IPPROTO_TCP, TCP_USER_TIMEOUT, &value, &length));
     SAME(11000, value);
     parameters.sp_rto_initial = parameters.sp_rto_min = parameters.sp_rto_max = 100;
