@@ -299,6 +299,8 @@ impl Receiver {
                     Read::Bytes(_) => {}
                     Read::End => return Err(ErrorKind::UnexpectedEof.into()),
                 },
+                // Behind the extension of a greeting, the reader goes on to what follows it.
+                Ok(Item::Control(message)) => self.controls.push_back(message),
                 Ok(_) => {}
             }
         }

@@ -68,8 +68,21 @@ impl Http {
     pub fn ready(&mut self, server: &Server, token: Token) {
         match token.0.checked_sub(self.first) {
             Some(0) => self.accept(server),
+            Some(number) if self.is_page(number - 1) => self.queue(number - 1),
             Some(number) => self.serve(server, number - 1),
             None => {}
+        }
+    }
+
+    /// Whether a connection gets something long, which is made when it is its turn.
+    fn is_page(&self, number: usize) -> bool {
+        let connection = self.connections.get(number).and_then(Option::as_ref);
+        connection.is_some_and(|connection| matches!(connection.state, State::Writing { rest: Some(_), .. }))
+    }
+
+    fn queue(&mut self, number: usize) {
+        if !self.ready.contains(&number) {
+            self.ready.push(number);
         }
     }
 
@@ -84,11 +97,7 @@ impl Http {
         }
         // Those who have had their turn stand behind those who have not.
         let served = std::mem::replace(&mut self.ready, waiting.collect());
-        for number in served {
-            if !self.ready.contains(&number) {
-                self.ready.push(number);
-            }
-        }
+        served.into_iter().for_each(|number| self.queue(number));
         let now = server.now();
         for connection in &mut self.connections {
             if connection.as_ref().is_some_and(|connection| connection.deadline <= now) {
@@ -127,11 +136,7 @@ impl Http {
         let Some(Some(connection)) = self.connections.get_mut(number) else { return };
         match connection.go_on(server) {
             Ok(Progress::Waits) => {}
-            Ok(Progress::More) => {
-                if !self.ready.contains(&number) {
-                    self.ready.push(number);
-                }
-            }
+            Ok(Progress::More) => self.queue(number),
             Ok(Progress::Done) | Err(_) => self.connections[number] = None,
         }
     }
@@ -150,7 +155,11 @@ impl Connection {
         if let State::Reading(head) = &mut self.state {
             let Some(answer) = read_request(&mut self.stream, head)? else { return Ok(Progress::Waits) };
             let (out, rest) = page::answer(server, answer);
+            let is_long = rest.is_some();
             self.state = State::Writing { out, written: 0, rest };
+            if is_long {
+                return Ok(Progress::More);
+            }
         }
         let State::Writing { out, written, rest } = &mut self.state else { return Ok(Progress::Waits) };
         while *written < out.len() {

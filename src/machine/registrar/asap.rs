@@ -116,12 +116,14 @@ impl Registrar {
     }
 
     fn asap_undecodable(&mut self, link: LinkId, bytes: &[u8], error: DecodeError) {
+        const ASAP_ERROR: u8 = 0x0e;
         self.stats.messages_rejected += 1;
         let kind = bytes.first().copied().unwrap_or(0);
-        self.complain("asap undecodable", u64::from(kind), || {
+        // One line for all types that nobody knows.
+        let about = if kind <= ASAP_ERROR { kind } else { 0xff };
+        self.complain("asap undecodable", u64::from(about), || {
             format!("ASAP message of type {kind:#04x} at byte {}: {}", error.at, error.reason)
         });
-        const ASAP_ERROR: u8 = 0x0e;
         if let Some(cause) = error.cause
             && kind != ASAP_ERROR
         {

@@ -416,12 +416,14 @@ impl Registrar {
     }
 
     fn enrp_undecodable(&mut self, link: LinkId, bytes: &[u8], error: DecodeError) {
+        const ENRP_ERROR: u8 = 0x0a;
         self.stats.messages_rejected += 1;
         let kind = bytes.first().copied().unwrap_or(0);
-        self.complain("enrp undecodable", u64::from(kind), || {
+        // One line for all types that nobody knows.
+        let about = if kind <= ENRP_ERROR { kind } else { 0xff };
+        self.complain("enrp undecodable", u64::from(about), || {
             format!("ENRP message of type {kind:#04x} at byte {}: {}", error.at, error.reason)
         });
-        const ENRP_ERROR: u8 = 0x0a;
         if let Some(cause) = error.cause
             && kind != ENRP_ERROR
         {
