@@ -40,7 +40,8 @@ static int serve(const char* pool)
 
     memset(&load, 0, sizeof(load));
     load.rli_policy = PPT_ROUNDROBIN;
-    if (sd < 0 || rsp_register(sd, (const unsigned char*)pool, strlen(pool), &load, 30000, 0) < 0) {
+    if (sd < 0 || rsp_bind(sd, NULL, 0) < 0 || rsp_listen(sd, 10) < 0
+        || rsp_register(sd, (const unsigned char*)pool, strlen(pool), &load, 30000, 0) < 0) {
         perror("serve");
         return 1;
     }
