@@ -8,6 +8,7 @@
 #   make soak         the simulated world with new seeds, until stopped
 #   make compat       Debian's rsplib programs on our library and registrar
 #   make interop      the same over kernel SCTP, mixed with rsplib's registrars (needs the lab)
+#   make interop-bench  theirs and ours measured side by side in one guest of the lab
 #   make fuzz         each fuzz target for FUZZ_SECONDS
 #   make install      honours DESTDIR, prefix, libdir, includedir, mandir
 #   make clean
@@ -26,7 +27,7 @@ VERSION    := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1
 SOVERSION  := 0
 FUZZ_SECONDS ?= 600
 
-.PHONY: all build examples demo test check bench soak compat interop fuzz man install uninstall clean
+.PHONY: all build examples demo test check bench soak compat interop interop-bench fuzz man install uninstall clean
 
 all: build examples
 
@@ -60,6 +61,9 @@ compat: all
 
 interop: all
 	interop/run
+
+interop-bench: all
+	interop/side-by-side
 
 fuzz:
 	cd fuzz && for target in wire registrar session client; do \

@@ -3,6 +3,7 @@
 mod asap;
 mod enrp;
 mod joining;
+mod rsplib;
 mod takeover;
 
 use super::{Config, Event, Registrar};
