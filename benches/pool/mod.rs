@@ -50,7 +50,7 @@ pub fn connect(pool: &str) -> RawFd {
 
 pub fn fail_over(sd: RawFd) {
     // SAFETY: no pointers.
-    unsafe { session::rsp_forcefailover(sd, FFF_UNREACHABLE as u32, 0) };
+    unsafe { session::rsp_forcefailover(sd, FFF_UNREACHABLE, 0) };
 }
 
 /// Whether all of it was sent.
