@@ -10,7 +10,7 @@
 #   make interop      the same over kernel SCTP, mixed with rsplib's registrars (needs the lab)
 #   make interop-bench  theirs and ours measured side by side in one guest of the lab
 #   make fuzz         each fuzz target for FUZZ_SECONDS
-#   make install      honours DESTDIR, prefix, libdir, includedir, mandir
+#   make install      honours DESTDIR, prefix, libdir, includedir, mandir; PROFILE=debug installs that build
 #   make clean
 
 prefix     ?= /usr/local
@@ -23,6 +23,8 @@ compatdir  ?= $(libdir)/rserpool/compat
 CARGO      ?= cargo
 CC         ?= cc
 TARGET     := $(or $(CARGO_TARGET_DIR),target)
+PROFILE    ?= release
+BUILD      := $(TARGET)/$(PROFILE)
 VERSION    := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 SOVERSION  := 0
 FUZZ_SECONDS ?= 600
@@ -32,13 +34,13 @@ FUZZ_SECONDS ?= 600
 all: build examples
 
 build:
-	$(CARGO) build --release
-	ln -sf librserpool.so $(TARGET)/release/librserpool.so.$(SOVERSION)
-	mkdir -p $(TARGET)/release/compat
-	ln -sf ../librserpool.so $(TARGET)/release/compat/librsplib.so.3
+	$(CARGO) build $(if $(filter release,$(PROFILE)),--release)
+	ln -sf librserpool.so $(BUILD)/librserpool.so.$(SOVERSION)
+	mkdir -p $(BUILD)/compat
+	ln -sf ../librserpool.so $(BUILD)/compat/librsplib.so.3
 
 examples: build
-	$(MAKE) -s -C c-examples CC="$(CC)" LIBDIR="$(abspath $(TARGET)/release)" OUT="$(abspath $(TARGET)/examples)"
+	$(MAKE) -s -C c-examples CC="$(CC)" LIBDIR="$(abspath $(BUILD))" OUT="$(abspath $(TARGET)/examples)"
 
 demo: examples
 	TARGET="$(TARGET)" scripts/demo
@@ -70,16 +72,16 @@ fuzz:
 	    $(CARGO) fuzz run -s none $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 man:
-	scripts/man $(TARGET)/man
+	[ ! -d docs/man ] || scripts/man $(TARGET)/man
 
-install: all man
+install: build man
 	install -d "$(DESTDIR)$(bindir)" "$(DESTDIR)$(libdir)" "$(DESTDIR)$(includedir)/rserpool" \
 	    "$(DESTDIR)$(pkgdir)" "$(DESTDIR)$(compatdir)"
-	install -m 755 $(TARGET)/release/rspregistrar $(TARGET)/release/rspctl "$(DESTDIR)$(bindir)/"
-	install -m 755 $(TARGET)/release/librserpool.so "$(DESTDIR)$(libdir)/librserpool.so.$(VERSION)"
+	install -m 755 $(BUILD)/rspregistrar $(BUILD)/rspctl "$(DESTDIR)$(bindir)/"
+	install -m 755 $(BUILD)/librserpool.so "$(DESTDIR)$(libdir)/librserpool.so.$(VERSION)"
 	ln -sf librserpool.so.$(VERSION) "$(DESTDIR)$(libdir)/librserpool.so.$(SOVERSION)"
 	ln -sf librserpool.so.$(SOVERSION) "$(DESTDIR)$(libdir)/librserpool.so"
-	install -m 644 $(TARGET)/release/librserpool.a "$(DESTDIR)$(libdir)/"
+	install -m 644 $(BUILD)/librserpool.a "$(DESTDIR)$(libdir)/"
 	install -m 644 include/rserpool/*.h "$(DESTDIR)$(includedir)/rserpool/"
 	ln -sf "$$(realpath -m --relative-to="$(compatdir)" "$(libdir)")/librserpool.so.$(SOVERSION)" \
 	    "$(DESTDIR)$(compatdir)/librsplib.so.3"

@@ -49,6 +49,9 @@ def registrar() -> Iterator[str]:
     os.environ["RSP_REGISTRAR"] = address
     os.environ["RSP_TRANSPORT"] = "tcp"
     os.environ["RSP_ANNOUNCE"] = "off"
+    # A registration that gets no answer in time goes on in the background, and the element says all
+    # the same that it is registered (as rsp_register does): a starved registrar needs longer than usual.
+    os.environ["RSP_RESPONSE_TIMEOUT"] = os.environ["RSP_CONNECT_TIMEOUT"] = str(round(SOON * 1000))
     yield address
     stop(process)
 

@@ -150,10 +150,11 @@ impl Conn {
         }
     }
 
-    /// One attempt to receive, without waiting.
-    pub(super) fn receive(&self, turn: &mut Receiving<'_>, buffer: &mut [u8]) -> Input {
+    /// One attempt to receive, without waiting. Only if the caller `waits` for it, a message may have
+    /// [`Input::Begun`].
+    pub(super) fn receive(&self, turn: &mut Receiving<'_>, buffer: &mut [u8], waits: bool) -> Input {
         match turn {
-            Receiving::Mapping(receiver) => receiver.receive(self.as_fd(), buffer),
+            Receiving::Mapping(receiver) => receiver.receive(self.as_fd(), buffer, waits),
             Receiving::Sctp(inbox) => self.association().receive(inbox, buffer),
             Receiving::Plain(_) => match stream::receive(self.as_fd(), &mut [IoSliceMut::new(buffer)]) {
                 Ok(0) if buffer.is_empty() => Input::Nothing,
@@ -164,6 +165,21 @@ impl Conn {
                 }
                 Err(error) => Input::Broken(error),
             },
+        }
+    }
+
+    /// More of a message that has [`Input::Begun`].
+    pub(super) fn resume(&self, turn: &mut Receiving<'_>, buffer: &mut [u8], have: usize) -> Input {
+        match turn {
+            Receiving::Mapping(receiver) => receiver.resume(self.as_fd(), buffer, have),
+            Receiving::Sctp(_) | Receiving::Plain(_) => Input::Nothing,
+        }
+    }
+
+    /// Nobody waits for the rest of a message that has [`Input::Begun`] with `bytes`.
+    pub(super) fn put_back(&self, turn: &mut Receiving<'_>, bytes: &[u8]) {
+        if let Receiving::Mapping(receiver) = turn {
+            receiver.put_back(self.as_fd(), bytes);
         }
     }
 

@@ -158,6 +158,11 @@ impl Entry {
         *reasons |= reason as u8;
     }
 
+    /// Whether it is readable for another reason than its sockets.
+    pub(super) fn is_raised(&self) -> bool {
+        *self.reasons.lock() != 0
+    }
+
     /// A reason is over.
     pub(super) fn lower(&self, reason: Reason) {
         let mut reasons = self.reasons.lock();

@@ -40,6 +40,9 @@ pub(super) struct Piece {
 #[derive(Debug)]
 pub(super) enum Input {
     Data(Piece),
+    /// So many bytes of a message that is delivered whole lie in the buffer, and no more have come:
+    /// [`Receiver::resume`] when there are some, else [`Receiver::put_back`].
+    Begun(usize),
     /// Nothing deliverable for now.
     Nothing,
     /// The parts of the message that were delivered are void: the rest will never come (SCTP).
@@ -69,6 +72,17 @@ pub(super) struct Receiver {
 enum End {
     Closed,
     Broken(i32),
+}
+
+/// How far a message in hand has come.
+#[derive(Debug, Clone, Copy)]
+struct Progress {
+    /// Bytes of it in the buffer.
+    have: usize,
+    /// The socket has no more.
+    dry: bool,
+    /// Whether the caller would wait for the others.
+    waits: bool,
 }
 
 /// What a read brought.
@@ -103,14 +117,15 @@ impl Receiver {
 
     /// One attempt, without waiting. Stops at control messages: `Nothing`, and [`Receiver::control`] has
     /// them, because what they say comes before the data behind them. A message of at most [`WHOLE`] bytes is delivered as one piece
-    /// if `buffer` is long enough; bytes of a message that could not be delivered stay here.
-    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Input {
+    /// if `buffer` is long enough; bytes of a message that could not be delivered stay here, or, if the caller
+    /// `waits` for the others, in `buffer`.
+    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>, buffer: &mut [u8], waits: bool) -> Input {
         if !self.controls.is_empty() {
             return Input::Nothing;
         }
         loop {
             if let Some(data) = self.reader.data() {
-                return self.deliver(socket, data, 0, buffer);
+                return self.deliver(socket, data, buffer, Progress { have: 0, dry: false, waits });
             }
             let item = match self.step() {
                 Ok(item) => item,
@@ -126,7 +141,7 @@ impl Receiver {
                 Item::More => {
                     let guess = self.expected.min(buffer.len()).min(GUESS);
                     if guess > DIRECT && self.reader.at_header() {
-                        if let Some(input) = self.receive_directly(socket, &mut buffer[..], guess) {
+                        if let Some(input) = self.receive_directly(socket, &mut buffer[..], guess, waits) {
                             return input;
                         }
                     } else if let Read::Dry = self.read_ahead(socket) {
@@ -139,7 +154,13 @@ impl Receiver {
 
     /// Reads header and payload of the next message at once, the payload to where it belongs.
     /// `None`: look again at what is there.
-    fn receive_directly(&mut self, socket: BorrowedFd<'_>, buffer: &mut [u8], guess: usize) -> Option<Input> {
+    fn receive_directly(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        buffer: &mut [u8],
+        guess: usize,
+        waits: bool,
+    ) -> Option<Input> {
         let mut header = [0; HEADER_LENGTH];
         let mut scratch = scratch();
         let mut parts = [
@@ -173,7 +194,10 @@ impl Receiver {
         self.ahead.extend_from_slice(&scratch[..beyond]);
         BUFFER.set(scratch);
         match result {
-            Ok(Item::Data(data)) => Some(self.deliver(socket, data, fits, buffer)),
+            Ok(Item::Data(data)) => {
+                let dry = count < HEADER_LENGTH + guess + SCRATCH;
+                Some(self.deliver(socket, data, buffer, Progress { have: fits, dry, waits }))
+            }
             Ok(_) => None,
             Err(error) => {
                 self.violation(error);
@@ -182,25 +206,44 @@ impl Receiver {
         }
     }
 
-    /// The reader stands in a data frame, of whose payload the first `have` bytes are in `buffer`.
-    fn deliver(&mut self, socket: BorrowedFd<'_>, data: Data, have: usize, buffer: &mut [u8]) -> Input {
+    /// After [`Input::Begun`], with the same buffer.
+    pub(super) fn resume(&mut self, socket: BorrowedFd<'_>, buffer: &mut [u8], have: usize) -> Input {
+        match self.reader.data() {
+            Some(data) => self.deliver(socket, data, buffer, Progress { have, dry: false, waits: true }),
+            None => Input::Nothing,
+        }
+    }
+
+    /// The reader stands in a data frame.
+    fn deliver(&mut self, socket: BorrowedFd<'_>, data: Data, buffer: &mut [u8], so_far: Progress) -> Input {
         let want = data.left.min(buffer.len());
         let hold = data.left <= WHOLE;
-        let mut have = have + self.take_ahead(&mut buffer[have..want]);
+        let Progress { mut have, mut dry, waits } = so_far;
+        have += self.take_ahead(&mut buffer[have..want]);
         // Everything of the message before it can be delivered; of a long one, what is there.
         while have < want {
             let rest = &mut buffer[have..want];
-            let read = if want == data.left {
+            let read = if dry {
+                Read::Dry
+            } else if want == data.left {
                 self.read_with_scratch(socket, rest)
             } else {
                 self.read(socket, &mut [IoSliceMut::new(rest)])
             };
             match read {
-                Read::Bytes(count) => have += count.min(want - have),
+                Read::Bytes(count) => {
+                    have += count.min(want - have);
+                    // Less than there was room for: that was all.
+                    dry = true;
+                }
                 Read::Dry | Read::End if !hold && have > 0 => break,
+                Read::Dry if hold && waits && have > 0 => {
+                    // What was set when another call gave up may be more than is missing now.
+                    self.set_low_water(socket, 1);
+                    return Input::Begun(have);
+                }
                 Read::Dry if hold => {
-                    self.put_back(&buffer[..have]);
-                    self.set_low_water(socket, want - have);
+                    self.put_back(socket, &buffer[..have]);
                     return Input::Nothing;
                 }
                 Read::Dry => return Input::Nothing,
@@ -384,11 +427,14 @@ impl Receiver {
         count
     }
 
-    /// `bytes` could not be delivered: they stand in front again.
-    fn put_back(&mut self, bytes: &[u8]) {
+    /// `bytes`, the first of the message in hand, could not be delivered: they stand in front again.
+    pub(super) fn put_back(&mut self, socket: BorrowedFd<'_>, bytes: &[u8]) {
         // What was in `ahead` has all been taken, or there would have been enough.
         self.ahead = bytes.to_vec();
         self.at = 0;
+        if let Some(data) = self.reader.data() {
+            self.set_low_water(socket, (data.left - bytes.len()).max(1));
+        }
     }
 
     /// An idle session has no buffer.

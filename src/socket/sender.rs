@@ -15,6 +15,9 @@ use std::time::Duration;
 /// How long a message of several frames, once begun, waits for a peer that takes nothing.
 const STALL: Duration = Duration::from_secs(30);
 
+/// Up to this size, copying a frame together costs less than having the kernel gather it.
+const SMALL: usize = 512;
+
 /// A message to send.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Outgoing<'a> {
@@ -172,27 +175,21 @@ impl Sender {
         let header = header.encode();
         let total = half.ahead.len() + HEADER_LENGTH + payload.len();
         let mut done = 0;
+        let mut small = [0; HEADER_LENGTH + SMALL];
+        let together = payload.len() <= SMALL && half.ahead.is_empty();
+        if together {
+            small[..HEADER_LENGTH].copy_from_slice(&header);
+            small[HEADER_LENGTH..total].copy_from_slice(payload);
+        }
         loop {
-            match stream::send(socket, &slices([&half.ahead, &header, payload], done)) {
+            let sent = match together {
+                true => stream::send(socket, &[IoSlice::new(&small[done..total])]),
+                false => stream::send(socket, &slices([&half.ahead, &header, payload], done)),
+            };
+            match sent {
                 Ok(count) => done += count,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    let begun = done > half.ahead.len();
-                    let more = match patience.writable(socket) {
-                        Ok(true) => continue,
-                        Ok(false) => Err(errno(Errno::EAGAIN)),
-                        Err(error) => Err(error),
-                    };
-                    if !begun {
-                        half.ahead.drain(..done);
-                        return more.map(|()| Written::Whole);
-                    }
-                    half.backlog = remainder([&half.ahead, &header, payload], done);
-                    half.written = 0;
-                    half.ahead = Vec::new();
-                    self.backlogged.store(true, SeqCst);
-                    return Ok(Written::Begun);
-                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
             if done == total {
@@ -201,6 +198,21 @@ impl Sender {
                 }
                 return Ok(Written::Whole);
             }
+            // What the kernel did not take has no room for now.
+            let more = match patience.writable(socket) {
+                Ok(true) => continue,
+                Ok(false) => Err(errno(Errno::EAGAIN)),
+                Err(error) => Err(error),
+            };
+            if done <= half.ahead.len() {
+                half.ahead.drain(..done);
+                return more.map(|()| Written::Whole);
+            }
+            half.backlog = remainder([&half.ahead, &header, payload], done);
+            half.written = 0;
+            half.ahead = Vec::new();
+            self.backlogged.store(true, SeqCst);
+            return Ok(Written::Begun);
         }
     }
 

@@ -6,16 +6,17 @@ use super::linger::Linger;
 use super::pool::PoolSide;
 use super::receiver::{Input, Piece};
 use super::sender::Outgoing;
-use super::wait::{self, Deadline, Occasionally, Patience, errno};
+use super::wait::{self, Deadline, Habit, Occasionally, Patience, errno};
 use super::{ConnectOptions, NOTIFICATION_ROOM, Notification, Received, SendOptions, SessionId, Style};
 use crate::machine::session::{self as machine, Control, Role};
 use crate::runtime::csp::SessionReport;
 use crate::transport::sctp_socket::send_flags;
 use crate::wire::{PeId, PoolElement, PoolHandle};
 use nix::errno::Errno;
+use nix::sys::epoll::EpollEvent;
 use parking_lot::{Mutex, RwLock};
 use std::any::Any;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
@@ -46,10 +47,11 @@ pub(super) struct Session {
     echo: Mutex<(Vec<u8>, usize)>,
     /// Data was read ahead and the descriptor says so.
     buffered: AtomicBool,
-    /// The last receive left nothing behind, so the next one will have to wait.
+    /// The last receive left nothing behind, so the next one will probably have to wait.
     idle: AtomicBool,
     /// The peer stalled in the middle of the current message: no more waiting for it.
     stalled: AtomicBool,
+    habit: Habit,
     /// The owner ended it first.
     ended_here: AtomicBool,
     pe_id: AtomicU32,
@@ -122,6 +124,7 @@ impl Session {
             buffered: AtomicBool::new(false),
             idle: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
+            habit: Habit::default(),
             ended_here: AtomicBool::new(false),
             pe_id: AtomicU32::new(0),
             side,
@@ -207,7 +210,9 @@ impl Session {
         deadline: Deadline,
     ) -> io::Result<Received> {
         // What will have to wait anyway needn't ask the socket before it does.
-        let mut wait = !matches!(deadline, Deadline::Now) && self.idle.load(Relaxed);
+        let idle = !matches!(deadline, Deadline::Now) && self.idle.load(Relaxed);
+        let mut look = idle && self.habit.looks();
+        let mut wait = idle && !look;
         loop {
             entry.check_open()?;
             if let Some(received) = self.first(entry, buffer)? {
@@ -217,7 +222,11 @@ impl Session {
                 entry.wait_readable(deadline)?;
                 entry.check_open()?;
             }
-            match self.attempt(entry, buffer, deadline)? {
+            let attempt = self.attempt(entry, buffer, deadline)?;
+            if std::mem::take(&mut look) {
+                self.habit.learn(matches!(attempt, Attempt::Received(_)));
+            }
+            match attempt {
                 Attempt::Received(received) => return Ok(received),
                 Attempt::Nothing | Attempt::Ended { .. } => {}
             }
@@ -341,11 +350,29 @@ impl Session {
             turn => turn?,
         };
         let inside = turn.is_inside();
+        let waits = self.alone && !matches!(deadline, Deadline::Now);
         let mut part: Option<Piece> = None;
+        let mut begun = None;
         loop {
             let done = part.map_or(0, |part| part.length);
-            let input = conn.receive(&mut turn, &mut buffer[done..]);
+            let space = &mut buffer[done..];
+            let input = match begun.take() {
+                Some(have) => conn.resume(&mut turn, space, have),
+                None => conn.receive(&mut turn, space, waits),
+            };
             match input {
+                Input::Begun(have) => match self.await_more(entry, &conn, deadline) {
+                    Ok(true) => begun = Some(have),
+                    result => {
+                        conn.put_back(&mut turn, &space[..have]);
+                        self.set_buffered(entry, false);
+                        return match (part, result) {
+                            (Some(part), _) => Ok(self.deliver(entry, &conn, &mut turn, part)),
+                            (None, Err(error)) if error.kind() == ErrorKind::Interrupted => Err(error),
+                            (None, _) => Ok(Attempt::Nothing),
+                        };
+                    }
+                },
                 Input::Data(piece) => {
                     let piece = Piece { length: done + piece.length, ..piece };
                     if piece.end || piece.length == buffer.len() {
@@ -363,7 +390,7 @@ impl Session {
                     self.set_buffered(entry, false);
                     self.idle.store(true, Relaxed);
                     let Some(part) = part else { return Ok(Attempt::Nothing) };
-                    if !self.await_rest(entry, &conn, deadline) {
+                    if !self.await_more(entry, &conn, deadline).unwrap_or(false) {
                         return Ok(self.deliver(entry, &conn, &mut turn, part));
                     }
                 }
@@ -392,15 +419,19 @@ impl Session {
 
     /// Waits for more of a message that has begun; a peer that stalls in the middle of one does not hold
     /// up the others on the descriptor for long.
-    fn await_rest(&self, entry: &Entry, conn: &Conn, deadline: Deadline) -> bool {
+    fn await_more(&self, entry: &Entry, conn: &Conn, deadline: Deadline) -> io::Result<bool> {
         if self.stalled.load(Relaxed) {
-            return false;
+            return Ok(false);
         }
         let deadline = if self.alone { deadline } else { deadline.min(Deadline::after(STALL)) };
         let stop = || self.stop_on(entry, conn);
+        if self.alone && !entry.is_raised() {
+            stop()?;
+            return Ok(entry.wait(&mut [EpollEvent::empty()], deadline)? > 0);
+        }
         let patience = Patience { deadline, waiters: &entry.waiters, stop: &stop };
-        let more = patience.readable(conn.as_fd()).unwrap_or(false);
-        self.stalled.store(!more && !self.alone, Relaxed);
+        let more = patience.readable(conn.as_fd());
+        self.stalled.store(!matches!(more, Ok(true)) && !self.alone, Relaxed);
         more
     }
 

@@ -50,9 +50,13 @@ impl Stranger {
         self.other = None;
     }
 
-    /// What `recv` does, once.
+    /// What `recv` does, once, and gives up waiting for what has begun.
     pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> Received {
-        match self.receiver.receive(self.socket.as_fd(), buffer) {
+        match self.receiver.receive(self.socket.as_fd(), buffer, true) {
+            Input::Begun(have) => {
+                self.receiver.put_back(self.socket.as_fd(), &buffer[..have]);
+                Received::Nothing
+            }
             Input::Data(piece) => {
                 let super::receiver::Piece { length, end, ppid, stream } = piece;
                 Received::Data { length, end, ppid, stream }

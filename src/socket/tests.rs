@@ -657,6 +657,52 @@ fn strangers_are_refused_and_others_served() {
     }
 }
 
+#[test]
+fn up_to_64_kib_come_whole_however_they_trickle() {
+    let world = world();
+    let server = world.serve(1, Style::Stream);
+    let address = stream::local_address(borrowed(&world, server).as_fd()).unwrap();
+    let mut slow = TcpStream::connect(address).unwrap();
+    slow.set_nodelay(true).unwrap();
+    let frame = |data: &[u8]| {
+        let length = data.len() as u32;
+        let (begin, end, unordered, control) = (true, true, false, false);
+        let header = FrameHeader { begin, end, unordered, control, stream: 0, length, ppid: [0; 4] };
+        [&header.encode()[..], data].concat()
+    };
+    let message: Vec<u8> = (0..40_000u32).map(|number| (number % 251) as u8).collect();
+    slow.write_all(&[&Greeting::ours(false).encode()[..], &frame(&message)[..10_000]].concat()).unwrap();
+    let session = world.library.accept(server, LONG).unwrap();
+    let try_for =
+        |time: Option<Duration>| code(world.library.recv(session, &mut vec![0; 1 << 16], time).unwrap_err());
+    // Whoever gives up leaves what has come, whether he waited or not.
+    assert_eq!(try_for(Some(Duration::from_millis(20))), libc::EAGAIN);
+    slow.write_all(&frame(&message)[10_000..15_000]).unwrap();
+    assert_eq!(try_for(None), libc::EAGAIN);
+    assert_eq!(try_for(Some(Duration::from_millis(20))), libc::EAGAIN);
+    assert!(!readable(session, 0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for part in [&frame(&message)[15_000..], &frame(b"next")].concat().chunks(6_000) {
+                std::thread::sleep(Duration::from_millis(5));
+                slow.write_all(part).unwrap();
+            }
+        });
+        let (received, bytes) = world.recv(session, 1 << 16);
+        assert!(matches!(received, Received::Data { length: 40_000, end: true, .. }), "{received:?}");
+        assert!(bytes == message);
+        assert_eq!(world.text(session), "next");
+    });
+    // Less room than the message has: as much as there is room for, and the rest.
+    slow.write_all(&frame(&message)).unwrap();
+    assert!(world.recv(session, 30_000).1 == message[..30_000]);
+    assert!(world.recv(session, 30_000).1 == message[30_000..]);
+    // A message whose end never comes is none.
+    slow.write_all(&frame(&message)[..20_000]).unwrap();
+    drop(slow);
+    assert_eq!(world.recv(session, 1 << 16).0, Received::End { session: 1 });
+}
+
 fn borrowed(world: &World, sd: RawFd) -> Arc<OwnedFd> {
     let number = world.library.system_socket(sd).unwrap();
     match world.library.entry(sd).unwrap().role() {

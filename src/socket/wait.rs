@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Until when a call may wait.
@@ -153,6 +154,34 @@ fn wait_for(
     }
 }
 
+/// Whether to look before one waits: a look in vain costs a system call, and so does a wait for what is
+/// there already. Peers that answer call for the one, peers that stream for the other.
+#[derive(Debug, Default)]
+pub(super) struct Habit(AtomicU8);
+
+impl Habit {
+    /// Looks pay off.
+    const EAGER: u8 = u8::MAX;
+    /// After so many waits, it is tried whether they do.
+    const PATIENCE: u8 = 16;
+
+    /// Whether to look first this time.
+    pub(super) fn looks(&self) -> bool {
+        let state = self.0.load(Relaxed);
+        if state == Habit::EAGER {
+            return true;
+        }
+        let tries = state >= Habit::PATIENCE;
+        self.0.store(if tries { 0 } else { state + 1 }, Relaxed);
+        tries
+    }
+
+    /// What a first look came to.
+    pub(super) fn learn(&self, found: bool) {
+        self.0.store(if found { Habit::EAGER } else { 0 }, Relaxed);
+    }
+}
+
 /// Says yes at most once a minute: for log lines that strangers can cause.
 #[derive(Debug)]
 pub(super) struct Occasionally(Mutex<(Option<Instant>, u64)>);
@@ -243,5 +272,24 @@ impl Patience<'_> {
                 Woken::Called => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn habits_follow_the_peer() {
+        let habit = Habit::default();
+        let looks = |count: usize| (0..count).filter(|_| habit.looks()).count();
+        assert_eq!(looks(16), 0);
+        assert!(habit.looks());
+        habit.learn(false);
+        assert_eq!(looks(17), 1);
+        habit.learn(true);
+        assert_eq!(looks(100), 100);
+        habit.learn(false);
+        assert_eq!(looks(16), 0);
     }
 }

@@ -140,8 +140,11 @@ pub fn local_address(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
     address.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
 }
 
-/// One sendmsg(2).
+/// One send(2), or sendmsg(2) for several parts.
 pub fn send(socket: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    if let [part] = parts {
+        return SockRef::from(&socket).send_with_flags(part, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT);
+    }
     SockRef::from(&socket).send_vectored_with_flags(parts, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
 }
 
