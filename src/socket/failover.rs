@@ -271,9 +271,9 @@ fn with_errno(error: io::Error) -> io::Error {
 
 /// Whether an error is this process's or this machine's own, of which the element knows nothing.
 fn is_ours(error: &io::Error) -> bool {
-    use libc::{EACCES, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM, EPROTONOSUPPORT};
-    let ours = [EACCES, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM, EPROTONOSUPPORT];
-    error.raw_os_error().is_some_and(|code| ours.contains(&code))
+    use libc::{EACCES, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM};
+    let ours = [EACCES, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM];
+    unsupported(error) || error.raw_os_error().is_some_and(|code| ours.contains(&code))
 }
 
 /// Dials one address after the other.
