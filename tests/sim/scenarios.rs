@@ -282,3 +282,37 @@ fn without_faults_nobody_ever_resynchronises() {
         assert_eq!(super::checks::unrest(&world), before, "every change was told");
     }
 }
+
+/// What a registrar says is stuck for a while, what it hears is not: only the keep-alives lack answers.
+#[test]
+fn elements_whose_answers_come_late_are_back_at_once() {
+    let mut removed = 0;
+    for seed in 0..20 {
+        let mut world = fair(seed, 3, 3, &[]);
+        for number in 0..3 {
+            world.act(Act::Register { host: 3, handle: pool(1), id: PeId(100 + number) });
+        }
+        settles(&mut world, MS(5000));
+        let owns = |registrar: &rserpool::machine::registrar::Registrar| {
+            let space = registrar.handlespace();
+            let element = space.find(&pool(0), PeId(3)).and_then(|key| space.get(key));
+            element.is_some_and(|element| element.home() == registrar.id())
+        };
+        let home = world.registrars().find(|(_, registrar)| owns(registrar)).expect("a home").0;
+        world.act(Act::Cut { hosts: [home, 3], one_way: true });
+        for _ in 0..17 {
+            world.act(Act::Resolve { host: 3, handle: pool(0) });
+            world.run_for(MS(100));
+        }
+        let left = world.registrar(home).handlespace().len();
+        removed += u32::from(left < 6);
+        world.act(Act::Heal);
+        world.run_for(MS(500));
+        for (host, registrar) in world.registrars() {
+            assert_eq!(registrar.handlespace().len(), 6, "h{host} after {left} were left at h{home}");
+        }
+        settles(&mut world, MS(10_000));
+    }
+    println!("elements were missing in {removed} of 20 worlds");
+    assert!(removed > 5, "the story was hardly told");
+}

@@ -8,7 +8,7 @@ use crate::wire::{
     Asap, CauseCode, DecodeError, OperationError, PeId, Policy, PoolElement, PoolHandle, Protocol, Transport,
     TransportUse,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 /// An ASAP link: a process with elements, users, or both.
@@ -18,6 +18,9 @@ pub(super) struct Client {
     pub elements: BTreeSet<ElementKey>,
     /// The element that the last keep-alive named.
     pub turn: Option<ElementKey>,
+    /// Elements removed since they did not answer, although the process speaks: an answer that comes
+    /// late brings them back.
+    pub overdue: BTreeMap<(PoolHandle, PeId), PoolElement>,
     /// Pools it subscribed to.
     pub subscriptions: BTreeSet<PoolHandle>,
     /// Requests from before the service started.
@@ -176,6 +179,9 @@ impl Registrar {
                 self.stats.messages_rejected += 1;
                 error = Some(OperationError::from(CauseCode::SECURITY));
             }
+        }
+        if let Some(client) = self.client(link) {
+            client.overdue.remove(&(handle.clone(), id));
         }
         self.send_asap(link, &Asap::DeregistrationResponse { handle, id, error });
     }

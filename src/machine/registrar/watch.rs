@@ -12,6 +12,9 @@ use crate::wire::{Asap, PeId, PoolHandle};
 use std::ops::Bound;
 use std::time::Duration;
 
+/// Bound on elements of a link that may come back by a late answer.
+const MAX_OVERDUE: usize = 64;
+
 impl Registrar {
     /// Notes that an element is registered over `link`.
     pub(super) fn attach(&mut self, key: ElementKey, link: LinkId) {
@@ -28,8 +31,12 @@ impl Registrar {
                 self.timers.clear(&Timer::Probe(key));
             }
         }
+        let name = self.space.get(key).map(|element| (element.handle().clone(), element.id()));
         let Some(client) = self.client(link) else { return };
         client.elements.insert(key);
+        if let Some(name) = name.filter(|_| !client.overdue.is_empty()) {
+            client.overdue.remove(&name);
+        }
         if self.timers.get(&Timer::KeepAlive(link)).is_none() {
             self.watched += 1;
             self.schedule_keep_alive(link);
@@ -98,6 +105,9 @@ impl Registrar {
     pub(super) fn keep_alive_ack(&mut self, link: LinkId, handle: &PoolHandle, id: PeId) {
         self.claim_answered(link, handle, id);
         let now = self.now;
+        if self.space.find(handle, id).is_none() {
+            return self.answered_late(link, handle, id);
+        }
         if let Some(key) = self.space.find(handle, id)
             && let Some(side) = self.side_mut(key)
             && side.link.is_some()
@@ -120,7 +130,24 @@ impl Registrar {
             self.drop_client(link, "no answer to keep-alive");
         } else {
             self.stats.elements_lost += 1;
+            let last = self.space.get(key).map(|element| (element.handle().clone(), element.to_element()));
             self.remove_and_tell(key, "no answer to keep-alive");
+            if let (Some((handle, element)), Some(client)) = (last, self.client(link))
+                && client.overdue.len() < MAX_OVERDUE
+            {
+                client.overdue.insert((handle, element.id), element);
+            }
+        }
+    }
+
+    /// The process was slow, or the way to it: its element is there after all, and nobody else's.
+    fn answered_late(&mut self, link: LinkId, handle: &PoolHandle, id: PeId) {
+        let late = self.client(link).and_then(|client| client.overdue.remove(&(handle.clone(), id)));
+        if let Some(element) = late
+            && let Ok((key, _)) = self.put(handle, &element)
+        {
+            self.attach(key, link);
+            self.announce_update(key);
         }
     }
 

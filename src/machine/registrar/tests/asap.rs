@@ -341,6 +341,10 @@ fn an_element_that_its_process_does_not_know_goes_alone() {
     }
     assert_eq!(left, [removed(2, "no answer to keep-alive")]);
     assert_eq!(bench.content("echo"), [(1, SELF)]);
+    // The process knew it, and was slow.
+    assert_eq!(bench.asap(pe, ack(2)), [added(2)]);
+    assert_eq!(bench.content("echo"), [(1, SELF), (2, SELF)]);
+    assert_eq!(bench.asap(pe, ack(3)), [], "never heard of");
 }
 
 #[test]
