@@ -76,7 +76,10 @@ class Server:
         self.process.wait()
 
     def freeze(self) -> None:
+        """Returns when it has stopped: on a busy machine it would go on for a while after the signal."""
         self.process.send_signal(signal.SIGSTOP)
+        _, status = os.waitpid(self.process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
 
     def thaw(self) -> None:
         self.process.send_signal(signal.SIGCONT)
