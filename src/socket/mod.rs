@@ -711,12 +711,14 @@ impl Library {
         if let Some(socket) = entry.system_socket() {
             return Ok(socket);
         }
+        // Before the role: whoever changes them holds them, and looks at the role.
+        let parameters = *entry.parameters.lock();
         let mut role = entry.role.write();
         let Role::Fresh { endpoint, .. } = &mut *role else { return Err(errno(Errno::ENOTCONN)) };
         if endpoint.is_none() {
             let unbound = Endpoint::unbound(entry.protocol, entry.domain)?;
             // What the program sets comes after, and counts.
-            unbound.set_parameters(&entry.parameters.lock());
+            unbound.set_parameters(&parameters);
             *endpoint = Some(Arc::new(unbound));
         }
         let endpoint = endpoint.as_ref().ok_or_else(|| errno(Errno::ENOTCONN))?;
