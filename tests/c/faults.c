@@ -79,6 +79,14 @@ ssize_t sendmsg(int sd, const struct msghdr* message, int flags)
     return fails("sendmsg") ? -1 : next(sd, message, flags);
 }
 
+/* Which of the two the library uses is its own business. */
+ssize_t send(int sd, const void* data, size_t length, int flags)
+{
+    ssize_t (*next)(int, const void*, size_t, int);
+    *(void**)&next = real("send");
+    return fails("sendmsg") ? -1 : next(sd, data, length, flags);
+}
+
 int getifaddrs(struct ifaddrs** list)
 {
     int (*next)(struct ifaddrs**);
