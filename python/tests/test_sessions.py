@@ -148,6 +148,21 @@ def test_unknown_switch():
     rserpool.initialize()
 
 
+def test_descriptors_of_before_a_cleanup_are_closed(pool):
+    old = rserpool.Element(pool)
+    number = old.fileno()
+    rserpool.cleanup()
+    with pytest.raises(ValueError):
+        old.fileno()
+    with rserpool.Element(pool) as new:
+        assert new.fileno() == number, "the number is used again"
+        old.close()
+        del old
+        with rserpool.connect(pool) as user, new.accept(timeout=SOON) as session:
+            user.send(b"still there")
+            assert answer(session).data == b"still there"
+
+
 def test_many_sessions_at_once(pool):
     with rserpool.Element(pool) as element:
         users = [rserpool.connect(pool) for _ in range(50)]

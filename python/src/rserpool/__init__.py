@@ -24,6 +24,8 @@ __all__ = [
 _library = _abi.load()
 _lock = threading.Lock()
 _initialized = False
+# Counts calls of cleanup().
+_lifetime = 0
 Handle = Union[str, bytes]
 
 
@@ -148,9 +150,11 @@ def initialize(*arguments: str) -> None:
 
 def cleanup() -> None:
     """Closes all descriptors, deregisters all elements, ends the library's thread."""
-    global _initialized
+    global _initialized, _lifetime
     with _lock:
         if _initialized:
+            # From now on, the numbers of the descriptors that there were may be anybody's.
+            _lifetime += 1
             _library.rsp_cleanup()
             _initialized = False
 
@@ -163,15 +167,16 @@ class Descriptor:
 
     def __init__(self, number: int) -> None:
         self._number = number
+        self._lifetime = _lifetime
 
     def fileno(self) -> int:
-        if self._number < 0:
+        if self._number < 0 or self._lifetime != _lifetime:
             raise ValueError("descriptor is closed")
         return self._number
 
     def close(self) -> None:
-        if self._number >= 0:
-            number, self._number = self._number, -1
+        number, self._number = self._number, -1
+        if number >= 0 and self._lifetime == _lifetime:
             _check(_library.rsp_close(number), "rsp_close")
 
     def __del__(self) -> None:
