@@ -216,6 +216,9 @@ impl Registrar {
             let error = Some(CauseCode::UNKNOWN_POOL.into());
             return self.send_asap(link, &resolution_error(handle, false, error));
         }
+        // Who only begins or ends a subscription chooses nobody.
+        let had = self.client(link).is_some_and(|client| client.subscriptions.contains(&handle));
+        let chooses = if subscribe { had || items != Some(u32::MAX) } else { !had };
         let subscribed = match subscribe {
             true => self.subscribe(link, &handle),
             false => {
@@ -231,6 +234,7 @@ impl Registrar {
             items = items.min(RSPLIB_MAX_ELEMENTS);
         }
         let increment = match self.config.max_increment {
+            _ if !chooses => Increment::Up(0),
             0 => Increment::PolicyDefault,
             count => Increment::Up(count),
         };

@@ -234,6 +234,26 @@ fn resolutions_give_as_many_as_asked_for() {
 }
 
 #[test]
+fn beginning_and_ending_a_subscription_chooses_nobody() {
+    let mut bench = Bench::serving();
+    let (pe, user) = (bench.pe(), bench.pe());
+    for id in 1..=3 {
+        bench.asap(pe, registration(id));
+    }
+    let all = Some(u32::MAX);
+    assert_eq!(bench.asap(user, resolution(all, true)), [resolved(user, true, &[1, 2, 3], None, &[])]);
+    assert_eq!(bench.asap(pe, resolution(Some(1), false)), [resolved(pe, false, &[1], None, &[])]);
+    // Who has a subscription and asks, does choose.
+    assert_eq!(bench.asap(user, resolution(all, true)), [resolved(user, true, &[2, 3, 1], None, &[])]);
+    assert_eq!(bench.asap(user, resolution(Some(1), false)), [resolved(user, false, &[3], None, &[])]);
+    assert_eq!(bench.asap(pe, resolution(Some(1), false)), [resolved(pe, false, &[3], None, &[])]);
+    // So does whoever wants some of them, and to be kept informed.
+    let some = bench.pe();
+    assert_eq!(bench.asap(some, resolution(Some(1), true)), [resolved(some, true, &[1], Some(3), &[])]);
+    assert_eq!(bench.asap(pe, resolution(Some(1), false)), [resolved(pe, false, &[2], None, &[])]);
+}
+
+#[test]
 fn large_pools_give_what_fits() {
     let mut bench = Bench::serving();
     let pe = bench.pe();
