@@ -9,7 +9,7 @@ pub use client::client;
 pub use registrar::registrar;
 pub use session::session;
 
-use crate::wire::{Asap, CspReport, EnrpMessage, MAX_MESSAGE, frame, show};
+use crate::wire::{Asap, CspReport, EnrpMessage, MAX_MESSAGE, PoolHandle, frame, show};
 
 /// The promises of [`crate::wire`]: no panic; what decodes encodes to one form, of the length that
 /// was announced, which decodes to the same; one line per message.
@@ -59,4 +59,14 @@ impl<'a> Input<'a> {
         self.0 = rest;
         taken
     }
+}
+
+/// One of three handles.
+fn handle(input: &mut Input) -> PoolHandle {
+    let name: &[u8] = match input.byte() % 4 {
+        0 => &[b'l'; 40],
+        1 => b"b",
+        _ => b"pool",
+    };
+    PoolHandle::new(name).expect("a legal handle")
 }

@@ -1,7 +1,7 @@
 //! Elements and users of a process under anything that registrars, strangers who claim to be some,
 //! networks and clocks can do to it.
 
-use super::Input;
+use super::{Input, handle};
 use crate::machine::client::{Client, Config, Event, Registration};
 use crate::machine::{
     LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Output, RequestId, Service, Target, Time,
@@ -46,15 +46,6 @@ struct World {
     /// Strangers who sent a keep-alive that may make them our home.
     adopters: BTreeSet<LinkId>,
     subscriptions: BTreeMap<PoolHandle, usize>,
-}
-
-fn handle(input: &mut Input) -> PoolHandle {
-    let name: &[u8] = match input.byte() % 4 {
-        0 => &[b'l'; 40],
-        1 => b"b",
-        _ => b"pool",
-    };
-    PoolHandle::new(name).expect("a legal handle")
 }
 
 fn id(input: &mut Input) -> PeId {

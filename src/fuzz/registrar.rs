@@ -1,12 +1,12 @@
 //! A registrar under anything that elements, users, peers, networks and clocks can do to it.
 
-use super::Input;
+use super::{Input, handle};
 use crate::machine::registrar::{Config, Registrar};
 use crate::machine::{LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Output, Service, Target, Time};
 use crate::wire::enrp::UpdateAction;
 use crate::wire::{
-    Asap, CauseCode, Enrp, EnrpMessage, OperationError, PeId, Policy, PoolElement, PoolHandle, Protocol,
-    RegistrarId, ServerInformation, Transport, TransportUse, frame::first_message,
+    Asap, CauseCode, Enrp, EnrpMessage, OperationError, PeId, Policy, PoolElement, Protocol, RegistrarId,
+    ServerInformation, Transport, TransportUse, frame::first_message,
 };
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -66,15 +66,6 @@ fn policy(input: &mut Input) -> Policy {
         2 => Policy::Unknown { policy_type: 77, value: vec![0; 4] },
         _ => Policy::RoundRobin,
     }
-}
-
-fn handle(input: &mut Input) -> PoolHandle {
-    let name: &[u8] = match input.byte() % 4 {
-        0 => &[b'l'; 40],
-        1 => b"b",
-        _ => b"pool",
-    };
-    PoolHandle::new(name).expect("a legal handle")
 }
 
 fn id(input: &mut Input) -> PeId {

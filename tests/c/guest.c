@@ -2,7 +2,6 @@
  * signals, nothing left behind. */
 #define _GNU_SOURCE
 
-#include <dirent.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -10,18 +9,6 @@
 #include <time.h>
 
 #include "pool.h"
-
-static int open_files(void)
-{
-    DIR* folder = opendir("/proc/self/fd");
-    int count = 0;
-
-    while (readdir(folder) != NULL) {
-        count++;
-    }
-    closedir(folder);
-    return count;
-}
 
 /* Descriptors are given back; what the program forgets to close, rsp_cleanup closes. */
 static void again_and_again(void)

@@ -1,23 +1,10 @@
 /* The library is loaded and unloaded at run time. */
 #define _GNU_SOURCE
 
-#include <dirent.h>
 #include <dlfcn.h>
 #include <stdlib.h>
 
 #include "check.h"
-
-static int open_files(void)
-{
-    DIR* folder = opendir("/proc/self/fd");
-    int count = 0;
-
-    while (readdir(folder) != NULL) {
-        count++;
-    }
-    closedir(folder);
-    return count;
-}
 
 int main(void)
 {
