@@ -220,6 +220,7 @@ impl Entry {
                     many.sessions().iter().for_each(|session| tune(session));
                 }
                 Role::Listener(listener) => listener.endpoint().set_parameters(&parameters),
+                Role::Fresh { endpoint: Some(endpoint), .. } => endpoint.set_parameters(&parameters),
                 Role::Fresh { .. } => {}
             }
         }
@@ -234,9 +235,9 @@ impl Entry {
     }
 
     /// A session that shares the descriptor has data read ahead, or no longer.
-    pub(super) fn session_buffered(&self, buffered: bool) {
+    pub(super) fn session_buffered(&self, session: &Session) {
         if let Role::Many(many) = &*self.role.read() {
-            many.buffered(self, buffered);
+            many.buffered(self, session);
         }
     }
 

@@ -91,7 +91,7 @@ impl Library {
                 Ok(conn) => return self.settle(entry, session, handle, &element, conn, how),
                 Err(error) => {
                     debug!("element {} of {handle:?}: {error}", element.id);
-                    if !is_ours(&error) {
+                    if !is_ours(&error) && !entry.is_closed() {
                         self.directory().report_unreachable(handle, element.id);
                     }
                     tried.push(element.id);

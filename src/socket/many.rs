@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::EpollEvent;
 use parking_lot::Mutex;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -27,6 +27,8 @@ const ACCEPTS: usize = 64;
 const PAUSE: Duration = Duration::from_millis(100);
 /// Looks for something to receive before a poll gives up; each eats what only we care for.
 const LOOKS: usize = 16;
+/// Sessions served without anything to deliver, after which the time-out is looked at.
+const IN_VAIN: usize = 256;
 
 /// The sessions of a descriptor.
 #[derive(Debug)]
@@ -44,8 +46,8 @@ struct State {
     echoes: VecDeque<SessionId>,
     /// Sessions that have something, or seemed to.
     ready: VecDeque<SessionId>,
-    /// How many sessions have data read ahead.
-    buffered: usize,
+    /// Which sessions have data read ahead.
+    buffered: BTreeSet<SessionId>,
     ids: Ids,
     /// Out of descriptors: the listener rests until then.
     paused: Option<Instant>,
@@ -95,6 +97,7 @@ impl Many {
         deadline: Deadline,
     ) -> io::Result<Received> {
         let mut events = [EpollEvent::empty(); 32];
+        let mut in_vain = 0;
         loop {
             entry.check_open()?;
             if let Some(received) = self.queued(entry, buffer)? {
@@ -104,6 +107,11 @@ impl Many {
             if let Some(id) = next {
                 if let Some(received) = self.serve(entry, linger, id, buffer, deadline)? {
                     return Ok(received);
+                }
+                // Peers that send nothing but control messages must not keep the caller for ever.
+                in_vain += 1;
+                if in_vain >= IN_VAIN && deadline.passed() {
+                    return Err(errno(Errno::EAGAIN));
                 }
                 continue;
             }
@@ -300,11 +308,8 @@ impl Many {
         session.close(linger);
         let id = session.id;
         let mut state = self.state.lock();
-        if session.is_buffered() {
-            state.buffered -= 1;
-            if state.buffered == 0 {
-                entry.lower(Reason::Buffered);
-            }
+        if state.buffered.remove(&id) && state.buffered.is_empty() {
+            entry.lower(Reason::Buffered);
         }
         if in_order && !session.ended_here() {
             state.notices.push_back(Notification::Shutdown { session: id });
@@ -325,17 +330,16 @@ impl Many {
         entry.raise(Reason::Queue);
     }
 
-    pub(super) fn buffered(&self, entry: &Entry, buffered: bool) {
+    /// Whether a session has data read ahead has changed. One that was removed meanwhile has none.
+    pub(super) fn buffered(&self, entry: &Entry, session: &Session) {
         let mut state = self.state.lock();
-        if buffered {
+        let there = || self.session(session.id).is_some_and(|now| std::ptr::eq(&raw const *now, session));
+        if session.is_buffered() && there() {
             // It stands in line already, or whoever receives from it puts it there.
-            state.buffered += 1;
+            state.buffered.insert(session.id);
             entry.raise(Reason::Buffered);
-        } else {
-            state.buffered -= 1;
-            if state.buffered == 0 {
-                entry.lower(Reason::Buffered);
-            }
+        } else if state.buffered.remove(&session.id) && state.buffered.is_empty() {
+            entry.lower(Reason::Buffered);
         }
     }
 

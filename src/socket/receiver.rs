@@ -264,6 +264,10 @@ impl Receiver {
             if self.settle() {
                 return true;
             }
+            if self.controls.len() >= MAX_CONTROLS {
+                // First they have to be looked at.
+                return false;
+            }
             if let Some(data) = self.reader.data() {
                 let missing = data.left.min(WHOLE) - (self.ahead.len() - self.at).min(WHOLE);
                 let enough = if data.left > WHOLE { 1 } else { missing };

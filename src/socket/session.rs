@@ -29,6 +29,9 @@ const STALL: Duration = Duration::from_millis(10);
 /// How long to wait for another thread that receives from the same session, where there are others.
 const TURN: Duration = Duration::from_millis(10);
 
+/// Batches of control messages that one call looks at when there is nothing else.
+const CONTROL_ROUNDS: u32 = 64;
+
 /// What waits for the owner before any data.
 const COMPLETE: u8 = 1;
 const ECHO: u8 = 2;
@@ -353,6 +356,7 @@ impl Session {
         let waits = self.alone && !matches!(deadline, Deadline::Now);
         let mut part: Option<Piece> = None;
         let mut begun = None;
+        let mut rounds = 0;
         loop {
             let done = part.map_or(0, |part| part.length);
             let space = &mut buffer[done..];
@@ -381,7 +385,12 @@ impl Session {
                     part = Some(piece);
                 }
                 Input::Nothing if self.look_at_controls(entry, &mut turn) => {
-                    if self.has_echo() && part.is_none() {
+                    rounds += 1;
+                    if let Some(part) = part.filter(|_| rounds >= CONTROL_ROUNDS) {
+                        return Ok(self.deliver(entry, &conn, &mut turn, part));
+                    }
+                    // Others have their turn, and time may be over.
+                    if (self.has_echo() || rounds >= CONTROL_ROUNDS) && part.is_none() {
                         self.welcome(entry, &conn, &mut turn);
                         return Ok(Attempt::Nothing);
                     }
@@ -436,9 +445,7 @@ impl Session {
     }
 
     fn deliver(&self, entry: &Entry, conn: &Conn, turn: &mut Receiving<'_>, piece: Piece) -> Attempt {
-        let buffered = conn.settle(turn);
-        self.look_at_controls(entry, turn);
-        self.set_buffered(entry, buffered);
+        self.settle(entry, conn, turn);
         self.idle.store(!turn.has_leftover(), Relaxed);
         if piece.end {
             self.stalled.store(false, Relaxed);
@@ -463,24 +470,35 @@ impl Session {
         let Some(conn) = self.conn() else { return false };
         // Somebody is at it; whether they leave anything is anyone's guess.
         let Ok(mut turn) = conn.receiving(Deadline::Now) else { return true };
-        loop {
+        for _ in 0..CONTROL_ROUNDS {
             let ready = conn.look(&mut turn);
             let more = self.look_at_controls(entry, &mut turn);
             if ready || self.first.load(SeqCst) != 0 {
-                let buffered = conn.settle(&mut turn);
-                self.set_buffered(entry, buffered);
+                self.settle(entry, &conn, &mut turn);
                 return true;
             }
             if !more {
                 return false;
             }
         }
+        // A peer that never stops sending control messages is left to the next receive.
+        self.settle(entry, &conn, &mut turn);
+        true
     }
 
     /// After a greeting or an echo: what came with it.
     pub(super) fn welcome(&self, entry: &Entry, conn: &Conn, turn: &mut Receiving<'_>) {
-        let buffered = conn.settle(turn);
-        self.look_at_controls(entry, turn);
+        self.settle(entry, conn, turn);
+    }
+
+    /// Takes apart what was read ahead; the descriptor says whether that leaves something to receive.
+    fn settle(&self, entry: &Entry, conn: &Conn, turn: &mut Receiving<'_>) {
+        let buffered = loop {
+            let buffered = conn.settle(turn);
+            if !self.look_at_controls(entry, turn) {
+                break buffered;
+            }
+        };
         self.set_buffered(entry, buffered);
     }
 
@@ -489,7 +507,7 @@ impl Session {
             match (self.alone, buffered) {
                 (true, true) => entry.raise(Reason::Buffered),
                 (true, false) => entry.lower(Reason::Buffered),
-                (false, _) => entry.session_buffered(buffered),
+                (false, _) => entry.session_buffered(self),
             }
         }
     }
@@ -669,7 +687,8 @@ impl Session {
 
     /// The connection is of no further use: it ends with the last call that uses it.
     fn forget_conn(&self, entry: &Entry) {
-        if let Some(conn) = self.link.write().conn.take() {
+        let conn = self.link.write().conn.take();
+        if let Some(conn) = conn {
             entry.remove(conn.as_fd());
             entry.waiters.wake();
         }
@@ -740,7 +759,9 @@ impl Session {
         if let Some(user) = self.as_user() {
             *user.watch.lock() = None;
         }
-        if let Some(conn) = self.link.write().conn.take() {
+        // Closing takes the sender's lock, which a sender has when it looks at the link.
+        let conn = self.link.write().conn.take();
+        if let Some(conn) = conn {
             linger.close(conn);
         }
     }
