@@ -282,7 +282,7 @@ impl Many {
         drop(state);
         // Its echo is queued after the notification, its data can be received only then.
         if let Ok(mut turn) = conn.receiving(Deadline::Never) {
-            session.welcome(entry, &conn, &mut turn);
+            session.settle(entry, &conn, &mut turn);
         }
         if session.is_buffered() {
             self.state.lock().ready.push_back(id);

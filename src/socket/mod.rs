@@ -449,7 +449,7 @@ impl Library {
         let made = made.and_then(|new| {
             new.add(conn.as_fd(), session.id as u64)?;
             let mut turn = conn.receiving(Deadline::Never)?;
-            session.welcome(&new, &conn, &mut turn);
+            session.settle(&new, &conn, &mut turn);
             self.publish(&new)
         });
         made.inspect_err(|_| listener.put_back(&entry, conn))

@@ -391,7 +391,7 @@ impl Session {
                     }
                     // Others have their turn, and time may be over.
                     if (self.has_echo() || rounds >= CONTROL_ROUNDS) && part.is_none() {
-                        self.welcome(entry, &conn, &mut turn);
+                        self.settle(entry, &conn, &mut turn);
                         return Ok(Attempt::Nothing);
                     }
                 }
@@ -486,13 +486,8 @@ impl Session {
         true
     }
 
-    /// After a greeting or an echo: what came with it.
-    pub(super) fn welcome(&self, entry: &Entry, conn: &Conn, turn: &mut Receiving<'_>) {
-        self.settle(entry, conn, turn);
-    }
-
     /// Takes apart what was read ahead; the descriptor says whether that leaves something to receive.
-    fn settle(&self, entry: &Entry, conn: &Conn, turn: &mut Receiving<'_>) {
+    pub(super) fn settle(&self, entry: &Entry, conn: &Conn, turn: &mut Receiving<'_>) {
         let buffered = loop {
             let buffered = conn.settle(turn);
             if !self.look_at_controls(entry, turn) {
