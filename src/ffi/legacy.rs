@@ -134,8 +134,8 @@ pub unsafe extern "C" fn rsp_socket_internal(
     })
 }
 
-/// `rsp_recvfullmsg` is the one receive call in which a negative time-out waits practically for ever:
+/// `rsp_recvfullmsg` is the one receive call in which a negative time-out waits for ever (practically, there):
 /// rsplib computes with it as with a positive one. Kept because programs that pass -1 expect to wait.
 pub(super) fn full_receive_timeout(milliseconds: c_int) -> Duration {
-    patience(milliseconds).unwrap_or(Duration::from_millis(c_int::MAX as u64))
+    patience(milliseconds).unwrap_or(Duration::MAX)
 }

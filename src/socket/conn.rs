@@ -2,8 +2,9 @@
 
 use super::SessionParameters;
 use super::association::{Association, Inbox};
+use super::blocking::Blocking;
 use super::descriptor::liveness;
-use super::receiver::{Input, Piece, Receiver};
+use super::receiver::{Input, Piece, Receiver, Waits};
 use super::sender::{Outgoing, Sender};
 use super::wait::{Deadline, Patience, errno};
 use crate::transport::stream;
@@ -20,9 +21,9 @@ pub(super) struct Conn(Kind);
 #[derive(Debug)]
 enum Kind {
     /// TCP with the session mapping (`docs/tcp-mapping.md`).
-    Mapping { socket: OwnedFd, sender: Sender, receiver: Mutex<Receiver> },
+    Mapping { socket: OwnedFd, sender: Sender, receiver: Mutex<Receiver>, blocking: Blocking },
     /// A plain byte stream to an element that has no control channel (transport use 0).
-    Plain { socket: OwnedFd, writing: Mutex<()>, reading: Mutex<()> },
+    Plain { socket: OwnedFd, writing: Mutex<()>, reading: Mutex<()>, blocking: Blocking },
     /// Kernel SCTP, with or without control channel.
     Sctp(Association),
 }
@@ -38,12 +39,14 @@ impl Conn {
     /// A TCP connection that speaks the mapping; `accepting`: the peer dialled.
     pub(super) fn mapping(socket: OwnedFd, accepting: bool) -> Conn {
         let receiver = Mutex::new(Receiver::new(!accepting));
-        Conn(Kind::Mapping { socket, sender: Sender::new(accepting), receiver })
+        let blocking = Blocking::default();
+        Conn(Kind::Mapping { socket, sender: Sender::new(accepting), receiver, blocking })
     }
 
     /// A plain byte stream.
     pub(super) fn plain(socket: OwnedFd) -> Conn {
-        Conn(Kind::Plain { socket, writing: Mutex::new(()), reading: Mutex::new(()) })
+        let (writing, reading) = (Mutex::new(()), Mutex::new(()));
+        Conn(Kind::Plain { socket, writing, reading, blocking: Blocking::default() })
     }
 
     /// An association.
@@ -150,13 +153,27 @@ impl Conn {
         }
     }
 
-    /// One attempt to receive, without waiting. Only if the caller `waits` for it, a message may have
-    /// [`Input::Begun`].
-    pub(super) fn receive(&self, turn: &mut Receiving<'_>, buffer: &mut [u8], waits: bool) -> Input {
+    /// Where a receive can wait in the kernel.
+    pub(super) fn blocking(&self) -> Option<&Blocking> {
+        match &self.0 {
+            Kind::Mapping { blocking, .. } | Kind::Plain { blocking, .. } => Some(blocking),
+            Kind::Sctp(_) => None,
+        }
+    }
+
+    /// It is of no further use: whoever waits there for data returns.
+    pub(super) fn leave(&self) {
+        if let Some(blocking) = self.blocking() {
+            blocking.leave(self.as_fd());
+        }
+    }
+
+    /// One attempt to receive. Only if the caller `waits` for it, a message may have [`Input::Begun`].
+    pub(super) fn receive(&self, turn: &mut Receiving<'_>, buffer: &mut [u8], waits: Waits<'_>) -> Input {
         match turn {
             Receiving::Mapping(receiver) => receiver.receive(self.as_fd(), buffer, waits),
             Receiving::Sctp(inbox) => self.association().receive(inbox, buffer),
-            Receiving::Plain(_) => match stream::receive(self.as_fd(), &mut [IoSliceMut::new(buffer)]) {
+            Receiving::Plain(_) => match waits.receive(self.as_fd(), &mut [IoSliceMut::new(buffer)], false) {
                 Ok(0) if buffer.is_empty() => Input::Nothing,
                 Ok(0) => Input::Closed,
                 Ok(length) => Input::Data(Piece { length, end: true, ppid: [0; 4], stream: 0 }),
@@ -246,6 +263,8 @@ impl Conn {
 
     /// Breaks the connection. Over SCTP the peer hears of it when the last call that uses it is over.
     pub(super) fn abort(&self) {
+        // Some kernels don't break a connection on which somebody waits: then it ends with the last call.
+        self.leave();
         match &self.0 {
             Kind::Mapping { socket, .. } | Kind::Plain { socket, .. } => stream::abort(socket.as_fd()),
             Kind::Sctp(association) => association.abort(),

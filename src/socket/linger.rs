@@ -71,7 +71,7 @@ impl Linger {
         if finished && (stream::pending(conn.as_fd()) == 0 || !conn.must_be_drained()) {
             return;
         }
-        let flags = if finished { EpollFlags::EPOLLIN } else { EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT };
+        let flags = if finished { EpollFlags::EPOLLIN } else { EpollFlags::EPOLLOUT };
         let item = Item::Closing(conn.clone(), Instant::now() + PATIENCE);
         if let Err(error) = self.add(&conn, item, flags) {
             debug!("a closed session can't linger: {error}");
@@ -211,7 +211,7 @@ impl Shared {
         if closing && flushed {
             let _ = self.epoll.modify(conn.as_fd(), &mut EpollEvent::new(EpollFlags::EPOLLIN, token));
         }
-        let done = if closing { drain(&conn) } else { flushed };
+        let done = flushed && (!closing || drain(&conn));
         if done {
             let _ = self.epoll.delete(conn.as_fd());
             self.work.lock().drop_item(token);

@@ -162,7 +162,7 @@ impl Many {
         deadline: Deadline,
     ) -> io::Result<Option<Received>> {
         let Some(session) = self.session(id) else { return Ok(None) };
-        match session.attempt(entry, buffer, deadline)? {
+        match session.attempt(entry, buffer, deadline, false)? {
             Attempt::Received(received) => {
                 let mut state = self.state.lock();
                 if matches!(received, Received::Data { end: false, .. }) {

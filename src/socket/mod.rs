@@ -6,6 +6,7 @@
 
 mod addresses;
 mod association;
+mod blocking;
 mod conn;
 mod descriptor;
 mod directory;

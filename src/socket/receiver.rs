@@ -1,7 +1,8 @@
 //! The receiving half of a session over the TCP mapping: payload goes straight to the application's
 //! buffer, small messages come many per system call, and what is not whole yet stays here.
 
-use super::wait::{Occasionally, errno};
+use super::blocking::Blocking;
+use super::wait::{Deadline, Occasionally, errno};
 use crate::transport::stream;
 use crate::wire::session_frame::{Data, FrameHeader, FrameReader, HEADER_LENGTH, Item};
 use log::warn;
@@ -15,6 +16,8 @@ use std::os::fd::BorrowedFd;
 pub(super) const WHOLE: usize = 64 << 10;
 /// What one read may bring beyond the message in hand.
 const SCRATCH: usize = 16 << 10;
+/// Behind messages from this size on, only the next header: copying them costs more than a system call.
+const LONG: usize = 4 << 10;
 /// Messages longer than this are read straight into the application's buffer.
 const DIRECT: usize = 2 << 10;
 /// Most bytes read straight into the application's buffer on a guess.
@@ -53,6 +56,32 @@ pub(super) enum Input {
     Broken(io::Error),
 }
 
+/// What a receive does while there is nothing to deliver.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Waits<'a> {
+    /// Returns, and keeps what came.
+    Not,
+    /// Returns, and leaves what came of a message in the caller's buffer.
+    Elsewhere,
+    /// The same, but not before it waited there.
+    In(&'a Blocking, Deadline),
+}
+
+impl Waits<'_> {
+    /// One recvmsg(2).
+    pub(super) fn receive(
+        self,
+        socket: BorrowedFd<'_>,
+        parts: &mut [IoSliceMut<'_>],
+        all: bool,
+    ) -> io::Result<usize> {
+        match self {
+            Waits::In(blocking, deadline) => blocking.receive(socket, parts, all, deadline),
+            Waits::Not | Waits::Elsewhere => stream::receive(socket, parts),
+        }
+    }
+}
+
 /// The receiving half. Whoever receives has it locked, not while waiting for a message to begin.
 #[derive(Debug)]
 pub(super) struct Receiver {
@@ -76,13 +105,13 @@ enum End {
 
 /// How far a message in hand has come.
 #[derive(Debug, Clone, Copy)]
-struct Progress {
+struct Progress<'a> {
     /// Bytes of it in the buffer.
     have: usize,
     /// The socket has no more.
     dry: bool,
     /// Whether the caller would wait for the others.
-    waits: bool,
+    waits: Waits<'a>,
 }
 
 /// What a read brought.
@@ -119,7 +148,7 @@ impl Receiver {
     /// them, because what they say comes before the data behind them. A message of at most [`WHOLE`] bytes is delivered as one piece
     /// if `buffer` is long enough; bytes of a message that could not be delivered stay here, or, if the caller
     /// `waits` for the others, in `buffer`.
-    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>, buffer: &mut [u8], waits: bool) -> Input {
+    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>, buffer: &mut [u8], waits: Waits<'_>) -> Input {
         if !self.controls.is_empty() {
             return Input::Nothing;
         }
@@ -144,7 +173,7 @@ impl Receiver {
                         if let Some(input) = self.receive_directly(socket, &mut buffer[..], guess, waits) {
                             return input;
                         }
-                    } else if let Read::Dry = self.read_ahead(socket) {
+                    } else if let Read::Dry = self.read_with_scratch(socket, &mut [], waits) {
                         return Input::Nothing;
                     }
                 }
@@ -159,16 +188,17 @@ impl Receiver {
         socket: BorrowedFd<'_>,
         buffer: &mut [u8],
         guess: usize,
-        waits: bool,
+        waits: Waits<'_>,
     ) -> Option<Input> {
         let mut header = [0; HEADER_LENGTH];
         let mut scratch = scratch();
         let mut parts = [
             IoSliceMut::new(&mut header),
             IoSliceMut::new(&mut buffer[..guess]),
-            IoSliceMut::new(&mut scratch),
+            IoSliceMut::new(beyond(guess, &mut scratch)),
         ];
-        let count = match self.read(socket, &mut parts) {
+        let room = parts.iter().map(|part| part.len()).sum();
+        let count = match self.read(socket, &mut parts, waits, false) {
             Read::Bytes(count) => count,
             Read::Dry => {
                 BUFFER.set(scratch);
@@ -180,7 +210,7 @@ impl Receiver {
             }
         };
         let direct = count.saturating_sub(HEADER_LENGTH).min(guess);
-        let beyond = count.saturating_sub(HEADER_LENGTH + guess);
+        let further = count.saturating_sub(HEADER_LENGTH + guess);
         let mut input = &header[..count.min(HEADER_LENGTH)];
         let result = self.reader.next(&mut input);
         let fits = match &result {
@@ -191,11 +221,11 @@ impl Receiver {
         self.ahead.clear();
         self.at = 0;
         self.ahead.extend_from_slice(&buffer[fits..direct]);
-        self.ahead.extend_from_slice(&scratch[..beyond]);
+        self.ahead.extend_from_slice(&scratch[..further]);
         BUFFER.set(scratch);
         match result {
             Ok(Item::Data(data)) => {
-                let dry = count < HEADER_LENGTH + guess + SCRATCH;
+                let dry = count < room;
                 Some(self.deliver(socket, data, buffer, Progress { have: fits, dry, waits }))
             }
             Ok(_) => None,
@@ -209,26 +239,33 @@ impl Receiver {
     /// After [`Input::Begun`], with the same buffer.
     pub(super) fn resume(&mut self, socket: BorrowedFd<'_>, buffer: &mut [u8], have: usize) -> Input {
         match self.reader.data() {
-            Some(data) => self.deliver(socket, data, buffer, Progress { have, dry: false, waits: true }),
+            Some(data) => self.deliver(socket, data, buffer, Progress { have, dry: false, waits: Waits::Elsewhere }),
             None => Input::Nothing,
         }
     }
 
     /// The reader stands in a data frame.
-    fn deliver(&mut self, socket: BorrowedFd<'_>, data: Data, buffer: &mut [u8], so_far: Progress) -> Input {
+    fn deliver(&mut self, socket: BorrowedFd<'_>, data: Data, buffer: &mut [u8], so_far: Progress<'_>) -> Input {
         let want = data.left.min(buffer.len());
         let hold = data.left <= WHOLE;
         let Progress { mut have, mut dry, waits } = so_far;
+        let mut waited = false;
         have += self.take_ahead(&mut buffer[have..want]);
         // Everything of the message before it can be delivered; of a long one, what is there.
         while have < want {
             let rest = &mut buffer[have..want];
-            let read = if dry {
+            let read = if dry && (waited || !hold || !matches!(waits, Waits::In(..))) {
                 Read::Dry
-            } else if want == data.left {
-                self.read_with_scratch(socket, rest)
+            } else if dry {
+                // It is kept back until it is whole, so it can as well be waited for as a whole.
+                waited = true;
+                self.read(socket, &mut [IoSliceMut::new(rest)], waits, true)
             } else {
-                self.read(socket, &mut [IoSliceMut::new(rest)])
+                let waits = if hold || have == 0 { waits } else { Waits::Not };
+                match want == data.left {
+                    true => self.read_with_scratch(socket, rest, waits),
+                    false => self.read(socket, &mut [IoSliceMut::new(rest)], waits, false),
+                }
             };
             match read {
                 Read::Bytes(count) => {
@@ -237,7 +274,7 @@ impl Receiver {
                     dry = true;
                 }
                 Read::Dry | Read::End if !hold && have > 0 => break,
-                Read::Dry if hold && waits && have > 0 => {
+                Read::Dry if hold && !matches!(waits, Waits::Not) && have > 0 => {
                     // What was set when another call gave up may be more than is missing now.
                     self.set_low_water(socket, 1);
                     return Input::Begun(have);
@@ -385,12 +422,18 @@ impl Receiver {
     }
 
     /// One read(2) of any shape.
-    fn read(&mut self, socket: BorrowedFd<'_>, parts: &mut [IoSliceMut<'_>]) -> Read {
+    fn read(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        parts: &mut [IoSliceMut<'_>],
+        waits: Waits<'_>,
+        all: bool,
+    ) -> Read {
         if self.end.is_some() {
             return Read::End;
         }
         loop {
-            match stream::receive(socket, parts) {
+            match waits.receive(socket, parts, all) {
                 Ok(0) => self.end = Some(End::Closed),
                 Ok(count) => return Read::Bytes(count),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Read::Dry,
@@ -404,10 +447,13 @@ impl Receiver {
     }
 
     /// Reads into `rest`, and what follows it into `ahead`.
-    fn read_with_scratch(&mut self, socket: BorrowedFd<'_>, rest: &mut [u8]) -> Read {
+    fn read_with_scratch(&mut self, socket: BorrowedFd<'_>, rest: &mut [u8], waits: Waits<'_>) -> Read {
         let mut scratch = scratch();
         let length = rest.len();
-        let read = self.read(socket, &mut [IoSliceMut::new(rest), IoSliceMut::new(&mut scratch)]);
+        let beyond = beyond(length, &mut scratch);
+        let parts = &mut [IoSliceMut::new(rest), IoSliceMut::new(beyond)];
+        // The first is not needed for what has no message to belong to.
+        let read = self.read(socket, &mut parts[usize::from(length == 0)..], waits, false);
         if let Read::Bytes(count) = read
             && count > length
         {
@@ -418,7 +464,7 @@ impl Receiver {
     }
 
     fn read_ahead(&mut self, socket: BorrowedFd<'_>) -> Read {
-        self.read_with_scratch(socket, &mut [])
+        self.read_with_scratch(socket, &mut [], Waits::Not)
     }
 
     /// Moves payload from `ahead`; how many bytes.
@@ -456,6 +502,11 @@ impl Receiver {
             self.low_water = bytes;
         }
     }
+}
+
+/// Where to put what comes behind so many bytes of a message.
+fn beyond(length: usize, scratch: &mut [u8]) -> &mut [u8] {
+    if length >= LONG { &mut scratch[..HEADER_LENGTH] } else { scratch }
 }
 
 /// This thread's buffer; put it back with `BUFFER.set`.

@@ -1,10 +1,11 @@
 //! One session on the caller's thread: its connection, its control channel, what its owner is told.
 
+use super::blocking::Blocking;
 use super::conn::{Conn, Receiving};
 use super::descriptor::{Entry, Reason};
 use super::linger::Linger;
 use super::pool::PoolSide;
-use super::receiver::{Input, Piece};
+use super::receiver::{Input, Piece, Waits};
 use super::sender::Outgoing;
 use super::wait::{self, Deadline, Habit, Occasionally, Patience, errno};
 use super::{ConnectOptions, NOTIFICATION_ROOM, Notification, Received, SendOptions, SessionId, Style};
@@ -212,8 +213,11 @@ impl Session {
         buffer: &mut [u8],
         deadline: Deadline,
     ) -> io::Result<Received> {
-        // What will have to wait anyway needn't ask the socket before it does.
-        let idle = !matches!(deadline, Deadline::Now) && self.idle.load(Relaxed);
+        // The first wait is in the kernel where that can be.
+        let waits = !matches!(deadline, Deadline::Now);
+        let mut blocks = waits && self.may_block();
+        // Elsewhere, what will have to wait anyway needn't ask the socket before it does.
+        let idle = waits && !blocks && self.idle.load(Relaxed);
         let mut look = idle && self.habit.looks();
         let mut wait = idle && !look;
         loop {
@@ -225,7 +229,7 @@ impl Session {
                 entry.wait_readable(deadline)?;
                 entry.check_open()?;
             }
-            let attempt = self.attempt(entry, buffer, deadline)?;
+            let attempt = self.attempt(entry, buffer, deadline, std::mem::take(&mut blocks))?;
             if std::mem::take(&mut look) {
                 self.habit.learn(matches!(attempt, Attempt::Received(_)));
             }
@@ -248,6 +252,13 @@ impl Session {
         }
     }
 
+    /// Whether a receive can wait in the kernel: not while another one does.
+    fn may_block(&self) -> bool {
+        let link = self.link.read();
+        let blocking = link.conn.as_ref().and_then(|conn| conn.blocking());
+        blocking.is_some_and(|blocking| !blocking.is_waiting())
+    }
+
     /// More of the message or echo of which a part was delivered, and nothing else. ECONNRESET: it never
     /// comes.
     pub(super) fn receive_rest(
@@ -261,7 +272,7 @@ impl Session {
         }
         loop {
             entry.check_open()?;
-            match self.attempt(entry, buffer, deadline)? {
+            match self.attempt(entry, buffer, deadline, false)? {
                 Attempt::Received(received) => return Ok(received),
                 Attempt::Ended { .. } => return Err(errno(Errno::ECONNRESET)),
                 Attempt::Nothing => {}
@@ -338,13 +349,15 @@ impl Session {
         Ok(Received::Notification(Notification::FailoverNecessary { session, has_cookie }))
     }
 
-    /// Takes what the connection has. Waits only inside a long message that has begun, so that it
-    /// arrives in as few parts as `buffer` allows.
+    /// Takes what the connection has. Waits inside a long message that has begun, so that it
+    /// arrives in as few parts as `buffer` allows; for one to begin only if it `blocks`, which is for those
+    /// who have the descriptor for themselves.
     pub(super) fn attempt(
         &self,
         entry: &Entry,
         buffer: &mut [u8],
         deadline: Deadline,
+        blocks: bool,
     ) -> io::Result<Attempt> {
         let Some(conn) = self.conn() else { return Ok(Attempt::Nothing) };
         let patience = if self.alone { deadline } else { deadline.min(Deadline::after(TURN)) };
@@ -353,7 +366,12 @@ impl Session {
             turn => turn?,
         };
         let inside = turn.is_inside();
-        let waits = self.alone && !matches!(deadline, Deadline::Now);
+        // An echo comes first, and whoever finds one had the turn.
+        let waits = match conn.blocking() {
+            Some(blocking) if blocks && self.first.load(SeqCst) == 0 => Waits::In(blocking, deadline),
+            _ if self.alone && !matches!(deadline, Deadline::Now) => Waits::Elsewhere,
+            _ => Waits::Not,
+        };
         let mut part: Option<Piece> = None;
         let mut begun = None;
         let mut rounds = 0;
@@ -364,6 +382,16 @@ impl Session {
                 Some(have) => conn.resume(&mut turn, space, have),
                 None => conn.receive(&mut turn, space, waits),
             };
+            if let Waits::In(blocking, _) = waits
+                && blocking.was_interrupted()
+            {
+                if let Input::Begun(have) = input {
+                    conn.put_back(&mut turn, &space[..have]);
+                }
+                self.set_buffered(entry, false);
+                let part = part.ok_or_else(|| errno(Errno::EINTR))?;
+                return Ok(self.deliver(entry, &conn, &mut turn, part));
+            }
             match input {
                 Input::Begun(have) => match self.await_more(entry, &conn, deadline) {
                     Ok(true) => begun = Some(have),
@@ -468,8 +496,10 @@ impl Session {
             return true;
         }
         let Some(conn) = self.conn() else { return false };
-        // Somebody is at it; whether they leave anything is anyone's guess.
-        let Ok(mut turn) = conn.receiving(Deadline::Now) else { return true };
+        // Somebody is at it; unless they wait, whether they leave anything is anyone's guess.
+        let Ok(mut turn) = conn.receiving(Deadline::Now) else {
+            return !conn.blocking().is_some_and(Blocking::is_waiting);
+        };
         for _ in 0..CONTROL_ROUNDS {
             let ready = conn.look(&mut turn);
             let more = self.look_at_controls(entry, &mut turn);
@@ -654,8 +684,15 @@ impl Session {
 
     /// The connection is lost or has ended.
     pub(super) fn lose(&self, entry: &Entry) {
+        self.lose_link(entry, &self.link.read());
+    }
+
+    fn lose_link(&self, entry: &Entry, link: &Link) {
         self.control.lock().fail();
         if !self.down.swap(true, SeqCst) {
+            if let Some(conn) = &link.conn {
+                conn.leave();
+            }
             if self.alone {
                 entry.raise(Reason::Failed);
             }
@@ -667,7 +704,7 @@ impl Session {
     fn lose_conn(&self, entry: &Entry, conn: &Conn) {
         let link = self.link.read();
         if link.is(conn) {
-            self.lose(entry);
+            self.lose_link(entry, &link);
         }
     }
 
@@ -676,7 +713,7 @@ impl Session {
         let link = self.link.read();
         if link.generation == generation {
             log::info!("session {}: element {} left its pool", self.id, self.pe_id());
-            self.lose(entry);
+            self.lose_link(entry, &link);
         }
     }
 
@@ -685,6 +722,7 @@ impl Session {
         let conn = self.link.write().conn.take();
         if let Some(conn) = conn {
             entry.remove(conn.as_fd());
+            conn.leave();
             entry.waiters.wake();
         }
     }
@@ -707,6 +745,7 @@ impl Session {
         if let Some(old) = old {
             entry.remove(old.as_fd());
             // Who waits on it leaves it.
+            old.leave();
             entry.waiters.wake();
             old.finish();
         }
@@ -732,17 +771,16 @@ impl Session {
     ) -> io::Result<u64> {
         let mut link = self.link.write();
         entry.add(conn.as_fd(), self.id as u64)?;
-        link.conn = Some(conn);
-        link.since = Some(wait::now());
-        let generation = link.generation;
-        self.pe_id.store(pe_id.0, SeqCst);
         let announce = announce && entry.style == Style::SeqPacket;
         self.control.lock().moved(announce);
-        drop(link);
         if announce {
+            // Before anybody can wait on the connection.
             self.be_first(entry, COMPLETE);
         }
-        Ok(generation)
+        link.conn = Some(conn);
+        link.since = Some(wait::now());
+        self.pe_id.store(pe_id.0, SeqCst);
+        Ok(link.generation)
     }
 
     pub(super) fn forget_element(&self) {
@@ -757,6 +795,7 @@ impl Session {
         // Closing takes the sender's lock, which a sender has when it looks at the link.
         let conn = self.link.write().conn.take();
         if let Some(conn) = conn {
+            conn.leave();
             linger.close(conn);
         }
     }

@@ -1,6 +1,6 @@
 //! A session connection with somebody at its other end who sends what he likes: for the fuzz target.
 
-use super::receiver::{Input, Receiver};
+use super::receiver::{Input, Receiver, Waits};
 use crate::transport::stream;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -52,7 +52,7 @@ impl Stranger {
 
     /// What `recv` does, once, and gives up waiting for what has begun.
     pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> Received {
-        match self.receiver.receive(self.socket.as_fd(), buffer, true) {
+        match self.receiver.receive(self.socket.as_fd(), buffer, Waits::Elsewhere) {
             Input::Begun(have) => {
                 self.receiver.put_back(self.socket.as_fd(), &buffer[..have]);
                 Received::Nothing

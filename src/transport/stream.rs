@@ -148,9 +148,29 @@ pub fn send(socket: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usize> 
     SockRef::from(&socket).send_vectored_with_flags(parts, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
 }
 
-/// One recvmsg(2) that fills `parts` in order; 0 is the end of the stream.
+/// One recv(2), or recvmsg(2) for several parts, that fills `parts` in order; 0 is the end of the stream.
 pub fn receive(socket: BorrowedFd<'_>, parts: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
     receive_message(socket, parts, libc::MSG_DONTWAIT)
+}
+
+/// [`receive`] that waits, on a socket that [`set_blocking`] made to: for something, or for `all` that the
+/// parts take. WouldBlock after [`set_receive_timeout`]'s time.
+pub fn receive_waiting(
+    socket: BorrowedFd<'_>,
+    parts: &mut [IoSliceMut<'_>],
+    all: bool,
+) -> io::Result<usize> {
+    receive_message(socket, parts, if all { libc::MSG_WAITALL } else { 0 })
+}
+
+/// From now on [`receive_waiting`] waits; nothing else does.
+pub fn set_blocking(socket: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&socket).set_nonblocking(false)
+}
+
+/// How long [`receive_waiting`] waits, about.
+pub fn set_receive_timeout(socket: BorrowedFd<'_>, time: Duration) -> io::Result<()> {
+    SockRef::from(&socket).set_read_timeout(Some(time))
 }
 
 /// [`receive`] that leaves the bytes where they are.
@@ -164,6 +184,11 @@ fn receive_message(
     parts: &mut [IoSliceMut<'_>],
     flags: libc::c_int,
 ) -> io::Result<usize> {
+    if let [part] = parts {
+        // SAFETY: `part` is borrowed mutably for the whole call.
+        let count = unsafe { libc::recv(socket.as_raw_fd(), part.as_mut_ptr().cast(), part.len(), flags) };
+        return usize::try_from(count).map_err(|_| io::Error::last_os_error());
+    }
     // SAFETY: all zero bytes are a valid msghdr: no name, no control data.
     let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
     header.msg_iov = parts.as_mut_ptr().cast();
@@ -215,6 +240,11 @@ pub fn poll(entries: &mut [libc::pollfd], milliseconds: i32) -> io::Result<usize
 /// Ends our direction in order.
 pub fn finish(socket: BorrowedFd<'_>) {
     let _ = SockRef::from(&socket).shutdown(Shutdown::Write);
+}
+
+/// Whoever waits for data returns; what has come can be received, and then the end.
+pub fn hear_no_more(socket: BorrowedFd<'_>) {
+    let _ = SockRef::from(&socket).shutdown(Shutdown::Read);
 }
 
 /// Breaks the connection: the peer gets a reset, whoever waits on it here wakes.
