@@ -76,6 +76,11 @@ impl<'a> ElementRef<'a> {
 
     /// The whole element as it stands in messages, `asap` included.
     pub fn to_element(&self) -> PoolElement {
+        PoolElement { asap: self.asap(), ..self.to_client_element() }
+    }
+
+    /// The element as clients see it, without `asap`.
+    pub fn to_client_element(&self) -> PoolElement {
         let element = self.element();
         PoolElement {
             id: PeId(element.id),
@@ -83,7 +88,7 @@ impl<'a> ElementRef<'a> {
             life: element.life,
             transport: self.space.rare.load(element.transport).unwrap_or(Transport::Opaque(Vec::new())),
             policy: self.policy(),
-            asap: self.asap(),
+            asap: None,
         }
     }
 }
@@ -184,6 +189,11 @@ impl Handlespace {
     /// Reads a pool.
     pub fn pool(&self, handle: &PoolHandle) -> Option<PoolRef<'_>> {
         self.pool_index(handle).map(|index| PoolRef { space: self, index })
+    }
+
+    /// The same by the handle's bytes.
+    pub fn pool_named(&self, handle: &[u8]) -> Option<PoolRef<'_>> {
+        self.handles.get(handle).map(|&index| PoolRef { space: self, index })
     }
 
     /// All pools in order of handle.

@@ -1,6 +1,7 @@
 //! ASAP messages (RFC 5352 section 2.2).
 
 use super::code::{AsapType, ParamType};
+use super::handle::MAX_HANDLE;
 use super::reader::{Param, Reader, Unrecognized, without_answer};
 use super::writer::{MAX_MESSAGE, Writer, param_len};
 use super::{
@@ -219,6 +220,27 @@ impl Asap {
     pub fn decode(bytes: &[u8]) -> Result<Decoded<Asap>, DecodeError> {
         let decoded = Body::decode(bytes);
         if bytes.first() == Some(&AsapType::ERROR.0) { without_answer(decoded) } else { decoded }
+    }
+
+    /// Handle and number of items of a HANDLE_RESOLUTION without the S flag and without anything that would
+    /// have to be told about: to answer it without a copy. `None`: [`Asap::decode`] says what it is.
+    pub fn plain_resolution(bytes: &[u8]) -> Option<(&[u8], Option<u32>)> {
+        let (AsapType::HANDLE_RESOLUTION, 0, mut reader) =
+            Reader::message(bytes).map(|(kind, flags, reader)| (AsapType(kind), flags, reader)).ok()?
+        else {
+            return None;
+        };
+        let mut handle = reader.param().ok().filter(|param| param.kind == ParamType::HANDLE)?;
+        let items = match reader.is_empty() {
+            true => None,
+            false => {
+                let items = reader.param().ok().filter(|param| param.kind == ParamType::ITEMS)?;
+                Some(u32::from_be_bytes(items.value.exactly().ok()?))
+            }
+        };
+        let handle = handle.value.rest();
+        let plain = reader.is_empty() && (1..=MAX_HANDLE).contains(&handle.len());
+        plain.then_some((handle, items))
     }
 }
 

@@ -167,6 +167,11 @@ fn known<M>(message: M) -> Result<Decoded<M>, DecodeError> {
 
 /// Whatever the bytes: no panic, one line, and what decodes has one encoding that decodes to it.
 fn check_bytes(bytes: &[u8]) -> Result<(), TestCaseError> {
+    if let Some((handle, items)) = Asap::plain_resolution(bytes) {
+        let handle = PoolHandle::new(handle).unwrap();
+        let message = Asap::HandleResolution { subscribe: false, handle, items };
+        prop_assert_eq!(Asap::decode(bytes), known(message));
+    }
     if let Ok(Decoded { message, .. }) = Asap::decode(bytes) {
         prop_assert_eq!(Asap::decode(&message.encode()), known(message));
     }
@@ -208,6 +213,11 @@ proptest! {
         let bytes = message.encode();
         prop_assert_eq!(bytes.len(), message.encoded_len());
         prop_assert_eq!(frame::first_message(&bytes), Ok(Some(bytes.len())));
+        let plain = match &message {
+            Asap::HandleResolution { subscribe: false, handle, items } => Some((handle.as_bytes(), *items)),
+            _ => None,
+        };
+        prop_assert_eq!(Asap::plain_resolution(&bytes), plain);
         prop_assert_eq!(Asap::decode(&bytes), known(message));
     }
 

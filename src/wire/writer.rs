@@ -32,14 +32,17 @@ impl<'a> Writer<'a> {
         writer.out[start + 2..start + 4].copy_from_slice(&length.to_be_bytes());
     }
 
+    #[inline]
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(bytes);
     }
 
+    #[inline]
     pub(crate) fn u16(&mut self, value: u16) {
         self.bytes(&value.to_be_bytes());
     }
 
+    #[inline]
     pub(crate) fn u32(&mut self, value: u32) {
         self.bytes(&value.to_be_bytes());
     }
@@ -57,8 +60,8 @@ impl<'a> Writer<'a> {
             return;
         }
         let start = self.out.len();
-        self.u16(code);
-        self.u16(0);
+        let [high, low] = code.to_be_bytes();
+        self.bytes(&[high, low, 0, 0]);
         body(self);
         let end = self.out.len();
         let padded = start + (end - start).next_multiple_of(4);
@@ -68,7 +71,7 @@ impl<'a> Writer<'a> {
         } else {
             let length = (end - start) as u16;
             self.out[start + 2..start + 4].copy_from_slice(&length.to_be_bytes());
-            self.out.resize(padded, 0);
+            self.bytes(&[0; 3][..padded - end]);
         }
     }
 }

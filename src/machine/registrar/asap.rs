@@ -1,11 +1,11 @@
-//! ASAP service: what elements and users ask (RFC 5352 section 3).
+//! ASAP service: what elements and users ask (RFC 5352 section 3). Resolutions: [`super::resolve`].
 
 use super::measure::{self, Bucket, MAX_MESSAGE};
 use super::{Link, LinkId, Registrar, Role};
-use crate::handlespace::{ElementKey, Increment};
+use crate::handlespace::ElementKey;
 use crate::machine::LinkProtocol;
 use crate::wire::{
-    Asap, CauseCode, DecodeError, OperationError, PeId, Policy, PoolElement, PoolHandle, Protocol, Transport,
+    Asap, CauseCode, DecodeError, OperationError, PeId, PoolElement, PoolHandle, Protocol, Transport,
     TransportUse,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +25,7 @@ pub(super) struct Client {
     pub subscriptions: BTreeSet<PoolHandle>,
     /// Requests from before the service started.
     pub deferred: Vec<Vec<u8>>,
-    resolutions: Bucket,
+    pub resolutions: Bucket,
     reports: Bucket,
 }
 
@@ -33,10 +33,6 @@ pub(super) struct Client {
 const MAX_DEFERRED: usize = 4 << 20;
 /// The same for each link.
 const MAX_DEFERRED_PER_LINK: usize = 64 << 10;
-/// rsplib's clients take no more elements in one answer.
-const RSPLIB_MAX_ELEMENTS: usize = 128;
-/// More elements than this fit no message.
-const MAX_ELEMENTS_PER_MESSAGE: usize = 2048;
 
 impl Registrar {
     /// The client of an ASAP link.
@@ -48,13 +44,16 @@ impl Registrar {
     }
 
     pub(super) fn send_asap(&mut self, link: LinkId, message: &Asap) {
-        self.outbox.send(link, &message.encode());
+        self.outbox.send_with(link, message.encoded_len(), |out| message.encode_into(out));
     }
 
     pub(super) fn asap_message(&mut self, link: LinkId, bytes: &[u8]) {
         // What we dialled for is answered over that link whether or not we serve others yet.
         if !self.is_serving() && link.is_incoming() {
             return self.defer(link, bytes);
+        }
+        if self.resolve_plainly(link, bytes) {
+            return;
         }
         let decoded = match Asap::decode(bytes) {
             Ok(decoded) => decoded,
@@ -206,81 +205,6 @@ impl Registrar {
             .any(|peer| known.iter().any(|ip| ip.to_canonical() == peer.ip().to_canonical()))
     }
 
-    fn resolve(&mut self, link: LinkId, subscribe: bool, handle: PoolHandle, items: Option<u32>) {
-        self.stats.handle_resolutions += 1;
-        let rate = self.config.max_handle_resolution_rate;
-        let now = self.now;
-        let Some(state) = self.links.get(&link) else { return };
-        let sctp = state.ends.protocol == LinkProtocol::Sctp;
-        if self.client(link).is_some_and(|client| !client.resolutions.take(now, rate)) {
-            let error = Some(CauseCode::UNKNOWN_POOL.into());
-            return self.send_asap(link, &resolution_error(handle, false, error));
-        }
-        // Who only begins or ends a subscription chooses nobody.
-        let had = self.client(link).is_some_and(|client| client.subscriptions.contains(&handle));
-        let chooses = if subscribe { had || items != Some(u32::MAX) } else { !had };
-        let subscribed = match subscribe {
-            true => self.subscribe(link, &handle),
-            false => {
-                self.unsubscribe(link, &handle);
-                false
-            }
-        };
-        let mut items = match items {
-            None | Some(0) => self.config.max_handle_resolution_items,
-            Some(items) => items as usize,
-        };
-        if sctp && !subscribe {
-            items = items.min(RSPLIB_MAX_ELEMENTS);
-        }
-        let increment = match self.config.max_increment {
-            _ if !chooses => Increment::Up(0),
-            0 => Increment::PolicyDefault,
-            count => Increment::Up(count),
-        };
-        let mut keys = Vec::new();
-        let items = items.clamp(1, MAX_ELEMENTS_PER_MESSAGE);
-        if !self.space.select(&handle, items, increment, &mut keys) {
-            let error = Some(CauseCode::UNKNOWN_POOL.into());
-            return self.send_asap(link, &resolution_error(handle, subscribed, error));
-        }
-        let policy = self.space.pool(&handle).map(|pool| pool.policy());
-        let room = MAX_MESSAGE - resolution_len(&handle, policy.as_ref(), 0);
-        let elements = self.fitting(keys.into_iter(), room);
-        let total = self.space.pool(&handle).map_or(0, |pool| pool.len());
-        let total = (subscribed && total > elements.len()).then_some(total as u32);
-        self.send_asap(
-            link,
-            &Asap::HandleResolutionResponse {
-                subscribed,
-                handle,
-                error: None,
-                policy,
-                elements,
-                total,
-                departed: Vec::new(),
-            },
-        );
-    }
-
-    /// The elements as clients see them, as many as fit `room` bytes.
-    pub(super) fn fitting(
-        &self,
-        keys: impl Iterator<Item = ElementKey>,
-        mut room: usize,
-    ) -> Vec<PoolElement> {
-        let mut elements = Vec::new();
-        for element in keys.filter_map(|key| self.space.get(key)) {
-            let element = PoolElement { asap: None, ..element.to_element() };
-            match room.checked_sub(element.encoded_len()) {
-                Some(rest) => room = rest,
-                None => break,
-            }
-            elements.push(element);
-        }
-        elements
-    }
-
     fn unreachable(&mut self, link: LinkId, handle: &PoolHandle, id: PeId) {
         self.stats.endpoint_unreachables += 1;
         let rate = self.config.max_endpoint_unreachable_rate;
@@ -324,25 +248,4 @@ fn prepare(ends: &crate::machine::LinkEnds, minimum: u8, element: &mut PoolEleme
 /// Where a process says that it listens for registrars by TCP.
 fn listening_port(asap: &Transport) -> u16 {
     if asap.protocol() == Some(Protocol::Tcp) { asap.port() } else { 0 }
-}
-
-/// A response that says why there is no answer.
-fn resolution_error(handle: PoolHandle, subscribed: bool, error: Option<OperationError>) -> Asap {
-    Asap::HandleResolutionResponse {
-        subscribed,
-        handle,
-        error,
-        policy: None,
-        elements: Vec::new(),
-        total: None,
-        departed: Vec::new(),
-    }
-}
-
-/// Length of a response without elements.
-pub(super) fn resolution_len(handle: &PoolHandle, policy: Option<&Policy>, departed: usize) -> usize {
-    const HEADER: usize = 4;
-    const TOTAL: usize = 8;
-    let departed = if departed == 0 { 0 } else { 4 + 4 * departed };
-    HEADER + handle.encoded_len() + policy.map_or(0, Policy::encoded_len) + TOTAL + departed
 }

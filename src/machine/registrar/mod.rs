@@ -2,7 +2,8 @@
 //!
 //! | file | does |
 //! |---|---|
-//! | `asap` | registrations, deregistrations, resolutions |
+//! | `asap` | registrations, deregistrations, reports |
+//! | `resolve` | handle resolutions |
 //! | `watch` | keep-alives, unreachability, lost links |
 //! | `subscriptions` | pushes changed pools |
 //! | `store` | the only place that changes the handlespace, with everything that hangs on it |
@@ -35,6 +36,7 @@ mod links;
 mod measure;
 mod outbox;
 mod peers;
+mod resolve;
 mod store;
 mod subscriptions;
 mod sync;
@@ -169,6 +171,7 @@ pub struct Registrar {
     stamp: u64,
     timers: Deadlines<Timer>,
     outbox: Outbox,
+    spare: resolve::Spare,
     stats: Stats,
     complaints: BTreeSet<(&'static str, u64)>,
     leaving: bool,
@@ -215,6 +218,7 @@ impl Registrar {
             stamp: 0,
             timers: Deadlines::new(),
             outbox: Outbox::default(),
+            spare: resolve::Spare::default(),
             stats: Stats::default(),
             complaints: BTreeSet::new(),
             leaving: false,

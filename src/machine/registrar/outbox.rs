@@ -20,14 +20,20 @@ pub(super) struct Outbox {
 impl Outbox {
     /// Sends a message in its place in the order of effects; only the last effect can absorb it.
     pub(super) fn send(&mut self, link: LinkId, message: &[u8]) {
+        self.send_with(link, message.len(), |out| out.extend_from_slice(message));
+    }
+
+    /// The same for a message that `write` appends, of at most `length` bytes.
+    pub(super) fn send_with(&mut self, link: LinkId, length: usize, write: impl FnOnce(&mut Vec<u8>)) {
         if let Some(Output::Send { link: last, bytes }) = self.queue.back_mut()
             && *last == link
-            && bytes.len() + message.len() <= BATCH
+            && bytes.len() + length <= BATCH
         {
-            bytes.extend_from_slice(message);
-            return;
+            return write(bytes);
         }
-        self.queue.push_back(Output::Send { link, bytes: message.to_vec() });
+        let mut bytes = Vec::with_capacity(length);
+        write(&mut bytes);
+        self.queue.push_back(Output::Send { link, bytes });
     }
 
     /// Sends a message that may overtake effects for other links: it joins the link's open batch.

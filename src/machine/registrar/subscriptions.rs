@@ -1,7 +1,7 @@
 //! Subscriptions to pools (RFC 5352 section 2.2.5, S and A flags): a subscriber is told of the first
 //! change at once and of all further ones together after [`super::Config::subscription_interval`].
 
-use super::asap::resolution_len;
+use super::resolve::resolution_len;
 use super::measure::MAX_MESSAGE;
 use super::{LinkId, Registrar, Timer};
 use crate::handlespace::ElementKey;
@@ -231,7 +231,8 @@ impl Registrar {
         departed.truncate(room / 4);
         let room = room - 4 * departed.len();
         let start = PeId(self.rng.u32(..));
-        let elements = self.fitting(self.pool_from(&handle, size, room, start).into_iter(), room);
+        let mut elements = Vec::new();
+        self.fitting(self.pool_from(&handle, size, room, start).into_iter(), room, &mut elements);
         let total = (elements.len() < size).then_some(size as u32);
         Asap::HandleResolutionResponse {
             subscribed: true,

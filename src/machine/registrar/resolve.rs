@@ -1,0 +1,160 @@
+//! Handle resolution (RFC 5352 section 3.3): what registrars are asked most.
+
+use super::measure::MAX_MESSAGE;
+use super::{LinkId, Registrar};
+use crate::handlespace::{ElementKey, Increment};
+use crate::machine::LinkProtocol;
+use crate::wire::{Asap, CauseCode, OperationError, Policy, PoolElement, PoolHandle};
+
+/// rsplib's clients take no more elements in one answer.
+const RSPLIB_MAX_ELEMENTS: usize = 128;
+/// More elements than this fit no message.
+const MAX_ELEMENTS_PER_MESSAGE: usize = 2048;
+/// Memory for more elements than this is not kept.
+const MAX_SPARE: usize = 64;
+
+/// Memory of the last resolution, for the next one.
+#[derive(Debug, Default)]
+pub(super) struct Spare {
+    keys: Vec<ElementKey>,
+    elements: Vec<PoolElement>,
+}
+
+impl Registrar {
+    /// Answers a request that asks for nothing but elements of a pool that there is: no subscription begins or
+    /// ends, and there is nothing to complain about. `false`: it is not of that kind, and nothing was done.
+    pub(super) fn resolve_plainly(&mut self, link: LinkId, bytes: &[u8]) -> bool {
+        let Some((handle, items)) = Asap::plain_resolution(bytes) else { return false };
+        let unlimited = self.config.max_handle_resolution_rate.is_none();
+        if !unlimited || self.client(link).is_none_or(|client| !client.subscriptions.is_empty()) {
+            return false;
+        }
+        let Some(handle) = self.space.pool_named(handle).map(|pool| pool.handle().clone()) else {
+            return false;
+        };
+        self.stats.handle_resolutions += 1;
+        let items = self.wanted(link, false, items);
+        self.answer(link, handle, items, true, false);
+        true
+    }
+
+    /// Any request.
+    pub(super) fn resolve(
+        &mut self,
+        link: LinkId,
+        subscribe: bool,
+        handle: PoolHandle,
+        items: Option<u32>,
+    ) {
+        self.stats.handle_resolutions += 1;
+        let rate = self.config.max_handle_resolution_rate;
+        let now = self.now;
+        if self.client(link).is_some_and(|client| !client.resolutions.take(now, rate)) {
+            return self.send_asap(link, &unknown_pool(handle, false));
+        }
+        // Who only begins or ends a subscription chooses nobody.
+        let had = self.client(link).is_some_and(|client| client.subscriptions.contains(&handle));
+        let chooses = if subscribe { had || items != Some(u32::MAX) } else { !had };
+        let subscribed = match subscribe {
+            true => self.subscribe(link, &handle),
+            false => {
+                self.unsubscribe(link, &handle);
+                false
+            }
+        };
+        if self.space.pool(&handle).is_none() {
+            return self.send_asap(link, &unknown_pool(handle, subscribed));
+        }
+        let items = self.wanted(link, subscribe, items);
+        self.answer(link, handle, items, chooses, subscribed);
+    }
+
+    /// How many elements to choose.
+    fn wanted(&self, link: LinkId, subscribe: bool, items: Option<u32>) -> usize {
+        let mut items = match items {
+            None | Some(0) => self.config.max_handle_resolution_items,
+            Some(items) => items as usize,
+        };
+        let sctp = self.links.get(&link).is_some_and(|state| state.ends.protocol == LinkProtocol::Sctp);
+        if sctp && !subscribe {
+            items = items.min(RSPLIB_MAX_ELEMENTS);
+        }
+        items.clamp(1, MAX_ELEMENTS_PER_MESSAGE)
+    }
+
+    /// Sends elements of a pool that there is. If nobody `chooses`, the policy does not count it.
+    fn answer(&mut self, link: LinkId, handle: PoolHandle, items: usize, chooses: bool, subscribed: bool) {
+        let increment = match self.config.max_increment {
+            _ if !chooses => Increment::Up(0),
+            0 => Increment::PolicyDefault,
+            count => Increment::Up(count),
+        };
+        let Spare { mut keys, mut elements } = std::mem::take(&mut self.spare);
+        self.space.select(&handle, items, increment, &mut keys);
+        let first = keys.first().and_then(|&key| self.space.get(key));
+        // A draw may find nobody.
+        let any = || self.space.pool(&handle).map(|pool| pool.policy());
+        let policy = first.map(|element| element.policy()).or_else(any);
+        let all = MAX_MESSAGE - resolution_len(&handle, policy.as_ref(), 0);
+        let left = self.fitting(keys.iter().copied(), all, &mut elements);
+        let total = match subscribed {
+            true => self.space.pool(&handle).map(|pool| pool.len()).filter(|&total| total > elements.len()),
+            false => None,
+        };
+        let message = Asap::HandleResolutionResponse {
+            subscribed,
+            handle,
+            error: None,
+            policy,
+            elements,
+            total: total.map(|total| total as u32),
+            departed: Vec::new(),
+        };
+        self.outbox.send_with(link, MAX_MESSAGE - left, |out| message.encode_into(out));
+        if let Asap::HandleResolutionResponse { mut elements, .. } = message
+            && elements.capacity() <= MAX_SPARE
+        {
+            elements.clear();
+            self.spare = Spare { keys, elements };
+        }
+    }
+
+    /// The elements as clients see them, as many as fit `room` bytes; what is left of those.
+    pub(super) fn fitting(
+        &self,
+        keys: impl Iterator<Item = ElementKey>,
+        mut room: usize,
+        elements: &mut Vec<PoolElement>,
+    ) -> usize {
+        for element in keys.filter_map(|key| self.space.get(key)) {
+            let element = element.to_client_element();
+            match room.checked_sub(element.encoded_len()) {
+                Some(rest) => room = rest,
+                None => break,
+            }
+            elements.push(element);
+        }
+        room
+    }
+}
+
+/// A response that says that there is no such pool, or no answer.
+fn unknown_pool(handle: PoolHandle, subscribed: bool) -> Asap {
+    Asap::HandleResolutionResponse {
+        subscribed,
+        handle,
+        error: Some(OperationError::from(CauseCode::UNKNOWN_POOL)),
+        policy: None,
+        elements: Vec::new(),
+        total: None,
+        departed: Vec::new(),
+    }
+}
+
+/// Length of a response without elements.
+pub(super) fn resolution_len(handle: &PoolHandle, policy: Option<&Policy>, departed: usize) -> usize {
+    const HEADER: usize = 4;
+    const TOTAL: usize = 8;
+    let departed = if departed == 0 { 0 } else { 4 + 4 * departed };
+    HEADER + handle.encoded_len() + policy.map_or(0, Policy::encoded_len) + TOTAL + departed
+}
