@@ -348,13 +348,13 @@ impl Handlespace {
     /// (cleared first). `false`: no such pool.
     pub fn select(
         &mut self,
-        handle: &PoolHandle,
+        handle: &(impl AsRef<[u8]> + ?Sized),
         items: usize,
         increment: Increment,
         out: &mut Vec<ElementKey>,
     ) -> bool {
         out.clear();
-        let Some(index) = self.pool_index(handle) else { return false };
+        let Some(&index) = self.handles.get(handle.as_ref()) else { return false };
         if let Some(pool) = &mut self.pools[index as usize] {
             pool.select(&mut self.elements, &mut self.rng, items, increment, out);
         }

@@ -111,16 +111,17 @@ impl Pool {
             return;
         }
         let items = items.min(self.len);
-        let mut slots = Vec::with_capacity(items);
-        let mut take = |slot| slots.push(slot);
+        let mut take = |slot| out.push(ElementKey { index: slot, generation: 0 });
         match &mut self.order {
             Order::Sorted(sorted) => sorted.first(elements, items, &mut take),
             Order::Lottery(lottery) => lottery.draw(elements, rng, items, &mut take),
         }
-        out.extend(slots.iter().map(|&slot| elements.key(slot)));
-        slots.truncate(self.increment(increment));
-        for slot in slots {
-            self.mark_used(elements, slot);
+        for key in out.iter_mut() {
+            *key = elements.key(key.index);
+        }
+        let used = self.increment(increment).min(out.len());
+        for key in &out[..used] {
+            self.mark_used(elements, key.index);
         }
     }
 

@@ -60,7 +60,8 @@ impl Blocking {
             }
             // Neither all nor the end: it was a signal as well.
             Ok(count) if all && *count < parts.iter().map(|part| part.len()).sum() => {
-                let nothing = stream::peek(socket, &mut [0]).is_err_and(|e| e.kind() == ErrorKind::WouldBlock);
+                let nothing =
+                    stream::peek(socket, &mut [0]).is_err_and(|e| e.kind() == ErrorKind::WouldBlock);
                 let early = deadline.left().is_none_or(|left| left > TICK);
                 self.interrupted.store(nothing && early, Relaxed);
             }

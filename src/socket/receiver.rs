@@ -239,13 +239,21 @@ impl Receiver {
     /// After [`Input::Begun`], with the same buffer.
     pub(super) fn resume(&mut self, socket: BorrowedFd<'_>, buffer: &mut [u8], have: usize) -> Input {
         match self.reader.data() {
-            Some(data) => self.deliver(socket, data, buffer, Progress { have, dry: false, waits: Waits::Elsewhere }),
+            Some(data) => {
+                self.deliver(socket, data, buffer, Progress { have, dry: false, waits: Waits::Elsewhere })
+            }
             None => Input::Nothing,
         }
     }
 
     /// The reader stands in a data frame.
-    fn deliver(&mut self, socket: BorrowedFd<'_>, data: Data, buffer: &mut [u8], so_far: Progress<'_>) -> Input {
+    fn deliver(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        data: Data,
+        buffer: &mut [u8],
+        so_far: Progress<'_>,
+    ) -> Input {
         let want = data.left.min(buffer.len());
         let hold = data.left <= WHOLE;
         let Progress { mut have, mut dry, waits } = so_far;

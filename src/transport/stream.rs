@@ -155,11 +155,7 @@ pub fn receive(socket: BorrowedFd<'_>, parts: &mut [IoSliceMut<'_>]) -> io::Resu
 
 /// [`receive`] that waits, on a socket that [`set_blocking`] made to: for something, or for `all` that the
 /// parts take. WouldBlock after [`set_receive_timeout`]'s time.
-pub fn receive_waiting(
-    socket: BorrowedFd<'_>,
-    parts: &mut [IoSliceMut<'_>],
-    all: bool,
-) -> io::Result<usize> {
+pub fn receive_waiting(socket: BorrowedFd<'_>, parts: &mut [IoSliceMut<'_>], all: bool) -> io::Result<usize> {
     receive_message(socket, parts, if all { libc::MSG_WAITALL } else { 0 })
 }
 

@@ -40,6 +40,12 @@ impl PoolHandle {
     }
 }
 
+impl AsRef<[u8]> for PoolHandle {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 impl std::borrow::Borrow<[u8]> for PoolHandle {
     fn borrow(&self) -> &[u8] {
         &self.0

@@ -1,9 +1,9 @@
 //! Handle resolution (RFC 5352 section 3.3): what registrars are asked most.
 
 use super::measure::MAX_MESSAGE;
-use super::{LinkId, Registrar};
+use super::{Link, LinkId, Registrar, Role};
 use crate::handlespace::{ElementKey, Increment};
-use crate::machine::LinkProtocol;
+use crate::machine::{LinkEnds, LinkProtocol};
 use crate::wire::{Asap, CauseCode, OperationError, Policy, PoolElement, PoolHandle};
 
 /// rsplib's clients take no more elements in one answer.
@@ -25,27 +25,23 @@ impl Registrar {
     /// ends, and there is nothing to complain about. `false`: it is not of that kind, and nothing was done.
     pub(super) fn resolve_plainly(&mut self, link: LinkId, bytes: &[u8]) -> bool {
         let Some((handle, items)) = Asap::plain_resolution(bytes) else { return false };
-        let unlimited = self.config.max_handle_resolution_rate.is_none();
-        if !unlimited || self.client(link).is_none_or(|client| !client.subscriptions.is_empty()) {
+        let Some(Link { role: Role::Asap(client), ends, .. }) = self.links.get(&link) else { return false };
+        if self.config.max_handle_resolution_rate.is_some() || !client.subscriptions.is_empty() {
             return false;
         }
-        let Some(handle) = self.space.pool_named(handle).map(|pool| pool.handle().clone()) else {
-            return false;
-        };
-        self.stats.handle_resolutions += 1;
-        let items = self.wanted(link, false, items);
-        self.answer(link, handle, items, true, false);
-        true
+        let items = self.wanted(ends, false, items);
+        let mut keys = std::mem::take(&mut self.spare.keys);
+        let found = self.space.select(handle, items, self.increment(true), &mut keys);
+        if found {
+            self.stats.handle_resolutions += 1;
+            self.send_chosen(link, handle, &keys, false);
+        }
+        self.spare.keys = keys;
+        found
     }
 
     /// Any request.
-    pub(super) fn resolve(
-        &mut self,
-        link: LinkId,
-        subscribe: bool,
-        handle: PoolHandle,
-        items: Option<u32>,
-    ) {
+    pub(super) fn resolve(&mut self, link: LinkId, subscribe: bool, handle: PoolHandle, items: Option<u32>) {
         self.stats.handle_resolutions += 1;
         let rate = self.config.max_handle_resolution_rate;
         let now = self.now;
@@ -62,39 +58,48 @@ impl Registrar {
                 false
             }
         };
-        if self.space.pool(&handle).is_none() {
-            return self.send_asap(link, &unknown_pool(handle, subscribed));
+        let Some(state) = self.links.get(&link) else { return };
+        let items = self.wanted(&state.ends, subscribe, items);
+        let mut keys = Vec::new();
+        match self.space.select(handle.as_bytes(), items, self.increment(chooses), &mut keys) {
+            true => self.send_chosen(link, handle.as_bytes(), &keys, subscribed),
+            false => self.send_asap(link, &unknown_pool(handle, subscribed)),
         }
-        let items = self.wanted(link, subscribe, items);
-        self.answer(link, handle, items, chooses, subscribed);
     }
 
     /// How many elements to choose.
-    fn wanted(&self, link: LinkId, subscribe: bool, items: Option<u32>) -> usize {
+    fn wanted(&self, ends: &LinkEnds, subscribe: bool, items: Option<u32>) -> usize {
         let mut items = match items {
             None | Some(0) => self.config.max_handle_resolution_items,
             Some(items) => items as usize,
         };
-        let sctp = self.links.get(&link).is_some_and(|state| state.ends.protocol == LinkProtocol::Sctp);
-        if sctp && !subscribe {
+        if ends.protocol == LinkProtocol::Sctp && !subscribe {
             items = items.min(RSPLIB_MAX_ELEMENTS);
         }
         items.clamp(1, MAX_ELEMENTS_PER_MESSAGE)
     }
 
-    /// Sends elements of a pool that there is. If nobody `chooses`, the policy does not count it.
-    fn answer(&mut self, link: LinkId, handle: PoolHandle, items: usize, chooses: bool, subscribed: bool) {
-        let increment = match self.config.max_increment {
+    /// What counts as used; if nobody `chooses`, nothing.
+    fn increment(&self, chooses: bool) -> Increment {
+        match self.config.max_increment {
             _ if !chooses => Increment::Up(0),
             0 => Increment::PolicyDefault,
             count => Increment::Up(count),
-        };
-        let Spare { mut keys, mut elements } = std::mem::take(&mut self.spare);
-        self.space.select(&handle, items, increment, &mut keys);
+        }
+    }
+
+    /// Sends elements of a pool that there is.
+    fn send_chosen(&mut self, link: LinkId, handle: &[u8], keys: &[ElementKey], subscribed: bool) {
         let first = keys.first().and_then(|&key| self.space.get(key));
         // A draw may find nobody.
-        let any = || self.space.pool(&handle).map(|pool| pool.policy());
-        let policy = first.map(|element| element.policy()).or_else(any);
+        let found = first.map(|element| (element.handle(), element.policy()));
+        let pool = || self.space.pool_named(handle);
+        let Some((handle, policy)) = found.or_else(|| pool().map(|pool| (pool.handle(), pool.policy())))
+        else {
+            return;
+        };
+        let (handle, policy) = (handle.clone(), Some(policy));
+        let mut elements = std::mem::take(&mut self.spare.elements);
         let all = MAX_MESSAGE - resolution_len(&handle, policy.as_ref(), 0);
         let left = self.fitting(keys.iter().copied(), all, &mut elements);
         let total = match subscribed {
@@ -115,7 +120,7 @@ impl Registrar {
             && elements.capacity() <= MAX_SPARE
         {
             elements.clear();
-            self.spare = Spare { keys, elements };
+            self.spare.elements = elements;
         }
     }
 

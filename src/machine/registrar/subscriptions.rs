@@ -1,8 +1,8 @@
 //! Subscriptions to pools (RFC 5352 section 2.2.5, S and A flags): a subscriber is told of the first
 //! change at once and of all further ones together after [`super::Config::subscription_interval`].
 
-use super::resolve::resolution_len;
 use super::measure::MAX_MESSAGE;
+use super::resolve::resolution_len;
 use super::{LinkId, Registrar, Timer};
 use crate::handlespace::ElementKey;
 use crate::machine::Time;
@@ -156,6 +156,9 @@ impl Registrar {
 
     /// Tells subscribers of what changed in this call, as far as it is time.
     pub(super) fn push_changes(&mut self) {
+        if self.subscriptions.changed.is_empty() {
+            return;
+        }
         for number in std::mem::take(&mut self.subscriptions.changed) {
             let Some(audience) = self.subscriptions.audiences.get(&number) else { continue };
             let next = audience.next;
