@@ -186,4 +186,50 @@ mod tests {
         }
         assert_eq!(&bytes[..4], b"late");
     }
+
+    extern "C" fn nothing(_: libc::c_int) {}
+
+    /// Sends a signal to the thread that waits until it does so no longer.
+    #[expect(unsafe_code, reason = "signals")]
+    fn disturb(thread: libc::pthread_t, blocking: &Blocking) {
+        while !blocking.is_waiting() {
+            std::thread::yield_now();
+        }
+        while blocking.is_waiting() {
+            // SAFETY: the thread is joined by nobody while it waits.
+            unsafe { libc::pthread_kill(thread, libc::SIGUSR2) };
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    #[expect(unsafe_code, reason = "signals")]
+    fn a_signal_ends_the_wait_whatever_its_handler_wants() {
+        use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+        let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::SA_RESTART, SigSet::empty());
+        // SAFETY: a handler that does nothing, for a signal that nobody else here uses.
+        unsafe { sigaction(Signal::SIGUSR2, &action).unwrap() };
+        let (one, mut other) = pair();
+        let blocking = Blocking::default();
+        // SAFETY: no arguments.
+        let this = unsafe { libc::pthread_self() };
+        std::thread::scope(|scope| {
+            scope.spawn(|| disturb(this, &blocking));
+            let error = receive(&blocking, &one, &mut [0; 4], false).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::WouldBlock);
+            assert!(blocking.was_interrupted() && !blocking.was_interrupted());
+        });
+        std::thread::scope(|scope| {
+            other.write_all(b"half").unwrap();
+            scope.spawn(|| disturb(this, &blocking));
+            // With what came before the signal.
+            assert_eq!(receive(&blocking, &one, &mut [0; 8], true).unwrap(), 4);
+            assert!(blocking.was_interrupted());
+        });
+        // The end is not taken for a signal.
+        other.write_all(b"end").unwrap();
+        drop(other);
+        assert_eq!(receive(&blocking, &one, &mut [0; 8], true).unwrap(), 3);
+        assert!(!blocking.was_interrupted());
+    }
 }

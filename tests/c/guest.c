@@ -347,22 +347,16 @@ static void closing_under_poll(void)
     SAME(POLLNVAL, call.events);
 }
 
-/* A signal ends a call that waits with EINTR, and only the threads of the program get signals. */
-static void signals(void)
+static void interrupted(int sd)
 {
-    struct sigaction action;
     struct call call;
-    int server = element("Signal", SOCK_SEQPACKET, 0);
 
-    memset(&action, 0, sizeof(action));
-    action.sa_handler = on_signal;
-    OK(sigaction(SIGUSR1, &action, NULL));
     for (int kind = 0; kind <= 5; kind++) {
         /* rsp_accept is for listeners, sending for those who are connected: errors.c. */
         if (kind == 1 || kind == 3) {
             continue;
         }
-        begin(&call, server, kind);
+        begin(&call, sd, kind);
         /* Until it has arrived within the call. */
         while (pthread_kill(call.thread, SIGUSR1) == 0 && pthread_tryjoin_np(call.thread, NULL) != 0) {
             struct timespec pause = {0, 5000000};
@@ -373,6 +367,26 @@ static void signals(void)
         pthread_mutex_destroy(&call.lock);
         pthread_cond_destroy(&call.begun);
     }
+}
+
+/* A signal ends a call that waits with EINTR, whether or not its handler wants calls restarted, and only the
+   threads of the program get signals. */
+static void signals(void)
+{
+    struct sigaction action;
+    int server = element("Signal", SOCK_SEQPACKET, 0);
+    int client = user("Signal", SOCK_SEQPACKET);
+
+    expect_session(server, RSERPOOL_SESSION_ADD);
+    memset(&action, 0, sizeof(action));
+    action.sa_handler = on_signal;
+    for (int flags = 0; flags <= SA_RESTART; flags += SA_RESTART) {
+        action.sa_flags = flags;
+        OK(sigaction(SIGUSR1, &action, NULL));
+        interrupted(server);
+        interrupted(client);
+    }
+    OK(rsp_close(client));
     OK(rsp_close(server));
 }
 
