@@ -20,6 +20,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+#[cfg(test)]
+mod tests;
+
 /// The first token that is the caller's own.
 pub const FIRST_TOKEN: usize = super::reactor::OTHERS;
 /// Descriptors that are not for links: listeners, groups, poll, log, status page.
@@ -38,6 +41,11 @@ impl Listen {
     /// Every address, the default port, and any other if that is taken.
     pub fn auto(port: u16) -> Listen {
         Listen { addresses: vec![(Ipv6Addr::UNSPECIFIED, port).into()], fallback: true }
+    }
+
+    /// Whether nobody asked for a certain port. With port 0, SCTP tries the one that TCP got.
+    fn any_port_will_do(&self) -> bool {
+        self.fallback || self.addresses.first().is_none_or(|address| address.port() == 0)
     }
 }
 
@@ -115,8 +123,8 @@ struct Bound {
 }
 
 impl Server {
-    /// Binds everything. Errors: `EADDRINUSE` and what else the system says to an address that was asked
-    /// for explicitly.
+    /// Binds everything. Errors: `EADDRINUSE` if a port that was asked for explicitly is taken, over
+    /// either protocol, and what else the system says to such an address.
     pub fn bind(options: Options) -> io::Result<Server> {
         let mut options = options;
         options.protocols.retain(|protocol| is_available(*protocol));
@@ -305,10 +313,12 @@ fn listen(
         port = bound.tcp.first().map_or(port, SocketAddr::port);
     }
     if protocols.contains(&LinkProtocol::Sctp) {
-        let sctp = associate(reactor, service, &listen.addresses, port);
+        let sctp = associate(reactor, service, listen, port);
         match sctp {
-            Err(error) if bound.tcp.is_empty() => {
-                return Err(io::Error::new(error.kind(), format!("{service:?} over SCTP: {error}")));
+            // A port that was asked for and is taken is an error over either protocol.
+            Err(error) if bound.tcp.is_empty() || error.kind() == io::ErrorKind::AddrInUse => {
+                let text = format!("{service:?} over SCTP at port {port}: {error}");
+                return Err(io::Error::new(error.kind(), text));
             }
             Err(error) => log::warn!("{service:?} only over TCP: {error}"),
             Ok(addresses) => bound.sctp = addresses,
@@ -321,23 +331,33 @@ fn listen(
 fn associate(
     reactor: &mut Reactor,
     service: Service,
-    addresses: &[SocketAddr],
+    listen: &Listen,
     port: u16,
 ) -> io::Result<Vec<SocketAddr>> {
+    let addresses = &listen.addresses;
     let all = addresses.iter().find(|address| address.ip().is_unspecified());
     let at = |port| match all {
         Some(all) => vec![SocketAddr::new(all.ip(), port)],
         None => addresses.iter().map(|address| SocketAddr::new(address.ip(), port)).collect(),
     };
-    let port = match reactor.associate(service, &at(port)) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let other = reactor.associate(service, &at(0))?;
-            log::warn!("{service:?} over SCTP: port {port}: {error}; using port {other} instead");
-            other
-        }
-        other => other?,
-    };
-    Ok(at(port))
+    let bound = at_port_or_any(port, listen.any_port_will_do(), |port| reactor.associate(service, &at(port)));
+    let (bound, taken) = bound?;
+    if let Some(error) = taken {
+        log::warn!("{service:?} over SCTP: port {port}: {error}; using port {bound} instead");
+    }
+    Ok(at(bound))
+}
+
+/// Binds `port`, or if that is taken and another will do, any; which one, and why not `port`.
+fn at_port_or_any(
+    port: u16,
+    any_will_do: bool,
+    mut bind: impl FnMut(u16) -> io::Result<u16>,
+) -> io::Result<(u16, Option<io::Error>)> {
+    match bind(port) {
+        Err(error) if any_will_do && error.kind() == io::ErrorKind::AddrInUse => Ok((bind(0)?, Some(error))),
+        other => Ok((other?, None)),
+    }
 }
 
 /// Where there is no IPv6, the unspecified address is IPv4's.
