@@ -3,11 +3,12 @@
 use super::cache::Entry;
 use super::calls::Shared;
 use super::csp::{Component, Reporter};
+use super::groups::{Groups, Purpose};
 use super::reactor::{Clock, Input, Limits, Reactor};
 use super::{Settings, Watcher, targets};
 use crate::machine::client::{Client, Config, Event, Registration, RequestError, Resolution};
 use crate::machine::{LinkProtocol, RequestId, Service, Target, Time};
-use crate::transport::multicast::{ASAP_GROUP_V6, groups_of};
+use crate::transport::multicast::groups_of;
 use crate::transport::{host, sctp};
 use crate::wire::{ASAP_PORT, PeId, PoolElement, PoolHandle, RegistrarId};
 use crossbeam_channel::{Receiver, Sender};
@@ -79,13 +80,6 @@ pub(super) fn reactor(clock: Clock, settings: &mut Settings) -> io::Result<(Reac
         log::warn!("registrars can't be reached over SCTP: {error}");
         settings.protocols.retain(|protocol| *protocol != LinkProtocol::Sctp);
     }
-    for group in settings.announce.into_iter().flat_map(groups_of) {
-        if let Err(error) = reactor.hear(Service::Asap, group) {
-            // Registrars can still be found otherwise; a host without IPv6 is nothing unusual.
-            let level = if group == ASAP_GROUP_V6 { log::Level::Debug } else { log::Level::Warn };
-            log::log!(level, "can't listen to announcements at {group}: {error}");
-        }
-    }
     let waker = reactor.waker();
     Ok((reactor, waker))
 }
@@ -117,6 +111,7 @@ fn reporter(settings: &Settings, now: Time) -> Option<Reporter> {
 /// See the module.
 pub(super) struct Library {
     reactor: Reactor,
+    groups: Groups,
     reporter: Option<Reporter>,
     state: State,
 }
@@ -148,6 +143,11 @@ impl Library {
         inbox: Receiver<Command>,
         shared: Weak<Shared>,
     ) -> Library {
+        let (mut reactor, mut groups) = (reactor, Groups::default());
+        for group in settings.announce.into_iter().flat_map(groups_of) {
+            // Registrars can still be found otherwise.
+            groups.want(&mut reactor, Service::Asap, group, Purpose::Hear);
+        }
         let client = Client::new(config(&settings), host::seed(), reactor.now());
         let state = State {
             client,
@@ -163,15 +163,16 @@ impl Library {
             component: Component::new(settings.csp_identifier),
             ending: None,
         };
-        Library { reporter: reporter(&settings, reactor.now()), reactor, state }
+        Library { reporter: reporter(&settings, reactor.now()), reactor, groups, state }
     }
 
     /// Until a shutdown is complete.
     pub fn run(mut self) {
-        let Library { reactor, reporter, state } = &mut self;
+        let Library { reactor, groups, reporter, state } = &mut self;
         loop {
             let report = reporter.as_ref().map(Reporter::poll_timeout);
-            let until = [state.client.poll_timeout(), state.ending, report].into_iter().flatten().min();
+            let until = [state.client.poll_timeout(), state.ending, report, groups.poll_timeout()];
+            let until = until.into_iter().flatten().min();
             let turned = reactor.turn(until, &mut |reactor, input| {
                 state.input(reactor, input);
             });
@@ -179,6 +180,7 @@ impl Library {
                 log::error!("the event thread ends: {error}");
                 return;
             }
+            groups.handle_timeout(reactor);
             let now = reactor.now();
             if state.client.poll_timeout().is_some_and(|time| time <= now) {
                 state.client.handle_timeout(now);

@@ -10,6 +10,7 @@
 //! | `library` | the event thread's loop around the client machine |
 //! | `registrar` | the loop around the registrar machine |
 //! | `reactor` | the loops' engine: links, listeners, groups, timers |
+//! | `groups` | multicast groups, tried again while they can't be used |
 //! | `complaints` | log lines that appear once per cause |
 
 pub mod address;
@@ -17,6 +18,7 @@ mod cache;
 mod calls;
 mod complaints;
 pub mod csp;
+mod groups;
 mod library;
 mod reactor;
 pub mod registrar;

@@ -2,6 +2,7 @@
 //! status page) as sources of the same poll.
 
 use super::calls::spawn;
+use super::groups::{Groups, Purpose};
 use super::library::is_available;
 use super::reactor::{Clock, Input, Limits, Reactor};
 use super::targets;
@@ -9,7 +10,7 @@ use crate::machine::registrar::{Config, Event, Registrar};
 use crate::machine::{LinkProtocol, Service, Target, Time};
 use crate::transport::host;
 use crate::transport::interfaces::Interface;
-use crate::transport::multicast::{ASAP_GROUP_V6, DEFAULT_TTL, ENRP_GROUP_V6, groups_of};
+use crate::transport::multicast::{DEFAULT_TTL, groups_of};
 use crate::transport::scope::{Scope, reaches, usable};
 use crate::wire::{ASAP_PORT, ENRP_PORT, Protocol, Transport, TransportUse};
 use mio::{Registry, Token, Waker};
@@ -109,6 +110,7 @@ pub struct LinkStats {
 pub struct Server {
     reactor: Reactor,
     machine: Registrar,
+    groups: Groups,
     asap: Bound,
     enrp: Bound,
     min_scope: Scope,
@@ -143,19 +145,20 @@ impl Server {
         config.enrp_transports = transports(&enrp, &interfaces, min_scope);
         // Of a peer's transports, rsplib looks at the first; of an announcement's, at the last.
         config.enrp_transports.reverse();
-        config.announce_asap = speak(&mut reactor, Service::Asap, options.asap_announce, &asap, options.ttl);
-        config.announce_enrp = speak(&mut reactor, Service::Enrp, options.enrp_announce, &enrp, options.ttl);
-        for group in options.enrp_announce.into_iter().flat_map(groups_of) {
-            if let Err(error) = reactor.hear(Service::Enrp, group) {
-                log::log!(level(group), "can't listen to the registrars' group {group}: {error}");
-            }
+        let (mut groups, ttl) = (Groups::default(), options.ttl);
+        let (clients, registrars) = (options.asap_announce, options.enrp_announce);
+        (config.announce_asap, _) = speak(&mut reactor, &mut groups, Service::Asap, clients, &asap, ttl);
+        let (announce, speaks) = speak(&mut reactor, &mut groups, Service::Enrp, registrars, &enrp, ttl);
+        config.announce_enrp = announce;
+        for group in registrars.into_iter().flat_map(groups_of) {
+            groups.want(&mut reactor, Service::Enrp, group, Purpose::Hear);
         }
-        if !config.announce_enrp && config.peers.is_empty() {
+        if !speaks && config.peers.is_empty() {
             // There is nobody to learn from.
             config.mentor_discovery_timeout = Duration::ZERO;
         }
         let machine = Registrar::new(config, host::seed(), reactor.now());
-        Ok(Server { reactor, machine, asap, enrp, min_scope })
+        Ok(Server { reactor, machine, groups, asap, enrp, min_scope })
     }
 
     /// Where the ASAP service listens over TCP.
@@ -211,8 +214,8 @@ impl Server {
     /// Waits until something happens or `until`, and deals with it; the caller's own sources that became
     /// ready are added to `ready`.
     pub fn turn(&mut self, until: Option<Time>, ready: &mut Vec<Token>) -> io::Result<()> {
-        let Server { reactor, machine, asap, enrp, min_scope } = self;
-        let until = [until, machine.poll_timeout()].into_iter().flatten().min();
+        let Server { reactor, machine, groups, asap, enrp, min_scope } = self;
+        let until = [until, machine.poll_timeout(), groups.poll_timeout()].into_iter().flatten().min();
         reactor.turn(until, &mut |reactor, input| {
             let now = reactor.now();
             match input {
@@ -232,6 +235,7 @@ impl Server {
             }
             drain(machine, reactor);
         })?;
+        groups.handle_timeout(reactor);
         let now = reactor.now();
         if machine.poll_timeout().is_some_and(|time| time <= now) {
             machine.handle_timeout(now);
@@ -374,33 +378,32 @@ fn listen_at(reactor: &mut Reactor, service: Service, address: SocketAddr) -> io
     }
 }
 
-/// Whether there is a group to speak to.
-fn speak(reactor: &mut Reactor, service: Service, group: Option<SocketAddr>, bound: &Bound, ttl: u8) -> bool {
-    let groups = group.into_iter().flat_map(groups_of);
-    groups.filter(|group| speak_to(reactor, service, *group, bound, ttl)).count() > 0
+/// Whether there is a group to speak to, now or later; whether now.
+fn speak(
+    reactor: &mut Reactor,
+    groups: &mut Groups,
+    service: Service,
+    wanted: Option<SocketAddr>,
+    bound: &Bound,
+    ttl: u8,
+) -> (bool, bool) {
+    let all = wanted.into_iter().flat_map(groups_of);
+    let now = all.filter(|&group| {
+        groups.want(reactor, service, group, Purpose::Speak { source: source(group, bound), ttl })
+    });
+    (wanted.is_some(), now.count() > 0)
 }
 
-/// How loud to say that a group can't be used: a host without IPv6 is nothing unusual.
-fn level(group: SocketAddr) -> log::Level {
-    if [ASAP_GROUP_V6, ENRP_GROUP_V6].contains(&group) { log::Level::Debug } else { log::Level::Warn }
-}
-
-fn speak_to(reactor: &mut Reactor, service: Service, group: SocketAddr, bound: &Bound, ttl: u8) -> bool {
+/// Where what we say to a group comes from: rsplib takes that for our SCTP address if we don't name one.
+fn source(group: SocketAddr, bound: &Bound) -> SocketAddr {
     let mut named = bound.sctp.iter().chain(&bound.tcp).map(|address| address.ip());
     let named = named.find(|ip| !ip.is_unspecified() && ip.is_ipv4() == group.is_ipv4());
     let any = match group {
         SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    // rsplib takes the datagram's source for our SCTP address.
     let port = bound.sctp.iter().chain(&bound.tcp).next().map_or(0, SocketAddr::port);
-    match reactor.speak(service, SocketAddr::new(named.unwrap_or(any), port), group, ttl) {
-        Ok(()) => true,
-        Err(error) => {
-            log::log!(level(group), "{service:?}: no announcements to {group}: {error}");
-            false
-        }
-    }
+    SocketAddr::new(named.unwrap_or(any), port)
 }
 
 fn scope_of(minimum: u8) -> Scope {
