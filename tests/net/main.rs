@@ -2,12 +2,14 @@
 //! find each other by multicast without any configuration, and lose each other in every way.
 #![allow(clippy::disallowed_methods)]
 
+#[path = "../common/examples.rs"]
+mod examples;
 mod lab;
 
+use examples::build_examples;
 use lab::{Family, Lab, Process, View, wait_for};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 /// For what must happen: long enough for a busy machine.
@@ -18,21 +20,9 @@ const RECONCILED: Duration = Duration::from_secs(5);
 const SIZE: usize = 32 << 20;
 const RATE: &str = "-rate=1500000";
 
-/// The C examples, built against the library of this build.
+/// One of the C examples.
 fn example(lab: &Lab, name: &str) -> PathBuf {
-    let built = std::env::current_exe().expect("own path").with_file_name("librserpool.so");
-    for name in ["librserpool.so", "librserpool.so.0"] {
-        let _ = std::os::unix::fs::symlink(&built, lab.folder.join(name));
-    }
-    let make = Command::new("make")
-        .arg("-C")
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("c-examples"))
-        .args([format!("LIBDIR={0}", lab.folder.display()), format!("OUT={0}", lab.folder.display())])
-        .env_remove("MAKEFLAGS")
-        .env_remove("MFLAGS")
-        .output()
-        .expect("make");
-    assert!(make.status.success(), "{}", String::from_utf8_lossy(&make.stderr));
+    build_examples(&lab.folder);
     lab.folder.join(name)
 }
 
