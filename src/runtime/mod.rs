@@ -10,6 +10,7 @@
 //! | `library` | the event thread's loop around the client machine |
 //! | `registrar` | the loop around the registrar machine |
 //! | `reactor` | the loops' engine: links, listeners, groups, timers |
+//! | `distances` | which links to measure, for policies that want to know how far an element is |
 //! | `groups` | multicast groups, tried again while they can't be used |
 //! | `complaints` | log lines that appear once per cause |
 
@@ -18,6 +19,7 @@ mod cache;
 mod calls;
 mod complaints;
 pub mod csp;
+mod distances;
 mod groups;
 mod library;
 mod reactor;

@@ -2,12 +2,13 @@
 //! status page) as sources of the same poll.
 
 use super::calls::spawn;
+use super::distances::Distances;
 use super::groups::{Groups, Purpose};
 use super::library::is_available;
 use super::reactor::{Clock, Input, Limits, Reactor};
 use super::targets;
 use crate::machine::registrar::{Config, Event, Registrar};
-use crate::machine::{LinkProtocol, Service, Target, Time};
+use crate::machine::{LinkChange, LinkProtocol, Service, Target, Time};
 use crate::transport::host;
 use crate::transport::interfaces::Interface;
 use crate::transport::multicast::{DEFAULT_TTL, groups_of};
@@ -111,6 +112,7 @@ pub struct Server {
     reactor: Reactor,
     machine: Registrar,
     groups: Groups,
+    distances: Distances,
     asap: Bound,
     enrp: Bound,
     min_scope: Scope,
@@ -158,7 +160,8 @@ impl Server {
             config.mentor_discovery_timeout = Duration::ZERO;
         }
         let machine = Registrar::new(config, host::seed(), reactor.now());
-        Ok(Server { reactor, machine, groups, asap, enrp, min_scope })
+        let distances = Distances::default();
+        Ok(Server { reactor, machine, groups, distances, asap, enrp, min_scope })
     }
 
     /// Where the ASAP service listens over TCP.
@@ -214,13 +217,30 @@ impl Server {
     /// Waits until something happens or `until`, and deals with it; the caller's own sources that became
     /// ready are added to `ready`.
     pub fn turn(&mut self, until: Option<Time>, ready: &mut Vec<Token>) -> io::Result<()> {
-        let Server { reactor, machine, groups, asap, enrp, min_scope } = self;
+        let Server { reactor, machine, groups, distances, asap, enrp, min_scope } = self;
         let until = [until, machine.poll_timeout(), groups.poll_timeout()].into_iter().flatten().min();
         reactor.turn(until, &mut |reactor, input| {
             let now = reactor.now();
             match input {
-                Input::Message { link, bytes } => machine.handle_message(now, link, bytes),
-                Input::Link { link, change } => machine.handle_link(now, link, change),
+                Input::Message { link, bytes } => {
+                    distances.heard(now, link, bytes);
+                    machine.handle_message(now, link, bytes);
+                }
+                Input::Link { link, change } => {
+                    // TCP has measured by now, so that what comes first over the link can be right.
+                    let round_trip = match &change {
+                        LinkChange::Up(_) => reactor.round_trip(link),
+                        LinkChange::Down(_) => {
+                            distances.gone(link);
+                            None
+                        }
+                        _ => None,
+                    };
+                    machine.handle_link(now, link, change);
+                    if let Some(round_trip) = round_trip {
+                        machine.set_round_trip(now, link, round_trip);
+                    }
+                }
                 Input::Announce { service, from, bytes } => {
                     machine.handle_announce(now, service, from, bytes);
                 }
@@ -237,6 +257,13 @@ impl Server {
         })?;
         groups.handle_timeout(reactor);
         let now = reactor.now();
+        for link in distances.take_due() {
+            if let Some(round_trip) = reactor.round_trip(link) {
+                machine.set_round_trip(now, link, round_trip);
+                drain(machine, reactor);
+                reactor.flush();
+            }
+        }
         if machine.poll_timeout().is_some_and(|time| time <= now) {
             machine.handle_timeout(now);
             drain(machine, reactor);
