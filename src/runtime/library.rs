@@ -5,7 +5,7 @@ use super::calls::Shared;
 use super::csp::{Component, Reporter};
 use super::groups::{Groups, Purpose};
 use super::reactor::{Clock, Input, Limits, Reactor};
-use super::{Settings, Watcher, targets};
+use super::{Reachable, Settings, Watcher, targets};
 use crate::machine::client::{Client, Config, Event, Registration, RequestError, Resolution};
 use crate::machine::{LinkProtocol, RequestId, Service, Target, Time};
 use crate::transport::multicast::groups_of;
@@ -45,6 +45,7 @@ pub(super) struct Gone {
 
 pub(super) enum Command {
     Register { registration: Registration, reply: Option<Reply<RegistrarId>> },
+    Follow { handle: PoolHandle, id: PeId, at: Weak<dyn Reachable> },
     Deregister { handle: PoolHandle, id: PeId, reply: Option<Reply<()>> },
     Resolve { handle: PoolHandle, items: Option<u32>, share: bool, reply: Reply<Resolved> },
     Unreachable { handle: PoolHandle, id: PeId },
@@ -129,6 +130,8 @@ struct State {
     /// Watched pools as they were last pushed, if as a whole.
     pushed: HashMap<PoolHandle, BTreeSet<PeId>>,
     listening: bool,
+    /// Own elements whose addresses may change.
+    followed: BTreeMap<(PoolHandle, PeId), Weak<dyn Reachable>>,
     tidied: Time,
     /// For status reports.
     component: Component,
@@ -159,6 +162,7 @@ impl Library {
             watches: BTreeMap::new(),
             pushed: HashMap::new(),
             listening: false,
+            followed: BTreeMap::new(),
             tidied: reactor.now(),
             component: Component::new(settings.csp_identifier),
             ending: None,
@@ -211,7 +215,8 @@ impl State {
             Input::Link { link, change } => self.client.handle_link(now, link, change),
             Input::Announce { from, bytes, .. } => self.client.handle_announce(now, from, bytes),
             Input::Woken => return self.commands(reactor),
-            Input::Interfaces(_) | Input::Other { .. } => return,
+            Input::Interfaces(_) => self.interfaces_changed(now),
+            Input::Other { .. } => return,
         }
         self.drain(reactor);
     }
@@ -246,7 +251,14 @@ impl State {
                 let request = self.request(reply.map(Waiting::Registration));
                 self.client.register(now, request, registration);
             }
+            Command::Follow { handle, id, at } => {
+                if let Err(error) = reactor.follow_interfaces() {
+                    log::warn!("changes of interfaces will go unnoticed: {error}");
+                }
+                self.followed.insert((handle, id), at);
+            }
             Command::Deregister { handle, id, reply } => {
+                self.followed.remove(&(handle.clone(), id));
                 let request = self.request(reply.map(Waiting::Deregistration));
                 self.client.deregister(now, request, &handle, id);
             }
@@ -306,6 +318,18 @@ impl State {
             self.sharing.insert(key.clone(), request);
         }
         self.client.resolve(now, request, &key.0, items);
+    }
+
+    /// Elements that have other addresses now are registered with these.
+    fn interfaces_changed(&mut self, now: Time) {
+        let client = &mut self.client;
+        self.followed.retain(|(handle, id), at| {
+            let Some(at) = at.upgrade() else { return false };
+            if let Some(transport) = at.transport() {
+                client.set_transport(now, handle, *id, transport);
+            }
+            true
+        });
     }
 
     /// Registrars that take over our elements connect to us; without elements nobody has a reason to.

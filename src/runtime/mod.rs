@@ -31,6 +31,12 @@ mod tests;
 pub use calls::{Runtime, Watch};
 pub use settings::{Settings, parse_announce, parse_transport, targets};
 
+/// Where users reach an element. Asked from the event thread whenever the interfaces change; must not block.
+pub trait Reachable: Send + Sync {
+    /// How, at present; `None`: by no address.
+    fn transport(&self) -> Option<crate::wire::Transport>;
+}
+
 /// Told, from the event thread, that a watched element left its pool. Must not block.
 pub trait Watcher: Send + Sync {
     /// The element is gone; the session with it must move.

@@ -192,6 +192,17 @@ fn a_download_survives_the_network() {
 }
 
 /// Registrars and a server that are there before their network is, and what they do when it goes.
+/// Waits until a registrar has the one element at this address.
+fn is_at(lab: &Lab, registrar: usize, address: &str) {
+    let (_, time) = wait_for(&format!("the element is at {address}"), SOON, || {
+        let view = lab.view(registrar)?;
+        let all = view.elements.values().map(|element| element["transport"].to_string());
+        let all: Vec<String> = all.collect();
+        (all.len() == 1 && all[0].contains(&format!("{address}:"))).then_some(())
+    });
+    println!("a registrar has the element at {address} after {time:?}");
+}
+
 #[test]
 fn interfaces_that_come_and_go_are_followed() {
     let Some(mut lab) = Lab::new() else { return };
@@ -210,6 +221,11 @@ fn interfaces_that_come_and_go_are_followed() {
     }
     let (_, time) = agreed_on(&lab, "they find each other", &hosts[..2], 1);
     println!("plugged in: all know each other after {time:?}");
+    // It began with nothing but a loopback address.
+    is_at(&lab, hosts[0], "10.77.0.3");
+    lab.renumber(hosts[2], "10.77.0.99");
+    is_at(&lab, hosts[0], "10.77.0.99");
+    is_at(&lab, hosts[1], "10.77.0.99");
     assert_eq!(server.status(), None, "{}", lab.log("server.log"));
     lab.pull_out(hosts[1]);
     let (_, time) = agreed_on(&lab, "one registrar's interface vanished", &hosts[..1], 1);
