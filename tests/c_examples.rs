@@ -2,11 +2,17 @@
 //! death of the server in use, and are clean under valgrind.
 #![allow(clippy::disallowed_methods)]
 
+#[path = "common/examples.rs"]
+mod examples;
+#[path = "common/process.rs"]
+mod process;
+
+use examples::build_examples;
+use process::{Process, Registrar};
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -17,109 +23,9 @@ fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("examples-{}", std::process::id()));
-        fs::create_dir_all(&folder).expect("folder");
-        let built = std::env::current_exe().expect("own path").with_file_name("librserpool.so");
-        for name in ["librserpool.so", "librserpool.so.0"] {
-            let _ = fs::remove_file(folder.join(name));
-            std::os::unix::fs::symlink(&built, folder.join(name)).expect("link");
-        }
-        let make = Command::new("make")
-            .arg("-C")
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("c-examples"))
-            .arg(format!("LIBDIR={}", folder.display()))
-            .arg(format!("OUT={}", folder.display()))
-            .env_remove("MAKEFLAGS")
-            .env_remove("MFLAGS")
-            .output()
-            .expect("make");
-        assert!(make.status.success(), "{}", String::from_utf8_lossy(&make.stderr));
+        build_examples(&folder);
         folder
     })
-}
-
-/// A program that ends with the test, also when it is frozen.
-struct Program {
-    child: Child,
-    lines: BufReader<ChildStdout>,
-    said: String,
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Program {
-    fn start(command: &mut Command) -> Program {
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RSP_")) {
-            command.env_remove(name);
-        }
-        command.env("RSP_TRANSPORT", "tcp").env("RSP_ANNOUNCE", "off");
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("start");
-        let lines = BufReader::new(child.stdout.take().expect("output"));
-        Program { child, lines, said: String::new() }
-    }
-
-    /// The next line it prints; empty at the end of its output.
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).expect("a line of text");
-        self.said.push_str(&line);
-        line.trim_end().to_owned()
-    }
-
-    /// The next line that begins like this.
-    fn line_with(&mut self, beginning: &str) -> String {
-        loop {
-            let line = self.line();
-            assert!(!line.is_empty(), "no \"{beginning}\" in:\n{}", self.said);
-            if line.starts_with(beginning) {
-                return line;
-            }
-        }
-    }
-
-    fn say(&mut self, line: &str) {
-        let stdin = self.child.stdin.as_mut().expect("input");
-        writeln!(stdin, "{line}").and_then(|()| stdin.flush()).expect("input taken");
-    }
-
-    fn signal(&self, signal: i32) {
-        // SAFETY: a process of ours that was not waited for.
-        unsafe { libc::kill(self.child.id() as i32, signal) };
-    }
-
-    /// Everything else it prints, and its exit status.
-    fn end(mut self) -> (String, i32) {
-        drop(self.child.stdin.take());
-        self.lines.read_to_string(&mut self.said).expect("text");
-        let status = self.child.wait().expect("status");
-        (std::mem::take(&mut self.said), status.code().unwrap_or(-1))
-    }
-}
-
-/// Where a test's registrar is.
-struct Registrar {
-    _program: Program,
-    switch: String,
-}
-
-fn registrar() -> Registrar {
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("free port").port();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rspregistrar"));
-    command
-        .arg(format!("-asap=127.0.0.1:{port}"))
-        .args(["-enrp=127.0.0.1:0", "-asapannounce=off", "-enrpannounce=off"])
-        .stderr(Stdio::null());
-    let program = Program::start(&mut command);
-    let begin = Instant::now();
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(begin.elapsed() < SOON, "the registrar doesn't listen");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    Registrar { _program: program, switch: format!("-registrar=127.0.0.1:{port}") }
 }
 
 fn example(name: &str) -> Command {
@@ -149,17 +55,17 @@ fn hex(text: &str) -> u32 {
     u32::from_str_radix(&digits[..8], 16).expect("hexadecimal")
 }
 
-fn echo_server(registrar: &Registrar, pool: &str, command: &mut Command) -> (u32, Program) {
-    let mut program = Program::start(command.args([pool, &registrar.switch]));
+fn echo_server(registrar: &Registrar, pool: &str, command: &mut Command) -> (u32, Process) {
+    let mut program = Process::start(command.args([pool, &registrar.switch]));
     let id = hex(&program.line_with("element "));
     (id, program)
 }
 
 #[test]
 fn echo_goes_on_with_another_server() {
-    let registrar = registrar();
+    let registrar = Registrar::start(&[]);
     let mut servers = [(); 2].map(|()| Some(echo_server(&registrar, "Echo", &mut example("echo_server"))));
-    let mut client = Program::start(example("echo_client").args(["Echo", &registrar.switch]));
+    let mut client = Process::start(example("echo_client").args(["Echo", &registrar.switch]));
     client.say("one");
     let answer = client.line_with("0x");
     assert!(answer.ends_with(": one"), "{answer}");
@@ -179,17 +85,17 @@ fn echo_goes_on_with_another_server() {
 
 #[test]
 fn resolve_shows_everybody() {
-    let registrar = registrar();
+    let registrar = Registrar::start(&[]);
     let (one, _one) = echo_server(&registrar, "Shown", &mut example("echo_server"));
     let (two, _two) = echo_server(&registrar, "Shown", &mut example("echo_server"));
-    let (text, status) = Program::start(example("resolve").args(["Shown", &registrar.switch])).end();
+    let (text, status) = Process::start(example("resolve").args(["Shown", &registrar.switch])).end();
     assert_eq!(status, 0);
     let mut seen: Vec<u32> = text.lines().map(hex).collect();
     seen.sort_unstable();
     let mut there = [one, two];
     there.sort_unstable();
     assert_eq!(seen, there, "{text}");
-    assert_eq!(Program::start(example("resolve").args(["Nobody", &registrar.switch])).end().1, 1);
+    assert_eq!(Process::start(example("resolve").args(["Nobody", &registrar.switch])).end().1, 1);
 }
 
 /// A folder with a file of that many bytes that don't repeat soon.
@@ -207,8 +113,8 @@ fn files(name: &str, size: usize) -> (PathBuf, Vec<u8>) {
     (files, bytes)
 }
 
-fn file_server(registrar: &Registrar, files: &Path, rate: u32, command: &mut Command) -> (u32, Program) {
-    let mut program = Program::start(command.args([
+fn file_server(registrar: &Registrar, files: &Path, rate: u32, command: &mut Command) -> (u32, Process) {
+    let mut program = Process::start(command.args([
         "-pool=Files",
         &format!("-directory={}", files.display()),
         &format!("-rate={rate}"),
@@ -220,16 +126,13 @@ fn file_server(registrar: &Registrar, files: &Path, rate: u32, command: &mut Com
 
 #[test]
 fn a_download_survives_its_servers() {
-    let registrar = registrar();
+    let registrar = Registrar::start(&[]);
     let (files, bytes) = files("download", 12 << 20);
-    let mut servers: Vec<(u32, Program)> =
+    let mut servers: Vec<(u32, Process)> =
         (0..3).map(|_| file_server(&registrar, &files, 6 << 20, &mut example("file_server"))).collect();
     let to = files.join("copy");
-    let mut client = Program::start(
-        example("file_client")
-            .args(["-pool=Files", "-timeout=60", &registrar.switch, "file"])
-            .arg(&to)
-            .stderr(Stdio::null()),
+    let mut client = Process::start(
+        example("file_client").args(["-pool=Files", "-timeout=60", &registrar.switch, "file"]).arg(&to),
     );
     let arrived = || fs::metadata(&to).map_or(0, |copy| copy.len());
     // The server that has an unfinished session is the one in use: kill it after a third of the file, and
@@ -256,8 +159,8 @@ fn a_download_survives_its_servers() {
 }
 
 /// Whether the process has a connection with data to send: the kernel knows best.
-fn in_use(server: &Program) -> bool {
-    let inodes: Vec<String> = fs::read_dir(format!("/proc/{}/fd", server.child.id()))
+fn in_use(server: &Process) -> bool {
+    let inodes: Vec<String> = fs::read_dir(format!("/proc/{}/fd", server.id()))
         .expect("descriptors")
         .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
         .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
@@ -299,16 +202,15 @@ fn served_everything(text: &str, size: usize) {
 
 #[test]
 fn what_is_not_there_is_refused() {
-    let registrar = registrar();
+    let registrar = Registrar::start(&[]);
     let (files, _) = files("refuse", 10);
     fs::write(files.join("empty"), "").expect("file");
     let _server = file_server(&registrar, &files, 0, &mut example("file_server"));
     for (name, expected) in [("nothing", 1), ("../refuse/file", 1), (".", 1), ("empty", 0), ("file", 0)] {
-        let client = Program::start(
+        let client = Process::start(
             example("file_client")
                 .args(["-pool=Files", "-timeout=60", &registrar.switch, name])
-                .arg(files.join("copy"))
-                .stderr(Stdio::null()),
+                .arg(files.join("copy")),
         );
         let (text, status) = client.end();
         assert_eq!(status, expected, "{name}: {text}");
@@ -317,14 +219,14 @@ fn what_is_not_there_is_refused() {
 
 #[test]
 fn echo_is_clean_under_valgrind() {
-    let registrar = registrar();
+    let registrar = Registrar::start(&[]);
     let (Some(mut server), Some(mut client)) =
         (example_under_valgrind("echo_server"), example_under_valgrind("echo_client"))
     else {
         return;
     };
     let (_, server) = echo_server(&registrar, "Clean", &mut server);
-    let mut client = Program::start(client.args(["Clean", &registrar.switch]));
+    let mut client = Process::start(client.args(["Clean", &registrar.switch]));
     for word in ["one", "two", "three"] {
         client.say(word);
         client.line_with("0x");
@@ -334,13 +236,13 @@ fn echo_is_clean_under_valgrind() {
     let (text, status) = server.end();
     assert_eq!(status, 0, "{text}");
     if let Some(mut resolve) = example_under_valgrind("resolve") {
-        assert_eq!(Program::start(resolve.args(["Clean", &registrar.switch])).end().1, 1);
+        assert_eq!(Process::start(resolve.args(["Clean", &registrar.switch])).end().1, 1);
     }
 }
 
 #[test]
 fn a_download_is_clean_under_valgrind() {
-    let registrar = registrar();
+    let registrar = Registrar::start(&[]);
     let (files, bytes) = files("clean", 3 << 20);
     let (Some(mut one), Some(mut client)) =
         (example_under_valgrind("file_server"), example_under_valgrind("file_client"))
@@ -349,12 +251,8 @@ fn a_download_is_clean_under_valgrind() {
     };
     let (_, one) = file_server(&registrar, &files, 0, &mut one);
     let to = files.join("copy");
-    let client = Program::start(
-        client
-            .args(["-pool=Files", "-timeout=100", &registrar.switch, "file"])
-            .arg(&to)
-            .stderr(Stdio::null()),
-    );
+    let client =
+        Process::start(client.args(["-pool=Files", "-timeout=100", &registrar.switch, "file"]).arg(&to));
     let (text, status) = client.end();
     assert_eq!(status, 0, "{text}");
     assert!(fs::read(&to).expect("copy") == bytes, "the copy differs\n{text}");

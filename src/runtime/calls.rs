@@ -4,7 +4,7 @@ use super::cache::Cache;
 use super::csp::Sessions;
 use super::library::{self, Command, Gone, Reply, Resolved};
 use super::reactor::Clock;
-use super::{Settings, Watcher};
+use super::{Reachable, Settings, Watcher};
 use crate::machine::LinkProtocol;
 use crate::machine::client::{Registration, RequestError};
 use crate::transport::host;
@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Once, OnceLock};
+use std::sync::{Arc, Once, OnceLock, Weak};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -204,6 +204,13 @@ impl Runtime {
         }
         self.shared.tell(Command::Register { registration, reply: None })?;
         Ok(RegistrarId(0))
+    }
+
+    /// From now on, an element of ours is registered anew when `at` says that it is reached elsewhere.
+    pub fn follow(&self, handle: &PoolHandle, id: PeId, at: Weak<dyn Reachable>) {
+        if self.shared.is_ours() {
+            self.shared.command(Command::Follow { handle: handle.clone(), id, at });
+        }
     }
 
     /// Deregisters an element.

@@ -3,11 +3,12 @@
 use super::cache::Entry;
 use super::calls::Shared;
 use super::csp::{Component, Reporter};
+use super::groups::{Groups, Purpose};
 use super::reactor::{Clock, Input, Limits, Reactor};
-use super::{Settings, Watcher, targets};
+use super::{Reachable, Settings, Watcher, targets};
 use crate::machine::client::{Client, Config, Event, Registration, RequestError, Resolution};
 use crate::machine::{LinkProtocol, RequestId, Service, Target, Time};
-use crate::transport::multicast::{ASAP_GROUP_V6, groups_of};
+use crate::transport::multicast::groups_of;
 use crate::transport::{host, sctp};
 use crate::wire::{ASAP_PORT, PeId, PoolElement, PoolHandle, RegistrarId};
 use crossbeam_channel::{Receiver, Sender};
@@ -44,6 +45,7 @@ pub(super) struct Gone {
 
 pub(super) enum Command {
     Register { registration: Registration, reply: Option<Reply<RegistrarId>> },
+    Follow { handle: PoolHandle, id: PeId, at: Weak<dyn Reachable> },
     Deregister { handle: PoolHandle, id: PeId, reply: Option<Reply<()>> },
     Resolve { handle: PoolHandle, items: Option<u32>, share: bool, reply: Reply<Resolved> },
     Unreachable { handle: PoolHandle, id: PeId },
@@ -79,13 +81,6 @@ pub(super) fn reactor(clock: Clock, settings: &mut Settings) -> io::Result<(Reac
         log::warn!("registrars can't be reached over SCTP: {error}");
         settings.protocols.retain(|protocol| *protocol != LinkProtocol::Sctp);
     }
-    for group in settings.announce.into_iter().flat_map(groups_of) {
-        if let Err(error) = reactor.hear(Service::Asap, group) {
-            // Registrars can still be found otherwise; a host without IPv6 is nothing unusual.
-            let level = if group == ASAP_GROUP_V6 { log::Level::Debug } else { log::Level::Warn };
-            log::log!(level, "can't listen to announcements at {group}: {error}");
-        }
-    }
     let waker = reactor.waker();
     Ok((reactor, waker))
 }
@@ -117,6 +112,7 @@ fn reporter(settings: &Settings, now: Time) -> Option<Reporter> {
 /// See the module.
 pub(super) struct Library {
     reactor: Reactor,
+    groups: Groups,
     reporter: Option<Reporter>,
     state: State,
 }
@@ -134,6 +130,8 @@ struct State {
     /// Watched pools as they were last pushed, if as a whole.
     pushed: HashMap<PoolHandle, BTreeSet<PeId>>,
     listening: bool,
+    /// Own elements whose addresses may change.
+    followed: BTreeMap<(PoolHandle, PeId), Weak<dyn Reachable>>,
     tidied: Time,
     /// For status reports.
     component: Component,
@@ -148,6 +146,11 @@ impl Library {
         inbox: Receiver<Command>,
         shared: Weak<Shared>,
     ) -> Library {
+        let (mut reactor, mut groups) = (reactor, Groups::default());
+        for group in settings.announce.into_iter().flat_map(groups_of) {
+            // Registrars can still be found otherwise.
+            groups.want(&mut reactor, Service::Asap, group, Purpose::Hear);
+        }
         let client = Client::new(config(&settings), host::seed(), reactor.now());
         let state = State {
             client,
@@ -159,19 +162,21 @@ impl Library {
             watches: BTreeMap::new(),
             pushed: HashMap::new(),
             listening: false,
+            followed: BTreeMap::new(),
             tidied: reactor.now(),
             component: Component::new(settings.csp_identifier),
             ending: None,
         };
-        Library { reporter: reporter(&settings, reactor.now()), reactor, state }
+        Library { reporter: reporter(&settings, reactor.now()), reactor, groups, state }
     }
 
     /// Until a shutdown is complete.
     pub fn run(mut self) {
-        let Library { reactor, reporter, state } = &mut self;
+        let Library { reactor, groups, reporter, state } = &mut self;
         loop {
             let report = reporter.as_ref().map(Reporter::poll_timeout);
-            let until = [state.client.poll_timeout(), state.ending, report].into_iter().flatten().min();
+            let until = [state.client.poll_timeout(), state.ending, report, groups.poll_timeout()];
+            let until = until.into_iter().flatten().min();
             let turned = reactor.turn(until, &mut |reactor, input| {
                 state.input(reactor, input);
             });
@@ -179,6 +184,7 @@ impl Library {
                 log::error!("the event thread ends: {error}");
                 return;
             }
+            groups.handle_timeout(reactor);
             let now = reactor.now();
             if state.client.poll_timeout().is_some_and(|time| time <= now) {
                 state.client.handle_timeout(now);
@@ -209,7 +215,8 @@ impl State {
             Input::Link { link, change } => self.client.handle_link(now, link, change),
             Input::Announce { from, bytes, .. } => self.client.handle_announce(now, from, bytes),
             Input::Woken => return self.commands(reactor),
-            Input::Interfaces(_) | Input::Other { .. } => return,
+            Input::Interfaces(_) => self.interfaces_changed(now),
+            Input::Other { .. } => return,
         }
         self.drain(reactor);
     }
@@ -244,7 +251,14 @@ impl State {
                 let request = self.request(reply.map(Waiting::Registration));
                 self.client.register(now, request, registration);
             }
+            Command::Follow { handle, id, at } => {
+                if let Err(error) = reactor.follow_interfaces() {
+                    log::warn!("changes of interfaces will go unnoticed: {error}");
+                }
+                self.followed.insert((handle, id), at);
+            }
             Command::Deregister { handle, id, reply } => {
+                self.followed.remove(&(handle.clone(), id));
                 let request = self.request(reply.map(Waiting::Deregistration));
                 self.client.deregister(now, request, &handle, id);
             }
@@ -304,6 +318,18 @@ impl State {
             self.sharing.insert(key.clone(), request);
         }
         self.client.resolve(now, request, &key.0, items);
+    }
+
+    /// Elements that have other addresses now are registered with these.
+    fn interfaces_changed(&mut self, now: Time) {
+        let client = &mut self.client;
+        self.followed.retain(|(handle, id), at| {
+            let Some(at) = at.upgrade() else { return false };
+            if let Some(transport) = at.transport() {
+                client.set_transport(now, handle, *id, transport);
+            }
+            true
+        });
     }
 
     /// Registrars that take over our elements connect to us; without elements nobody has a reason to.

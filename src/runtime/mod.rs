@@ -10,6 +10,8 @@
 //! | `library` | the event thread's loop around the client machine |
 //! | `registrar` | the loop around the registrar machine |
 //! | `reactor` | the loops' engine: links, listeners, groups, timers |
+//! | `distances` | which links to measure, for policies that want to know how far an element is |
+//! | `groups` | multicast groups, tried again while they can't be used |
 //! | `complaints` | log lines that appear once per cause |
 
 pub mod address;
@@ -17,6 +19,8 @@ mod cache;
 mod calls;
 mod complaints;
 pub mod csp;
+mod distances;
+mod groups;
 mod library;
 mod reactor;
 pub mod registrar;
@@ -26,6 +30,12 @@ mod tests;
 
 pub use calls::{Runtime, Watch};
 pub use settings::{Settings, parse_announce, parse_transport, targets};
+
+/// Where users reach an element. Asked from the event thread whenever the interfaces change; must not block.
+pub trait Reachable: Send + Sync {
+    /// How, at present; `None`: by no address.
+    fn transport(&self) -> Option<crate::wire::Transport>;
+}
 
 /// Told, from the event thread, that a watched element left its pool. Must not block.
 pub trait Watcher: Send + Sync {

@@ -2,14 +2,16 @@
 //! status page) as sources of the same poll.
 
 use super::calls::spawn;
+use super::distances::Distances;
+use super::groups::{Groups, Purpose};
 use super::library::is_available;
 use super::reactor::{Clock, Input, Limits, Reactor};
 use super::targets;
 use crate::machine::registrar::{Config, Event, Registrar};
-use crate::machine::{LinkProtocol, Service, Target, Time};
+use crate::machine::{LinkChange, LinkProtocol, Service, Target, Time};
 use crate::transport::host;
 use crate::transport::interfaces::Interface;
-use crate::transport::multicast::{ASAP_GROUP_V6, DEFAULT_TTL, ENRP_GROUP_V6, groups_of};
+use crate::transport::multicast::{DEFAULT_TTL, groups_of};
 use crate::transport::scope::{Scope, reaches, usable};
 use crate::wire::{ASAP_PORT, ENRP_PORT, Protocol, Transport, TransportUse};
 use mio::{Registry, Token, Waker};
@@ -19,6 +21,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+#[cfg(test)]
+mod tests;
 
 /// The first token that is the caller's own.
 pub const FIRST_TOKEN: usize = super::reactor::OTHERS;
@@ -38,6 +43,11 @@ impl Listen {
     /// Every address, the default port, and any other if that is taken.
     pub fn auto(port: u16) -> Listen {
         Listen { addresses: vec![(Ipv6Addr::UNSPECIFIED, port).into()], fallback: true }
+    }
+
+    /// Whether nobody asked for a certain port. With port 0, SCTP tries the one that TCP got.
+    fn any_port_will_do(&self) -> bool {
+        self.fallback || self.addresses.first().is_none_or(|address| address.port() == 0)
     }
 }
 
@@ -101,6 +111,8 @@ pub struct LinkStats {
 pub struct Server {
     reactor: Reactor,
     machine: Registrar,
+    groups: Groups,
+    distances: Distances,
     asap: Bound,
     enrp: Bound,
     min_scope: Scope,
@@ -115,8 +127,8 @@ struct Bound {
 }
 
 impl Server {
-    /// Binds everything. Errors: `EADDRINUSE` and what else the system says to an address that was asked
-    /// for explicitly.
+    /// Binds everything. Errors: `EADDRINUSE` if a port that was asked for explicitly is taken, over
+    /// either protocol, and what else the system says to such an address.
     pub fn bind(options: Options) -> io::Result<Server> {
         let mut options = options;
         options.protocols.retain(|protocol| is_available(*protocol));
@@ -135,19 +147,21 @@ impl Server {
         config.enrp_transports = transports(&enrp, &interfaces, min_scope);
         // Of a peer's transports, rsplib looks at the first; of an announcement's, at the last.
         config.enrp_transports.reverse();
-        config.announce_asap = speak(&mut reactor, Service::Asap, options.asap_announce, &asap, options.ttl);
-        config.announce_enrp = speak(&mut reactor, Service::Enrp, options.enrp_announce, &enrp, options.ttl);
-        for group in options.enrp_announce.into_iter().flat_map(groups_of) {
-            if let Err(error) = reactor.hear(Service::Enrp, group) {
-                log::log!(level(group), "can't listen to the registrars' group {group}: {error}");
-            }
+        let (mut groups, ttl) = (Groups::default(), options.ttl);
+        let (clients, registrars) = (options.asap_announce, options.enrp_announce);
+        (config.announce_asap, _) = speak(&mut reactor, &mut groups, Service::Asap, clients, &asap, ttl);
+        let (announce, speaks) = speak(&mut reactor, &mut groups, Service::Enrp, registrars, &enrp, ttl);
+        config.announce_enrp = announce;
+        for group in registrars.into_iter().flat_map(groups_of) {
+            groups.want(&mut reactor, Service::Enrp, group, Purpose::Hear);
         }
-        if !config.announce_enrp && config.peers.is_empty() {
+        if !speaks && config.peers.is_empty() {
             // There is nobody to learn from.
             config.mentor_discovery_timeout = Duration::ZERO;
         }
         let machine = Registrar::new(config, host::seed(), reactor.now());
-        Ok(Server { reactor, machine, asap, enrp, min_scope })
+        let distances = Distances::default();
+        Ok(Server { reactor, machine, groups, distances, asap, enrp, min_scope })
     }
 
     /// Where the ASAP service listens over TCP.
@@ -203,13 +217,30 @@ impl Server {
     /// Waits until something happens or `until`, and deals with it; the caller's own sources that became
     /// ready are added to `ready`.
     pub fn turn(&mut self, until: Option<Time>, ready: &mut Vec<Token>) -> io::Result<()> {
-        let Server { reactor, machine, asap, enrp, min_scope } = self;
-        let until = [until, machine.poll_timeout()].into_iter().flatten().min();
+        let Server { reactor, machine, groups, distances, asap, enrp, min_scope } = self;
+        let until = [until, machine.poll_timeout(), groups.poll_timeout()].into_iter().flatten().min();
         reactor.turn(until, &mut |reactor, input| {
             let now = reactor.now();
             match input {
-                Input::Message { link, bytes } => machine.handle_message(now, link, bytes),
-                Input::Link { link, change } => machine.handle_link(now, link, change),
+                Input::Message { link, bytes } => {
+                    distances.heard(now, link, bytes);
+                    machine.handle_message(now, link, bytes);
+                }
+                Input::Link { link, change } => {
+                    // TCP has measured by now, so that what comes first over the link can be right.
+                    let round_trip = match &change {
+                        LinkChange::Up(_) => reactor.round_trip(link),
+                        LinkChange::Down(_) => {
+                            distances.gone(link);
+                            None
+                        }
+                        _ => None,
+                    };
+                    machine.handle_link(now, link, change);
+                    if let Some(round_trip) = round_trip {
+                        machine.set_round_trip(now, link, round_trip);
+                    }
+                }
                 Input::Announce { service, from, bytes } => {
                     machine.handle_announce(now, service, from, bytes);
                 }
@@ -224,7 +255,15 @@ impl Server {
             }
             drain(machine, reactor);
         })?;
+        groups.handle_timeout(reactor);
         let now = reactor.now();
+        for link in distances.take_due() {
+            if let Some(round_trip) = reactor.round_trip(link) {
+                machine.set_round_trip(now, link, round_trip);
+                drain(machine, reactor);
+                reactor.flush();
+            }
+        }
         if machine.poll_timeout().is_some_and(|time| time <= now) {
             machine.handle_timeout(now);
             drain(machine, reactor);
@@ -305,10 +344,12 @@ fn listen(
         port = bound.tcp.first().map_or(port, SocketAddr::port);
     }
     if protocols.contains(&LinkProtocol::Sctp) {
-        let sctp = associate(reactor, service, &listen.addresses, port);
+        let sctp = associate(reactor, service, listen, port);
         match sctp {
-            Err(error) if bound.tcp.is_empty() => {
-                return Err(io::Error::new(error.kind(), format!("{service:?} over SCTP: {error}")));
+            // A port that was asked for and is taken is an error over either protocol.
+            Err(error) if bound.tcp.is_empty() || error.kind() == io::ErrorKind::AddrInUse => {
+                let text = format!("{service:?} over SCTP at port {port}: {error}");
+                return Err(io::Error::new(error.kind(), text));
             }
             Err(error) => log::warn!("{service:?} only over TCP: {error}"),
             Ok(addresses) => bound.sctp = addresses,
@@ -321,23 +362,33 @@ fn listen(
 fn associate(
     reactor: &mut Reactor,
     service: Service,
-    addresses: &[SocketAddr],
+    listen: &Listen,
     port: u16,
 ) -> io::Result<Vec<SocketAddr>> {
+    let addresses = &listen.addresses;
     let all = addresses.iter().find(|address| address.ip().is_unspecified());
     let at = |port| match all {
         Some(all) => vec![SocketAddr::new(all.ip(), port)],
         None => addresses.iter().map(|address| SocketAddr::new(address.ip(), port)).collect(),
     };
-    let port = match reactor.associate(service, &at(port)) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let other = reactor.associate(service, &at(0))?;
-            log::warn!("{service:?} over SCTP: port {port}: {error}; using port {other} instead");
-            other
-        }
-        other => other?,
-    };
-    Ok(at(port))
+    let bound = at_port_or_any(port, listen.any_port_will_do(), |port| reactor.associate(service, &at(port)));
+    let (bound, taken) = bound?;
+    if let Some(error) = taken {
+        log::warn!("{service:?} over SCTP: port {port}: {error}; using port {bound} instead");
+    }
+    Ok(at(bound))
+}
+
+/// Binds `port`, or if that is taken and another will do, any; which one, and why not `port`.
+fn at_port_or_any(
+    port: u16,
+    any_will_do: bool,
+    mut bind: impl FnMut(u16) -> io::Result<u16>,
+) -> io::Result<(u16, Option<io::Error>)> {
+    match bind(port) {
+        Err(error) if any_will_do && error.kind() == io::ErrorKind::AddrInUse => Ok((bind(0)?, Some(error))),
+        other => Ok((other?, None)),
+    }
 }
 
 /// Where there is no IPv6, the unspecified address is IPv4's.
@@ -354,33 +405,32 @@ fn listen_at(reactor: &mut Reactor, service: Service, address: SocketAddr) -> io
     }
 }
 
-/// Whether there is a group to speak to.
-fn speak(reactor: &mut Reactor, service: Service, group: Option<SocketAddr>, bound: &Bound, ttl: u8) -> bool {
-    let groups = group.into_iter().flat_map(groups_of);
-    groups.filter(|group| speak_to(reactor, service, *group, bound, ttl)).count() > 0
+/// Whether there is a group to speak to, now or later; whether now.
+fn speak(
+    reactor: &mut Reactor,
+    groups: &mut Groups,
+    service: Service,
+    wanted: Option<SocketAddr>,
+    bound: &Bound,
+    ttl: u8,
+) -> (bool, bool) {
+    let all = wanted.into_iter().flat_map(groups_of);
+    let now = all.filter(|&group| {
+        groups.want(reactor, service, group, Purpose::Speak { source: source(group, bound), ttl })
+    });
+    (wanted.is_some(), now.count() > 0)
 }
 
-/// How loud to say that a group can't be used: a host without IPv6 is nothing unusual.
-fn level(group: SocketAddr) -> log::Level {
-    if [ASAP_GROUP_V6, ENRP_GROUP_V6].contains(&group) { log::Level::Debug } else { log::Level::Warn }
-}
-
-fn speak_to(reactor: &mut Reactor, service: Service, group: SocketAddr, bound: &Bound, ttl: u8) -> bool {
+/// Where what we say to a group comes from: rsplib takes that for our SCTP address if we don't name one.
+fn source(group: SocketAddr, bound: &Bound) -> SocketAddr {
     let mut named = bound.sctp.iter().chain(&bound.tcp).map(|address| address.ip());
     let named = named.find(|ip| !ip.is_unspecified() && ip.is_ipv4() == group.is_ipv4());
     let any = match group {
         SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    // rsplib takes the datagram's source for our SCTP address.
     let port = bound.sctp.iter().chain(&bound.tcp).next().map_or(0, SocketAddr::port);
-    match reactor.speak(service, SocketAddr::new(named.unwrap_or(any), port), group, ttl) {
-        Ok(()) => true,
-        Err(error) => {
-            log::log!(level(group), "{service:?}: no announcements to {group}: {error}");
-            false
-        }
-    }
+    SocketAddr::new(named.unwrap_or(any), port)
 }
 
 fn scope_of(minimum: u8) -> Scope {

@@ -4,6 +4,8 @@ use super::registrar::{Listen, Options, Server};
 use super::*;
 use crate::machine::client::{Registration, RequestError};
 use crate::machine::{LinkProtocol, registrar};
+use crate::transport::multicast::ASAP_GROUP;
+use crate::transport::netns::in_namespace;
 use crate::wire::{PeId, Policy, PoolElement, PoolHandle, Protocol, RegistrarId, Transport, TransportUse};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,20 +25,23 @@ struct TestRegistrar {
 
 impl TestRegistrar {
     fn start() -> TestRegistrar {
-        TestRegistrar::start_at("127.0.0.1:0".parse().unwrap())
+        TestRegistrar::start_with(TestRegistrar::options())
     }
 
-    fn start_at(asap: SocketAddr) -> TestRegistrar {
-        let listen = |address| Listen { addresses: vec![address], fallback: false };
+    fn options() -> Options {
+        let listen = Listen { addresses: vec!["127.0.0.1:0".parse().unwrap()], fallback: false };
         let machine = registrar::Config { min_address_scope: 2, ..registrar::Config::default() };
-        let mut server = Server::bind(Options {
+        Options {
             machine,
-            asap: listen(asap),
-            enrp: listen("127.0.0.1:0".parse().unwrap()),
+            asap: listen.clone(),
+            enrp: listen,
             protocols: vec![LinkProtocol::Tcp],
             ..Options::default()
-        })
-        .unwrap();
+        }
+    }
+
+    fn start_with(options: Options) -> TestRegistrar {
+        let mut server = Server::bind(options).unwrap();
         let (asap, waker) = (server.asap_addresses()[0], server.waker());
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
@@ -268,6 +273,24 @@ fn an_embedded_registrar_needs_nothing_else() {
     let started = Instant::now();
     runtime.shutdown();
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+/// The port of the announcements' group belongs to a program that does not share it, for a while.
+#[test]
+fn announcements_are_heard_as_soon_as_their_port_is_free() {
+    in_namespace(|_| {
+        let hog = std::net::UdpSocket::bind(("0.0.0.0", ASAP_GROUP.port())).unwrap();
+        let options = Options { asap_announce: Some(ASAP_GROUP), ..TestRegistrar::options() };
+        let registrar = TestRegistrar::start_with(options);
+        let settings =
+            Settings { registrars: Vec::new(), announce: Some(ASAP_GROUP), ..registrar.settings() };
+        let runtime = Runtime::start(settings).unwrap();
+        std::thread::sleep(Duration::from_millis(1500));
+        assert_eq!(runtime.home(), None);
+        drop(hog);
+        runtime.register(registration("heard", 1), false).unwrap();
+        until("the registrar is found", || runtime.home().is_some());
+    });
 }
 
 /// Prints what a resolution from the cache costs; run with `--release -- --nocapture --ignored`.

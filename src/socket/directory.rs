@@ -2,17 +2,20 @@
 //! simpler where there is none.
 
 use crate::machine::client::{Registration, RequestError};
-use crate::runtime::{Runtime, Watcher};
+use crate::runtime::{Reachable, Runtime, Watcher};
 use crate::wire::{PeId, PoolElement, PoolHandle, RegistrarId};
 use std::any::Any;
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// Registers, resolves, watches. [`Runtime`] is one; its methods say what these mean.
 #[expect(missing_docs, reason = "see Runtime")]
 pub trait Directory: Send + Sync + Debug {
     fn register(&self, registration: Registration, wait: bool) -> Result<RegistrarId, RequestError>;
+    fn follow(&self, handle: &PoolHandle, id: PeId, at: Weak<dyn Reachable>) {
+        let _ = (handle, id, at);
+    }
     fn deregister(&self, handle: &PoolHandle, id: PeId, wait: bool) -> Result<(), RequestError>;
     fn resolve(
         &self,
@@ -41,6 +44,9 @@ pub trait Directory: Send + Sync + Debug {
 impl Directory for Runtime {
     fn register(&self, registration: Registration, wait: bool) -> Result<RegistrarId, RequestError> {
         Runtime::register(self, registration, wait)
+    }
+    fn follow(&self, handle: &PoolHandle, id: PeId, at: Weak<dyn Reachable>) {
+        Runtime::follow(self, handle, id, at);
     }
     fn deregister(&self, handle: &PoolHandle, id: PeId, wait: bool) -> Result<(), RequestError> {
         Runtime::deregister(self, handle, id, wait)

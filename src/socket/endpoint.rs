@@ -6,6 +6,7 @@ use super::addresses;
 use super::association::{self, Association};
 use super::conn::Conn;
 use crate::machine::LinkProtocol;
+use crate::runtime::Reachable;
 use crate::transport::sctp_socket::{SctpSocket, SocketStyle};
 use crate::transport::stream;
 use crate::wire::Transport;
@@ -100,6 +101,12 @@ impl Endpoint {
             Endpoint::Tcp(socket) => addresses::tcp(stream::local_address(socket.as_fd())?),
             Endpoint::Sctp(socket) => addresses::sctp(socket.local_port()?, &socket.local_addresses(0)?),
         })
+    }
+}
+
+impl Reachable for Endpoint {
+    fn transport(&self) -> Option<Transport> {
+        Endpoint::transport(self).ok().flatten()
     }
 }
 

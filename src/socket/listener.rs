@@ -127,7 +127,7 @@ impl Listener {
         Listener { endpoint, gate: Mutex::default() }
     }
 
-    pub(super) fn endpoint(&self) -> &Endpoint {
+    pub(super) fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
     }
 

@@ -76,7 +76,7 @@ impl Many {
         Many { endpoint, sessions: Table::new(), state: Mutex::default() }
     }
 
-    pub(super) fn endpoint(&self) -> &Endpoint {
+    pub(super) fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
     }
 

@@ -54,7 +54,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use table::Table;
 use wait::{Deadline, errno};
@@ -467,12 +467,15 @@ impl Library {
             Some(pool) => pool.id,
             None => registration.id.filter(|&id| id != PeId(0)).unwrap_or_else(random_id),
         };
-        let transport = match entry.role() {
-            Role::Listener(listener) => listener.endpoint().transport()?,
-            Role::Many(many) => many.endpoint().transport()?,
-            _ => self.bound(&entry)?.transport()?,
+        let endpoint = match entry.role() {
+            Role::Listener(listener) => listener.endpoint().clone(),
+            Role::Many(many) => many.endpoint().clone(),
+            _ => self.bound(&entry)?,
         };
-        let Some(transport) = transport else {
+        // Before anything waits for a registrar: meanwhile there may be other addresses.
+        let at: Weak<Endpoint> = Arc::downgrade(&endpoint);
+        self.directory.follow(&registration.handle, id, at);
+        let Some(transport) = endpoint.transport()? else {
             return if registration.daemon { Ok(()) } else { Err(errno(Errno::EADDRNOTAVAIL)) };
         };
         if pool.is_none() {

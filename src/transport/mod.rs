@@ -20,6 +20,7 @@ pub(crate) mod netns;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 /// What reading from a link came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +110,14 @@ impl Link {
         match self {
             Link::Tcp(link) => link.peer_addresses(),
             Link::Sctp(link) => link.peer_addresses(),
+        }
+    }
+
+    /// The smoothed round trip time, over SCTP that of the primary path; `None` before anything was measured.
+    pub fn round_trip(&self) -> Option<Duration> {
+        match self {
+            Link::Tcp(link) => link.round_trip(),
+            Link::Sctp(link) => link.round_trip(),
         }
     }
 

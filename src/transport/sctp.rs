@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 /// Payload protocol identifier of ASAP.
 pub const PPID_ASAP: u32 = 11;
@@ -375,6 +376,11 @@ impl SctpLink {
             Ok(list) if !list.is_empty() => list,
             _ => self.peer.clone(),
         }
+    }
+
+    /// The smoothed round trip time of the primary path; `None` before anything was measured.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.socket.round_trip(0).ok().flatten()
     }
 
     /// Our addresses, as for the peer's.

@@ -8,6 +8,7 @@ use super::scope::unmapped;
 pub use super::sctp_event::{AssociationId, Notification, PathState};
 use super::sctp_sys as sys;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::time::{ClockId, clock_getres};
 use socket2::SockRef;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
@@ -563,6 +564,19 @@ impl SctpSocket {
         sys::get(self.as_fd(), STATUS, &mut value)?;
         let short = |offset| sys::u16_at(&value, offset).unwrap_or(0);
         Ok((short(18), short(16)))
+    }
+
+    /// The smoothed round trip time of the primary path, in the kernel's ticks of 1 to 10 ms; `None` before
+    /// anything was measured, or if it was less than half a tick.
+    pub fn round_trip(&self, association: AssociationId) -> io::Result<Option<Duration>> {
+        const SRTT: usize = 164;
+        let mut value = [0; 176];
+        value[..4].copy_from_slice(&association.to_ne_bytes());
+        sys::get(self.as_fd(), STATUS, &mut value)?;
+        let ticks = value[SRTT..SRTT + 4].try_into().map_or(0, u32::from_ne_bytes);
+        // RFC 6458 section 8.2.1 wants milliseconds, but Linux tells its ticks. The coarse clock has them too.
+        let tick = Duration::from(clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)?);
+        Ok((ticks > 0).then(|| tick.saturating_mul(ticks)))
     }
 
     /// The peer's addresses, the primary one first.

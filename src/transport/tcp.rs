@@ -8,8 +8,9 @@ use crate::wire::frame;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Read};
+use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 /// The longest message with its padding; what one read may bring.
@@ -242,6 +243,19 @@ impl TcpLink {
     /// The peer's address.
     pub fn peer_addresses(&self) -> Vec<SocketAddr> {
         vec![self.peer]
+    }
+
+    /// The smoothed round trip time; `None` before anything was measured.
+    #[allow(unsafe_code)]
+    pub fn round_trip(&self) -> Option<Duration> {
+        let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+        let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+        let (fd, pointer) = (self.socket.as_raw_fd(), info.as_mut_ptr().cast());
+        // SAFETY: the kernel writes at most `length` bytes at `info`.
+        let result = unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, pointer, &mut length) };
+        // SAFETY: it holds nothing but numbers, for which all bits are good, and older kernels write less.
+        let info = unsafe { info.assume_init() };
+        (result == 0 && info.tcpi_rtt > 0).then(|| Duration::from_micros(info.tcpi_rtt.into()))
     }
 
     /// Our address.

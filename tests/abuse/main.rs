@@ -2,9 +2,13 @@
 //! meanwhile, memory stays bounded, and the log says what happened once, not ten thousand times.
 #![allow(clippy::disallowed_methods)]
 
+#[path = "../common/examples.rs"]
+mod examples;
+#[path = "../common/process.rs"]
 mod process;
 
-use process::{Process, Registrar, echo_server};
+use examples::build_examples;
+use process::{Process, Registrar};
 use rserpool::transport::host::{descriptor_limit, raise_descriptor_limit};
 use rserpool::wire::session_frame::{FrameHeader, GREETING_LENGTH, Greeting, HEADER_LENGTH};
 use rserpool::wire::{
@@ -13,6 +17,7 @@ use rserpool::wire::{
 use socket2::{Domain, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -560,8 +565,10 @@ fn false_registrars(to: SocketAddr) -> Vec<TcpStream> {
 fn an_element_under_abuse() {
     raise_descriptor_limit();
     let registrar = Registrar::start(&[]);
-    let mut command = Command::new(echo_server());
-    command.arg("Echo").arg(format!("-registrar={}", registrar.asap));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("abuse-{}", std::process::id()));
+    build_examples(&folder);
+    let mut command = Command::new(folder.join("echo_server"));
+    command.args(["Echo", &registrar.switch]);
     let mut server = Process::start(&mut command);
     server.line_after("element ");
     server.ignore_the_rest();

@@ -111,6 +111,13 @@ impl Lab {
         ip(&format!("-n {} link del eth0", self.hosts[host])).expect("no interface");
     }
 
+    /// Gives a host another address instead of its own.
+    pub fn renumber(&self, host: usize, address: &str) {
+        let name = &self.hosts[host];
+        ip(&format!("-n {name} addr flush dev eth0")).expect("no address");
+        ip(&format!("-n {name} addr add {address}/24 dev eth0")).expect("an address");
+    }
+
     /// Unplugs the host: the link stays up at its end, nothing arrives.
     pub fn cut(&self, host: usize) {
         ip(&format!("-n {} link set port{host} nomaster", self.hub())).expect("cut");

@@ -2,12 +2,14 @@
 //! find each other by multicast without any configuration, and lose each other in every way.
 #![allow(clippy::disallowed_methods)]
 
+#[path = "../common/examples.rs"]
+mod examples;
 mod lab;
 
+use examples::build_examples;
 use lab::{Family, Lab, Process, View, wait_for};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 /// For what must happen: long enough for a busy machine.
@@ -18,21 +20,9 @@ const RECONCILED: Duration = Duration::from_secs(5);
 const SIZE: usize = 32 << 20;
 const RATE: &str = "-rate=1500000";
 
-/// The C examples, built against the library of this build.
+/// One of the C examples.
 fn example(lab: &Lab, name: &str) -> PathBuf {
-    let built = std::env::current_exe().expect("own path").with_file_name("librserpool.so");
-    for name in ["librserpool.so", "librserpool.so.0"] {
-        let _ = std::os::unix::fs::symlink(&built, lab.folder.join(name));
-    }
-    let make = Command::new("make")
-        .arg("-C")
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("c-examples"))
-        .args([format!("LIBDIR={0}", lab.folder.display()), format!("OUT={0}", lab.folder.display())])
-        .env_remove("MAKEFLAGS")
-        .env_remove("MFLAGS")
-        .output()
-        .expect("make");
-    assert!(make.status.success(), "{}", String::from_utf8_lossy(&make.stderr));
+    build_examples(&lab.folder);
     lab.folder.join(name)
 }
 
@@ -202,6 +192,17 @@ fn a_download_survives_the_network() {
 }
 
 /// Registrars and a server that are there before their network is, and what they do when it goes.
+/// Waits until a registrar has the one element at this address.
+fn is_at(lab: &Lab, registrar: usize, address: &str) {
+    let (_, time) = wait_for(&format!("the element is at {address}"), SOON, || {
+        let view = lab.view(registrar)?;
+        let all = view.elements.values().map(|element| element["transport"].to_string());
+        let all: Vec<String> = all.collect();
+        (all.len() == 1 && all[0].contains(&format!("{address}:"))).then_some(())
+    });
+    println!("a registrar has the element at {address} after {time:?}");
+}
+
 #[test]
 fn interfaces_that_come_and_go_are_followed() {
     let Some(mut lab) = Lab::new() else { return };
@@ -220,6 +221,11 @@ fn interfaces_that_come_and_go_are_followed() {
     }
     let (_, time) = agreed_on(&lab, "they find each other", &hosts[..2], 1);
     println!("plugged in: all know each other after {time:?}");
+    // It began with nothing but a loopback address.
+    is_at(&lab, hosts[0], "10.77.0.3");
+    lab.renumber(hosts[2], "10.77.0.99");
+    is_at(&lab, hosts[0], "10.77.0.99");
+    is_at(&lab, hosts[1], "10.77.0.99");
     assert_eq!(server.status(), None, "{}", lab.log("server.log"));
     lab.pull_out(hosts[1]);
     let (_, time) = agreed_on(&lab, "one registrar's interface vanished", &hosts[..1], 1);

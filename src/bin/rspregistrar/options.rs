@@ -52,8 +52,9 @@ pub struct Options {
     /// Elements at a time
     #[arg(long, value_name = "N")]
     maxelements: Option<usize>,
-    /// Smallest scope of addresses that elements are registered with: loopback, sitelocal or global
-    #[arg(long, value_name = "SCOPE", default_value = "loopback")]
+    /// Smallest scope of addresses that elements are registered with: loopback, sitelocal or global;
+    /// loopback addresses of elements on this host are always taken
+    #[arg(long, value_name = "SCOPE", default_value = "sitelocal")]
     minaddressscope: String,
 
     /// Time between announcements, ms
@@ -68,7 +69,7 @@ pub struct Options {
     /// Recent reports of unreachability that remove an element
     #[arg(long, value_name = "N")]
     maxbadpereports: Option<u32>,
-    /// Rounding of distances, ms
+    /// Rounding of distances (half round trips, for policies with a distance penalty), ms
     #[arg(long, value_name = "MS")]
     distancestep: Option<u64>,
     /// Selected elements that count as used; 0: what suits the policy
@@ -358,6 +359,16 @@ mod tests {
             let interval = server.machine.endpoint_keep_alive_transmission_interval;
             assert_eq!(interval, Duration::from_millis(300), "clamped");
             assert_eq!(server.machine.max_handle_resolution_rate, None);
+        }
+    }
+
+    #[test]
+    fn the_smallest_scope_is_rsplibs() {
+        for (arguments, scope) in
+            [(&[][..], 6), (&["-minaddressscope=loopback"], 2), (&["-minaddressscope=global"], 10)]
+        {
+            let server = parse(arguments).unwrap().server().unwrap();
+            assert_eq!(server.machine.min_address_scope, scope, "{arguments:?}");
         }
     }
 

@@ -145,6 +145,20 @@ impl Client {
         self.register_all(now);
     }
 
+    /// Registered anew if that changes anything.
+    pub(super) fn move_element(&mut self, now: Time, key: Key, transport: Transport) {
+        let Some(own) = self.elements.own.get_mut(&key) else { return };
+        if own.registration.element.transport == transport {
+            return;
+        }
+        own.registration.element.transport = transport;
+        own.outdated = self.asks.find_sent(Kind::Registration, &key.0, key.1).is_some();
+        // A home that is yet to be found gets all elements.
+        if self.home.is_some() {
+            self.ask_registration(now, key);
+        }
+    }
+
     /// T4-reregistration.
     pub(super) fn reregister(&mut self, now: Time, number: u64) {
         if self.home.is_some()

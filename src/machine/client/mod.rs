@@ -23,7 +23,9 @@ mod user;
 
 use super::timer::Timer;
 use super::{LinkChange, LinkDown, LinkId, LinkProtocol, Output, RequestId, Target, Time};
-use crate::wire::{Asap, CauseCode, OperationError, PeId, Policy, PoolElement, PoolHandle, RegistrarId};
+use crate::wire::{
+    Asap, CauseCode, OperationError, PeId, Policy, PoolElement, PoolHandle, RegistrarId, Transport,
+};
 use asks::{Asks, What};
 use effects::{Alarm, Effects};
 use element::Elements;
@@ -303,6 +305,12 @@ impl Client {
                 self.register_changed(now);
             }
         }
+        self.settle(now);
+    }
+
+    /// An element of ours is reached elsewhere now: its registrar hears of that at once.
+    pub fn set_transport(&mut self, now: Time, handle: &PoolHandle, id: PeId, transport: Transport) {
+        self.move_element(now, (handle.clone(), id), transport);
         self.settle(now);
     }
 

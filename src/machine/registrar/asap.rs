@@ -141,6 +141,9 @@ impl Registrar {
         let Some(state) = self.links.get(&link) else { return };
         let prepared = prepare(&state.ends, self.config.min_address_scope, &mut element);
         element.home = self.id;
+        if let Some(distance) = element.policy.distance_mut() {
+            *distance = state.distance;
+        }
         let fits = super::sync::update_len(&handle, &element) <= MAX_MESSAGE;
         let result = prepared.and_then(|()| {
             if !fits {

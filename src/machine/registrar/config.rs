@@ -72,7 +72,7 @@ pub struct Config {
     pub subscription_interval: Duration,
     /// How many selected elements count as used; 0: policy default.
     pub max_increment: usize,
-    /// Rounding of distances for the policies with a distance penalty.
+    /// Rounding of distances for the policies with a distance penalty; at least 1 ms.
     pub distance_step: Duration,
     /// Smallest scope of element addresses served: see `transport::scope`.
     pub min_address_scope: u8,

@@ -30,10 +30,17 @@ pub(super) fn scope(address: IpAddr) -> u8 {
 }
 
 /// Whether an address given over this link is one that others may be told: it reaches far enough,
-/// or it is as local as the link itself.
+/// or means this host and was given on this host.
 pub(super) fn acceptable(ends: &LinkEnds, minimum: u8, address: IpAddr) -> bool {
     let reach = scope(address);
-    reach >= minimum.max(1) || (reach == 2 && ends.peer.iter().any(|peer| scope(peer.ip()) == 2))
+    reach >= minimum.max(1) || (reach == 2 && is_local(ends))
+}
+
+/// Whether both ends are on this host: over the loopback interface, or from one of its addresses to the same.
+fn is_local(ends: &LinkEnds) -> bool {
+    let ours: Vec<IpAddr> = ends.local.iter().map(|local| local.ip().to_canonical()).collect();
+    let mut peer = ends.peer.iter().map(|peer| peer.ip().to_canonical());
+    peer.any(|ip| scope(ip) == 2 || ours.contains(&ip))
 }
 
 /// Whether the peer of an association is in several networks: several addresses of one family. One of

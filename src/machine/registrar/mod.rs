@@ -9,6 +9,7 @@
 //! | `store` | the only place that changes the handlespace, with everything that hangs on it |
 //! | `peers` | who the peers are, presence, death |
 //! | `links` | peers' links: dialling, choosing |
+//! | `distance` | how far elements are, where their policy asks |
 //! | `sync` | handle updates, handle tables, audit |
 //! | `download` | joining: mentor, list, table, start of service |
 //! | `takeover` | arbitration |
@@ -30,6 +31,7 @@
 mod asap;
 mod claims;
 mod config;
+mod distance;
 mod download;
 mod invariants;
 mod links;
@@ -120,6 +122,8 @@ struct Link {
     congested: bool,
     /// When something last came from it.
     heard: Time,
+    /// How far the other end is, in ms.
+    distance: u32,
     role: Role,
 }
 
@@ -414,7 +418,7 @@ impl Registrar {
         if ends.service == Service::Asap && ends.protocol == LinkProtocol::Sctp {
             self.associations.extend(ends.peer.iter().map(|&address| (address, link)));
         }
-        self.links.insert(link, Link { ends, congested: false, heard: self.now, role });
+        self.links.insert(link, Link { ends, congested: false, heard: self.now, distance: 0, role });
         match dial {
             Some(Dial::Peer(id)) => self.peer_dialled(link, id),
             Some(Dial::Static(index)) => self.static_dialled(link, index),

@@ -366,7 +366,8 @@ impl Registrar {
             Ok(decoded) => decoded,
             Err(error) => return self.enrp_undecodable(link, bytes, error),
         };
-        let EnrpMessage { sender, body, .. } = decoded.message;
+        let EnrpMessage { sender, mut body, .. } = decoded.message;
+        self.seen_from_here(link, &mut body);
         if sender == self.id {
             return self.met_ourselves(link);
         }

@@ -16,6 +16,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Outputs of one drain beyond this are sent at once instead of being collected.
 const MAX_BATCHED: usize = 1 << 20;
@@ -330,6 +331,12 @@ impl Reactor {
         log::trace!("{id:?}: up, {ends:?}");
         self.set_queue_bound(index);
         self.changes.push_back((id, LinkChange::Up(ends)));
+    }
+
+    /// The smoothed round trip time of a link, not while it is being read from.
+    pub fn round_trip(&self, id: LinkId) -> Option<Duration> {
+        let index = *self.links.by_id.get(&id)?;
+        self.links.slots.get(index)?.as_ref()?.link.as_ref()?.round_trip()
     }
 
     /// The socket takes more, or the connect has come to an end.

@@ -47,6 +47,37 @@ fn an_update_is_sent_at_once() {
 }
 
 #[test]
+fn an_element_that_moves_is_registered_where_it_is_now() {
+    let moved = |pool: &str, last: u8| {
+        let mut element = registration(pool, 7).element;
+        let address = std::net::IpAddr::from([10, 0, 1, last]);
+        element.transport = Transport::new(Protocol::Tcp, TransportUse::DataPlusControl, 80, vec![address]);
+        element
+    };
+    let again = |last| Asap::Registration { handle: handle("echo"), element: moved("echo", last) };
+    let to = |bench: &mut Bench, last| {
+        let transport = moved("echo", last).transport;
+        bench.feed(|client, now| client.set_transport(now, &handle("echo"), PeId(7), transport));
+    };
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, registration("echo", 7)).receive(link(1), registered("echo", 7)).forget();
+    to(&mut bench, 1);
+    bench.expect([Send(link(1), again(1))]);
+    // While that is under way, and back again.
+    to(&mut bench, 2);
+    bench.expect([]);
+    bench.receive(link(1), registered("echo", 7)).expect([Send(link(1), again(2))]);
+    bench.receive(link(1), registered("echo", 7)).expect([]);
+    to(&mut bench, 2);
+    bench.expect([]);
+    // Without a home: the next one gets it.
+    bench.at(2_000).down(link(1), LinkDown::Closed).forget();
+    to(&mut bench, 3);
+    bench.expect([]);
+    bench.up(link(2), A).expect([home(0, link(2)), Send(link(2), again(3))]);
+}
+
+#[test]
 fn updates_are_gathered_while_one_is_under_way_and_all_are_answered() {
     let mut bench = bench(config(&[A])).settled();
     bench.register(1, with_load("echo", 7, 10)).expect([Send(link(1), register_load("echo", 7, 10))]);

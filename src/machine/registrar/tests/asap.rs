@@ -123,11 +123,21 @@ fn loopback_is_as_good_as_the_link_it_came_over() {
         transport: transport(Protocol::Tcp, TransportUse::DataPlusControl, "127.0.0.1:7"),
         ..element(1)
     };
-    let message = Asap::Registration { handle: pool("echo"), element: local };
+    let message = Asap::Registration { handle: pool("echo"), element: local.clone() };
     assert_eq!(bench.asap(pe, message), [added(1), registered(pe, 1)]);
     let key = bench.registrar.handlespace().find(&pool("echo"), PeId(1)).unwrap();
     let kept = bench.registrar.handlespace().get(key).unwrap().to_element();
     assert_eq!(kept.asap, Some(transport(Protocol::Tcp, TransportUse::DataOnly, "127.0.0.1:99")));
+
+    // Found by its announcements, a registrar on the same host is reached at one of the host's addresses.
+    let here = bench.accept(Service::Asap, LinkProtocol::Tcp, "10.0.0.1:40001");
+    let next =
+        Asap::Registration { handle: pool("echo"), element: PoolElement { id: PeId(2), ..local.clone() } };
+    assert_eq!(bench.asap(here, next), [added(2), registered(here, 2)]);
+    // From another host, it would be somebody else's address to everybody.
+    let far = bench.accept(Service::Asap, LinkProtocol::Tcp, "10.0.0.9:40000");
+    let last = Asap::Registration { handle: pool("echo"), element: PoolElement { id: PeId(3), ..local } };
+    assert_eq!(bench.asap(far, last), [rejected(far, 3, CauseCode::NO_USABLE_USER_ADDRESSES)]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! One input, the whole list of effects in order.
 
 mod asap;
+mod distance;
 mod enrp;
 mod joining;
 mod rsplib;

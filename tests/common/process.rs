@@ -1,9 +1,10 @@
-//! A process under abuse: what it says, how much memory it has, and that it ends with the test.
+//! A process under test, on loopback over TCP: what it says, what it logs, and that it ends with the test,
+//! also when it is frozen. For whoever needs it; not all of them need all of it.
+#![allow(dead_code)]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 pub struct Process {
     child: Child,
     stdout: Option<BufReader<ChildStdout>>,
+    said: String,
     log: Arc<Mutex<String>>,
     begun: Instant,
 }
@@ -30,7 +32,7 @@ impl Process {
             command.env_remove(name);
         }
         command.env("RSP_LOG", "warn").env("RSP_TRANSPORT", "tcp").env("RSP_ANNOUNCE", "off");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("start");
         let stdout = BufReader::new(child.stdout.take().expect("output"));
         let stderr = child.stderr.take().expect("log");
@@ -39,20 +41,26 @@ impl Process {
             let log = log.clone();
             move || copy(stderr, &log)
         });
-        Process { child, stdout: Some(stdout), log, begun: Instant::now() }
+        Process { child, stdout: Some(stdout), said: String::new(), log, begun: Instant::now() }
     }
 
-    /// The rest of the next line that begins like this.
-    pub fn line_after(&mut self, beginning: &str) -> String {
+    /// The next line that begins like this.
+    pub fn line_with(&mut self, beginning: &str) -> String {
         loop {
             let mut line = String::new();
             let stdout = self.stdout.as_mut().expect("still listened to");
             let count = stdout.read_line(&mut line).expect("a line of text");
-            assert!(count > 0, "it ended without \"{beginning}\":\n{}", self.log());
-            if let Some(rest) = line.strip_prefix(beginning) {
-                return rest.trim().to_owned();
+            self.said.push_str(&line);
+            assert!(count > 0, "it ended without \"{beginning}\":\n{}\n{}", self.said, self.log());
+            if line.starts_with(beginning) {
+                return line.trim_end().to_owned();
             }
         }
+    }
+
+    /// The rest of the next line that begins like this.
+    pub fn line_after(&mut self, beginning: &str) -> String {
+        self.line_with(beginning)[beginning.len()..].trim().to_owned()
     }
 
     /// Whatever else it prints, somebody takes it.
@@ -62,9 +70,24 @@ impl Process {
         }
     }
 
+    /// A line for its standard input.
+    pub fn say(&mut self, line: &str) {
+        let stdin = self.child.stdin.as_mut().expect("input");
+        writeln!(stdin, "{line}").and_then(|()| stdin.flush()).expect("input taken");
+    }
+
     /// What it logged so far.
     pub fn log(&self) -> String {
         self.log.lock().expect("log").clone()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: a process of ours that was not waited for.
+        unsafe { libc::kill(self.child.id().cast_signed(), signal) };
     }
 
     /// How long it has been running.
@@ -83,6 +106,14 @@ impl Process {
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().expect("status").is_none()
     }
+
+    /// Everything that it printed, and its exit status; its standard input ends.
+    pub fn end(mut self) -> (String, i32) {
+        drop(self.child.stdin.take());
+        self.stdout.as_mut().expect("still listened to").read_to_string(&mut self.said).expect("text");
+        let status = self.child.wait().expect("status");
+        (std::mem::take(&mut self.said), status.code().unwrap_or(-1))
+    }
 }
 
 fn copy(mut from: ChildStderr, to: &Mutex<String>) {
@@ -100,6 +131,8 @@ pub struct Registrar {
     pub process: Process,
     pub asap: SocketAddr,
     pub http: SocketAddr,
+    /// By which programs on the library find it.
+    pub switch: String,
 }
 
 impl Registrar {
@@ -110,32 +143,9 @@ impl Registrar {
             .args(["-http=127.0.0.1:0", "-logcolor=off"])
             .args(options);
         let mut process = Process::start(&mut command);
-        let asap = process.line_after("ASAP tcp ").parse().expect("address");
+        let asap: SocketAddr = process.line_after("ASAP tcp ").parse().expect("address");
         let http = process.line_after("HTTP ").parse().expect("address");
         process.ignore_the_rest();
-        Registrar { process, asap, http }
+        Registrar { process, asap, http, switch: format!("-registrar={asap}") }
     }
-}
-
-/// `echo_server` of `c-examples`, built against the library of this build.
-pub fn echo_server() -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("abuse-{}", std::process::id()));
-    fs::create_dir_all(&folder).expect("folder");
-    let built = std::env::current_exe().expect("own path").with_file_name("librserpool.so");
-    for name in ["librserpool.so", "librserpool.so.0"] {
-        let _ = fs::remove_file(folder.join(name));
-        std::os::unix::fs::symlink(&built, folder.join(name)).expect("link");
-    }
-    let make = Command::new("make")
-        .arg("-C")
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("c-examples"))
-        .arg(format!("LIBDIR={}", folder.display()))
-        .arg(format!("OUT={}", folder.display()))
-        .arg(folder.join("echo_server"))
-        .env_remove("MAKEFLAGS")
-        .env_remove("MFLAGS")
-        .output()
-        .expect("make");
-    assert!(make.status.success(), "{}", String::from_utf8_lossy(&make.stderr));
-    folder.join("echo_server")
 }

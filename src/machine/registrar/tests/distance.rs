@@ -1,0 +1,64 @@
+//! Distances, for the policies that want to know them.
+
+use super::*;
+
+const PEER: RegistrarId = RegistrarId(0x6000);
+
+fn far(id: u32, home: RegistrarId, distance: u32) -> PoolElement {
+    PoolElement { policy: Policy::LeastUsedDpf { load: 1, load_dpf: 2, distance }, ..owned(id, home) }
+}
+
+fn told(peer: LinkId, element: PoolElement) -> Effect {
+    let action = UpdateAction::Add;
+    let body = Enrp::HandleUpdate { takeover_suggested: false, action, handle: pool("echo"), element };
+    Effect::Enrp(peer, PEER, body)
+}
+
+fn measured(bench: &mut Bench, link: LinkId, round_trip: u64) -> Vec<Effect> {
+    bench.registrar.set_round_trip(bench.now, link, ms(round_trip));
+    bench.drain()
+}
+
+fn distance(bench: &Bench, id: u32) -> u32 {
+    let space = bench.registrar.handlespace();
+    let found = space.get(space.find(&pool("echo"), PeId(id)).expect("it is there")).expect("an element");
+    *found.to_element().policy.distance_mut().expect("a distance")
+}
+
+#[test]
+fn an_elements_distance_is_half_the_round_trip_and_peers_are_told() {
+    let mut bench = Bench::serving();
+    let (peer, pe) = (bench.peer(PEER), bench.pe());
+    assert_eq!(measured(&mut bench, pe, 120), []);
+    // What it says itself does not count.
+    let message = Asap::Registration { handle: pool("echo"), element: far(1, RegistrarId(0), 999) };
+    let effects = bench.asap(pe, message.clone());
+    assert_eq!(effects, [added(1), told(peer, far(1, SELF, 50)), registered(pe, 1)]);
+    assert_eq!(distance(&bench, 1), 50);
+    // No news by the step, and news.
+    assert_eq!(measured(&mut bench, pe, 140), []);
+    assert_eq!(measured(&mut bench, pe, 160), [told(peer, far(1, SELF, 100))]);
+    assert_eq!(distance(&bench, 1), 100);
+    assert_eq!(bench.asap(pe, message), [told(peer, far(1, SELF, 100)), registered(pe, 1)]);
+    // Other policies don't want to know.
+    bench.asap(pe, Asap::Registration { handle: pool("other"), element: element(2) });
+    assert_eq!(measured(&mut bench, pe, 400), [told(peer, far(1, SELF, 200))]);
+}
+
+#[test]
+fn anothers_element_is_as_far_as_that_one_says_and_the_way_to_it() {
+    let mut bench = Bench::serving();
+    let peer = bench.peer(PEER);
+    let update = |id, distance| Enrp::HandleUpdate {
+        takeover_suggested: false,
+        action: UpdateAction::Add,
+        handle: pool("echo"),
+        element: far(id, PEER, distance),
+    };
+    bench.enrp(peer, PEER, update(1, 50));
+    assert_eq!(distance(&bench, 1), 50);
+    measured(&mut bench, peer, 220);
+    bench.enrp(peer, PEER, update(1, 50));
+    bench.enrp(peer, PEER, update(2, u32::MAX - 1));
+    assert_eq!((distance(&bench, 1), distance(&bench, 2)), (150, u32::MAX));
+}
