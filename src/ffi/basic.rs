@@ -225,7 +225,7 @@ pub(super) unsafe fn register(
         // A third of its life, so that two losses do no harm.
         let registration = Registration { handle, element, interval: milliseconds((life / 3).max(1)) };
         let wait = flags & REGF_DONTWAIT == 0;
-        library.runtime().register(registration, wait).map(|_| ()).map_err(error_code)
+        library.directory().register(registration, wait).map(|_| ()).map_err(error_code)
     })())
 }
 
@@ -256,7 +256,7 @@ pub(super) unsafe fn deregister(name: Name, id: u32, flags: c_int) -> Result<c_u
         // SAFETY: the caller's bytes.
         let handle = unsafe { named(name)? };
         let wait = flags & DEREGF_DONTWAIT == 0;
-        match library.runtime().deregister(&handle, PeId(id), wait) {
+        match library.directory().deregister(&handle, PeId(id), wait) {
             // Whatever the registrar thinks of it, it is not ours any more.
             Ok(()) | Err(RequestError::Rejected(_)) => Ok(()),
             Err(error) => Err(error_code(error)),
@@ -269,7 +269,7 @@ pub(super) unsafe fn report_failure(name: Name, id: u32) -> Result<c_uint, Errno
         let library = library().map_err(|_| RSPERR_NOT_INITIALIZED)?;
         // SAFETY: the caller's bytes.
         let handle = unsafe { named(name)? };
-        library.runtime().report_unreachable(&handle, PeId(id));
+        library.directory().report_unreachable(&handle, PeId(id));
         Ok(())
     })())
 }

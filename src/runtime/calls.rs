@@ -2,6 +2,7 @@
 
 use super::cache::Cache;
 use super::csp::Sessions;
+use super::directory::Directory;
 use super::library::{self, Command, Gone, Reply, Resolved};
 use super::reactor::Clock;
 use super::{Settings, Watcher};
@@ -13,6 +14,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded, unbounded};
 use mio::Waker;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use parking_lot::Mutex;
+use std::any::Any;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -63,15 +65,9 @@ impl fmt::Debug for Shared {
 }
 
 /// Keeps a watch alive (and with it the subscription to the pool); ends it when dropped.
-pub struct Watch {
+struct Watch {
     shared: Arc<Shared>,
     gone: Gone,
-}
-
-impl fmt::Debug for Watch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Watch").field(&self.gone).finish()
-    }
 }
 
 impl Drop for Watch {
@@ -197,8 +193,28 @@ impl Runtime {
         Ok(Runtime { shared })
     }
 
-    /// Registers or updates an element. `wait`: block for the registrar's answer; else `Ok` with ID 0 at once.
-    pub fn register(&self, registration: Registration, wait: bool) -> Result<RegistrarId, RequestError> {
+    /// Protocols this process can really use (SCTP only where the kernel has it).
+    pub fn protocols(&self) -> &[LinkProtocol] {
+        &self.shared.protocols
+    }
+
+    /// The home registrar, 0 while its ID is not known; `None` while there is none.
+    pub fn home(&self) -> Option<RegistrarId> {
+        let home = self.shared.home.load(Ordering::Relaxed);
+        (home != 0).then_some(RegistrarId(home as u32))
+    }
+
+    /// Where status reports learn of the process's sessions; to be said once. It must not keep this
+    /// runtime alive.
+    pub fn set_sessions(&self, sessions: Box<dyn Sessions>) {
+        if self.shared.sessions.set(sessions).is_err() {
+            log::error!("the sessions to report were set before");
+        }
+    }
+}
+
+impl Directory for Runtime {
+    fn register(&self, registration: Registration, wait: bool) -> Result<RegistrarId, RequestError> {
         if wait {
             return self.shared.ask(|reply| Command::Register { registration, reply: Some(reply) });
         }
@@ -206,8 +222,7 @@ impl Runtime {
         Ok(RegistrarId(0))
     }
 
-    /// Deregisters an element.
-    pub fn deregister(&self, handle: &PoolHandle, id: PeId, wait: bool) -> Result<(), RequestError> {
+    fn deregister(&self, handle: &PoolHandle, id: PeId, wait: bool) -> Result<(), RequestError> {
         let handle = handle.clone();
         match wait {
             true => self.shared.ask(|reply| Command::Deregister { handle, id, reply: Some(reply) }),
@@ -215,20 +230,7 @@ impl Runtime {
         }
     }
 
-    /// Resolves a handle to up to `items` elements (at least one is asked for) chosen by policy: from the
-    /// cache if what it has is at most `stale` old, else by asking a registrar. An empty pool is `Ok` with
-    /// none; a pool that the registrar does not know is `Rejected`.
-    pub fn resolve(
-        &self,
-        handle: &PoolHandle,
-        items: usize,
-        stale: Duration,
-    ) -> Result<Vec<PoolElement>, RequestError> {
-        self.resolve_while(handle, items, stale, &|| true)
-    }
-
-    /// [`Runtime::resolve`] as long as the answer is `wanted`; then `TimedOut`.
-    pub fn resolve_while(
+    fn resolve_while(
         &self,
         handle: &PoolHandle,
         items: usize,
@@ -257,8 +259,7 @@ impl Runtime {
         Ok(elements)
     }
 
-    /// Reports an element that does not answer: to the registrar, and out of the cache. Never blocks.
-    pub fn report_unreachable(&self, handle: &PoolHandle, id: PeId) {
+    fn report_unreachable(&self, handle: &PoolHandle, id: PeId) {
         if self.shared.is_ours() {
             self.shared.cache.remove(handle, id);
             // A report that is lost under such a load changes nothing.
@@ -266,45 +267,23 @@ impl Runtime {
         }
     }
 
-    /// Watches an element: subscribes to its pool, and tells `watcher` when it leaves.
-    pub fn watch(&self, handle: &PoolHandle, id: PeId, watcher: Arc<dyn Watcher>) -> Watch {
+    fn watch(&self, handle: &PoolHandle, id: PeId, watcher: Arc<dyn Watcher>) -> Box<dyn Any + Send + Sync> {
         let number = self.shared.watches.fetch_add(1, Ordering::Relaxed);
         let gone = Gone { handle: handle.clone(), id, number };
         if self.shared.is_ours() {
             self.shared.command(Command::Watch(gone.clone(), watcher));
         }
-        Watch { shared: self.shared.clone(), gone }
+        Box::new(Watch { shared: self.shared.clone(), gone })
     }
 
-    /// Our pool's elements for business cards and failover order, from the cache only.
-    pub fn cached(&self, handle: &PoolHandle, items: usize) -> Vec<PoolElement> {
+    fn cached(&self, handle: &PoolHandle, items: usize) -> Vec<PoolElement> {
         match self.shared.is_ours() {
             true => self.shared.cache.any(handle, items),
             false => Vec::new(),
         }
     }
 
-    /// Protocols this process can really use (SCTP only where the kernel has it).
-    pub fn protocols(&self) -> &[LinkProtocol] {
-        &self.shared.protocols
-    }
-
-    /// The home registrar, 0 while its ID is not known; `None` while there is none.
-    pub fn home(&self) -> Option<RegistrarId> {
-        let home = self.shared.home.load(Ordering::Relaxed);
-        (home != 0).then_some(RegistrarId(home as u32))
-    }
-
-    /// Where status reports learn of the process's sessions; to be said once. It must not keep this
-    /// runtime alive.
-    pub fn set_sessions(&self, sessions: Box<dyn Sessions>) {
-        if self.shared.sessions.set(sessions).is_err() {
-            log::error!("the sessions to report were set before");
-        }
-    }
-
-    /// Deregisters everything (waiting for it, bounded), ends the thread and joins it.
-    pub fn shutdown(&self) {
+    fn shutdown(&self) {
         self.shared.shutdown();
     }
 }

@@ -1,10 +1,10 @@
 //! The background event thread: mio poll, waker, command channel, timers. It feeds the machines and
 //! carries out their outputs; one reactor serves both the library ([`Runtime`]) and the registrar.
-
 //!
 //! | file | what |
 //! |---|---|
 //! | `settings`, `address` | what a process can set, and how it is written |
+//! | `directory` | [`Directory`]: what sockets ask for |
 //! | `calls` | [`Runtime`]: the callers' side |
 //! | `cache` | resolutions, read on the callers' threads |
 //! | `library` | the event thread's loop around the client machine |
@@ -17,6 +17,7 @@ mod cache;
 mod calls;
 mod complaints;
 pub mod csp;
+mod directory;
 mod library;
 mod reactor;
 pub mod registrar;
@@ -24,7 +25,8 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use calls::{Runtime, Watch};
+pub use calls::Runtime;
+pub use directory::Directory;
 pub use settings::{Settings, parse_announce, parse_transport, targets};
 
 /// Told, from the event thread, that a watched element left its pool. Must not block.

@@ -8,7 +8,6 @@ mod addresses;
 mod association;
 mod conn;
 mod descriptor;
-mod directory;
 mod endpoint;
 mod failover;
 mod fork;
@@ -30,10 +29,8 @@ mod sctp_tests;
 #[cfg(test)]
 mod tests;
 
-pub use directory::Directory;
-
 use crate::machine::{LinkProtocol, client};
-use crate::runtime::{Runtime, Settings};
+use crate::runtime::{Directory, Runtime, Settings};
 use crate::transport::sctp;
 use crate::transport::sctp_socket::send_flags;
 use crate::wire::{PeId, Policy, PoolElement, PoolHandle};
@@ -191,7 +188,6 @@ const BEACON_SHARE: usize = 64;
 /// The RSerPool socket API of one process.
 #[derive(Debug)]
 pub struct Library {
-    runtime: Option<Runtime>,
     directory: Arc<dyn Directory>,
     /// What sessions may run over, best first; only what the kernel has.
     protocols: Vec<LinkProtocol>,
@@ -210,18 +206,15 @@ impl Library {
     pub fn start(settings: Settings) -> io::Result<Library> {
         let protocols = settings.protocols.clone();
         let runtime = Runtime::start(settings)?;
-        let directory = Arc::new(runtime.clone());
-        let library = Library { runtime: Some(runtime), ..Library::with_directory(directory, &protocols) };
-        library.runtime().set_sessions(Box::new(report::Sessions(Arc::downgrade(&library.table))));
+        let library = Library::with_directory(Arc::new(runtime.clone()), &protocols);
+        runtime.set_sessions(Box::new(report::Sessions(Arc::downgrade(&library.table))));
         Ok(library)
     }
 
-    /// Sockets over another directory than the event thread: no [`Library::runtime`], no
-    /// [`Library::resolve`]. `protocols`: what sessions may run over, where the kernel has it.
+    /// Sockets over any directory. `protocols`: what sessions may run over, where the kernel has it.
     pub fn with_directory(directory: Arc<dyn Directory>, protocols: &[LinkProtocol]) -> Library {
         let has = |protocol: &LinkProtocol| *protocol == LinkProtocol::Tcp || sctp::available();
         Library {
-            runtime: None,
             directory,
             protocols: protocols.iter().copied().filter(has).collect(),
             table: Arc::new(Table::new()),
@@ -261,15 +254,8 @@ impl Library {
         if self.is_forked() { Err(errno(Errno::EACCES)) } else { Ok(()) }
     }
 
-    /// The event thread.
-    ///
-    /// # Panics
-    /// On a library made by [`Library::with_directory`].
-    pub fn runtime(&self) -> &Runtime {
-        self.runtime.as_ref().expect("a library with a runtime")
-    }
-
-    fn directory(&self) -> &Arc<dyn Directory> {
+    /// Where elements are registered and resolved.
+    pub fn directory(&self) -> &Arc<dyn Directory> {
         &self.directory
     }
 

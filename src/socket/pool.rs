@@ -1,8 +1,7 @@
 //! The element that is registered on a descriptor, and what it tells its users about its pool.
 
-use super::directory::Directory;
 use crate::machine::session::business_card;
-use crate::runtime::Watcher;
+use crate::runtime::{Directory, Watcher};
 use crate::wire::{PeId, PoolHandle};
 use parking_lot::Mutex;
 use std::any::Any;

@@ -62,7 +62,13 @@ impl Directory for Fake {
         self.lose(id.0);
         Ok(())
     }
-    fn resolve(&self, _: &PoolHandle, items: usize, _: Duration) -> Result<Vec<PoolElement>, RequestError> {
+    fn resolve_while(
+        &self,
+        _: &PoolHandle,
+        items: usize,
+        _: Duration,
+        _: &dyn Fn() -> bool,
+    ) -> Result<Vec<PoolElement>, RequestError> {
         let mut state = self.0.lock();
         let chosen: Vec<_> = state.elements.iter().take(items).cloned().collect();
         let turn = chosen.len().min(1);

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use rserpool::machine::client::Registration;
-use rserpool::runtime::{Runtime, address};
+use rserpool::runtime::{Directory, Runtime, address};
 use rserpool::wire::{PeId, Policy, PoolElement, PoolHandle, Protocol, RegistrarId, Transport, TransportUse};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::net::{SocketAddr, TcpStream};
