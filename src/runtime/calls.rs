@@ -2,15 +2,15 @@
 
 use super::cache::Cache;
 use super::csp::Sessions;
-use super::directory::Directory;
-use super::library::{self, Command, Gone, Reply, Resolved};
+use super::directory::{Answer, Directory, Reply};
+use super::library::{self, Command, Gone, Resolved};
 use super::reactor::Clock;
 use super::{Settings, Watcher};
 use crate::machine::LinkProtocol;
 use crate::machine::client::{Registration, RequestError};
 use crate::transport::host;
 use crate::wire::{PeId, PoolElement, PoolHandle, RegistrarId};
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded, unbounded};
+use crossbeam_channel::{Sender, unbounded};
 use mio::Waker;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use parking_lot::Mutex;
@@ -24,8 +24,6 @@ use std::time::Duration;
 
 /// Requests not yet taken by the event thread; beyond: [`RequestError::Busy`].
 const MAX_COMMANDS: usize = 65_536;
-/// How often who waits for an answer looks whether it is still wanted.
-const GLANCE: Duration = Duration::from_millis(20);
 /// How long deregistrations may take when everything ends.
 const GOODBYE: Duration = Duration::from_secs(3);
 
@@ -98,38 +96,14 @@ impl Shared {
         }
     }
 
-    /// Asks the event thread and waits for its answer.
-    fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, RequestError> {
-        self.ask_while(&|| true, command)
+    /// Asks the event thread.
+    fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<Answer<T>, RequestError> {
+        let (reply, answer) = Answer::pending(self.patience);
+        self.tell(command(reply))?;
+        Ok(answer)
     }
 
-    /// The same, as long as the answer is `wanted`.
-    fn ask_while<T>(
-        &self,
-        wanted: &dyn Fn() -> bool,
-        command: impl FnOnce(Reply<T>) -> Command,
-    ) -> Result<T, RequestError> {
-        self.check()?;
-        if self.commands.len() >= MAX_COMMANDS {
-            return Err(RequestError::Busy);
-        }
-        let (reply, answer) = bounded(1);
-        self.command(command(reply));
-        let mut left = self.patience;
-        loop {
-            let turn = left.min(GLANCE);
-            match answer.recv_timeout(turn) {
-                Ok(answer) => return answer,
-                Err(RecvTimeoutError::Disconnected) => return Err(RequestError::Shutdown),
-                Err(RecvTimeoutError::Timeout) => left -= turn,
-            }
-            if left.is_zero() || !wanted() {
-                return Err(RequestError::TimedOut);
-            }
-        }
-    }
-
-    /// Tells the event thread without waiting.
+    /// Tells the event thread.
     fn tell(&self, command: Command) -> Result<(), RequestError> {
         self.check()?;
         if self.commands.len() >= MAX_COMMANDS {
@@ -214,20 +188,12 @@ impl Runtime {
 }
 
 impl Directory for Runtime {
-    fn register(&self, registration: Registration, wait: bool) -> Result<RegistrarId, RequestError> {
-        if wait {
-            return self.shared.ask(|reply| Command::Register { registration, reply: Some(reply) });
-        }
-        self.shared.tell(Command::Register { registration, reply: None })?;
-        Ok(RegistrarId(0))
+    fn register(&self, registration: Registration) -> Result<Answer<RegistrarId>, RequestError> {
+        self.shared.ask(|reply| Command::Register { registration, reply })
     }
 
-    fn deregister(&self, handle: &PoolHandle, id: PeId, wait: bool) -> Result<(), RequestError> {
-        let handle = handle.clone();
-        match wait {
-            true => self.shared.ask(|reply| Command::Deregister { handle, id, reply: Some(reply) }),
-            false => self.shared.tell(Command::Deregister { handle, id, reply: None }),
-        }
+    fn deregister(&self, handle: &PoolHandle, id: PeId) -> Result<Answer<()>, RequestError> {
+        self.shared.ask(|reply| Command::Deregister { handle: handle.clone(), id, reply })
     }
 
     fn resolve_while(
@@ -251,7 +217,7 @@ impl Directory for Runtime {
         let number = u32::try_from(items).unwrap_or(u32::MAX);
         let number = (!share || items > 3).then_some(number);
         let command = |reply| Command::Resolve { handle: handle.clone(), items: number, share, reply };
-        let Resolved { mut elements, entry } = shared.ask_while(wanted, command)?;
+        let Resolved { mut elements, entry } = shared.ask(command)?.wait_while(wanted)?;
         if share {
             return Ok(entry.select(items));
         }

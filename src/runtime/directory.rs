@@ -4,18 +4,67 @@
 use super::Watcher;
 use crate::machine::client::{Registration, RequestError};
 use crate::wire::{PeId, PoolElement, PoolHandle, RegistrarId};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::any::Any;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How often who waits for an answer looks whether it is still wanted.
+const GLANCE: Duration = Duration::from_millis(20);
+
+pub(super) type Reply<T> = Sender<Result<T, RequestError>>;
+
+/// What will be answered to a request. Who doesn't care drops it.
+#[derive(Debug)]
+pub struct Answer<T> {
+    channel: Receiver<Result<T, RequestError>>,
+    /// How long it may take at most.
+    patience: Duration,
+}
+
+impl<T> Answer<T> {
+    pub(super) fn pending(patience: Duration) -> (Reply<T>, Answer<T>) {
+        let (reply, channel) = bounded(1);
+        (reply, Answer { channel, patience })
+    }
+
+    /// One that is there already.
+    pub fn ready(value: T) -> Answer<T> {
+        let (reply, answer) = Answer::pending(Duration::ZERO);
+        let _ = reply.send(Ok(value));
+        answer
+    }
+
+    /// Waits for it.
+    pub fn wait(self) -> Result<T, RequestError> {
+        self.wait_while(&|| true)
+    }
+
+    /// Waits for it as long as it is `wanted`; then `TimedOut`.
+    pub fn wait_while(self, wanted: &dyn Fn() -> bool) -> Result<T, RequestError> {
+        let mut left = self.patience;
+        loop {
+            let turn = left.min(GLANCE);
+            match self.channel.recv_timeout(turn) {
+                Ok(answer) => return answer,
+                Err(RecvTimeoutError::Disconnected) => return Err(RequestError::Shutdown),
+                Err(RecvTimeoutError::Timeout) => left -= turn,
+            }
+            if left.is_zero() || !wanted() {
+                return Err(RequestError::TimedOut);
+            }
+        }
+    }
+}
+
 /// Registers, resolves, watches. [`super::Runtime`] is one.
 pub trait Directory: Send + Sync + Debug {
-    /// Registers or updates an element. `wait`: block for the registrar's answer; else `Ok` with ID 0 at once.
-    fn register(&self, registration: Registration, wait: bool) -> Result<RegistrarId, RequestError>;
+    /// Registers or updates an element; whoever wants to know what came of it waits for the answer.
+    fn register(&self, registration: Registration) -> Result<Answer<RegistrarId>, RequestError>;
 
-    /// Deregisters an element.
-    fn deregister(&self, handle: &PoolHandle, id: PeId, wait: bool) -> Result<(), RequestError>;
+    /// Deregisters an element. What was asked before is done before.
+    fn deregister(&self, handle: &PoolHandle, id: PeId) -> Result<Answer<()>, RequestError>;
 
     /// Resolves a handle to up to `items` elements (at least one is asked for) chosen by policy: from the
     /// cache if what it has is at most `stale` old, else by asking a registrar. An empty pool is `Ok` with

@@ -4,7 +4,7 @@
 //! | file | what |
 //! |---|---|
 //! | `settings`, `address` | what a process can set, and how it is written |
-//! | `directory` | [`Directory`]: what sockets ask for |
+//! | `directory` | [`Directory`]: what sockets ask for, and the [`Answer`] |
 //! | `calls` | [`Runtime`]: the callers' side |
 //! | `cache` | resolutions, read on the callers' threads |
 //! | `library` | the event thread's loop around the client machine |
@@ -26,7 +26,7 @@ mod settings;
 mod tests;
 
 pub use calls::Runtime;
-pub use directory::Directory;
+pub use directory::{Answer, Directory};
 pub use settings::{Settings, parse_announce, parse_transport, targets};
 
 /// Told, from the event thread, that a watched element left its pool. Must not block.

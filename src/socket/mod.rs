@@ -30,10 +30,10 @@ mod sctp_tests;
 mod tests;
 
 use crate::machine::{LinkProtocol, client};
-use crate::runtime::{Directory, Runtime, Settings};
+use crate::runtime::{Answer, Directory, Runtime, Settings};
 use crate::transport::sctp;
 use crate::transport::sctp_socket::send_flags;
-use crate::wire::{PeId, Policy, PoolElement, PoolHandle};
+use crate::wire::{PeId, Policy, PoolElement, PoolHandle, Transport};
 use descriptor::{DEFAULT_PARAMETERS, Entry, LISTENER, Role};
 use endpoint::Endpoint;
 use failover::Move;
@@ -234,7 +234,7 @@ impl Library {
         }
         for number in self.table.numbers() {
             if let Some(entry) = self.table.take(number) {
-                self.close_entry(&entry);
+                self.close_entry(&entry, false);
             }
         }
         self.linger.shutdown();
@@ -312,7 +312,7 @@ impl Library {
         if let Some(stale) = stale {
             log::warn!("descriptor {number} was closed without rsp_close");
             stale.disown();
-            self.close_entry(&stale);
+            self.close_entry(&stale, true);
         }
         Ok(number)
     }
@@ -348,18 +348,21 @@ impl Library {
     pub fn close(&self, sd: RawFd) -> io::Result<()> {
         self.check_process()?;
         if let Some(entry) = usize::try_from(sd).ok().and_then(|number| self.table.take(number)) {
-            self.close_entry(&entry);
+            self.close_entry(&entry, true);
             return Ok(());
         }
         let system = self.aliases.write().remove(&sd).ok_or_else(|| errno(Errno::EBADF))?;
         Ok(nix::unistd::close(system)?)
     }
 
-    fn close_entry(&self, entry: &Entry) {
+    /// `wait`: for the registrar's answer. At the end of everything the directory waits for all at once.
+    fn close_entry(&self, entry: &Entry, wait: bool) {
         entry.close();
-        let pool = entry.pool.lock().take();
-        if let Some(pool) = pool {
-            pool.deregister(true);
+        let leaving = entry.pool.lock().take().map(|pool| (pool.deregister(), pool));
+        if let Some((answer, pool)) = leaving
+            && wait
+        {
+            pool.gone(answer.and_then(Answer::wait));
         }
         match entry.role() {
             Role::Single(session) => session.close(&self.linger),
@@ -442,50 +445,65 @@ impl Library {
     }
 
     /// Registers an element at the descriptor's address (binding it if need be), or changes one's policy
-    /// values. `Ok` also when no registrar answers or one refuses: the event thread goes on trying.
-    /// EBADF: registered under another handle. EADDRNOTAVAIL: no usable address (not with `daemon`).
+    /// values, which never waits. `Ok` also when no registrar answers or one refuses: the event thread goes
+    /// on trying. EBADF: registered under another handle, or closed meanwhile. EADDRNOTAVAIL: no usable
+    /// address (not with `daemon`).
     pub fn register(&self, sd: RawFd, registration: Registration) -> io::Result<()> {
         let entry = self.entry(sd)?;
+        // Until it is asked for: who closes the descriptor takes the element out after that.
         let mut pool = entry.pool.lock();
+        entry.check_open()?;
         let id = match &*pool {
             Some(pool) if pool.handle != registration.handle => return Err(errno(Errno::EBADF)),
             Some(pool) => pool.id,
             None => registration.id.filter(|&id| id != PeId(0)).unwrap_or_else(random_id),
         };
-        let transport = match entry.role() {
-            Role::Listener(listener) => listener.endpoint().transport()?,
-            Role::Many(many) => many.endpoint().transport()?,
-            _ => self.bound(&entry)?.transport()?,
-        };
-        let Some(transport) = transport else {
+        let Some(transport) = self.transport(&entry)? else {
             return if registration.daemon { Ok(()) } else { Err(errno(Errno::EADDRNOTAVAIL)) };
         };
-        if pool.is_none() {
-            let side = PoolSide::new(registration.handle.clone(), id, self.directory.clone());
-            *pool = Some(Arc::new(side));
-        }
-        drop(pool);
+        let handle = registration.handle;
+        let wait = registration.wait && pool.is_none();
+        pool.get_or_insert_with(|| Arc::new(PoolSide::new(handle.clone(), id, self.directory.clone())));
         let interval = registration.interval;
         let life = u32::try_from(interval.as_millis().saturating_mul(3)).unwrap_or(u32::MAX);
-        let element = PoolElement {
-            id,
-            home: Default::default(),
-            life,
-            transport,
-            policy: registration.policy,
-            asap: None,
+        let home = Default::default();
+        let element = PoolElement { id, home, life, transport, policy: registration.policy, asap: None };
+        let request = client::Registration { handle: handle.clone(), element, interval };
+        let answer = self.directory.register(request);
+        drop(pool);
+        let result = match wait {
+            true => answer.and_then(|answer| answer.wait_while(&|| !entry.is_closed())).map(|_| ()),
+            false => answer.map(|_| ()),
         };
-        let request = client::Registration { handle: registration.handle.clone(), element, interval };
-        if let Err(error) = self.directory.register(request, registration.wait) {
-            log::warn!("registration of {id} in pool {:?}: {error:?}", registration.handle);
+        if let Err(error) = result {
+            entry.check_open()?;
+            log::warn!("registration of {id} in pool {handle:?}: {error:?}");
         }
         Ok(())
     }
 
-    /// Takes the element out of its pool; its sessions go on. EBADF when not registered.
+    /// Where the element of a descriptor is reached.
+    fn transport(&self, entry: &Entry) -> io::Result<Option<Transport>> {
+        match entry.role() {
+            Role::Listener(listener) => listener.endpoint().transport(),
+            Role::Many(many) => many.endpoint().transport(),
+            _ => self.bound(entry)?.transport(),
+        }
+    }
+
+    /// Takes the element out of its pool; its sessions go on. EBADF when not registered, or closed meanwhile.
     pub fn deregister(&self, sd: RawFd, wait: bool) -> io::Result<()> {
-        let pool = self.entry(sd)?.pool.lock().take();
-        pool.ok_or_else(|| errno(Errno::EBADF))?.deregister(wait);
+        let entry = self.entry(sd)?;
+        let leaving = entry.pool.lock().take().map(|pool| (pool.deregister(), pool));
+        let (answer, pool) = leaving.ok_or_else(|| errno(Errno::EBADF))?;
+        let result = match wait {
+            true => answer.and_then(|answer| answer.wait_while(&|| !entry.is_closed())),
+            false => answer.map(|_| ()),
+        };
+        if result.is_err() {
+            entry.check_open()?;
+        }
+        pool.gone(result);
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use crate::machine::client::RequestError;
 use crate::runtime::Watcher;
 use crate::transport::stream;
 use crate::wire::session_frame::{FrameHeader, Greeting};
-use crate::wire::{Protocol, RegistrarId, Transport, TransportUse};
+use crate::wire::{Protocol, RegistrarId, TransportUse};
 use std::any::Any;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -54,13 +54,13 @@ impl Fake {
 }
 
 impl Directory for Fake {
-    fn register(&self, new: client::Registration, _wait: bool) -> Result<RegistrarId, RequestError> {
+    fn register(&self, new: client::Registration) -> Result<Answer<RegistrarId>, RequestError> {
         self.0.lock().elements.push(new.element);
-        Ok(RegistrarId(1))
+        Ok(Answer::ready(RegistrarId(1)))
     }
-    fn deregister(&self, _: &PoolHandle, id: PeId, _wait: bool) -> Result<(), RequestError> {
+    fn deregister(&self, _: &PoolHandle, id: PeId) -> Result<Answer<()>, RequestError> {
         self.lose(id.0);
-        Ok(())
+        Ok(Answer::ready(()))
     }
     fn resolve_while(
         &self,
