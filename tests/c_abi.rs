@@ -243,6 +243,7 @@ c_tests!(
     basic,
     legacy,
     guest,
+    waiting,
     loading,
     errors,
     faults,

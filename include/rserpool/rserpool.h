@@ -444,8 +444,8 @@ int rsp_select(int n,
 /* Registers the descriptor's element in a pool (handle of 1 to 32 bytes) and keeps it registered, or
  * changes its policy values (same handle; never waits). loadinfo NULL: round robin. reregInterval:
  * milliseconds, at least 1. flags: REGF_*. Returns 0 also when the registrar refuses or none is there: it is
- * tried again. -1: EBADF (also: other handle), ENAMETOOLONG, EINVAL (empty handle, unknown policy, connected
- * descriptor), EFAULT, EADDRNOTAVAIL (no usable local address), EMFILE, ENFILE, ENOMEM.
+ * tried again. -1: EBADF (also: other handle, closed meanwhile), ENAMETOOLONG, EINVAL (empty handle,
+ * unknown policy, connected descriptor), EFAULT, EADDRNOTAVAIL (no usable local address), EMFILE, ENFILE, ENOMEM.
  * RFC 5352 section 3.1. */
 int rsp_register(int sd,
                  const unsigned char *poolHandle,
@@ -454,7 +454,8 @@ int rsp_register(int sd,
                  unsigned int reregInterval,
                  int flags);
 
-/* Takes the descriptor's element out of its pool. flags: DEREGF_*. -1: EBADF (also: not registered).
+/* Takes the descriptor's element out of its pool. flags: DEREGF_*. -1: EBADF (also: not registered,
+ * closed meanwhile).
  * RFC 5352 section 3.2. */
 int rsp_deregister(int sd, int flags);
 

@@ -1,6 +1,7 @@
 """The same on an asyncio event loop; descriptors are watched with add_reader."""
 
 import asyncio
+import errno
 import select
 
 import pytest
@@ -72,6 +73,60 @@ def test_end_of_session(pool):
             with await aio.accept(element) as session:
                 user.close()
                 assert await aio.receive(session) is None
+
+    run(main())
+
+
+def test_closing_wakes_all_who_wait(pool):
+    async def main() -> None:
+        with rserpool.Element(pool) as element, await aio.connect(pool) as user:
+            with await aio.accept(element):
+                waiting = [asyncio.create_task(aio.receive(user)) for _ in range(2)]
+                waiting.append(asyncio.create_task(aio.accept(element)))
+                await asyncio.sleep(0.05)
+                user.close()
+                await asyncio.to_thread(element.close)
+                for task in waiting:
+                    with pytest.raises(rserpool.RSerPoolError) as failure:
+                        await task
+                    assert failure.value.errno == errno.EBADF
+                # The loop has forgotten their numbers.
+                with rserpool.Element(pool) as element, await aio.connect(pool) as user:
+                    with await aio.accept(element) as session:
+                        await aio.send(user, b"again")
+                        assert (await aio.receive(session)).data == b"again"
+
+    run(main())
+
+
+def test_two_who_wait_for_one_descriptor(pool):
+    async def main() -> None:
+        with rserpool.Element(pool) as element, await aio.connect(pool) as user:
+            with await aio.accept(element) as session:
+                waiting = [asyncio.create_task(aio.receive(session)) for _ in range(2)]
+                await asyncio.sleep(0.05)
+                user.send(b"one")
+                user.send(memoryview(b"two"))
+                assert {(await task).data for task in waiting} == {b"one", b"two"}
+
+    run(main())
+
+
+def test_sending_into_a_full_pipe_leaves_the_loop_alone(pool):
+    async def main() -> None:
+        with rserpool.Element(pool) as element, await aio.connect(pool) as user:
+            with await aio.accept(element) as session:
+                sent = 0
+                with pytest.raises(TimeoutError):
+                    while True:
+                        user.send(bytes(65536), timeout=0)
+                        sent += 1
+                sending = asyncio.create_task(aio.send(user, bytearray(b"last")))
+                await asyncio.sleep(0.05)
+                for _ in range(sent):
+                    assert len((await aio.receive(session)).data) == 65536
+                assert await sending == 4
+                assert (await aio.receive(session)).data == b"last"
 
     run(main())
 

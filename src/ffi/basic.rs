@@ -224,8 +224,11 @@ pub(super) unsafe fn register(
         };
         // A third of its life, so that two losses do no harm.
         let registration = Registration { handle, element, interval: milliseconds((life / 3).max(1)) };
-        let wait = flags & REGF_DONTWAIT == 0;
-        library.runtime().register(registration, wait).map(|_| ()).map_err(error_code)
+        let answer = library.directory().register(registration).map_err(error_code)?;
+        match flags & REGF_DONTWAIT {
+            0 => answer.wait().map(|_| ()).map_err(error_code),
+            _ => Ok(()),
+        }
     })())
 }
 
@@ -255,8 +258,11 @@ pub(super) unsafe fn deregister(name: Name, id: u32, flags: c_int) -> Result<c_u
         let library = library().map_err(|_| RSPERR_NOT_INITIALIZED)?;
         // SAFETY: the caller's bytes.
         let handle = unsafe { named(name)? };
-        let wait = flags & DEREGF_DONTWAIT == 0;
-        match library.runtime().deregister(&handle, PeId(id), wait) {
+        let answer = library.directory().deregister(&handle, PeId(id)).map_err(error_code)?;
+        if flags & DEREGF_DONTWAIT != 0 {
+            return Ok(());
+        }
+        match answer.wait() {
             // Whatever the registrar thinks of it, it is not ours any more.
             Ok(()) | Err(RequestError::Rejected(_)) => Ok(()),
             Err(error) => Err(error_code(error)),
@@ -269,7 +275,7 @@ pub(super) unsafe fn report_failure(name: Name, id: u32) -> Result<c_uint, Errno
         let library = library().map_err(|_| RSPERR_NOT_INITIALIZED)?;
         // SAFETY: the caller's bytes.
         let handle = unsafe { named(name)? };
-        library.runtime().report_unreachable(&handle, PeId(id));
+        library.directory().report_unreachable(&handle, PeId(id));
         Ok(())
     })())
 }

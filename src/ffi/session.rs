@@ -27,8 +27,8 @@ pub(super) struct Element {
 /// Registers the descriptor's element in a pool (handle of 1 to 32 bytes) and keeps it registered, or
 /// changes its policy values (same handle; never waits). loadinfo NULL: round robin. reregInterval:
 /// milliseconds, at least 1. flags: REGF_*. Returns 0 also when the registrar refuses or none is there: it is
-/// tried again. -1: EBADF (also: other handle), ENAMETOOLONG, EINVAL (empty handle, unknown policy, connected
-/// descriptor), EFAULT, EADDRNOTAVAIL (no usable local address), EMFILE, ENFILE, ENOMEM.
+/// tried again. -1: EBADF (also: other handle, closed meanwhile), ENAMETOOLONG, EINVAL (empty handle,
+/// unknown policy, connected descriptor), EFAULT, EADDRNOTAVAIL (no usable local address), EMFILE, ENFILE, ENOMEM.
 /// RFC 5352 section 3.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_register(
@@ -67,7 +67,8 @@ pub(super) unsafe fn register(sd: c_int, element: &Element, tags: *mut TagItem) 
     Ok(0)
 }
 
-/// Takes the descriptor's element out of its pool. flags: DEREGF_*. -1: EBADF (also: not registered).
+/// Takes the descriptor's element out of its pool. flags: DEREGF_*. -1: EBADF (also: not registered,
+/// closed meanwhile).
 /// RFC 5352 section 3.2.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_deregister(sd: c_int, flags: c_int) -> c_int {

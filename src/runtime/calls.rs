@@ -2,17 +2,19 @@
 
 use super::cache::Cache;
 use super::csp::Sessions;
-use super::library::{self, Command, Gone, Reply, Resolved};
+use super::directory::{Answer, Directory, Reply};
+use super::library::{self, Command, Gone, Resolved};
 use super::reactor::Clock;
 use super::{Reachable, Settings, Watcher};
 use crate::machine::LinkProtocol;
 use crate::machine::client::{Registration, RequestError};
 use crate::transport::host;
 use crate::wire::{PeId, PoolElement, PoolHandle, RegistrarId};
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded, unbounded};
+use crossbeam_channel::{Sender, unbounded};
 use mio::Waker;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use parking_lot::Mutex;
+use std::any::Any;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,8 +24,6 @@ use std::time::Duration;
 
 /// Requests not yet taken by the event thread; beyond: [`RequestError::Busy`].
 const MAX_COMMANDS: usize = 65_536;
-/// How often who waits for an answer looks whether it is still wanted.
-const GLANCE: Duration = Duration::from_millis(20);
 /// How long deregistrations may take when everything ends.
 const GOODBYE: Duration = Duration::from_secs(3);
 
@@ -63,15 +63,9 @@ impl fmt::Debug for Shared {
 }
 
 /// Keeps a watch alive (and with it the subscription to the pool); ends it when dropped.
-pub struct Watch {
+struct Watch {
     shared: Arc<Shared>,
     gone: Gone,
-}
-
-impl fmt::Debug for Watch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Watch").field(&self.gone).finish()
-    }
 }
 
 impl Drop for Watch {
@@ -102,38 +96,14 @@ impl Shared {
         }
     }
 
-    /// Asks the event thread and waits for its answer.
-    fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, RequestError> {
-        self.ask_while(&|| true, command)
+    /// Asks the event thread.
+    fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<Answer<T>, RequestError> {
+        let (reply, answer) = Answer::pending(self.patience);
+        self.tell(command(reply))?;
+        Ok(answer)
     }
 
-    /// The same, as long as the answer is `wanted`.
-    fn ask_while<T>(
-        &self,
-        wanted: &dyn Fn() -> bool,
-        command: impl FnOnce(Reply<T>) -> Command,
-    ) -> Result<T, RequestError> {
-        self.check()?;
-        if self.commands.len() >= MAX_COMMANDS {
-            return Err(RequestError::Busy);
-        }
-        let (reply, answer) = bounded(1);
-        self.command(command(reply));
-        let mut left = self.patience;
-        loop {
-            let turn = left.min(GLANCE);
-            match answer.recv_timeout(turn) {
-                Ok(answer) => return answer,
-                Err(RecvTimeoutError::Disconnected) => return Err(RequestError::Shutdown),
-                Err(RecvTimeoutError::Timeout) => left -= turn,
-            }
-            if left.is_zero() || !wanted() {
-                return Err(RequestError::TimedOut);
-            }
-        }
-    }
-
-    /// Tells the event thread without waiting.
+    /// Tells the event thread.
     fn tell(&self, command: Command) -> Result<(), RequestError> {
         self.check()?;
         if self.commands.len() >= MAX_COMMANDS {
@@ -197,45 +167,42 @@ impl Runtime {
         Ok(Runtime { shared })
     }
 
-    /// Registers or updates an element. `wait`: block for the registrar's answer; else `Ok` with ID 0 at once.
-    pub fn register(&self, registration: Registration, wait: bool) -> Result<RegistrarId, RequestError> {
-        if wait {
-            return self.shared.ask(|reply| Command::Register { registration, reply: Some(reply) });
-        }
-        self.shared.tell(Command::Register { registration, reply: None })?;
-        Ok(RegistrarId(0))
+    /// Protocols this process can really use (SCTP only where the kernel has it).
+    pub fn protocols(&self) -> &[LinkProtocol] {
+        &self.shared.protocols
     }
 
-    /// From now on, an element of ours is registered anew when `at` says that it is reached elsewhere.
-    pub fn follow(&self, handle: &PoolHandle, id: PeId, at: Weak<dyn Reachable>) {
+    /// The home registrar, 0 while its ID is not known; `None` while there is none.
+    pub fn home(&self) -> Option<RegistrarId> {
+        let home = self.shared.home.load(Ordering::Relaxed);
+        (home != 0).then_some(RegistrarId(home as u32))
+    }
+
+    /// Where status reports learn of the process's sessions; to be said once. It must not keep this
+    /// runtime alive.
+    pub fn set_sessions(&self, sessions: Box<dyn Sessions>) {
+        if self.shared.sessions.set(sessions).is_err() {
+            log::error!("the sessions to report were set before");
+        }
+    }
+}
+
+impl Directory for Runtime {
+    fn register(&self, registration: Registration) -> Result<Answer<RegistrarId>, RequestError> {
+        self.shared.ask(|reply| Command::Register { registration, reply })
+    }
+
+    fn follow(&self, handle: &PoolHandle, id: PeId, at: Weak<dyn Reachable>) {
         if self.shared.is_ours() {
             self.shared.command(Command::Follow { handle: handle.clone(), id, at });
         }
     }
 
-    /// Deregisters an element.
-    pub fn deregister(&self, handle: &PoolHandle, id: PeId, wait: bool) -> Result<(), RequestError> {
-        let handle = handle.clone();
-        match wait {
-            true => self.shared.ask(|reply| Command::Deregister { handle, id, reply: Some(reply) }),
-            false => self.shared.tell(Command::Deregister { handle, id, reply: None }),
-        }
+    fn deregister(&self, handle: &PoolHandle, id: PeId) -> Result<Answer<()>, RequestError> {
+        self.shared.ask(|reply| Command::Deregister { handle: handle.clone(), id, reply })
     }
 
-    /// Resolves a handle to up to `items` elements (at least one is asked for) chosen by policy: from the
-    /// cache if what it has is at most `stale` old, else by asking a registrar. An empty pool is `Ok` with
-    /// none; a pool that the registrar does not know is `Rejected`.
-    pub fn resolve(
-        &self,
-        handle: &PoolHandle,
-        items: usize,
-        stale: Duration,
-    ) -> Result<Vec<PoolElement>, RequestError> {
-        self.resolve_while(handle, items, stale, &|| true)
-    }
-
-    /// [`Runtime::resolve`] as long as the answer is `wanted`; then `TimedOut`.
-    pub fn resolve_while(
+    fn resolve_while(
         &self,
         handle: &PoolHandle,
         items: usize,
@@ -256,7 +223,7 @@ impl Runtime {
         let number = u32::try_from(items).unwrap_or(u32::MAX);
         let number = (!share || items > 3).then_some(number);
         let command = |reply| Command::Resolve { handle: handle.clone(), items: number, share, reply };
-        let Resolved { mut elements, entry } = shared.ask_while(wanted, command)?;
+        let Resolved { mut elements, entry } = shared.ask(command)?.wait_while(wanted)?;
         if share {
             return Ok(entry.select(items));
         }
@@ -264,8 +231,7 @@ impl Runtime {
         Ok(elements)
     }
 
-    /// Reports an element that does not answer: to the registrar, and out of the cache. Never blocks.
-    pub fn report_unreachable(&self, handle: &PoolHandle, id: PeId) {
+    fn report_unreachable(&self, handle: &PoolHandle, id: PeId) {
         if self.shared.is_ours() {
             self.shared.cache.remove(handle, id);
             // A report that is lost under such a load changes nothing.
@@ -273,45 +239,23 @@ impl Runtime {
         }
     }
 
-    /// Watches an element: subscribes to its pool, and tells `watcher` when it leaves.
-    pub fn watch(&self, handle: &PoolHandle, id: PeId, watcher: Arc<dyn Watcher>) -> Watch {
+    fn watch(&self, handle: &PoolHandle, id: PeId, watcher: Arc<dyn Watcher>) -> Box<dyn Any + Send + Sync> {
         let number = self.shared.watches.fetch_add(1, Ordering::Relaxed);
         let gone = Gone { handle: handle.clone(), id, number };
         if self.shared.is_ours() {
             self.shared.command(Command::Watch(gone.clone(), watcher));
         }
-        Watch { shared: self.shared.clone(), gone }
+        Box::new(Watch { shared: self.shared.clone(), gone })
     }
 
-    /// Our pool's elements for business cards and failover order, from the cache only.
-    pub fn cached(&self, handle: &PoolHandle, items: usize) -> Vec<PoolElement> {
+    fn cached(&self, handle: &PoolHandle, items: usize) -> Vec<PoolElement> {
         match self.shared.is_ours() {
             true => self.shared.cache.any(handle, items),
             false => Vec::new(),
         }
     }
 
-    /// Protocols this process can really use (SCTP only where the kernel has it).
-    pub fn protocols(&self) -> &[LinkProtocol] {
-        &self.shared.protocols
-    }
-
-    /// The home registrar, 0 while its ID is not known; `None` while there is none.
-    pub fn home(&self) -> Option<RegistrarId> {
-        let home = self.shared.home.load(Ordering::Relaxed);
-        (home != 0).then_some(RegistrarId(home as u32))
-    }
-
-    /// Where status reports learn of the process's sessions; to be said once. It must not keep this
-    /// runtime alive.
-    pub fn set_sessions(&self, sessions: Box<dyn Sessions>) {
-        if self.shared.sessions.set(sessions).is_err() {
-            log::error!("the sessions to report were set before");
-        }
-    }
-
-    /// Deregisters everything (waiting for it, bounded), ends the thread and joins it.
-    pub fn shutdown(&self) {
+    fn shutdown(&self) {
         self.shared.shutdown();
     }
 }

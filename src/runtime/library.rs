@@ -3,6 +3,7 @@
 use super::cache::Entry;
 use super::calls::Shared;
 use super::csp::{Component, Reporter};
+use super::directory::Reply;
 use super::groups::{Groups, Purpose};
 use super::reactor::{Clock, Input, Limits, Reactor};
 use super::{Reachable, Settings, Watcher, targets};
@@ -11,7 +12,7 @@ use crate::machine::{LinkProtocol, RequestId, Service, Target, Time};
 use crate::transport::multicast::groups_of;
 use crate::transport::{host, sctp};
 use crate::wire::{ASAP_PORT, PeId, PoolElement, PoolHandle, RegistrarId};
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use mio::Waker;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -26,8 +27,6 @@ const COMMAND_BUDGET: usize = 1024;
 const TIDYING: Duration = Duration::from_secs(60);
 /// Links of a process: its registrars, and those that take its elements over.
 const MAX_LINKS: usize = 256;
-
-pub(super) type Reply<T> = Sender<Result<T, RequestError>>;
 
 /// The answer to a resolution: what the registrar chose, and the pool it became part of.
 pub(super) struct Resolved {
@@ -44,9 +43,9 @@ pub(super) struct Gone {
 }
 
 pub(super) enum Command {
-    Register { registration: Registration, reply: Option<Reply<RegistrarId>> },
+    Register { registration: Registration, reply: Reply<RegistrarId> },
     Follow { handle: PoolHandle, id: PeId, at: Weak<dyn Reachable> },
-    Deregister { handle: PoolHandle, id: PeId, reply: Option<Reply<()>> },
+    Deregister { handle: PoolHandle, id: PeId, reply: Reply<()> },
     Resolve { handle: PoolHandle, items: Option<u32>, share: bool, reply: Reply<Resolved> },
     Unreachable { handle: PoolHandle, id: PeId },
     Watch(Gone, Arc<dyn Watcher>),
@@ -248,7 +247,7 @@ impl State {
             Command::Register { registration, reply } => {
                 self.listen(reactor);
                 self.component.registered(registration.element.id, &registration.element.policy);
-                let request = self.request(reply.map(Waiting::Registration));
+                let request = self.request(Waiting::Registration(reply));
                 self.client.register(now, request, registration);
             }
             Command::Follow { handle, id, at } => {
@@ -259,7 +258,7 @@ impl State {
             }
             Command::Deregister { handle, id, reply } => {
                 self.followed.remove(&(handle.clone(), id));
-                let request = self.request(reply.map(Waiting::Deregistration));
+                let request = self.request(Waiting::Deregistration(reply));
                 self.client.deregister(now, request, &handle, id);
             }
             Command::Resolve { handle, items, share, reply } => {
@@ -288,12 +287,10 @@ impl State {
         }
     }
 
-    fn request(&mut self, waiting: Option<Waiting>) -> RequestId {
+    fn request(&mut self, waiting: Waiting) -> RequestId {
         self.last_request += 1;
         let request = RequestId(self.last_request);
-        if let Some(waiting) = waiting {
-            self.waiting.insert(request, waiting);
-        }
+        self.waiting.insert(request, waiting);
         request
     }
 
@@ -313,7 +310,7 @@ impl State {
             return replies.push(reply);
         }
         let shared = share.then(|| key.clone());
-        let request = self.request(Some(Waiting::Resolution { replies: vec![reply], shared }));
+        let request = self.request(Waiting::Resolution { replies: vec![reply], shared });
         if share {
             self.sharing.insert(key.clone(), request);
         }

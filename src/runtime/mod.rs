@@ -1,10 +1,10 @@
 //! The background event thread: mio poll, waker, command channel, timers. It feeds the machines and
 //! carries out their outputs; one reactor serves both the library ([`Runtime`]) and the registrar.
-
 //!
 //! | file | what |
 //! |---|---|
 //! | `settings`, `address` | what a process can set, and how it is written |
+//! | `directory` | [`Directory`]: what sockets ask for, and the [`Answer`] |
 //! | `calls` | [`Runtime`]: the callers' side |
 //! | `cache` | resolutions, read on the callers' threads |
 //! | `library` | the event thread's loop around the client machine |
@@ -19,6 +19,7 @@ mod cache;
 mod calls;
 mod complaints;
 pub mod csp;
+mod directory;
 mod distances;
 mod groups;
 mod library;
@@ -28,7 +29,8 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use calls::{Runtime, Watch};
+pub use calls::Runtime;
+pub use directory::{Answer, Directory};
 pub use settings::{Settings, parse_announce, parse_transport, targets};
 
 /// Where users reach an element. Asked from the event thread whenever the interfaces change; must not block.

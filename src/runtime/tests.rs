@@ -117,7 +117,7 @@ fn registered_elements_are_resolved_until_they_deregister() {
     let users = Runtime::start(registrar.settings()).unwrap();
     let pool = handle("echo");
     for id in 1..=3 {
-        elements.register(registration("echo", id), true).unwrap();
+        elements.register(registration("echo", id)).unwrap().wait().unwrap();
     }
     assert!(elements.home().is_some());
     assert_eq!(ids(&users.resolve(&pool, 10, Duration::ZERO).unwrap()), [1, 2, 3]);
@@ -134,8 +134,8 @@ fn registered_elements_are_resolved_until_they_deregister() {
     users.report_unreachable(&pool, PeId(2));
     assert_eq!(ids(&users.cached(&pool, 10)), [1, 3]);
 
-    elements.deregister(&pool, PeId(1), true).unwrap();
-    assert_eq!(elements.deregister(&pool, PeId(1), true), Err(RequestError::NotFound));
+    elements.deregister(&pool, PeId(1)).unwrap().wait().unwrap();
+    assert_eq!(elements.deregister(&pool, PeId(1)).unwrap().wait(), Err(RequestError::NotFound));
     assert!(!ids(&users.resolve(&pool, 10, Duration::ZERO).unwrap()).contains(&1));
     elements.shutdown();
     until("an ended process has no elements", || match users.resolve(&pool, 1, Duration::ZERO) {
@@ -156,18 +156,18 @@ fn a_watcher_is_told_at_once() {
     let registrar = TestRegistrar::start();
     let elements = Runtime::start(registrar.settings()).unwrap();
     let users = Runtime::start(registrar.settings()).unwrap();
-    elements.register(registration("watched", 1), true).unwrap();
-    elements.register(registration("watched", 2), true).unwrap();
+    elements.register(registration("watched", 1)).unwrap().wait().unwrap();
+    elements.register(registration("watched", 2)).unwrap().wait().unwrap();
     let (first, second) = (Arc::new(Told(AtomicBool::new(false))), Arc::new(Told(AtomicBool::new(false))));
     let pool = handle("watched");
     let watches = [users.watch(&pool, PeId(1), first.clone()), users.watch(&pool, PeId(2), second.clone())];
     until("the subscription fills the cache", || users.cached(&pool, 10).len() == 2);
-    elements.deregister(&pool, PeId(1), true).unwrap();
+    elements.deregister(&pool, PeId(1)).unwrap().wait().unwrap();
     until("the watcher is told", || first.0.load(Ordering::Acquire));
     assert!(!second.0.load(Ordering::Acquire));
     assert_eq!(ids(&users.resolve(&pool, 10, STALE).unwrap()), [2]);
     // The pool stays known as long as somebody watches it.
-    elements.register(registration("watched", 3), true).unwrap();
+    elements.register(registration("watched", 3)).unwrap().wait().unwrap();
     until("the new element is pushed", || ids(&users.cached(&pool, 10)) == [2, 3]);
     // One that left before the watch began.
     let late = Arc::new(Told(AtomicBool::new(false)));
@@ -209,7 +209,7 @@ fn without_a_registrar_requests_fail_in_time() {
 fn many_threads_share_one_request() {
     let registrar = TestRegistrar::start();
     let runtime = Runtime::start(registrar.settings()).unwrap();
-    runtime.register(registration("shared", 9), true).unwrap();
+    runtime.register(registration("shared", 9)).unwrap().wait().unwrap();
     let threads: Vec<_> = (0..32)
         .map(|_| {
             let runtime = runtime.clone();
@@ -238,7 +238,7 @@ fn started_and_ended_again_and_again_nothing_stays() {
     let mut before = None;
     for round in 0..20 {
         let runtime = Runtime::start(registrar.settings()).unwrap();
-        runtime.register(registration("again", round + 1), true).unwrap();
+        runtime.register(registration("again", round + 1)).unwrap().wait().unwrap();
         runtime.shutdown();
         drop(runtime);
         // The registrar's end of the connection closes in its own time.
@@ -268,7 +268,7 @@ fn an_embedded_registrar_needs_nothing_else() {
         ..Settings::default()
     };
     let runtime = Runtime::start(settings).unwrap();
-    runtime.register(registration("embedded", 5), true).unwrap();
+    runtime.register(registration("embedded", 5)).unwrap().wait().unwrap();
     assert_eq!(ids(&runtime.resolve(&handle("embedded"), 1, Duration::ZERO).unwrap()), [5]);
     let started = Instant::now();
     runtime.shutdown();
@@ -288,7 +288,7 @@ fn announcements_are_heard_as_soon_as_their_port_is_free() {
         std::thread::sleep(Duration::from_millis(1500));
         assert_eq!(runtime.home(), None);
         drop(hog);
-        runtime.register(registration("heard", 1), false).unwrap();
+        runtime.register(registration("heard", 1)).unwrap();
         until("the registrar is found", || runtime.home().is_some());
     });
 }
@@ -300,7 +300,7 @@ fn cost_of_a_resolution_from_the_cache() {
     let registrar = TestRegistrar::start();
     let runtime = Runtime::start(registrar.settings()).unwrap();
     for id in 1..=10 {
-        runtime.register(registration("cached", id), true).unwrap();
+        runtime.register(registration("cached", id)).unwrap().wait().unwrap();
     }
     let pool = handle("cached");
     runtime.resolve(&pool, 10, STALE).unwrap();

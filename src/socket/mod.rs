@@ -9,7 +9,6 @@ mod association;
 mod blocking;
 mod conn;
 mod descriptor;
-mod directory;
 mod endpoint;
 mod failover;
 mod fork;
@@ -31,10 +30,8 @@ mod sctp_tests;
 #[cfg(test)]
 mod tests;
 
-pub use directory::Directory;
-
 use crate::machine::{LinkProtocol, client};
-use crate::runtime::{Runtime, Settings};
+use crate::runtime::{Answer, Directory, Runtime, Settings};
 use crate::transport::sctp;
 use crate::transport::sctp_socket::send_flags;
 use crate::wire::{PeId, Policy, PoolElement, PoolHandle};
@@ -192,7 +189,6 @@ const BEACON_SHARE: usize = 64;
 /// The RSerPool socket API of one process.
 #[derive(Debug)]
 pub struct Library {
-    runtime: Option<Runtime>,
     directory: Arc<dyn Directory>,
     /// What sessions may run over, best first; only what the kernel has.
     protocols: Vec<LinkProtocol>,
@@ -211,18 +207,15 @@ impl Library {
     pub fn start(settings: Settings) -> io::Result<Library> {
         let protocols = settings.protocols.clone();
         let runtime = Runtime::start(settings)?;
-        let directory = Arc::new(runtime.clone());
-        let library = Library { runtime: Some(runtime), ..Library::with_directory(directory, &protocols) };
-        library.runtime().set_sessions(Box::new(report::Sessions(Arc::downgrade(&library.table))));
+        let library = Library::with_directory(Arc::new(runtime.clone()), &protocols);
+        runtime.set_sessions(Box::new(report::Sessions(Arc::downgrade(&library.table))));
         Ok(library)
     }
 
-    /// Sockets over another directory than the event thread: no [`Library::runtime`], no
-    /// [`Library::resolve`]. `protocols`: what sessions may run over, where the kernel has it.
+    /// Sockets over any directory. `protocols`: what sessions may run over, where the kernel has it.
     pub fn with_directory(directory: Arc<dyn Directory>, protocols: &[LinkProtocol]) -> Library {
         let has = |protocol: &LinkProtocol| *protocol == LinkProtocol::Tcp || sctp::available();
         Library {
-            runtime: None,
             directory,
             protocols: protocols.iter().copied().filter(has).collect(),
             table: Arc::new(Table::new()),
@@ -242,7 +235,7 @@ impl Library {
         }
         for number in self.table.numbers() {
             if let Some(entry) = self.table.take(number) {
-                self.close_entry(&entry);
+                self.close_entry(&entry, false);
             }
         }
         self.linger.shutdown();
@@ -262,15 +255,8 @@ impl Library {
         if self.is_forked() { Err(errno(Errno::EACCES)) } else { Ok(()) }
     }
 
-    /// The event thread.
-    ///
-    /// # Panics
-    /// On a library made by [`Library::with_directory`].
-    pub fn runtime(&self) -> &Runtime {
-        self.runtime.as_ref().expect("a library with a runtime")
-    }
-
-    fn directory(&self) -> &Arc<dyn Directory> {
+    /// Where elements are registered and resolved.
+    pub fn directory(&self) -> &Arc<dyn Directory> {
         &self.directory
     }
 
@@ -327,7 +313,7 @@ impl Library {
         if let Some(stale) = stale {
             log::warn!("descriptor {number} was closed without rsp_close");
             stale.disown();
-            self.close_entry(&stale);
+            self.close_entry(&stale, true);
         }
         Ok(number)
     }
@@ -363,18 +349,21 @@ impl Library {
     pub fn close(&self, sd: RawFd) -> io::Result<()> {
         self.check_process()?;
         if let Some(entry) = usize::try_from(sd).ok().and_then(|number| self.table.take(number)) {
-            self.close_entry(&entry);
+            self.close_entry(&entry, true);
             return Ok(());
         }
         let system = self.aliases.write().remove(&sd).ok_or_else(|| errno(Errno::EBADF))?;
         Ok(nix::unistd::close(system)?)
     }
 
-    fn close_entry(&self, entry: &Entry) {
+    /// `wait`: for the registrar's answer. At the end of everything the directory waits for all at once.
+    fn close_entry(&self, entry: &Entry, wait: bool) {
         entry.close();
-        let pool = entry.pool.lock().take();
-        if let Some(pool) = pool {
-            pool.deregister(true);
+        let leaving = entry.pool.lock().take().map(|pool| (pool.deregister(), pool));
+        if let Some((answer, pool)) = leaving
+            && wait
+        {
+            pool.gone(answer.and_then(Answer::wait));
         }
         match entry.role() {
             Role::Single(session) => session.close(&self.linger),
@@ -457,53 +446,72 @@ impl Library {
     }
 
     /// Registers an element at the descriptor's address (binding it if need be), or changes one's policy
-    /// values. `Ok` also when no registrar answers or one refuses: the event thread goes on trying.
-    /// EBADF: registered under another handle. EADDRNOTAVAIL: no usable address (not with `daemon`).
+    /// values, which never waits. `Ok` also when no registrar answers or one refuses: the event thread goes
+    /// on trying. EBADF: registered under another handle, or closed meanwhile. EADDRNOTAVAIL: no usable
+    /// address (not with `daemon`).
     pub fn register(&self, sd: RawFd, registration: Registration) -> io::Result<()> {
         let entry = self.entry(sd)?;
+        // Until it is asked for: who closes the descriptor takes the element out after that.
         let mut pool = entry.pool.lock();
+        entry.check_open()?;
         let id = match &*pool {
             Some(pool) if pool.handle != registration.handle => return Err(errno(Errno::EBADF)),
             Some(pool) => pool.id,
             None => registration.id.filter(|&id| id != PeId(0)).unwrap_or_else(random_id),
         };
-        let endpoint = match entry.role() {
-            Role::Listener(listener) => listener.endpoint().clone(),
-            Role::Many(many) => many.endpoint().clone(),
-            _ => self.bound(&entry)?,
-        };
+        let endpoint = self.endpoint(&entry)?;
         // Before anything waits for a registrar: meanwhile there may be other addresses.
         let at: Weak<Endpoint> = Arc::downgrade(&endpoint);
         self.directory.follow(&registration.handle, id, at);
         let Some(transport) = endpoint.transport()? else {
             return if registration.daemon { Ok(()) } else { Err(errno(Errno::EADDRNOTAVAIL)) };
         };
-        if pool.is_none() {
-            let side = PoolSide::new(registration.handle.clone(), id, self.directory.clone());
-            *pool = Some(Arc::new(side));
-        }
-        drop(pool);
+        let handle = registration.handle;
+        let wait = registration.wait && pool.is_none();
+        pool.get_or_insert_with(|| Arc::new(PoolSide::new(handle.clone(), id, self.directory.clone())));
         let interval = registration.interval;
         let life = u32::try_from(interval.as_millis().saturating_mul(3)).unwrap_or(u32::MAX);
-        let element = PoolElement {
-            id,
-            home: Default::default(),
-            life,
-            transport,
-            policy: registration.policy,
-            asap: None,
+        let home = Default::default();
+        let element = PoolElement { id, home, life, transport, policy: registration.policy, asap: None };
+        let request = client::Registration { handle: handle.clone(), element, interval };
+        let answer = self.directory.register(request);
+        drop(pool);
+        let result = match wait {
+            true => answer.and_then(|answer| answer.wait_while(&|| !entry.is_closed())).map(|_| ()),
+            false => answer.map(|_| ()),
         };
-        let request = client::Registration { handle: registration.handle.clone(), element, interval };
-        if let Err(error) = self.directory.register(request, registration.wait) {
-            log::warn!("registration of {id} in pool {:?}: {error:?}", registration.handle);
+        if wait {
+            // Whatever the answer: closing takes the element out, which ends a registration that is under way.
+            entry.check_open()?;
+        }
+        if let Err(error) = result {
+            log::warn!("registration of {id} in pool {handle:?}: {error:?}");
         }
         Ok(())
     }
 
-    /// Takes the element out of its pool; its sessions go on. EBADF when not registered.
+    /// Where the element of a descriptor is reached.
+    fn endpoint(&self, entry: &Entry) -> io::Result<Arc<Endpoint>> {
+        match entry.role() {
+            Role::Listener(listener) => Ok(listener.endpoint().clone()),
+            Role::Many(many) => Ok(many.endpoint().clone()),
+            _ => self.bound(entry),
+        }
+    }
+
+    /// Takes the element out of its pool; its sessions go on. EBADF when not registered, or closed meanwhile.
     pub fn deregister(&self, sd: RawFd, wait: bool) -> io::Result<()> {
-        let pool = self.entry(sd)?.pool.lock().take();
-        pool.ok_or_else(|| errno(Errno::EBADF))?.deregister(wait);
+        let entry = self.entry(sd)?;
+        let leaving = entry.pool.lock().take().map(|pool| (pool.deregister(), pool));
+        let (answer, pool) = leaving.ok_or_else(|| errno(Errno::EBADF))?;
+        let result = match wait {
+            true => answer.and_then(|answer| answer.wait_while(&|| !entry.is_closed())),
+            false => answer.map(|_| ()),
+        };
+        if result.is_err() {
+            entry.check_open()?;
+        }
+        pool.gone(result);
         Ok(())
     }
 

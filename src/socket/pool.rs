@@ -1,8 +1,8 @@
 //! The element that is registered on a descriptor, and what it tells its users about its pool.
 
-use super::directory::Directory;
+use crate::machine::client::RequestError;
 use crate::machine::session::business_card;
-use crate::runtime::Watcher;
+use crate::runtime::{Answer, Directory, Watcher};
 use crate::wire::{PeId, PoolHandle};
 use parking_lot::Mutex;
 use std::any::Any;
@@ -53,8 +53,14 @@ impl PoolSide {
         business_card(&self.handle, self.id, others, turn)
     }
 
-    pub(super) fn deregister(&self, wait: bool) {
-        if let Err(error) = self.directory.deregister(&self.handle, self.id, wait) {
+    /// Takes the element out of its pool, behind whatever was asked before.
+    pub(super) fn deregister(&self) -> Result<Answer<()>, RequestError> {
+        self.directory.deregister(&self.handle, self.id)
+    }
+
+    /// What came of that: the element is not ours any more either way.
+    pub(super) fn gone(&self, result: Result<(), RequestError>) {
+        if let Err(error) = result {
             log::info!("deregistration of {} in pool {:?}: {error:?}", self.id, self.handle);
         }
     }

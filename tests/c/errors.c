@@ -214,21 +214,6 @@ static void alarms(int microseconds)
     OK(setitimer(ITIMER_REAL, &timer, NULL));
 }
 
-/* Nobody reads at the other end: sends until no more fits. */
-static void fill(int sd, rserpool_session_t session)
-{
-    while (rsp_sendmsg(sd, buffer, BUFFER, 0, session, 0, 0, 0, 0, 0) > 0) {
-    }
-    SAME(EAGAIN, errno);
-    /* What was begun goes on in the background, and the kernel tidies up: there may be room once more. */
-    while (rsp_sendmsg(sd, buffer, 1, 0, session, 0, 0, 0, 0, 500) > 0) {
-    }
-    SAME(EAGAIN, errno);
-    while (rsp_sendmsg(sd, buffer, 1, 0, session, 0, 0, 0, 0, 0) > 0) {
-    }
-    SAME(EAGAIN, errno);
-}
-
 /* EAGAIN when time is over, EINTR when a signal comes first, EBADF when the descriptor is closed. */
 static void interrupted(void)
 {
@@ -272,42 +257,14 @@ static void interrupted(void)
     OK(rsp_close(server));
 }
 
-/* A pool with one element that is nowhere. */
-static uint32_t elsewhere(const char* pool, const struct sockaddr_in* address, int protocol)
-{
-    struct sockaddr_in copy = *address;
-    struct rsp_addrinfo info;
-
-    memset(&info, 0, sizeof(info));
-    info.ai_protocol = protocol;
-    info.ai_addrs = 1;
-    info.ai_addr = (struct sockaddr*)&copy;
-    SAME(RSPERR_OKAY, rsp_pe_registration(NAME(pool), &info, NULL, 300000, REGF_CONTROLCHANNEL));
-    return info.ai_pe_id;
-}
-
-static struct sockaddr_in bound(int* sd)
-{
-    struct sockaddr_in address;
-    socklen_t length = sizeof(address);
-
-    OK(*sd = socket(AF_INET, SOCK_STREAM, 0));
-    memset(&address, 0, sizeof(address));
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    OK(bind(*sd, (struct sockaddr*)&address, sizeof(address)));
-    OK(getsockname(*sd, (struct sockaddr*)&address, &length));
-    return address;
-}
-
 /* Elements that can't be reached, and why. */
 static void unreachable(void)
 {
     struct TagItem tags[] = {{TAG_RspSession_ConnectTimeout, 300000}, {TAG_RspSession_HandleResolutionRetryDelay, 1000}, {TAG_DONE, 0}};
-    int closed, full, sd;
+    struct crowded full;
+    int closed, sd;
     struct sockaddr_in address = bound(&closed);
     uint32_t id = elsewhere("Closed", &address, IPPROTO_TCP);
-    int others[8];
 
     OK(sd = rsp_socket(0, SOCK_SEQPACKET, PROTOCOL));
     SETS(ECONNREFUSED, rsp_connect_tags(sd, NAME("Closed"), 0, tags));
@@ -317,23 +274,14 @@ static void unreachable(void)
     OK(rsp_close(sd));
     OK(close(closed));
 
-    /* A listener that accepts nobody lets nobody else in. */
-    address = bound(&full);
-    OK(listen(full, 0));
-    for (int i = 0; i < 8; i++) {
-        OK(others[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
-        SAME(-1, connect(others[i], (struct sockaddr*)&address, sizeof(address)));
-    }
+    address = crowd(&full);
     id = elsewhere("Full", &address, IPPROTO_TCP);
     OK(sd = rsp_socket(0, SOCK_SEQPACKET, PROTOCOL));
     SETS(ETIMEDOUT, rsp_connect_tags(sd, NAME("Full"), 0, tags));
     FAILS(ETIMEDOUT, rsp_forcefailover(sd, FFF_NONE, 0));
     OK(rsp_close(sd));
     SAME(RSPERR_OKAY, rsp_pe_deregistration(NAME("Full"), id, 0));
-    for (int i = 0; i < 8; i++) {
-        OK(close(others[i]));
-    }
-    OK(close(full));
+    disperse(&full);
 
     id = elsewhere("Datagrams", &address, IPPROTO_UDP);
     OK(sd = rsp_socket(0, SOCK_SEQPACKET, PROTOCOL));
@@ -341,27 +289,6 @@ static void unreachable(void)
     FAILS(EPROTONOSUPPORT, rsp_forcefailover(sd, FFF_NONE, 0));
     OK(rsp_close(sd));
     SAME(RSPERR_OKAY, rsp_pe_deregistration(NAME("Datagrams"), id, 0));
-}
-
-/* The library with one registrar, that is not the one inside this process. */
-static void start_with(const struct sockaddr_in* registrar, int patience)
-{
-    struct rsp_info info;
-    char argument[64];
-
-    setenv("RSP_REGISTRAR", "", 1);
-    rsp_initinfo(&info);
-    snprintf(argument, sizeof(argument), "-registrar=127.0.0.1:%d", ntohs(registrar->sin_port));
-    SAME(1, rsp_initarg(&info, argument));
-    SAME(1, rsp_initarg(&info, "-asapannounce=off"));
-    snprintf(argument, sizeof(argument), "-registrarconnecttimeout=%d", patience);
-    SAME(1, rsp_initarg(&info, argument));
-    snprintf(argument, sizeof(argument), "-registrarrequesttimeout=%d", patience);
-    SAME(1, rsp_initarg(&info, argument));
-    snprintf(argument, sizeof(argument), "-registrarresponsetimeout=%d", patience);
-    SAME(1, rsp_initarg(&info, argument));
-    OK(rsp_initialize(&info));
-    rsp_freeinfo(&info);
 }
 
 static void* close_soon(void* argument)

@@ -45,6 +45,27 @@ static inline void start(void)
     rsp_freeinfo(&info);
 }
 
+/* The library with one registrar, that is not the one inside this process; milliseconds. */
+static inline void start_with(const struct sockaddr_in* registrar, int patience)
+{
+    struct rsp_info info;
+    char argument[64];
+
+    setenv("RSP_REGISTRAR", "", 1);
+    rsp_initinfo(&info);
+    snprintf(argument, sizeof(argument), "-registrar=127.0.0.1:%d", ntohs(registrar->sin_port));
+    SAME(1, rsp_initarg(&info, argument));
+    SAME(1, rsp_initarg(&info, "-asapannounce=off"));
+    snprintf(argument, sizeof(argument), "-registrarconnecttimeout=%d", patience);
+    SAME(1, rsp_initarg(&info, argument));
+    snprintf(argument, sizeof(argument), "-registrarrequesttimeout=%d", patience);
+    SAME(1, rsp_initarg(&info, argument));
+    snprintf(argument, sizeof(argument), "-registrarresponsetimeout=%d", patience);
+    SAME(1, rsp_initarg(&info, argument));
+    OK(rsp_initialize(&info));
+    rsp_freeinfo(&info);
+}
+
 /* A listening pool element; `id` 0: any. */
 static inline int element(const char* pool, int type, uint32_t id)
 {
@@ -67,6 +88,61 @@ static inline int user(const char* pool, int type)
     SAME(0, rsp_connect(sd, (const unsigned char*)pool, strlen(pool), 0));
     SAME(0, errno);
     return sd;
+}
+
+/* A system socket on the loopback. */
+static inline struct sockaddr_in bound(int* sd)
+{
+    struct sockaddr_in address;
+    socklen_t length = sizeof(address);
+
+    OK(*sd = socket(AF_INET, SOCK_STREAM, 0));
+    memset(&address, 0, sizeof(address));
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    OK(bind(*sd, (struct sockaddr*)&address, sizeof(address)));
+    OK(getsockname(*sd, (struct sockaddr*)&address, &length));
+    return address;
+}
+
+/* A listener that accepts nobody, and enough connections that it lets nobody else in. */
+struct crowded {
+    int listener;
+    int others[8];
+};
+
+static inline struct sockaddr_in crowd(struct crowded* crowded)
+{
+    struct sockaddr_in address = bound(&crowded->listener);
+
+    OK(listen(crowded->listener, 0));
+    for (int i = 0; i < 8; i++) {
+        OK(crowded->others[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+        SAME(-1, connect(crowded->others[i], (struct sockaddr*)&address, sizeof(address)));
+    }
+    return address;
+}
+
+static inline void disperse(struct crowded* crowded)
+{
+    for (int i = 0; i < 8; i++) {
+        OK(close(crowded->others[i]));
+    }
+    OK(close(crowded->listener));
+}
+
+/* A pool with one element at an address that is none of ours; its identifier. */
+static inline uint32_t elsewhere(const char* pool, const struct sockaddr_in* address, int protocol)
+{
+    struct sockaddr_in copy = *address;
+    struct rsp_addrinfo info;
+
+    memset(&info, 0, sizeof(info));
+    info.ai_protocol = protocol;
+    info.ai_addrs = 1;
+    info.ai_addr = (struct sockaddr*)&copy;
+    SAME(RSPERR_OKAY, rsp_pe_registration((const unsigned char*)pool, strlen(pool), &info, NULL, 300000, REGF_CONTROLCHANNEL));
+    return info.ai_pe_id;
 }
 
 /* What one receive call brought. */
@@ -93,6 +169,23 @@ static inline struct delivery receive(int sd, int timeout)
 static inline void send_text(int sd, rserpool_session_t session, const char* text)
 {
     SAME(strlen(text), rsp_sendmsg(sd, text, strlen(text), 0, session, 0, 0, 0, 0, SOON));
+}
+
+/* Nobody reads at the other end: sends until no more fits. */
+static inline void fill(int sd, rserpool_session_t session)
+{
+    static char bytes[65536];
+
+    while (rsp_sendmsg(sd, bytes, sizeof(bytes), 0, session, 0, 0, 0, 0, 0) > 0) {
+    }
+    SAME(EAGAIN, errno);
+    /* What was begun goes on in the background, and the kernel tidies up: there may be room once more. */
+    while (rsp_sendmsg(sd, bytes, 1, 0, session, 0, 0, 0, 0, 500) > 0) {
+    }
+    SAME(EAGAIN, errno);
+    while (rsp_sendmsg(sd, bytes, 1, 0, session, 0, 0, 0, 0, 0) > 0) {
+    }
+    SAME(EAGAIN, errno);
 }
 
 /* Data is next, and it is this. */

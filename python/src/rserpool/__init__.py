@@ -5,13 +5,16 @@ from __future__ import annotations
 import atexit
 import ctypes
 import errno
+import math
 import os
 import socket
 import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from types import TracebackType
-from typing import Iterator, Optional, Union
+from typing import Optional, Union
 
 from . import _abi
 
@@ -27,6 +30,7 @@ _initialized = False
 # Counts calls of cleanup().
 _lifetime = 0
 Handle = Union[str, bytes]
+Buffer = Union[bytes, bytearray, memoryview]
 
 
 class RSerPoolError(OSError):
@@ -121,13 +125,27 @@ def _check(result: int, what: str) -> int:
     return result
 
 
+def _wait(call: Callable[[int], int], timeout: Optional[float], what: str) -> int:
+    """Calls with a time-out in milliseconds; again after a signal whose handler raises nothing (PEP 475)."""
+    end = None if timeout is None else time.monotonic() + timeout
+    while True:
+        result = call(_ms(None if end is None else end - time.monotonic()))
+        if result >= 0:
+            return result
+        error = _fail(what)
+        if error.errno == errno.EAGAIN:
+            raise TimeoutError(error.errno, f"{what}: not within {timeout} s")
+        if error.errno != errno.EINTR:
+            raise error
+
+
 def _handle(handle: Handle) -> bytes:
     return handle.encode() if isinstance(handle, str) else handle
 
 
 def _ms(timeout: Optional[float]) -> int:
     """Milliseconds for the C API, where a receive with -1 does not wait at all."""
-    return 0x7FFFFFFF if timeout is None else max(0, round(timeout * 1000))
+    return 0x7FFFFFFF if timeout is None else min(max(0, math.ceil(timeout * 1000)), 0x7FFFFFFF)
 
 
 def initialize(*arguments: str) -> None:
@@ -159,7 +177,15 @@ def cleanup() -> None:
             _initialized = False
 
 
+def _forked() -> None:
+    """A child has no library until it starts its own; its parent's descriptors are not its to close."""
+    global _initialized, _lifetime, _lock
+    _initialized, _lock = False, threading.Lock()
+    _lifetime += 1
+
+
 atexit.register(cleanup)
+os.register_at_fork(after_in_child=_forked)
 
 
 class Descriptor:
@@ -170,9 +196,13 @@ class Descriptor:
         self._lifetime = _lifetime
 
     def fileno(self) -> int:
-        if self._number < 0 or self._lifetime != _lifetime:
+        if self.closed:
             raise ValueError("descriptor is closed")
         return self._number
+
+    @property
+    def closed(self) -> bool:
+        return self._number < 0 or self._lifetime != _lifetime
 
     def close(self) -> None:
         number, self._number = self._number, -1
@@ -185,17 +215,20 @@ class Descriptor:
         except (OSError, AttributeError, TypeError):
             pass
 
-    def send(self, data: bytes, *, session: int = 0, ppid: int = 0, stream: int = 0,
+    def send(self, data: Buffer, *, session: int = 0, ppid: int = 0, stream: int = 0,
              timeout: Optional[float] = None) -> int:
-        """Sends one message; waits up to `timeout` seconds (None: for ever) for room."""
-        sent = _library.rsp_sendmsg(
-            self.fileno(), data, len(data), 0, session, socket.htonl(ppid), stream, 0, 0, _ms(timeout)
-        )
-        return _check(sent, "rsp_sendmsg")
+        """Sends one message. TimeoutError when there was no room within `timeout` seconds (None: waits for ever)."""
+        data = bytes(data)
+        return _wait(lambda ms: _library.rsp_sendmsg(
+            self.fileno(), data, len(data), 0, session, socket.htonl(ppid), stream, 0, 0, ms
+        ), timeout, "rsp_sendmsg")
 
-    def send_cookie(self, cookie: bytes, *, session: int = 0, timeout: Optional[float] = 5) -> None:
-        """Gives the user a cookie, which it echoes to the next element after a failover."""
-        _check(_library.rsp_send_cookie(self.fileno(), cookie, len(cookie), session, _ms(timeout)), "rsp_send_cookie")
+    def send_cookie(self, cookie: Buffer, *, session: int = 0, timeout: Optional[float] = 5) -> None:
+        """Gives the user a cookie, which it echoes to the next element after a failover. TimeoutError as for `send`."""
+        cookie = bytes(cookie)
+        _wait(lambda ms: _library.rsp_send_cookie(
+            self.fileno(), cookie, len(cookie), session, ms
+        ), timeout, "rsp_send_cookie")
 
     def receive(self, timeout: Optional[float] = None, size: int = 65536) -> Optional[Event]:
         """The next message, cookie echo or notification; None at the end of the session.
@@ -204,21 +237,18 @@ class Descriptor:
         """
         buffer = ctypes.create_string_buffer(max(size, ctypes.sizeof(_abi.Notification)))
         info, flags = _abi.SndRcvInfo(), ctypes.c_int(0)
-        got = _library.rsp_recvmsg(
-            self.fileno(), buffer, len(buffer), ctypes.byref(info), ctypes.byref(flags), _ms(timeout)
-        )
-        if got < 0:
-            error = _fail("rsp_recvmsg")
-            raise TimeoutError(error.errno, "nothing received") if error.errno == errno.EAGAIN else error
+        got = _wait(lambda ms: _library.rsp_recvmsg(
+            self.fileno(), buffer, len(buffer), ctypes.byref(info), ctypes.byref(flags), ms
+        ), timeout, "rsp_recvmsg")
         if flags.value & _abi.MSG_NOTIFICATION:
             return _notification(_abi.Notification.from_buffer(buffer))
         if flags.value & _abi.MSG_COOKIE_ECHO:
-            return CookieEcho(buffer.raw[:got], info.rinfo_session)
+            return CookieEcho(ctypes.string_at(buffer, got), info.rinfo_session)
         if got == 0 and not flags.value & _abi.MSG_EOR:
             return None
         ppid = socket.ntohl(info.rinfo_ppid)
         end = bool(flags.value & _abi.MSG_EOR)
-        return Message(buffer.raw[:got], info.rinfo_session, ppid, info.rinfo_stream, info.rinfo_pe_id, end)
+        return Message(ctypes.string_at(buffer, got), info.rinfo_session, ppid, info.rinfo_stream, info.rinfo_pe_id, end)
 
 
 def _notification(raw: _abi.Notification) -> Notification:
@@ -321,11 +351,7 @@ class Element(_Context):
 
     def accept(self, timeout: Optional[float] = None) -> Session:
         """The next user's session. TimeoutError when none came within `timeout` seconds."""
-        number = _library.rsp_accept(self.fileno(), -1 if timeout is None else _ms(timeout))
-        if number < 0:
-            error = _fail("rsp_accept")
-            raise TimeoutError(error.errno, "nobody came") if error.errno == errno.EAGAIN else error
-        return Session(number)
+        return Session(_wait(lambda ms: _library.rsp_accept(self.fileno(), ms), timeout, "rsp_accept"))
 
 
 def resolve(handle: Handle, *, items: int = 3, stale: int = 0) -> list[Address]:
@@ -336,8 +362,10 @@ def resolve(handle: Handle, *, items: int = 3, stale: int = 0) -> list[Address]:
     result = _library.rsp_getaddrinfo(name, len(name), ctypes.byref(first), items, stale)
     if result == _abi.REAI_NONAME:
         raise PoolNotFound(errno.ENOENT, f"no pool {name!r}")
+    if result == _abi.REAI_MEMORY:
+        raise MemoryError
     if result < 0:
-        raise RSerPoolError(errno.EIO, f"resolution of {name!r} failed ({result})")
+        raise _fail(f"resolution of {name!r}")
     try:
         return list(_addresses(first))
     finally:

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from typing import AsyncIterator, Optional
+import errno
+import os
+from collections.abc import AsyncIterator
+from typing import Optional
 
-from . import Descriptor, Element, Event, Handle, Message, Session, connect as _connect
+from . import Buffer, Descriptor, Element, Event, Handle, Message, RSerPoolError, Session, connect as _connect
 
-__all__ = ["accept", "connect", "messages", "readable", "receive"]
+__all__ = ["accept", "connect", "failover", "messages", "readable", "receive", "send"]
 
 
 async def readable(descriptor: Descriptor) -> None:
-    """Waits until there is something to receive or accept."""
+    """Waits until there is something to receive or accept. EBADF when the descriptor is closed meanwhile."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
-    number = descriptor.fileno()
-    loop.add_reader(number, lambda: ready.done() or ready.set_result(None))
+
+    def wake() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    # A number of its own: a loop has one reader for each, and forgets those that are closed while it waits.
+    number = os.dup(descriptor.fileno())
     try:
-        await ready
+        loop.add_reader(number, wake)
+        try:
+            await ready
+        finally:
+            loop.remove_reader(number)
     finally:
-        loop.remove_reader(number)
+        os.close(number)
+    if descriptor.closed:
+        raise RSerPoolError(errno.EBADF, "closed meanwhile")
 
 
 async def receive(descriptor: Descriptor) -> Optional[Event]:
@@ -29,6 +43,20 @@ async def receive(descriptor: Descriptor) -> Optional[Event]:
             return descriptor.receive(timeout=0)
         except TimeoutError:
             await readable(descriptor)
+
+
+async def send(descriptor: Descriptor, data: Buffer, *, session: int = 0, ppid: int = 0, stream: int = 0) -> int:
+    """Sends one message, without blocking the event loop while there is no room."""
+    try:
+        return descriptor.send(data, session=session, ppid=ppid, stream=stream, timeout=0)
+    except TimeoutError:
+        # Readability is all that an event loop can see of a descriptor.
+        return await asyncio.to_thread(descriptor.send, data, session=session, ppid=ppid, stream=stream)
+
+
+async def failover(session: Session, *, unreachable: bool = True, stale: int = 0) -> None:
+    """As `Session.failover`, without blocking the event loop."""
+    await asyncio.to_thread(session.failover, unreachable=unreachable, stale=stale)
 
 
 async def messages(session: Session) -> AsyncIterator[Message]:
@@ -47,6 +75,6 @@ async def accept(element: Element) -> Session:
             await readable(element)
 
 
-async def connect(handle: Handle, *, stale: int = 0) -> Session:
+async def connect(handle: Handle, *, stale: int = 0, notifications: bool = True) -> Session:
     """As `rserpool.connect`, without blocking the event loop."""
-    return await asyncio.get_running_loop().run_in_executor(None, lambda: _connect(handle, stale=stale))
+    return await asyncio.to_thread(_connect, handle, stale=stale, notifications=notifications)

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use rserpool::machine::client::Registration;
-use rserpool::runtime::{Runtime, address};
+use rserpool::runtime::{Answer, Directory, Runtime, address};
 use rserpool::wire::{PeId, Policy, PoolElement, PoolHandle, Protocol, RegistrarId, Transport, TransportUse};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::net::{SocketAddr, TcpStream};
@@ -103,7 +103,7 @@ impl Proxy {
 
     fn enter(&mut self) {
         let (id, handle, server) = (self.registration.element.id, &self.registration.handle, self.server);
-        match self.runtime.register(self.registration.clone(), true) {
+        match self.runtime.register(self.registration.clone()).and_then(Answer::wait) {
             Ok(home) => {
                 self.registered = Some(true);
                 // A registrar tells its identifier with the first keep-alive at the latest.
@@ -117,7 +117,7 @@ impl Proxy {
     fn leave(&mut self, why: &str) {
         let (id, handle, server) = (self.registration.element.id, &self.registration.handle, self.server);
         if self.registered == Some(true) {
-            let _ = self.runtime.deregister(handle, id, true);
+            let _ = self.runtime.deregister(handle, id).and_then(Answer::wait);
         }
         self.registered = Some(false);
         println!("{id} not in \"{handle}\": {server}: {why}");

@@ -1,7 +1,7 @@
 //! `rspctl resolve`: ask a registrar for a pool's elements.
 
 use clap::Args;
-use rserpool::runtime::{Runtime, Settings, address, targets};
+use rserpool::runtime::{Directory, Runtime, Settings, address, targets};
 use rserpool::wire::{ASAP_PORT, PoolElement, PoolHandle};
 use std::process::ExitCode;
 use std::time::Duration;
