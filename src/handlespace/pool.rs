@@ -132,14 +132,18 @@ impl Pool {
         rng: &mut Rng,
         increment: Increment,
     ) -> Option<u32> {
-        let slot = match &mut self.order {
+        let counts = self.increment(increment) > 0;
+        match &mut self.order {
+            Order::Sorted(sorted) if counts => sorted.use_first(elements),
             Order::Sorted(sorted) => sorted.first_one(),
-            Order::Lottery(lottery) => lottery.draw_one(rng),
-        }?;
-        if self.increment(increment) > 0 {
-            self.mark_used(elements, slot);
+            Order::Lottery(lottery) => {
+                let slot = lottery.draw_one(rng)?;
+                if counts {
+                    self.mark_used(elements, slot);
+                }
+                Some(slot)
+            }
         }
-        Some(slot)
     }
 
     fn increment(&self, increment: Increment) -> usize {

@@ -51,6 +51,17 @@ impl<K: Copy + Ord, V: Copy> Tree<K, V> {
         }
     }
 
+    /// The value of the smallest key.
+    pub(super) fn first_mut(&mut self) -> Option<(K, &mut V)> {
+        let mut node = &mut self.root;
+        loop {
+            match node {
+                Node::Leaf(entries) => return entries.first_mut().map(|entry| (entry.0, &mut entry.1)),
+                Node::Inner(inner) => node = &mut inner.children[0],
+            }
+        }
+    }
+
     pub(super) fn get_mut(&mut self, key: K) -> Option<&mut V> {
         let mut node = &mut self.root;
         loop {
@@ -102,13 +113,25 @@ impl<K: Copy + Ord, V: Copy> Tree<K, V> {
 
     pub(super) fn remove(&mut self, key: K) -> Option<V> {
         let removed = self.root.remove(key);
+        self.lower();
+        removed
+    }
+
+    /// Removes the entry of the smallest key.
+    pub(super) fn pop_first(&mut self) -> Option<(K, V)> {
+        let removed = self.root.pop_first();
+        self.lower();
+        removed
+    }
+
+    /// An only child becomes the root.
+    fn lower(&mut self) {
         if let Node::Inner(inner) = &mut self.root
             && inner.children.len() == 1
             && let Some(only) = inner.children.pop()
         {
             self.root = only;
         }
-        removed
     }
 
     /// Entries in order of their keys, those above `after` only.
@@ -190,6 +213,19 @@ impl<K: Copy + Ord, V: Copy> Node<K, V> {
                 let removed = inner.children[at].remove(key)?;
                 if inner.children[at].len() < LOW {
                     inner.fill_up(at);
+                }
+                Some(removed)
+            }
+        }
+    }
+
+    fn pop_first(&mut self) -> Option<(K, V)> {
+        match self {
+            Node::Leaf(entries) => (!entries.is_empty()).then(|| entries.remove(0)),
+            Node::Inner(inner) => {
+                let removed = inner.children[0].pop_first()?;
+                if inner.children[0].len() < LOW {
+                    inner.fill_up(0);
                 }
                 Some(removed)
             }
@@ -378,13 +414,17 @@ mod tests {
                 _ => rng.shuffle(&mut keys),
             }
             for (step, key) in keys.into_iter().enumerate() {
+                if step % 2 == 0 {
+                    assert_eq!(tree.first_mut().map(|(k, v)| (k, *v)), tree.first());
+                    assert_eq!(tree.pop_first(), plain.pop_first());
+                }
                 assert_eq!(tree.remove(key), plain.remove(&key));
                 assert_eq!(tree.remove(key), None);
                 if step % 1013 == 0 || plain.len() < 200 {
                     compare(&tree, &plain, key);
                 }
             }
-            assert!(tree.is_empty() && tree.first().is_none());
+            assert!(tree.is_empty() && tree.first().is_none() && tree.pop_first().is_none());
         }
         assert_eq!(highest, 3);
     }
