@@ -119,8 +119,14 @@ impl Pool {
         for key in out.iter_mut() {
             *key = elements.key(key.index);
         }
-        let used = self.increment(increment).min(out.len());
-        for key in &out[..used] {
+        let count = self.increment(increment).min(out.len());
+        let mut used = out[..count].iter();
+        if let Order::Sorted(sorted) = &mut self.order
+            && used.next().is_some()
+        {
+            sorted.use_first(elements);
+        }
+        for key in used {
             self.mark_used(elements, key.index);
         }
     }
