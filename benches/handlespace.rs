@@ -1,13 +1,16 @@
 //! Registrations, selections and bytes of the handlespace, for every policy and size; selections
 //! from a pool user's cache.
 //!
-//! `cargo bench --bench handlespace [-- POLICY ..] [--quick]`. Times are per operation: batches are
-//! timed, printed are the fastest and the median batch. The reference is rsplib 3.4.4's handlespace,
-//! measured on the same kind of machine: 219 ns per resolution at 1 000 elements, 1.6 to 2.4 µs at
-//! 100 000, 0.3 to 0.9 million registrations per second, 532 to 614 bytes per element. Printed
-//! ratios take the reference's better figure.
+//! `cargo bench --bench handlespace [-- POLICY .. ELEMENTS .. --quick]`. Times are per operation: batches are
+//! timed, printed are the fastest and the median batch. The reference is rsplib's handlespace, given the
+//! same elements in the same run where its library is installed; second lines are its. Where it isn't,
+//! it is what was published of it: 219 ns per resolution at 1 000 elements, 1.6 to 2.4 µs at 100 000, 0.3
+//! to 0.9 million registrations per second, 532 to 614 bytes per element, of which ratios take the better.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+
+#[path = "handlespace/rsplib.rs"]
+mod rsplib;
 
 use rserpool::handlespace::{Handlespace, Increment};
 use rserpool::machine::Time;
@@ -44,16 +47,23 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// rsplib's better figure.
-const REFERENCE_REGISTER: f64 = 0.9e6;
-const REFERENCE_BYTES: f64 = 532.0;
+/// What to compare with: nanoseconds per registration and per resolution of one and of three elements
+/// (where known), bytes per element.
+struct Reference {
+    register: f64,
+    one: Option<f64>,
+    three: Option<f64>,
+    bytes: f64,
+}
 
-fn reference_resolve(count: usize) -> Option<f64> {
-    match count {
+/// The better of the figures published for rsplib.
+fn published(count: usize) -> Reference {
+    let one = match count {
         1_000 => Some(219.0),
         100_000 => Some(1600.0),
         _ => None,
-    }
+    };
+    Reference { register: 1e9 / 0.9e6, one, three: None, bytes: 532.0 }
 }
 
 /// An element's policy parameter, its values made from a random number.
@@ -115,6 +125,23 @@ struct Times {
     median: f64,
 }
 
+/// What a handlespace of some size and policy cost.
+struct Measured {
+    register: Times,
+    one: Times,
+    three: Times,
+    /// Registrations of known elements.
+    again: Option<Times>,
+    bytes: f64,
+}
+
+impl Measured {
+    fn reference(&self) -> Reference {
+        let (one, three) = (Some(self.one.median), Some(self.three.median));
+        Reference { register: self.register.median, one, three, bytes: self.bytes }
+    }
+}
+
 fn times(mut batches: Vec<f64>) -> Times {
     batches.sort_by(f64::total_cmp);
     Times { least: batches[0], median: batches[batches.len() / 2] }
@@ -151,56 +178,91 @@ fn fill(pool: &PoolHandle, count: usize, policy: Make) -> (Handlespace, f64, f64
     (space, nanoseconds as f64 / count as f64, bytes as f64 / count as f64)
 }
 
-fn handlespace(names: &[String], quick: bool) {
+fn handlespace(names: &[String], sizes: &[usize], quick: bool, reference: Option<&rsplib::Library>) {
     println!(
-        "{:>20} {:>9} | {:>12} {:>6} {:>6} | {:>11} {:>6} | {:>11} | {:>9} | {:>7}",
-        "policy", "elements", "register", "M/s", "ratio", "resolve 1", "ratio", "resolve 3", "again", "bytes"
+        "{:>20} {:>9} | {:>12} {:>5} {:>6} | {:>12} {:>6} | {:>12} {:>6} | {:>7} | {:>5} {:>6}",
+        "policy",
+        "elements",
+        "register",
+        "M/s",
+        "ratio",
+        "resolve 1",
+        "ratio",
+        "resolve 3",
+        "ratio",
+        "again",
+        "bytes",
+        "ratio"
     );
     let pool = PoolHandle::new(b"a pool").expect("a handle");
     for (name, policy) in POLICIES {
         if !names.is_empty() && !names.iter().any(|wanted| wanted == name) {
             continue;
         }
-        for count in [1_000, 100_000, 1_000_000] {
-            let repeats = if quick { 1 } else { (1_000_000 / count).clamp(3, 100) };
-            let mut register = Vec::new();
-            let mut filled = fill(&pool, count, policy);
-            register.push(filled.1);
-            for _ in 1..repeats {
-                filled = fill(&pool, count, policy);
-                register.push(filled.1);
-            }
-            let (mut space, _, bytes) = filled;
-            let register = times(register);
-            let mut out = Vec::new();
+        for &count in sizes {
+            let repeats =
+                if quick { (300_000 / count).clamp(1, 3) } else { (1_000_000 / count).clamp(3, 100) };
             let batches = if quick { 50 } else { 300 };
-            let mut select = |items| {
-                measure(batches, 1000, || {
-                    space.select(&pool, items, Increment::PolicyDefault, &mut out);
-                    black_box(&out);
-                })
-            };
-            select(1);
-            let (one, three) = (select(1), select(3));
-            // Re-registrations with another load each.
-            let again = reregister(&mut space, &pool, count, policy, batches / 5);
-            let rate = 1e9 / register.median;
-            let ratio = reference_resolve(count).map_or(String::new(), |r| format!("{:.1}x", r / one.median));
-            println!(
-                "{name:>20} {count:>9} | {:>4.0} {:>4.0} ns {:>6.2} {:>5.1}x | {:>4.0} {:>4.0} ns {ratio:>6} | {:>4.0} {:>4.0} ns | {:>6.0} ns | {bytes:>4.0} {:.1}x",
-                register.least,
-                register.median,
-                rate / 1e6,
-                rate / REFERENCE_REGISTER,
-                one.least,
-                one.median,
-                three.least,
-                three.median,
-                again.median,
-                REFERENCE_BYTES / bytes,
-            );
+            let ours = ours(&pool, count, policy, repeats, batches);
+            let theirs =
+                reference.map(|library| library.measure(&pool, count, policy, repeats.min(10), batches));
+            row(name, count, &ours, theirs.as_ref());
         }
     }
+}
+
+fn ours(pool: &PoolHandle, count: usize, policy: Make, repeats: usize, batches: usize) -> Measured {
+    let mut register = Vec::new();
+    let mut filled = fill(pool, count, policy);
+    register.push(filled.1);
+    for _ in 1..repeats {
+        filled = fill(pool, count, policy);
+        register.push(filled.1);
+    }
+    let (mut space, _, bytes) = filled;
+    let mut out = Vec::new();
+    let mut select = |items| {
+        measure(batches, 1000, || {
+            space.select(pool, items, Increment::PolicyDefault, &mut out);
+            black_box(&out);
+        })
+    };
+    select(1);
+    let (one, three) = (select(1), select(3));
+    // Re-registrations with another load each.
+    let again = Some(reregister(&mut space, pool, count, policy, batches / 5));
+    Measured { register: times(register), one, three, again, bytes }
+}
+
+/// Ours with its ratios, then the reference as measured.
+fn row(name: &str, count: usize, ours: &Measured, theirs: Option<&Measured>) {
+    let reference = theirs.map_or_else(|| published(count), Measured::reference);
+    line(name, count, ours, Some(&reference));
+    if let Some(theirs) = theirs {
+        line("rsplib", count, theirs, None);
+    }
+}
+
+fn line(name: &str, count: usize, measured: &Measured, reference: Option<&Reference>) {
+    let Measured { register, one, three, again, bytes } = measured;
+    let ratio = |reference: Option<f64>, ours: f64| {
+        reference.map_or(String::new(), |reference| format!("{:.1}x", reference / ours))
+    };
+    println!(
+        "{name:>20} {count:>9} | {:>4.0} {:>4.0} ns {:>5.2} {:>6} | {:>4.0} {:>4.0} ns {:>6} | {:>4.0} {:>4.0} ns {:>6} | {:>7} | {bytes:>5.0} {:>6}",
+        register.least,
+        register.median,
+        1e3 / register.median,
+        ratio(reference.map(|r| r.register), register.median),
+        one.least,
+        one.median,
+        ratio(reference.and_then(|r| r.one), one.median),
+        three.least,
+        three.median,
+        ratio(reference.and_then(|r| r.three), three.median),
+        again.as_ref().map_or(String::new(), |again| format!("{:.0} ns", again.median)),
+        ratio(reference.map(|r| r.bytes), *bytes),
+    );
 }
 
 fn reregister(
@@ -248,9 +310,26 @@ fn cache() {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let quick = arguments.iter().any(|a| a == "--quick");
-    let names: Vec<String> = arguments.into_iter().filter(|a| !a.starts_with("--")).collect();
-    println!("reference (rsplib 3.4.4): 219 ns/resolve at 1 000 elements, 1600-2400 ns at 100 000;");
-    println!("0.3-0.9 M registrations/s; 532-614 bytes per element. Ours: least and median of batches.\n");
-    handlespace(&names, quick);
+    let words = || arguments.iter().filter(|argument| !argument.starts_with("--"));
+    let mut sizes: Vec<usize> =
+        words().filter_map(|word| word.parse().ok()).filter(|&size| size > 0).collect();
+    let names: Vec<String> = words().filter(|word| word.parse::<usize>().is_err()).cloned().collect();
+    if sizes.is_empty() {
+        sizes = vec![1_000, 100_000, 1_000_000];
+    }
+    let reference = rsplib::Library::load();
+    match &reference {
+        Ok(_) => {
+            println!("Reference: rsplib's handlespace, measured beside ours. Least and median of batches.\n")
+        }
+        Err(why) => {
+            println!("rsplib's handlespace is NOT measured beside ours: {why}");
+            println!("Reference: its published figures (3.4.4): 219 ns per resolution at 1 000 elements,");
+            println!(
+                "1600 ns at 100 000; 0.9 M registrations/s; 532 bytes. Ours: least and median of batches.\n"
+            );
+        }
+    }
+    handlespace(&names, &sizes, quick, reference.as_ref().ok());
     cache();
 }

@@ -119,8 +119,14 @@ impl Pool {
         for key in out.iter_mut() {
             *key = elements.key(key.index);
         }
-        let used = self.increment(increment).min(out.len());
-        for key in &out[..used] {
+        let count = self.increment(increment).min(out.len());
+        let mut used = out[..count].iter();
+        if let Order::Sorted(sorted) = &mut self.order
+            && used.next().is_some()
+        {
+            sorted.use_first(elements);
+        }
+        for key in used {
             self.mark_used(elements, key.index);
         }
     }
@@ -132,14 +138,18 @@ impl Pool {
         rng: &mut Rng,
         increment: Increment,
     ) -> Option<u32> {
-        let slot = match &mut self.order {
+        let counts = self.increment(increment) > 0;
+        match &mut self.order {
+            Order::Sorted(sorted) if counts => sorted.use_first(elements),
             Order::Sorted(sorted) => sorted.first_one(),
-            Order::Lottery(lottery) => lottery.draw_one(rng),
-        }?;
-        if self.increment(increment) > 0 {
-            self.mark_used(elements, slot);
+            Order::Lottery(lottery) => {
+                let slot = lottery.draw_one(rng)?;
+                if counts {
+                    self.mark_used(elements, slot);
+                }
+                Some(slot)
+            }
         }
-        Some(slot)
     }
 
     fn increment(&self, increment: Increment) -> usize {

@@ -25,6 +25,17 @@ struct Equals {
     last: u32,
 }
 
+/// Whether a selection may change the key of an element that is at `key`.
+///
+/// An element whose turns were over and that was taken for want of others is not charged for it: a debt
+/// of laps could grow without end.
+fn moves(kind: Kind, key: u64) -> bool {
+    match kind {
+        Kind::WeightedRoundRobin => key < NEXT_LAP,
+        _ => kind.degrades(),
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Sorted {
     kind: Kind,
@@ -159,23 +170,52 @@ impl Sorted {
         }
     }
 
+    /// The first of all, counted as selected like by `mark_used`. Its place is known, so that less is
+    /// searched for; and where it is alone with its key, it leaves the tree without a look at the
+    /// element, which is not likely to be in the cache.
+    pub(super) fn use_first(&mut self, elements: &mut Slab) -> Option<u32> {
+        self.begin_lap();
+        let (key, equals) = self.keys.first_mut()?;
+        let slot = equals.first;
+        let alone = slot == equals.last;
+        if !moves(self.kind, key) {
+            if !alone {
+                let last = mem::replace(&mut equals.last, slot);
+                equals.first = elements[slot].links[1];
+                elements[equals.first].links[0] = NONE;
+                elements[last].links[1] = slot;
+                elements[slot].links = [last, NONE];
+            }
+            return Some(slot);
+        }
+        if alone {
+            self.keys.pop_first();
+        } else {
+            equals.first = elements[slot].links[1];
+            elements[equals.first].links[0] = NONE;
+        }
+        self.count_use(&mut elements[slot]);
+        self.append(elements, slot);
+        Some(slot)
+    }
+
+    /// What a selection changes in an element.
+    fn count_use(&self, element: &mut Element) {
+        if self.kind != Kind::WeightedRoundRobin {
+            element.used = element.used.saturating_add(u32::from(element.values[1] != 0));
+            return;
+        }
+        element.used += 1;
+        if element.used == element.values[0] {
+            (element.lap, element.used) = (!self.lap, 0);
+        }
+    }
+
     /// Counts a selection of `slot`: behind its equals, with what else the policy demands.
     pub(super) fn mark_used(&mut self, elements: &mut Slab, slot: u32) {
-        let element = &mut elements[slot];
-        if self.kind.degrades() && element.values[1] != 0 {
+        if moves(self.kind, self.key(&elements[slot])) {
             self.remove(elements, slot);
-            elements[slot].used = elements[slot].used.saturating_add(1);
-            return self.append(elements, slot);
-        }
-        // An element whose turns were over and that was taken for want of others is not charged
-        // for it: a debt of laps could grow without end.
-        if self.kind == Kind::WeightedRoundRobin && element.lap == self.lap && element.values[0] != 0 {
-            self.remove(elements, slot);
-            let element = &mut elements[slot];
-            element.used += 1;
-            if element.used == element.values[0] {
-                (element.lap, element.used) = (!self.lap, 0);
-            }
+            self.count_use(&mut elements[slot]);
             return self.append(elements, slot);
         }
         self.requeue(elements, slot);
