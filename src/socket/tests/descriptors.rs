@@ -203,3 +203,39 @@ fn a_fork_is_somebody_else() {
     }
     assert!(!world.library.is_forked());
 }
+
+/// Who waits in a receive has nothing, and so has everybody else.
+#[test]
+fn what_a_thread_waits_for_is_not_there() {
+    let world = world();
+    let server = world.serve(1, Style::Stream);
+    let user = world.connect(Style::Stream);
+    let session = world.library.accept(server, LONG).unwrap();
+    let conn = world.library.single(&world.library.entry(user).unwrap()).unwrap().conn().unwrap();
+    let is_waiting = || conn.blocking().is_some_and(|blocking| blocking.is_waiting());
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| world.text(user));
+        while !is_waiting() {
+            thread::yield_now();
+        }
+        assert_eq!(world.poll_in(user, Duration::from_millis(20)), 0);
+        assert_eq!(world.nothing(user), libc::EAGAIN);
+        let late = world.library.recv(user, &mut [0; 9], Some(Duration::from_millis(30)));
+        assert_eq!(code(late.unwrap_err()), libc::EAGAIN);
+        assert!(is_waiting());
+        world.send(session, b"here");
+        assert_eq!(waiting.join().unwrap(), "here");
+        // A failover by somebody else ends the wait and does not cost anything.
+        let waiting = scope.spawn(|| world.text(user));
+        while !is_waiting() {
+            thread::yield_now();
+        }
+        world.library.force_failover(user, false, Duration::ZERO).unwrap();
+        while is_waiting() {
+            thread::yield_now();
+        }
+        let moved = world.library.accept(server, LONG).unwrap();
+        world.send(moved, b"there");
+        assert_eq!(waiting.join().unwrap(), "there");
+    });
+}
