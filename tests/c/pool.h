@@ -134,16 +134,23 @@ static inline void disperse(struct crowded* crowded)
     OK(close(crowded->listener));
 }
 
-/* A pool with one element at an address that is none of ours; its identifier. */
-static inline uint32_t elsewhere(const char* pool, const struct sockaddr_in* address, int protocol)
+/* What can be registered at an address; any identifier. */
+static inline struct rsp_addrinfo at(struct sockaddr_in* address, int protocol)
 {
-    struct sockaddr_in copy = *address;
     struct rsp_addrinfo info;
 
     memset(&info, 0, sizeof(info));
     info.ai_protocol = protocol;
     info.ai_addrs = 1;
-    info.ai_addr = (struct sockaddr*)&copy;
+    info.ai_addr = (struct sockaddr*)address;
+    return info;
+}
+
+/* A pool with one element at an address that is none of ours; its identifier. */
+static inline uint32_t elsewhere(const char* pool, struct sockaddr_in* address, int protocol)
+{
+    struct rsp_addrinfo info = at(address, protocol);
+
     SAME(RSPERR_OKAY, rsp_pe_registration((const unsigned char*)pool, strlen(pool), &info, NULL, 300000, REGF_CONTROLCHANNEL));
     return info.ai_pe_id;
 }
