@@ -300,6 +300,9 @@ class Session(_Context):
 def connect(handle: Handle, *, stale: int = 0, notifications: bool = True) -> Session:
     """Opens a session with an element of the pool, chosen by the pool's policy.
 
+    What is known about the pool may be `stale` milliseconds old. With `notifications`, losing an element is told by
+    a `Failover`, else it looks like the end of the session.
+
     As `rsp_connect`, it succeeds even when no element can be reached just now: the first event is
     then a necessary `Failover`.
     """
@@ -355,7 +358,10 @@ class Element(_Context):
 
 
 def resolve(handle: Handle, *, items: int = 3, stale: int = 0) -> list[Address]:
-    """Elements of the pool, chosen by its policy (basic mode). PoolNotFound when there is no such pool."""
+    """Up to `items` elements of the pool, chosen by its policy (basic mode), as known `stale` milliseconds ago at most.
+
+    PoolNotFound when there is no such pool.
+    """
     initialize()
     first = ctypes.POINTER(_abi.AddrInfo)()
     name = _handle(handle)
