@@ -10,17 +10,8 @@ ready reg
 DUMPER=h5
 library() { echo "with-lib $BUILD/librserpool.so"; }
 for service in $SERVICES; do ELEMENT="$(library)" server $service $service h2; done
-for service in $SERVICES; do
-    user_of=$(library)
-    # Sessions between the two libraries, in both directions, are what the cells below add.
-    PROGRAM=$user_of user $service pu-$service h3
-    case $service in
-        scripting) check "scripting: ours with ours" 25 finished pu-scripting ;;
-        daytime) check "daytime: ours with ours" 15 served daytime pu-daytime 1 ;;
-        *) check "$service: ours with ours" 20 served $service pu-$service 3 ;;
-    esac
-    stop pu-$service
-done
+# Sessions between the two libraries, in both directions, are what the cells below add.
+PROGRAM=$(library) users_served "ours with ours" h3
 uses_ours() { grep -q librserpool "/proc/${PID[$1]}/maps"; }
 check "elements run on our library" 1 uses_ours echo
 for service in echo pingpong; do

@@ -11,15 +11,7 @@ names=(echo:EchoPool discard:DiscardPool daytime:DaytimePool pingpong:PingPongPo
 for pair in "${names[@]}"; do
     check "${pair%:*}: registers" 10 more_than reg "Successfully registered ${pair#*:}/" 0
 done
-for service in $SERVICES; do
-    user $service pu-$service h3
-    case $service in
-        scripting) check "scripting: serves its user" 20 finished pu-scripting ;;
-        daytime) check "daytime: serves its user" 10 served daytime pu-daytime 1 ;;
-        *) check "$service: serves its user" 15 served $service pu-$service 3 ;;
-    esac
-    stop pu-$service
-done
+users_served "serves its user" h3
 term nobody h3 stock rspterminal -poolhandle=NoSuchPool $PULOG
 sleep 2
 check "a pool that does not exist: its user lives" 1 alive nobody

@@ -194,3 +194,21 @@ def test_close_wakes_a_blocked_receive(pool, serve):
     thread.join(SOON)
     assert not thread.is_alive()
     assert len(caught) == 1 and getattr(caught[0], "errno", errno.EBADF) == errno.EBADF
+
+
+def test_many_sessions_on_one_descriptor(pool):
+    with rserpool.Element(pool, one_to_many=True) as element:
+        with rserpool.connect(pool) as first, rserpool.connect(pool) as second:
+            changes = [element.receive(timeout=SOON) for _ in range(2)]
+            assert changes == [rserpool.SessionChange(1, True), rserpool.SessionChange(2, True)]
+            for session, user in ((1, first), (2, second)):
+                user.send(b"question")
+                message = element.receive(timeout=SOON)
+                assert isinstance(message, rserpool.Message) and message.session == session
+                element.send_cookie(b"cookie", session=session)
+                element.send(b"answer", session=session)
+                assert user.receive(timeout=SOON).data == b"answer"
+                assert user.has_cookie
+            first.close()
+            assert element.receive(timeout=SOON) == rserpool.Shutdown(1)
+            assert element.receive(timeout=SOON) == rserpool.SessionChange(1, False)

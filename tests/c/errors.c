@@ -346,10 +346,7 @@ static void silent_registrar(void)
 
     OK(listen(registrar, 5));
     start_with(&address, 200);
-    memset(&info, 0, sizeof(info));
-    info.ai_protocol = IPPROTO_TCP;
-    info.ai_addrs = 1;
-    info.ai_addr = (struct sockaddr*)&address;
+    info = at(&address, IPPROTO_TCP);
     FAILS(EIO, rsp_getaddrinfo(NAME("Silence"), &list, 1, 0));
     SAME(RSPERR_TIMEOUT, rsp_pe_registration(NAME("Silence"), &info, NULL, 30000, 0));
     SAME(RSPERR_TIMEOUT, rsp_pe_deregistration(NAME("Silence"), info.ai_pe_id, 0));
@@ -406,10 +403,7 @@ static void no_registrar(void)
     }
     OK(close(sd));
     start_with(&address, 200);
-    memset(&info, 0, sizeof(info));
-    info.ai_protocol = IPPROTO_TCP;
-    info.ai_addrs = 1;
-    info.ai_addr = (struct sockaddr*)&address;
+    info = at(&address, IPPROTO_TCP);
     FAILS(EIO, rsp_getaddrinfo(NAME("Nobody"), &list, 1, 0));
     SAME(RSPERR_NO_REGISTRAR, rsp_pe_registration(NAME("Nobody"), &info, NULL, 30000, 0));
     /* No registrar knows it, so none needs to be told. */
@@ -439,10 +433,7 @@ static void flooded(void)
     }
     OK(listen(registrar, 5));
     start_with(&address, 60000);
-    memset(&info, 0, sizeof(info));
-    info.ai_protocol = IPPROTO_TCP;
-    info.ai_addrs = 1;
-    info.ai_addr = (struct sockaddr*)&address;
+    info = at(&address, IPPROTO_TCP);
     for (uint32_t id = 1; id <= 70000; id++) {
         info.ai_pe_id = id;
         result = rsp_pe_registration(NAME("Flood"), &info, NULL, 300000, REGF_DONTWAIT);

@@ -6,6 +6,7 @@
 
 #include <dlfcn.h>
 #include <ifaddrs.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -102,23 +103,49 @@ int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*
     return fails("pthread_create") ? failure : next(thread, attributes, run, argument);
 }
 
-/* No further descriptors for this process; what the limit was. */
-static struct rlimit no_descriptors(void)
-{
-    struct rlimit before, none;
-    int next = (int)OK(dup(0));
+/* How many nodes of address lists there is still memory for, when there is not enough. */
+static __thread int nodes;
 
+void* calloc(size_t count, size_t size)
+{
+    static void* (*next)(size_t, size_t);
+
+    if (next == NULL) {
+        *(void**)&next = real("calloc");
+    }
+    if (count == 1 && size == sizeof(struct rsp_addrinfo) && fails("calloc") && nodes-- == 0) {
+        return NULL;
+    }
+    return next(count, size);
+}
+
+static struct rlimit limit;
+static int files;
+
+/* No further descriptors for this process. */
+static void no_descriptors(void)
+{
+    struct rlimit none;
+    int next;
+
+    files = open_files();
+    OK(next = dup(0));
     OK(close(next));
-    OK(getrlimit(RLIMIT_NOFILE, &before));
-    none = before;
+    OK(getrlimit(RLIMIT_NOFILE, &limit));
+    none = limit;
     none.rlim_cur = (rlim_t)next;
     OK(setrlimit(RLIMIT_NOFILE, &none));
-    return before;
+}
+
+/* As before, and what failed has left nothing. */
+static void enough_descriptors(void)
+{
+    OK(setrlimit(RLIMIT_NOFILE, &limit));
+    SAME(files, open_files());
 }
 
 static void starting(void)
 {
-    struct rlimit before;
     struct sockaddr somewhere;
     struct rsp_registrar_info registrar = {NULL, NULL, 1};
     struct rsp_info info;
@@ -130,9 +157,9 @@ static void starting(void)
     fail("pthread_create", EAGAIN);
     FAILS(EAGAIN, rsp_initialize(NULL));
     fail(NULL, 0);
-    before = no_descriptors();
+    no_descriptors();
     FAILS(EMFILE, rsp_initialize(NULL));
-    OK(setrlimit(RLIMIT_NOFILE, &before));
+    enough_descriptors();
 
     rsp_initinfo(&info);
     info.ri_registrars = &registrar;
@@ -152,7 +179,6 @@ static void starting(void)
 
 static void descriptors(void)
 {
-    struct rlimit before;
     int value = 0;
     socklen_t length = sizeof(value);
     int sd;
@@ -162,9 +188,9 @@ static void descriptors(void)
     fail("epoll_create1", ENFILE);
     FAILS(ENFILE, rsp_socket(0, SOCK_STREAM, PROTOCOL));
     fail(NULL, 0);
-    before = no_descriptors();
+    no_descriptors();
     FAILS(EMFILE, rsp_socket(0, SOCK_STREAM, PROTOCOL));
-    OK(setrlimit(RLIMIT_NOFILE, &before));
+    enough_descriptors();
     OK(sd = rsp_socket(0, SOCK_STREAM, PROTOCOL));
 
     for (int round = 0; round < 2; round++) {
@@ -184,13 +210,13 @@ static void descriptors(void)
         }
     }
     fail(NULL, 0);
-    before = no_descriptors();
+    no_descriptors();
     FAILS(EMFILE, rsp_bind(sd, NULL, 0));
     FAILS(EMFILE, rsp_listen(sd, 5));
     FAILS(EMFILE, rsp_register(sd, NAME("Faults"), NULL, 1000, 0));
     FAILS(EMFILE, rsp_getsockopt(sd, SOL_SOCKET, SO_TYPE, &value, &length));
     FAILS(EMFILE, rsp_setsockopt(sd, SOL_SOCKET, SO_KEEPALIVE, &value, sizeof(value)));
-    OK(setrlimit(RLIMIT_NOFILE, &before));
+    enough_descriptors();
 
     fail("bind", EACCES);
     FAILS(EACCES, rsp_bind(sd, NULL, 0));
@@ -220,7 +246,6 @@ static void waiting(void)
 /* What could not be accepted stays to be accepted. */
 static void accepting(void)
 {
-    struct rlimit before;
     int server = element("Faults", SOCK_STREAM, 0);
     int client = user("Faults", SOCK_STREAM);
     struct pollfd entry = {server, POLLIN, 0};
@@ -232,9 +257,9 @@ static void accepting(void)
     fail("epoll_create1", ENFILE);
     FAILS(ENFILE, rsp_accept(server, SOON));
     fail(NULL, 0);
-    before = no_descriptors();
+    no_descriptors();
     FAILS(EMFILE, rsp_accept(server, SOON));
-    OK(setrlimit(RLIMIT_NOFILE, &before));
+    enough_descriptors();
     OK(session = rsp_accept(server, SOON));
     send_text(client, 0, "after all");
     expect_text(session, "after all");
@@ -265,6 +290,65 @@ static void over(int client, int session)
     FAILS(EPIPE, rsp_write(session, "x", 1));
     OK(rsp_close(session));
     OK(rsp_close(client));
+}
+
+/* The same for sessions that nobody asks for one by one. */
+static void accepting_many(void)
+{
+    int server = element("Faults", SOCK_SEQPACKET, 0);
+    int client = user("Faults", SOCK_SEQPACKET);
+    char byte;
+    int flags = 0;
+
+    /* Valgrind takes such a connection all the same, and throws it away. */
+    if (getenv("CHECK_SLOW") == NULL) {
+        no_descriptors();
+        FAILS(EAGAIN, rsp_recvmsg(server, &byte, 1, NULL, &flags, 150));
+        enough_descriptors();
+    }
+    expect_session(server, RSERPOOL_SESSION_ADD);
+    send_text(client, 0, "after all");
+    expect_text(server, "after all");
+    OK(rsp_close(client));
+    OK(rsp_close(server));
+}
+
+/* A list of addresses is whole, or there is none, and then nothing of it is left. */
+static void resolving(void)
+{
+    struct rsp_addrinfo* list;
+    size_t before = 0;
+    int first = element("Faults", SOCK_SEQPACKET, 0);
+    int second = element("Faults", SOCK_SEQPACKET, 0);
+
+    /* Valgrind has a calloc of its own. */
+    for (int i = 0; i < 2020 && getenv("CHECK_SLOW") == NULL; i++) {
+        fail("calloc", ENOMEM);
+        nodes = i % 2;
+        SAME(REAI_MEMORY, rsp_getaddrinfo(NAME("Faults"), &list, 2, 0));
+        HOLDS(list == NULL);
+        before = i == 20 ? mallinfo2().uordblks : before;
+    }
+    HOLDS(before == 0 || mallinfo2().uordblks < before + 1000 * sizeof(*list));
+    fail(NULL, 0);
+    SAME(2, rsp_getaddrinfo(NAME("Faults"), &list, 2, 0));
+    rsp_freeaddrinfo(list);
+    OK(rsp_close(first));
+    OK(rsp_close(second));
+}
+
+/* The registrar can't be called without a descriptor, but it can when there is one again. */
+static void hunting(void)
+{
+    struct rsp_addrinfo* list;
+
+    start_with(NULL, 100);
+    no_descriptors();
+    FAILS(EIO, rsp_getaddrinfo(NAME("Faults"), &list, 1, 0));
+    enough_descriptors();
+    while (rsp_getaddrinfo(NAME("Nobody"), &list, 1, 0) != REAI_NONAME) {
+    }
+    OK(rsp_close(element("Faults", SOCK_SEQPACKET, 0)));
 }
 
 /* What the network says of a connection. */
@@ -305,14 +389,13 @@ static void waiting_without(void)
     int server = element("Faults", SOCK_SEQPACKET, 0);
     int client = user("Faults", SOCK_SEQPACKET);
     struct pollfd entry = {client, POLLOUT, 0};
-    struct rlimit before;
 
     expect_session(server, RSERPOOL_SESSION_ADD);
     fill(client, 0);
-    before = no_descriptors();
+    no_descriptors();
     FAILS(EAGAIN, rsp_sendmsg(client, "x", 1, 0, 0, 0, 0, 0, 0, 100));
     SAME(0, OK(rsp_poll(&entry, 1, 100)));
-    OK(setrlimit(RLIMIT_NOFILE, &before));
+    enough_descriptors();
     OK(rsp_close(client));
     OK(rsp_close(server));
 }
@@ -320,7 +403,6 @@ static void waiting_without(void)
 static void connecting(void)
 {
     struct TagItem tags[] = {{TAG_RspSession_HandleResolutionRetryDelay, 1000}, {TAG_DONE, 0}};
-    struct rlimit before;
     int server = element("Faults", SOCK_SEQPACKET, 0);
     int client = (int)OK(rsp_socket(0, SOCK_SEQPACKET, PROTOCOL));
 
@@ -331,18 +413,18 @@ static void connecting(void)
     fail("socket", ENFILE);
     FAILS(ENFILE, rsp_forcefailover(client, FFF_NONE, 0));
     fail(NULL, 0);
-    before = no_descriptors();
+    no_descriptors();
     FAILS(EMFILE, rsp_forcefailover(client, FFF_NONE, 0));
-    OK(setrlimit(RLIMIT_NOFILE, &before));
+    enough_descriptors();
     while (rsp_forcefailover(client, FFF_NONE, 0) < 0 || peer_id(client) != own_id(server)) {
     }
     expect_failover(client, RSERPOOL_FAILOVER_COMPLETE, false);
     OK(rsp_close(client));
 
     client = (int)OK(rsp_socket(0, SOCK_SEQPACKET, PROTOCOL));
-    before = no_descriptors();
+    no_descriptors();
     SETS(EMFILE, rsp_connect_tags(client, NAME("Faults"), 0, tags));
-    OK(setrlimit(RLIMIT_NOFILE, &before));
+    enough_descriptors();
     OK(rsp_close(client));
     client = (int)OK(rsp_socket(0, SOCK_SEQPACKET, PROTOCOL));
     fail("socket", ENFILE);
@@ -358,9 +440,13 @@ int main(void)
     descriptors();
     waiting();
     accepting();
+    accepting_many();
+    resolving();
     sending();
     waiting_without();
     connecting();
+    rsp_cleanup();
+    hunting();
     rsp_cleanup();
     return checked();
 }

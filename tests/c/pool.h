@@ -45,16 +45,19 @@ static inline void start(void)
     rsp_freeinfo(&info);
 }
 
-/* The library with one registrar, that is not the one inside this process; milliseconds. */
+/* The library with that registrar instead of the one inside this process (NULL: with that one), which it gives
+ * so many milliseconds for everything. */
 static inline void start_with(const struct sockaddr_in* registrar, int patience)
 {
     struct rsp_info info;
     char argument[64];
 
-    setenv("RSP_REGISTRAR", "", 1);
+    setenv("RSP_REGISTRAR", registrar ? "" : "embedded", 1);
     rsp_initinfo(&info);
-    snprintf(argument, sizeof(argument), "-registrar=127.0.0.1:%d", ntohs(registrar->sin_port));
-    SAME(1, rsp_initarg(&info, argument));
+    if (registrar) {
+        snprintf(argument, sizeof(argument), "-registrar=127.0.0.1:%d", ntohs(registrar->sin_port));
+        SAME(1, rsp_initarg(&info, argument));
+    }
     SAME(1, rsp_initarg(&info, "-asapannounce=off"));
     snprintf(argument, sizeof(argument), "-registrarconnecttimeout=%d", patience);
     SAME(1, rsp_initarg(&info, argument));
@@ -131,16 +134,23 @@ static inline void disperse(struct crowded* crowded)
     OK(close(crowded->listener));
 }
 
-/* A pool with one element at an address that is none of ours; its identifier. */
-static inline uint32_t elsewhere(const char* pool, const struct sockaddr_in* address, int protocol)
+/* What can be registered at an address; any identifier. */
+static inline struct rsp_addrinfo at(struct sockaddr_in* address, int protocol)
 {
-    struct sockaddr_in copy = *address;
     struct rsp_addrinfo info;
 
     memset(&info, 0, sizeof(info));
     info.ai_protocol = protocol;
     info.ai_addrs = 1;
-    info.ai_addr = (struct sockaddr*)&copy;
+    info.ai_addr = (struct sockaddr*)address;
+    return info;
+}
+
+/* A pool with one element at an address that is none of ours; its identifier. */
+static inline uint32_t elsewhere(const char* pool, struct sockaddr_in* address, int protocol)
+{
+    struct rsp_addrinfo info = at(address, protocol);
+
     SAME(RSPERR_OKAY, rsp_pe_registration((const unsigned char*)pool, strlen(pool), &info, NULL, 300000, REGF_CONTROLCHANNEL));
     return info.ai_pe_id;
 }

@@ -300,6 +300,9 @@ class Session(_Context):
 def connect(handle: Handle, *, stale: int = 0, notifications: bool = True) -> Session:
     """Opens a session with an element of the pool, chosen by the pool's policy.
 
+    What is known about the pool may be `stale` milliseconds old. With `notifications`, losing an element is told by
+    a `Failover`, else it looks like the end of the session.
+
     As `rsp_connect`, it succeeds even when no element can be reached just now: the first event is
     then a necessary `Failover`.
     """
@@ -312,13 +315,18 @@ def connect(handle: Handle, *, stale: int = 0, notifications: bool = True) -> Se
 
 
 class Element(_Context):
-    """A pool element: registered as long as it is open."""
+    """A pool element: registered as long as it is open.
+
+    Its users' sessions are taken with `accept`; with `one_to_many` they are all received from and sent to here: a
+    `SessionChange` tells their numbers, which every event has and every `send` wants.
+    """
 
     def __init__(self, handle: Handle, *, policy: Policy = Policy.ROUND_ROBIN, weight: int = 1, load: int = 0,
                  degradation: int = 0, identifier: int = 0, interval: float = 30, backlog: int = 128,
-                 wait: bool = True) -> None:
+                 wait: bool = True, one_to_many: bool = False) -> None:
         initialize()
-        super().__init__(_check(_library.rsp_socket(0, socket.SOCK_STREAM, _abi.IPPROTO_SCTP), "rsp_socket"))
+        style = socket.SOCK_SEQPACKET if one_to_many else socket.SOCK_STREAM
+        super().__init__(_check(_library.rsp_socket(0, style, _abi.IPPROTO_SCTP), "rsp_socket"))
         self.handle = _handle(handle)
         self._interval = round(interval * 1000)
         self._load = _abi.LoadInfo(int(policy), weight, 0, load, degradation, 0)
@@ -355,7 +363,10 @@ class Element(_Context):
 
 
 def resolve(handle: Handle, *, items: int = 3, stale: int = 0) -> list[Address]:
-    """Elements of the pool, chosen by its policy (basic mode). PoolNotFound when there is no such pool."""
+    """Up to `items` elements of the pool, chosen by its policy (basic mode), as known `stale` milliseconds ago at most.
+
+    PoolNotFound when there is no such pool.
+    """
     initialize()
     first = ctypes.POINTER(_abi.AddrInfo)()
     name = _handle(handle)

@@ -55,3 +55,43 @@ pub(in crate::socket) fn messages_of_many_sessions_stay_whole(world: World) {
     }
     senders.into_iter().for_each(|sender| sender.join().unwrap());
 }
+
+/// A thread that aborts a session races with one that receives from it, and perhaps has just read ahead: what
+/// is left of the session must not make the descriptor readable for ever.
+#[test]
+fn an_abort_leaves_nothing_to_a_receive_at_the_same_time() {
+    const ROUNDS: u32 = 600;
+    const SESSIONS: usize = 8;
+    let world = world();
+    let server = world.serve(7, Style::SeqPacket);
+    for round in 0..ROUNDS {
+        let mut sessions = Vec::new();
+        let users: Vec<RawFd> = (0..SESSIONS).map(|_| world.connect(Style::Stream)).collect();
+        while sessions.len() < SESSIONS {
+            let Notification::SessionAdd { session } = world.notice(server) else { panic!("round {round}") };
+            sessions.push(session);
+        }
+        for user in users.iter().flat_map(|user| [user, user]) {
+            world.send(*user, b"the second one is read ahead");
+        }
+        let library = world.library.clone();
+        let aborter = thread::spawn(move || {
+            // Somewhere within the receives, which take the sessions in the same order.
+            (0..round % 20 * 100).for_each(|_| std::hint::spin_loop());
+            for session in sessions {
+                let abort = SendOptions { flags: send_flags::ABORT, ..options(session) };
+                library.send(server, b"", abort).unwrap();
+            }
+        });
+        let mut removed = 0;
+        while removed < SESSIONS {
+            let (received, _) = world.recv(server, 100);
+            removed += usize::from(matches!(received, Received::Notification(_)));
+        }
+        aborter.join().unwrap();
+        assert!(!readable(server, 0), "round {round}");
+        for user in users {
+            world.library.close(user).unwrap();
+        }
+    }
+}
