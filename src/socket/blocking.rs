@@ -125,15 +125,19 @@ mod tests {
         blocking.receive(socket.as_fd(), &mut [IoSliceMut::new(bytes)], all, Deadline::Never)
     }
 
+    fn until_somebody_waits(blocking: &Blocking) {
+        while !blocking.is_waiting() {
+            std::thread::yield_now();
+        }
+    }
+
     #[test]
     fn waits_for_what_comes() {
         let (one, mut other) = pair();
         let blocking = Blocking::default();
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                while !blocking.is_waiting() {
-                    std::thread::yield_now();
-                }
+                until_somebody_waits(&blocking);
                 for part in [&b"part"[..], b"whole"] {
                     std::thread::sleep(Duration::from_millis(20));
                     other.write_all(part).unwrap();
@@ -171,9 +175,7 @@ mod tests {
         let blocking = Blocking::default();
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                while !blocking.is_waiting() {
-                    std::thread::yield_now();
-                }
+                until_somebody_waits(&blocking);
                 std::thread::sleep(Duration::from_millis(20));
                 blocking.leave(one.as_fd());
             });
@@ -192,9 +194,7 @@ mod tests {
     /// Sends a signal to the thread that waits until it does so no longer.
     #[expect(unsafe_code, reason = "signals")]
     fn disturb(thread: libc::pthread_t, blocking: &Blocking) {
-        while !blocking.is_waiting() {
-            std::thread::yield_now();
-        }
+        until_somebody_waits(blocking);
         while blocking.is_waiting() {
             // SAFETY: the thread is joined by nobody while it waits.
             unsafe { libc::pthread_kill(thread, libc::SIGUSR2) };
