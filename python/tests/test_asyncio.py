@@ -99,6 +99,22 @@ def test_closing_wakes_all_who_wait(pool):
     run(main())
 
 
+def test_cleanup_wakes_who_waits(pool):
+    async def main() -> None:
+        element = rserpool.Element(pool)
+        user = await aio.connect(pool)
+        waiting = [asyncio.create_task(aio.receive(user)), asyncio.create_task(aio.receive(user))]
+        await asyncio.sleep(0.05)
+        rserpool.cleanup()
+        for task in waiting:
+            with pytest.raises(rserpool.RSerPoolError) as failure:
+                await asyncio.wait_for(task, 10)
+            assert failure.value.errno == errno.EBADF
+        assert element.closed and user.closed
+
+    run(main())
+
+
 def test_two_who_wait_for_one_descriptor(pool):
     async def main() -> None:
         with rserpool.Element(pool) as element, await aio.connect(pool) as user:

@@ -188,7 +188,9 @@ pub unsafe extern "C" fn rsp_setsockopt(
     guard(|| {
         let system = system_socket(sd)?;
         // SAFETY: the kernel checks the pointers.
-        checked(unsafe { libc::setsockopt(system, level, optname, optval, optlen) })
+        let result = checked(unsafe { libc::setsockopt(system, level, optname, optval, optlen) });
+        descriptors()?.option_was_set(sd);
+        result
     })
 }
 

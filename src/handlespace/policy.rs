@@ -97,6 +97,11 @@ pub(super) fn join(kind: Kind, values: &Values) -> Policy {
     }
 }
 
+/// Whether nothing but the distance changed.
+pub(super) fn differ_in_distance_only(old: &Values, new: &Values) -> bool {
+    old[..3] == new[..3] && old[3] != new[3]
+}
+
 impl Kind {
     /// Whether elements are drawn by chance; the others are chosen in an order.
     pub(super) fn is_random(self) -> bool {

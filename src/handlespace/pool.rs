@@ -3,7 +3,7 @@
 use super::checksum::Sum;
 use super::element::Slab;
 use super::lottery::Lottery;
-use super::policy::{Kind, Values};
+use super::policy::{self, Kind, Values};
 use super::sorted::Sorted;
 use super::tree::Tree;
 use super::{ElementKey, Increment};
@@ -89,11 +89,13 @@ impl Pool {
     }
 
     /// An element reports its values: they replace the old ones, and what was added to its load for
-    /// selections since the last report goes.
+    /// selections since the last report goes. A new distance alone is no report: it comes from a registrar.
     pub(super) fn report(&mut self, elements: &mut Slab, slot: u32, values: Values) {
+        let (old, used) = (elements[slot].values, elements[slot].used);
+        let used = if policy::differ_in_distance_only(&old, &values) { used } else { 0 };
         match &mut self.order {
-            Order::Sorted(sorted) => sorted.update(elements, slot, values),
-            Order::Lottery(lottery) => lottery.update(elements, slot, values, 0),
+            Order::Sorted(sorted) => sorted.update(elements, slot, values, used),
+            Order::Lottery(lottery) => lottery.update(elements, slot, values, used),
         }
     }
 

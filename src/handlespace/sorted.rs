@@ -118,7 +118,7 @@ impl Sorted {
     }
 
     /// Changes what an element's key depends on. It keeps its place unless its key changes.
-    pub(super) fn update(&mut self, elements: &mut Slab, slot: u32, values: Values) {
+    pub(super) fn update(&mut self, elements: &mut Slab, slot: u32, values: Values, used: u32) {
         let (old, element) = (self.key(&elements[slot]), &mut elements[slot]);
         if values == element.values && (element.used == 0 || !self.kind.degrades()) {
             return;
@@ -127,7 +127,7 @@ impl Sorted {
         let element = &mut elements[slot];
         element.values = values;
         if self.kind != Kind::WeightedRoundRobin {
-            element.used = 0;
+            element.used = used;
         } else if old <= NEXT_LAP {
             self.join_lap(element, old);
         } else {

@@ -213,6 +213,23 @@ fn distance_makes_an_element_look_loaded() {
 }
 
 /// Asserts that `counts` fit `weights` (chi-square, p = 0.0001 for up to 9 degrees of freedom).
+/// A registrar measures anew: that says nothing of the load.
+#[test]
+fn a_new_distance_forgets_no_selection() {
+    let far = |distance| Policy::LeastUsedDegradationDpf { load: 0, degradation: 100, load_dpf: 1, distance };
+    let mut space = pool([far(0), far(0)]);
+    assert_eq!(run(&mut space, 2), [1, 2]);
+    let count = |space: &Handlespace, id| {
+        space.get(space.find(&handle("p"), PeId(id)).unwrap()).unwrap().degradation_count()
+    };
+    assert_eq!(register(&mut space, 1, far(2)), Change::Updated);
+    assert_eq!(count(&space, 1), 1);
+    // Selected once, and farther than the other.
+    assert_eq!(run(&mut space, 2), [2, 1]);
+    assert_eq!(register(&mut space, 1, far(2)), Change::Same);
+    assert_eq!(count(&space, 1), 0);
+}
+
 fn assert_fits(counts: &[u64], weights: &[f64]) {
     let (n, sum) = (counts.iter().sum::<u64>() as f64, weights.iter().sum::<f64>());
     let chi: f64 = counts

@@ -193,9 +193,8 @@ impl Directory for Runtime {
     }
 
     fn follow(&self, handle: &PoolHandle, id: PeId, at: Weak<dyn Reachable>) {
-        if self.shared.is_ours() {
-            self.shared.command(Command::Follow { handle: handle.clone(), id, at });
-        }
+        // Refused only with the registration that comes behind it, or because nobody registers any more.
+        let _ = self.shared.tell(Command::Follow { handle: handle.clone(), id, at });
     }
 
     fn deregister(&self, handle: &PoolHandle, id: PeId) -> Result<Answer<()>, RequestError> {

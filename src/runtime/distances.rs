@@ -6,30 +6,46 @@ use crate::wire::Policy;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A link is measured no more often than this: what is measured may change all its elements.
+/// A link is measured no more often than this.
 const PAUSE: Duration = Duration::from_secs(1);
+/// For each element that a measurement changed, it takes so much longer to the next one.
+const PAUSE_FOR_EACH: Duration = Duration::from_micros(100);
 
-/// The links, with the time when each was last measured.
+/// The links, with the time from which on each may be measured again.
 #[derive(Debug, Default)]
 pub(super) struct Distances {
-    links: BTreeMap<LinkId, Option<Time>>,
+    links: BTreeMap<LinkId, Time>,
     due: Vec<LinkId>,
 }
 
 impl Distances {
     /// A message came. Whatever it is, it may have made the kernel measure.
     pub fn heard(&mut self, now: Time, link: LinkId, bytes: &[u8]) {
-        let mut measured = self.links.get(&link).copied();
-        if measured.is_none() && Policy::may_have_distance(bytes) {
-            measured = Some(None);
-        }
-        if measured.is_some_and(|last| last.is_none_or(|last| now - last >= PAUSE)) {
-            self.links.insert(link, Some(now));
+        let next = match self.links.get(&link) {
+            Some(&next) => next,
+            None if Policy::may_have_distance(bytes) => now,
+            None => return,
+        };
+        if next <= now {
+            self.links.insert(link, now + PAUSE);
             self.due.push(link);
         }
     }
 
-    /// A link is down.
+    /// A link to another registrar is up: what it brings is measured from the first message on.
+    pub fn peer(&mut self, now: Time, link: LinkId) {
+        self.links.insert(link, now);
+    }
+
+    /// A measurement changed so many elements.
+    pub fn changed(&mut self, now: Time, link: LinkId, elements: usize) {
+        let pause = PAUSE_FOR_EACH * u32::try_from(elements).unwrap_or(u32::MAX);
+        if let Some(next) = self.links.get_mut(&link) {
+            *next = (now + pause).max(*next);
+        }
+    }
+
+    /// A link is down, or closed by us.
     pub fn gone(&mut self, link: LinkId) {
         self.links.remove(&link);
     }
@@ -68,8 +84,17 @@ mod tests {
         distances.heard(second(3), one, &near);
         distances.heard(second(3), two, &near);
         assert_eq!(distances.take_due(), [two], "an answer to a keep-alive, say");
+        // A hundred thousand elements are told of again after ten seconds.
+        distances.changed(second(3), two, 100_000);
+        distances.heard(second(12), two, &near);
+        assert!(distances.take_due().is_empty());
+        distances.heard(second(13), two, &near);
+        assert_eq!(distances.take_due(), [two]);
+        distances.peer(second(14), one);
+        distances.heard(second(14), one, &near);
+        assert_eq!(distances.take_due(), [one]);
         distances.gone(two);
-        distances.heard(second(9), two, &near);
+        distances.heard(second(99), two, &near);
         assert!(distances.take_due().is_empty());
     }
 

@@ -248,7 +248,10 @@ impl State {
                 self.listen(reactor);
                 self.component.registered(registration.element.id, &registration.element.policy);
                 let request = self.request(Waiting::Registration(reply));
+                let (handle, id) = (registration.handle.clone(), registration.element.id);
                 self.client.register(now, request, registration);
+                // What the caller knew of its addresses may be old by now.
+                self.follow(now, &handle, id);
             }
             Command::Follow { handle, id, at } => {
                 if let Err(error) = reactor.follow_interfaces() {
@@ -319,14 +322,24 @@ impl State {
 
     /// Elements that have other addresses now are registered with these.
     fn interfaces_changed(&mut self, now: Time) {
-        let client = &mut self.client;
-        self.followed.retain(|(handle, id), at| {
-            let Some(at) = at.upgrade() else { return false };
-            if let Some(transport) = at.transport() {
-                client.set_transport(now, handle, *id, transport);
+        let followed: Vec<_> = self.followed.keys().cloned().collect();
+        for (handle, id) in followed {
+            self.follow(now, &handle, id);
+        }
+    }
+
+    /// Registers an element anew if it is reached elsewhere.
+    fn follow(&mut self, now: Time, handle: &PoolHandle, id: PeId) {
+        let key = (handle.clone(), id);
+        let Some(at) = self.followed.get(&key) else { return };
+        match at.upgrade() {
+            None => _ = self.followed.remove(&key),
+            Some(at) => {
+                if let Some(transport) = at.transport() {
+                    self.client.set_transport(now, handle, id, transport);
+                }
             }
-            true
-        });
+        }
     }
 
     /// Registrars that take over our elements connect to us; without elements nobody has a reason to.

@@ -8,7 +8,7 @@ use super::library::is_available;
 use super::reactor::{Clock, Input, Limits, Reactor};
 use super::targets;
 use crate::machine::registrar::{Config, Event, Registrar};
-use crate::machine::{LinkChange, LinkProtocol, Service, Target, Time};
+use crate::machine::{LinkChange, LinkProtocol, Output, Service, Target, Time};
 use crate::transport::host;
 use crate::transport::interfaces::Interface;
 use crate::transport::multicast::{DEFAULT_TTL, groups_of};
@@ -229,7 +229,12 @@ impl Server {
                 Input::Link { link, change } => {
                     // TCP has measured by now, so that what comes first over the link can be right.
                     let round_trip = match &change {
-                        LinkChange::Up(_) => reactor.round_trip(link),
+                        LinkChange::Up(ends) => {
+                            if ends.service == Service::Enrp {
+                                distances.peer(now, link);
+                            }
+                            reactor.round_trip(link)
+                        }
                         LinkChange::Down(_) => {
                             distances.gone(link);
                             None
@@ -253,20 +258,20 @@ impl Server {
                 Input::Other { token } => return ready.push(token),
                 Input::Woken => return,
             }
-            drain(machine, reactor);
+            drain(machine, distances, reactor);
         })?;
         groups.handle_timeout(reactor);
         let now = reactor.now();
         for link in distances.take_due() {
             if let Some(round_trip) = reactor.round_trip(link) {
-                machine.set_round_trip(now, link, round_trip);
-                drain(machine, reactor);
+                distances.changed(now, link, machine.set_round_trip(now, link, round_trip));
+                drain(machine, distances, reactor);
                 reactor.flush();
             }
         }
         if machine.poll_timeout().is_some_and(|time| time <= now) {
             machine.handle_timeout(now);
-            drain(machine, reactor);
+            drain(machine, distances, reactor);
             reactor.flush();
         }
         Ok(())
@@ -276,7 +281,7 @@ impl Server {
     pub fn shutdown(mut self, patience: Duration) {
         let now = self.now();
         self.machine.shutdown(now);
-        drain(&mut self.machine, &mut self.reactor);
+        drain(&mut self.machine, &mut self.distances, &mut self.reactor);
         let end = now + patience;
         let mut ready = Vec::new();
         while self.reactor.link_count() > 0 && self.now() < end {
@@ -287,8 +292,12 @@ impl Server {
     }
 }
 
-fn drain(machine: &mut Registrar, reactor: &mut Reactor) {
+fn drain(machine: &mut Registrar, distances: &mut Distances, reactor: &mut Reactor) {
     while let Some(output) = machine.poll_output() {
+        if let Output::Close { link } = output {
+            // Of a link that we close, nobody says that it is down.
+            distances.gone(link);
+        }
         if let Some(event) = reactor.execute(output) {
             report(machine, reactor, event);
         }

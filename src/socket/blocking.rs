@@ -22,6 +22,8 @@ pub(super) struct Blocking {
     over: AtomicBool,
     waiting: AtomicBool,
     interrupted: AtomicBool,
+    /// The end that a receive finds may be our own doing.
+    deaf: AtomicBool,
     /// The socket's time-out (milliseconds); 0: it is still in non-blocking mode.
     timeout: AtomicU32,
 }
@@ -99,8 +101,19 @@ impl Blocking {
     pub(super) fn leave(&self, socket: BorrowedFd<'_>) {
         self.over.store(true, SeqCst);
         if self.is_waiting() {
+            self.deaf.store(true, SeqCst);
             stream::hear_no_more(socket);
         }
+    }
+
+    /// Whether somebody had to be called back, so that a receive that finds the end says nothing of the peer.
+    pub(super) fn is_deaf(&self) -> bool {
+        self.deaf.load(SeqCst)
+    }
+
+    /// Somebody else may have changed the socket's time-out.
+    pub(super) fn forget_timeout(&self) {
+        self.timeout.store(0, Relaxed);
     }
 }
 

@@ -168,6 +168,11 @@ impl Conn {
         }
     }
 
+    /// Whether the end that a receive finds may be our own doing.
+    pub(super) fn is_deaf(&self) -> bool {
+        self.blocking().is_some_and(Blocking::is_deaf)
+    }
+
     /// One attempt to receive. Only if the caller `waits` for it, a message may have [`Input::Begun`].
     pub(super) fn receive(&self, turn: &mut Receiving<'_>, buffer: &mut [u8], waits: Waits<'_>) -> Input {
         match turn {

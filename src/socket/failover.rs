@@ -225,7 +225,8 @@ impl Library {
         if let Some(user) = session.as_user() {
             *user.watch.lock() = Some(watch);
         }
-        entry.check_open()
+        // Whoever closed the descriptor meanwhile did not know of this connection.
+        entry.check_open().inspect_err(|_| session.close(self.linger()))
     }
 }
 

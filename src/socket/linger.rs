@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
 /// More closed sessions than this don't linger.
 const MAX_CLOSING: usize = 4096;
+/// How often is looked at what no event tells.
+const TICK: Duration = Duration::from_millis(20);
 const BELL: u64 = 0;
 
 /// The thread and its work.
@@ -54,9 +56,12 @@ struct Work {
 enum Item {
     /// Has a backlog; its owner may drop it.
     Backlog(Weak<Conn>),
-    /// Closed by its owner: gets rid of its backlog, then reads until the peer ends as well, because
+    /// Closed by its owner: gets rid of its backlog and reads until the peer ends as well, because
     /// closing a socket that has unread data destroys what is under way to the peer.
     Closing(Arc<Conn>, Instant),
+    /// The same where a reader had to be called back: what comes after our end would destroy what is under way, so
+    /// that end waits until all is acknowledged. Such a socket is always readable, and looked at every [`TICK`].
+    Deaf(Arc<Conn>, Instant),
 }
 
 impl Linger {
@@ -67,12 +72,16 @@ impl Linger {
 
     /// Ends a session in order.
     pub(super) fn close(&self, conn: Arc<Conn>) {
-        let finished = conn.finish();
-        if finished && (stream::pending(conn.as_fd()) == 0 || !conn.must_be_drained()) {
-            return;
-        }
-        let flags = if finished { EpollFlags::EPOLLIN } else { EpollFlags::EPOLLOUT };
-        let item = Item::Closing(conn.clone(), Instant::now() + PATIENCE);
+        let until = Instant::now() + PATIENCE;
+        let (item, flags) = if conn.is_deaf() && conn.backlogged() {
+            (Item::Deaf(conn.clone(), until), EpollFlags::empty())
+        } else {
+            let finished = conn.finish();
+            if finished && (stream::pending(conn.as_fd()) == 0 || !conn.must_be_drained()) {
+                return;
+            }
+            (Item::Closing(conn.clone(), until), interest(finished, false))
+        };
         if let Err(error) = self.add(&conn, item, flags) {
             debug!("a closed session can't linger: {error}");
         }
@@ -91,7 +100,7 @@ impl Linger {
         };
         drop(running);
         let mut work = shared.work.lock();
-        if matches!(item, Item::Closing(..)) {
+        if !matches!(item, Item::Backlog(_)) {
             if work.closing >= MAX_CLOSING {
                 return Err(ErrorKind::QuotaExceeded.into());
             }
@@ -124,8 +133,18 @@ impl Item {
     fn is_alive(&self) -> bool {
         match self {
             Item::Backlog(conn) => conn.strong_count() > 0,
-            Item::Closing(..) => true,
+            Item::Closing(..) | Item::Deaf(..) => true,
         }
+    }
+}
+
+/// What to wait for, of a session that is closed.
+fn interest(flushed: bool, ended: bool) -> EpollFlags {
+    match (flushed, ended) {
+        (true, _) => EpollFlags::EPOLLIN,
+        (false, true) => EpollFlags::EPOLLOUT,
+        // A peer that sends, and reads only when that is done, has to be listened to.
+        (false, false) => EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT,
     }
 }
 
@@ -159,7 +178,9 @@ impl Shared {
                 }
             }
             let next = self.expire(&mut work, now).into_iter().chain(end).min();
+            let deaf = work.deaf();
             drop(work);
+            let next = if deaf.is_empty() { next } else { next.into_iter().chain(Some(now + TICK)).min() };
             let timeout = next.map_or(EpollTimeout::NONE, |next| {
                 let left = next.saturating_duration_since(now).as_millis() + 1;
                 EpollTimeout::try_from(left.min(60_000) as i32).unwrap_or(EpollTimeout::NONE)
@@ -178,6 +199,7 @@ impl Shared {
                     token => self.serve(token),
                 }
             }
+            deaf.into_iter().for_each(|token| self.serve(token));
         }
     }
 
@@ -186,7 +208,7 @@ impl Shared {
         let mut next = None;
         let mut late = Vec::new();
         for (&token, item) in &work.items {
-            if let Item::Closing(_, until) = item {
+            if let Item::Closing(_, until) | Item::Deaf(_, until) = item {
                 if *until <= now {
                     late.push(token);
                 } else {
@@ -200,19 +222,34 @@ impl Shared {
 
     fn serve(&self, token: u64) {
         let mut work = self.work.lock();
-        let (conn, closing) = match work.items.get(&token) {
-            Some(Item::Backlog(conn)) => (conn.upgrade(), false),
-            Some(Item::Closing(conn, _)) => (Some(conn.clone()), true),
+        let (conn, closing, deaf) = match work.items.get(&token) {
+            Some(Item::Backlog(conn)) => (conn.upgrade(), false, false),
+            Some(Item::Closing(conn, _)) => (Some(conn.clone()), true, false),
+            Some(Item::Deaf(conn, _)) => (Some(conn.clone()), true, true),
             None => return,
         };
         let Some(conn) = conn else { return work.drop_item(token) };
         drop(work);
-        let flushed = conn.flush().unwrap_or(true);
-        if closing && flushed {
-            let _ = self.epoll.modify(conn.as_fd(), &mut EpollEvent::new(EpollFlags::EPOLLIN, token));
-        }
-        let done = flushed && (!closing || drain(&conn));
+        let flushed = conn.flush();
+        let broken = flushed.is_err();
+        let flushed = flushed.unwrap_or(true);
+        let done = if broken || !closing {
+            flushed
+        } else {
+            match drain(&conn) {
+                None => true,
+                Some(_) if deaf => flushed && stream::unacknowledged(conn.as_fd()) == 0,
+                Some(ended) => {
+                    let interest = interest(flushed, ended);
+                    let _ = self.epoll.modify(conn.as_fd(), &mut EpollEvent::new(interest, token));
+                    flushed && ended
+                }
+            }
+        };
         if done {
+            if deaf {
+                conn.finish();
+            }
             let _ = self.epoll.delete(conn.as_fd());
             self.work.lock().drop_item(token);
         }
@@ -221,21 +258,30 @@ impl Shared {
 
 impl Work {
     fn drop_item(&mut self, token: u64) {
-        if let Some(Item::Closing(..)) = self.items.remove(&token) {
+        if let Some(Item::Closing(..) | Item::Deaf(..)) = self.items.remove(&token) {
             self.closing -= 1;
         }
     }
+
+    fn deaf(&self) -> Vec<u64> {
+        self.items
+            .iter()
+            .filter(|(_, item)| matches!(item, Item::Deaf(..)))
+            .map(|(&token, _)| token)
+            .collect()
+    }
 }
 
-/// Throws away what the peer still sends, some of it; whether it ended.
-fn drain(conn: &Conn) -> bool {
+/// Throws away what the peer still sends, some of it; whether it ended. `None`: the connection broke.
+fn drain(conn: &Conn) -> Option<bool> {
     let mut bytes = [0; 16 << 10];
     for _ in 0..16 {
         match stream::receive(conn.as_fd(), &mut [IoSliceMut::new(&mut bytes)]) {
-            Ok(0) => return true,
+            Ok(0) => return Some(true),
             Ok(_) => {}
-            Err(error) => return error.kind() != ErrorKind::WouldBlock,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(_) => return None,
         }
     }
-    false
+    Some(false)
 }

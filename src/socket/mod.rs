@@ -359,6 +359,9 @@ impl Library {
     /// `wait`: for the registrar's answer. At the end of everything the directory waits for all at once.
     fn close_entry(&self, entry: &Entry, wait: bool) {
         entry.close();
+        if let Role::Single(session) = entry.role() {
+            session.call_back();
+        }
         let leaving = entry.pool.lock().take().map(|pool| (pool.deregister(), pool));
         if let Some((answer, pool)) = leaving
             && wait
@@ -460,12 +463,13 @@ impl Library {
             None => registration.id.filter(|&id| id != PeId(0)).unwrap_or_else(random_id),
         };
         let endpoint = self.endpoint(&entry)?;
-        // Before anything waits for a registrar: meanwhile there may be other addresses.
-        let at: Weak<Endpoint> = Arc::downgrade(&endpoint);
-        self.directory.follow(&registration.handle, id, at);
         let Some(transport) = endpoint.transport()? else {
             return if registration.daemon { Ok(()) } else { Err(errno(Errno::EADDRNOTAVAIL)) };
         };
+        // Before anything waits for a registrar: from now on there may be other addresses.
+        let at: Weak<Endpoint> = Arc::downgrade(&endpoint);
+        self.directory.follow(&registration.handle, id, at);
+        let transport = endpoint.transport()?.unwrap_or(transport);
         let handle = registration.handle;
         let wait = registration.wait && pool.is_none();
         pool.get_or_insert_with(|| Arc::new(PoolSide::new(handle.clone(), id, self.directory.clone())));
@@ -735,6 +739,15 @@ impl Library {
         }
         let endpoint = endpoint.as_ref().ok_or_else(|| errno(Errno::ENOTCONN))?;
         Ok(endpoint.as_fd().as_raw_fd())
+    }
+
+    /// A program set an option of the system socket, perhaps one that is set here as well.
+    pub fn option_was_set(&self, sd: RawFd) {
+        let session = self.entry(sd).and_then(|entry| self.single(&entry));
+        let conn = session.ok().and_then(|session| session.conn());
+        if let Some(blocking) = conn.as_ref().and_then(|conn| conn.blocking()) {
+            blocking.forget_timeout();
+        }
     }
 
     /// Changes what is not 0 in `change`; what holds now. For this descriptor's sessions and those it will

@@ -82,7 +82,8 @@ impl Waits<'_> {
     }
 }
 
-/// The receiving half. Whoever receives has it locked, not while waiting for a message to begin.
+/// The receiving half. Whoever receives has it locked; who waits elsewhere than in recv(2), not while waiting for
+/// a message to begin.
 #[derive(Debug)]
 pub(super) struct Receiver {
     reader: FrameReader,
@@ -439,6 +440,10 @@ impl Receiver {
     ) -> Read {
         if self.end.is_some() {
             return Read::End;
+        }
+        if let Waits::In(..) = waits {
+            // What is taken before the wait does not count against the low water, so it must be none.
+            self.set_low_water(socket, 1);
         }
         loop {
             match waits.receive(socket, parts, all) {

@@ -196,11 +196,20 @@ fn receive_message(
 }
 
 /// How many bytes can be received at once.
-#[allow(unsafe_code)]
 pub fn pending(socket: BorrowedFd<'_>) -> usize {
+    count_of(socket, libc::FIONREAD)
+}
+
+/// How many bytes were sent that the peer has not acknowledged.
+pub fn unacknowledged(socket: BorrowedFd<'_>) -> usize {
+    count_of(socket, libc::TIOCOUTQ)
+}
+
+#[allow(unsafe_code)]
+fn count_of(socket: BorrowedFd<'_>, request: libc::Ioctl) -> usize {
     let mut count: libc::c_int = 0;
-    // SAFETY: FIONREAD writes one int through its argument.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &raw mut count) };
+    // SAFETY: both requests write one int through their argument.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), request, &raw mut count) };
     if result == 0 { usize::try_from(count).unwrap_or(0) } else { 0 }
 }
 

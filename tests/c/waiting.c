@@ -458,7 +458,7 @@ static void on_signal(int number)
 static void interrupted(const struct row* row, int flags)
 {
     struct scene scene;
-    struct call call;
+    struct call pair[2];
     struct sigaction action;
 
     fprintf(stderr, "%s\n", row->name);
@@ -468,15 +468,23 @@ static void interrupted(const struct row* row, int flags)
     OK(sigaction(SIGUSR1, &action, NULL));
     set(row, &scene);
     for (int i = 0; i < row->interruptible; i++) {
-        begin(&call, &scene, row->calls[i]);
-        /* Until it has arrived within the call. */
-        while (!ended(&call)) {
-            pthread_kill(call.thread, SIGUSR1);
-            pause_for(2);
+        /* Whoever receives second waits for the same in another way, perhaps. */
+        bool receives = row->calls[i] == recvmsg_call || row->calls[i] == recvfullmsg_call;
+
+        begin(&pair[0], &scene, row->calls[i]);
+        if (receives) {
+            begin(&pair[1], &scene, row->calls[i]);
         }
-        SAME(0, pthread_join(call.thread, NULL));
-        SAME(-1, call.result);
-        SAME(EINTR, call.code);
+        for (int which = receives; which >= 0; which--) {
+            /* Until it has arrived within the call. */
+            while (!ended(&pair[which])) {
+                pthread_kill(pair[which].thread, SIGUSR1);
+                pause_for(2);
+            }
+            SAME(0, pthread_join(pair[which].thread, NULL));
+            SAME(-1, pair[which].result);
+            SAME(EINTR, pair[which].code);
+        }
     }
     strike(row, &scene);
     rsp_cleanup();

@@ -29,6 +29,8 @@ _lock = threading.Lock()
 _initialized = False
 # Counts calls of cleanup().
 _lifetime = 0
+# What event loops are told by when the descriptors that they wait for are gone.
+_woken_by_cleanup: set[Callable[[], None]] = set()
 Handle = Union[str, bytes]
 Buffer = Union[bytes, bytearray, memoryview]
 
@@ -175,6 +177,9 @@ def cleanup() -> None:
             _lifetime += 1
             _library.rsp_cleanup()
             _initialized = False
+    # Event loops don't hear of descriptors that are gone.
+    for wake in list(_woken_by_cleanup):
+        wake()
 
 
 def _forked() -> None:

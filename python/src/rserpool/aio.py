@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 from collections.abc import AsyncIterator
 from typing import Optional
 
-from . import Buffer, Descriptor, Element, Event, Handle, Message, RSerPoolError, Session, connect as _connect
+from . import Buffer, Descriptor, Element, Event, Handle, Message, RSerPoolError, Session, _woken_by_cleanup, connect as _connect
 
 __all__ = ["accept", "connect", "failover", "messages", "readable", "receive", "send"]
 
@@ -22,8 +23,13 @@ async def readable(descriptor: Descriptor) -> None:
         if not ready.done():
             ready.set_result(None)
 
+    def wake_from_anywhere() -> None:
+        with contextlib.suppress(RuntimeError):  # The loop is closed.
+            loop.call_soon_threadsafe(wake)
+
     # A number of its own: a loop has one reader for each, and forgets those that are closed while it waits.
     number = os.dup(descriptor.fileno())
+    _woken_by_cleanup.add(wake_from_anywhere)
     try:
         loop.add_reader(number, wake)
         try:
@@ -31,6 +37,7 @@ async def readable(descriptor: Descriptor) -> None:
         finally:
             loop.remove_reader(number)
     finally:
+        _woken_by_cleanup.discard(wake_from_anywhere)
         os.close(number)
     if descriptor.closed:
         raise RSerPoolError(errno.EBADF, "closed meanwhile")

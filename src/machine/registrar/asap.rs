@@ -142,7 +142,7 @@ impl Registrar {
         let prepared = prepare(&state.ends, self.config.min_address_scope, &mut element);
         element.home = self.id;
         if let Some(distance) = element.policy.distance_mut() {
-            *distance = state.distance;
+            *distance = state.distance.unwrap_or(0);
         }
         let fits = super::sync::update_len(&handle, &element) <= MAX_MESSAGE;
         let result = prepared.and_then(|()| {

@@ -6,37 +6,48 @@
 use super::{LinkId, Registrar};
 use crate::handlespace::ElementKey;
 use crate::machine::Time;
-use crate::wire::Enrp;
+use crate::wire::{Enrp, PoolElement};
 use std::time::Duration;
 
 impl Registrar {
     /// The driver measured the smoothed round trip time of a link. Elements that were registered over it
-    /// and want to know have their distance from it, rounded so that a jitter is no news.
-    pub fn set_round_trip(&mut self, now: Time, link: LinkId, round_trip: Duration) {
+    /// and want to know have their distance from it, rounded, and changed only by what is more than a jitter
+    /// about where one rounds up. How many elements were changed, and all peers told of: the driver had
+    /// better not ask for that too often.
+    pub fn set_round_trip(&mut self, now: Time, link: LinkId, round_trip: Duration) -> usize {
         self.now = now;
-        let distance = rounded(round_trip / 2, self.config.distance_step);
-        let Some(state) = self.links.get_mut(&link) else { return };
-        if std::mem::replace(&mut state.distance, distance) == distance {
-            return;
+        let (way, step) = (round_trip / 2, self.config.distance_step);
+        let Some(state) = self.links.get_mut(&link) else { return 0 };
+        let distance = rounded(way, step);
+        if state.distance.is_some_and(|known| known == distance || is_jitter(way, known, step)) {
+            return 0;
         }
-        let Some(client) = self.client(link) else { return };
+        state.distance = Some(distance);
+        let Some(client) = self.client(link) else { return 0 };
         let keys: Vec<ElementKey> = client.elements.iter().copied().collect();
-        for key in keys {
-            let Some(found) = self.space.get(key) else { continue };
-            let (handle, mut element) = (found.handle().clone(), found.to_element());
-            match element.policy.distance_mut() {
-                Some(known) if *known != distance => *known = distance,
-                _ => continue,
-            }
-            if let Ok((key, _)) = self.put(&handle, &element) {
-                self.announce_update(key);
-            }
+        let changed = keys.into_iter().filter(|&key| self.move_to(key, distance)).count();
+        self.finish();
+        changed
+    }
+
+    /// Changes an element's distance and tells peers; whether it wants to know.
+    fn move_to(&mut self, key: ElementKey, distance: u32) -> bool {
+        let Some(found) = self.space.get(key) else { return false };
+        let mut policy = found.policy();
+        match policy.distance_mut() {
+            Some(known) if *known != distance => *known = distance,
+            _ => return false,
         }
+        let (handle, element) = (found.handle().clone(), PoolElement { policy, ..found.to_element() });
+        if let Ok((key, _)) = self.put(&handle, &element) {
+            self.announce_update(key);
+        }
+        true
     }
 
     /// How far the other end of a link is, in ms; 0 if that is not known.
     pub(super) fn distance_of(&self, link: LinkId) -> u32 {
-        self.links.get(&link).map_or(0, |state| state.distance)
+        self.links.get(&link).and_then(|state| state.distance).unwrap_or(0)
     }
 
     /// What a peer tells of elements, as it is from here.
@@ -53,6 +64,12 @@ impl Registrar {
             }
         }
     }
+}
+
+/// Whether a way is not further than three quarters of a step from what is known, in ms.
+fn is_jitter(way: Duration, known: u32, step: Duration) -> bool {
+    let step = step.max(Duration::from_millis(1));
+    way.abs_diff(Duration::from_millis(known.into())) <= step * 3 / 4
 }
 
 /// To the nearest multiple of `step`, in ms.
@@ -83,5 +100,14 @@ mod tests {
             assert_eq!(rounded(ms(way), ms(step)), distance, "{way} by {step}");
         }
         assert_eq!(rounded(Duration::from_micros(499), ms(1)), 0);
+    }
+
+    #[test]
+    fn who_wanders_about_a_boundary_stays_where_he_is() {
+        let step = Duration::from_millis(50);
+        let is_jitter = |way, known| is_jitter(Duration::from_millis(way), known, step);
+        assert!(is_jitter(37, 0) && is_jitter(13, 50) && is_jitter(87, 50));
+        assert!(!is_jitter(38, 0) && !is_jitter(12, 50) && !is_jitter(88, 50));
+        assert!(super::is_jitter(Duration::from_secs(1), 500, Duration::from_secs(u64::MAX / 8)));
     }
 }

@@ -123,7 +123,7 @@ struct Link {
     /// When something last came from it.
     heard: Time,
     /// How far the other end is, in ms.
-    distance: u32,
+    distance: Option<u32>,
     role: Role,
 }
 
@@ -418,7 +418,7 @@ impl Registrar {
         if ends.service == Service::Asap && ends.protocol == LinkProtocol::Sctp {
             self.associations.extend(ends.peer.iter().map(|&address| (address, link)));
         }
-        self.links.insert(link, Link { ends, congested: false, heard: self.now, distance: 0, role });
+        self.links.insert(link, Link { ends, congested: false, heard: self.now, distance: None, role });
         match dial {
             Some(Dial::Peer(id)) => self.peer_dialled(link, id),
             Some(Dial::Static(index)) => self.static_dialled(link, index),

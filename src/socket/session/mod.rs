@@ -297,6 +297,13 @@ impl Session {
         self.pe_id.store(0, SeqCst);
     }
 
+    /// Whoever waits in recv(2) returns.
+    pub(super) fn call_back(&self) {
+        if let Some(conn) = &self.link.read().conn {
+            conn.leave();
+        }
+    }
+
     /// The descriptor is closed: ends the session in order.
     pub(super) fn close(&self, linger: &Linger) {
         if let Some(user) = self.as_user() {

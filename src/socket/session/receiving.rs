@@ -19,7 +19,7 @@ use std::time::Duration;
 /// delivered as it comes.
 const STALL: Duration = Duration::from_millis(10);
 
-/// How long to wait for another thread that receives from the same session, where there are others.
+/// How long to wait for another thread that receives from the same session before one looks around.
 const TURN: Duration = Duration::from_millis(10);
 
 /// Batches of control messages that one call looks at when there is nothing else.
@@ -169,6 +169,23 @@ impl Session {
         Ok(Received::Notification(Notification::FailoverNecessary { session, has_cookie }))
     }
 
+    /// The right to receive; soon, or not at all: nobody is to miss a signal because another one waits in recv(2).
+    fn turn<'a>(&self, conn: &'a Conn, deadline: Deadline) -> Option<Receiving<'a>> {
+        if let Ok(turn) = conn.receiving(Deadline::Now) {
+            return Some(turn);
+        }
+        if conn.blocking().is_some_and(Blocking::is_waiting) {
+            return None;
+        }
+        conn.receiving(deadline.min(Deadline::after(TURN))).ok()
+    }
+
+    /// Whether nothing is to be told before what comes. An echo would be found by whoever has the turn; a session
+    /// that is lost, or a descriptor that is closed, may not have had this connection then.
+    fn may_wait_in(&self, entry: &Entry) -> bool {
+        self.first.load(SeqCst) == 0 && !self.is_down() && !entry.is_closed()
+    }
+
     /// Takes what the connection has. Waits inside a long message that has begun, so that it
     /// arrives in as few parts as `buffer` allows; for one to begin only if it `blocks`, which is for those
     /// who have the descriptor for themselves.
@@ -180,14 +197,9 @@ impl Session {
         blocks: bool,
     ) -> io::Result<Attempt> {
         let Some(conn) = self.conn() else { return Ok(Attempt::Nothing) };
-        let patience = if self.alone { deadline } else { deadline.min(Deadline::after(TURN)) };
-        let mut turn = match conn.receiving(patience) {
-            Err(_) if !self.alone => return Ok(Attempt::Nothing),
-            turn => turn?,
-        };
-        // An echo comes first, and whoever finds one had the turn.
+        let Some(mut turn) = self.turn(&conn, deadline) else { return Ok(Attempt::Nothing) };
         let waits = match conn.blocking() {
-            Some(blocking) if blocks && self.first.load(SeqCst) == 0 => Waits::In(blocking, deadline),
+            Some(blocking) if blocks && self.may_wait_in(entry) => Waits::In(blocking, deadline),
             _ if self.alone && !matches!(deadline, Deadline::Now) => Waits::Elsewhere,
             _ => Waits::Not,
         };

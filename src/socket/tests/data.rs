@@ -128,9 +128,12 @@ fn up_to_64_kib_come_whole_however_they_trickle() {
     assert_eq!(try_for(None), libc::EAGAIN);
     assert_eq!(try_for(Some(Duration::from_millis(20))), libc::EAGAIN);
     assert!(!readable(session, 0));
+    // What a call takes before it waits is not what it waits for.
+    slow.write_all(&frame(&message)[15_000..16_000]).unwrap();
+    let begin = std::time::Instant::now();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            for part in [&frame(&message)[15_000..], &frame(b"next")].concat().chunks(6_000) {
+            for part in [&frame(&message)[16_000..], &frame(b"next")].concat().chunks(6_000) {
                 std::thread::sleep(Duration::from_millis(5));
                 slow.write_all(part).unwrap();
             }
@@ -138,6 +141,8 @@ fn up_to_64_kib_come_whole_however_they_trickle() {
         let (received, bytes) = world.recv(session, 1 << 16);
         assert!(matches!(received, Received::Data { length: 40_000, end: true, .. }), "{received:?}");
         assert!(bytes == message);
+        // The last of it woke the call, not its time-out.
+        assert!(begin.elapsed() < LONG.unwrap() / 2);
         assert_eq!(world.text(session), "next");
     });
     // Less room than the message has: as much as there is room for, and the rest.

@@ -90,6 +90,73 @@ fn what_was_sent_before_close_arrives() {
     assert!(bytes == big);
 }
 
+/// Each end sends more than there is room for, and the other one does not read before it is done.
+#[test]
+fn a_closed_session_hears_out_whoever_sends_before_he_reads() {
+    let world = world();
+    let server = world.serve(1, Style::Stream);
+    let user = world.connect(Style::Stream);
+    let session = world.library.accept(server, LONG).unwrap();
+    let big = vec![7; 12 << 20];
+    let now = SendOptions { timeout: None, ..options(1) };
+    assert_eq!(world.library.send(user, &big, now).unwrap(), big.len());
+    thread::scope(|scope| {
+        let answer = scope.spawn(|| world.send(session, &big));
+        world.library.close(user).unwrap();
+        answer.join().unwrap();
+    });
+    let (received, bytes) = world.recv(session, 13 << 20);
+    assert!(matches!(received, Received::Data { end: true, .. }), "{received:?}");
+    assert!(bytes == big);
+}
+
+/// A reader was called back: what the peer sends then must not cut what is under way to it.
+#[test]
+fn what_was_sent_before_close_arrives_though_a_reader_was_called_back() {
+    let world = world();
+    let server = world.serve(1, Style::Stream);
+    let user = world.connect(Style::Stream);
+    let session = world.library.accept(server, LONG).unwrap();
+    let big = vec![7; 12 << 20];
+    let conn = world.library.single(&world.library.entry(user).unwrap()).unwrap().conn().unwrap();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| code(world.library.recv(user, &mut [0; 9], LONG).unwrap_err()));
+        while !conn.blocking().is_some_and(|blocking| blocking.is_waiting()) {
+            thread::yield_now();
+        }
+        let now = SendOptions { timeout: None, ..options(1) };
+        assert_eq!(world.library.send(user, &big, now).unwrap(), big.len());
+        world.library.close(user).unwrap();
+        assert_eq!(waiting.join().unwrap(), libc::EBADF);
+    });
+    assert!(conn.is_deaf());
+    drop(conn);
+    for _ in 0..10 {
+        world.send(session, b"are you there?");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let (received, bytes) = world.recv(session, 13 << 20);
+    assert!(matches!(received, Received::Data { end: true, .. }), "{received:?}");
+    assert!(bytes == big);
+}
+
+/// An option that is set behind our back.
+#[test]
+fn time_outs_are_those_of_the_call() {
+    let world = world();
+    world.serve(1, Style::Stream);
+    let user = world.connect(Style::Stream);
+    let short = Some(Duration::from_millis(50));
+    let receive = || code(world.library.recv(user, &mut [0; 9], short).unwrap_err());
+    assert_eq!(receive(), libc::EAGAIN);
+    let conn = world.library.single(&world.library.entry(user).unwrap()).unwrap().conn().unwrap();
+    stream::set_receive_timeout(conn.as_fd(), Duration::from_secs(60)).unwrap();
+    world.library.option_was_set(user);
+    let begin = std::time::Instant::now();
+    assert_eq!(receive(), libc::EAGAIN);
+    assert!(begin.elapsed() < Duration::from_secs(30));
+}
+
 pub(in crate::socket) fn poll_counts_what_there_is(world: World) {
     let server = world.serve(1, Style::Stream);
     let user = world.connect(Style::Stream);

@@ -35,14 +35,31 @@ fn an_elements_distance_is_half_the_round_trip_and_peers_are_told() {
     let effects = bench.asap(pe, message.clone());
     assert_eq!(effects, [added(1), told(peer, far(1, SELF, 50)), registered(pe, 1)]);
     assert_eq!(distance(&bench, 1), 50);
-    // No news by the step, and news.
+    // No news by the step, a jitter about where one rounds up, and news.
     assert_eq!(measured(&mut bench, pe, 140), []);
-    assert_eq!(measured(&mut bench, pe, 160), [told(peer, far(1, SELF, 100))]);
+    assert_eq!(measured(&mut bench, pe, 160), []);
+    assert_eq!(measured(&mut bench, pe, 180), [told(peer, far(1, SELF, 100))]);
     assert_eq!(distance(&bench, 1), 100);
     assert_eq!(bench.asap(pe, message), [told(peer, far(1, SELF, 100)), registered(pe, 1)]);
     // Other policies don't want to know.
     bench.asap(pe, Asap::Registration { handle: pool("other"), element: element(2) });
     assert_eq!(measured(&mut bench, pe, 400), [told(peer, far(1, SELF, 200))]);
+}
+
+#[test]
+fn subscribers_are_told_of_a_new_distance() {
+    let mut bench = Bench::serving();
+    let (pe, pu) = (bench.pe(), bench.pe());
+    bench.asap(pe, Asap::Registration { handle: pool("echo"), element: far(1, RegistrarId(0), 0) });
+    bench.asap(pu, Asap::HandleResolution { subscribe: true, handle: pool("echo"), items: Some(u32::MAX) });
+    bench.wait_quietly(ms(100));
+    let pushed = measured(&mut bench, pe, 120);
+    let [Effect::Asap(link, Asap::HandleResolutionResponse { subscribed: true, elements, .. })] = &pushed[..]
+    else {
+        panic!("{pushed:?}")
+    };
+    assert_eq!(*link, pu);
+    assert_eq!(elements[0].policy, Policy::LeastUsedDpf { load: 1, load_dpf: 2, distance: 50 });
 }
 
 #[test]
