@@ -76,8 +76,11 @@ impl Blocking {
     fn prepare(&self, socket: BorrowedFd<'_>, deadline: Deadline) -> bool {
         let left = u32::try_from(deadline.milliseconds()).unwrap_or(LONGEST).min(LONGEST);
         let set = self.timeout.load(Relaxed);
-        if left == set || left < LEAST {
-            return left == set;
+        if left < LEAST {
+            return false;
+        }
+        if left == set {
+            return true;
         }
         let result = match set {
             0 => stream::set_blocking(socket),
