@@ -338,12 +338,12 @@ unsafe fn receive_full(
     timeout: c_int,
 ) -> Result<Delivery, Errno> {
     let patience = legacy::full_receive_timeout(timeout);
-    let start = (patience != Duration::MAX).then(Instant::now);
+    let start = Instant::now();
     // SAFETY: the caller's buffer.
     let mut whole = unsafe { receive(library, sd, (buffer, length), Some(patience))? };
     while whole.length > 0 && whole.length < length && whole.flags & libc::MSG_EOR == 0 {
         let rest = if buffer.is_null() { buffer } else { buffer.wrapping_byte_add(whole.length) };
-        let left = patience.saturating_sub(start.map_or(Duration::ZERO, |start| start.elapsed()));
+        let left = patience.saturating_sub(start.elapsed());
         let more = |space: &mut [u8]| library.recv_rest(sd, whole.info.rinfo_session, space, Some(left));
         // SAFETY: the rest of the caller's buffer.
         let Ok(part) = (unsafe { deliver((rest, length - whole.length), more) }) else {

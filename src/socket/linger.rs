@@ -58,10 +58,13 @@ enum Item {
     Backlog(Weak<Conn>),
     /// Closed by its owner: gets rid of its backlog and reads until the peer ends as well, because
     /// closing a socket that has unread data destroys what is under way to the peer.
-    Closing(Arc<Conn>, Instant),
-    /// The same where a reader had to be called back: what comes after our end would destroy what is under way, so
-    /// that end waits until all is acknowledged. Such a socket is always readable, and looked at every [`TICK`].
-    Deaf(Arc<Conn>, Instant),
+    Closing {
+        conn: Arc<Conn>,
+        until: Instant,
+        /// A reader had to be called back: what comes after our end would destroy what is under way, so that end
+        /// waits until all is acknowledged. Such a socket is always readable, and looked at every [`TICK`].
+        deaf: bool,
+    },
 }
 
 impl Linger {
@@ -72,16 +75,17 @@ impl Linger {
 
     /// Ends a session in order.
     pub(super) fn close(&self, conn: Arc<Conn>) {
-        let until = Instant::now() + PATIENCE;
-        let (item, flags) = if conn.is_deaf() && conn.backlogged() {
-            (Item::Deaf(conn.clone(), until), EpollFlags::empty())
+        let deaf = conn.is_deaf() && conn.backlogged();
+        let flags = if deaf {
+            EpollFlags::empty()
         } else {
             let finished = conn.finish();
             if finished && (stream::pending(conn.as_fd()) == 0 || !conn.must_be_drained()) {
                 return;
             }
-            (Item::Closing(conn.clone(), until), interest(finished, false))
+            interest(finished, false)
         };
+        let item = Item::Closing { conn: conn.clone(), until: Instant::now() + PATIENCE, deaf };
         if let Err(error) = self.add(&conn, item, flags) {
             debug!("a closed session can't linger: {error}");
         }
@@ -100,7 +104,7 @@ impl Linger {
         };
         drop(running);
         let mut work = shared.work.lock();
-        if !matches!(item, Item::Backlog(_)) {
+        if matches!(item, Item::Closing { .. }) {
             if work.closing >= MAX_CLOSING {
                 return Err(ErrorKind::QuotaExceeded.into());
             }
@@ -133,7 +137,7 @@ impl Item {
     fn is_alive(&self) -> bool {
         match self {
             Item::Backlog(conn) => conn.strong_count() > 0,
-            Item::Closing(..) | Item::Deaf(..) => true,
+            Item::Closing { .. } => true,
         }
     }
 }
@@ -208,7 +212,7 @@ impl Shared {
         let mut next = None;
         let mut late = Vec::new();
         for (&token, item) in &work.items {
-            if let Item::Closing(_, until) | Item::Deaf(_, until) = item {
+            if let Item::Closing { until, .. } = item {
                 if *until <= now {
                     late.push(token);
                 } else {
@@ -224,8 +228,7 @@ impl Shared {
         let mut work = self.work.lock();
         let (conn, closing, deaf) = match work.items.get(&token) {
             Some(Item::Backlog(conn)) => (conn.upgrade(), false, false),
-            Some(Item::Closing(conn, _)) => (Some(conn.clone()), true, false),
-            Some(Item::Deaf(conn, _)) => (Some(conn.clone()), true, true),
+            Some(Item::Closing { conn, deaf, .. }) => (Some(conn.clone()), true, *deaf),
             None => return,
         };
         let Some(conn) = conn else { return work.drop_item(token) };
@@ -258,7 +261,7 @@ impl Shared {
 
 impl Work {
     fn drop_item(&mut self, token: u64) {
-        if let Some(Item::Closing(..) | Item::Deaf(..)) = self.items.remove(&token) {
+        if let Some(Item::Closing { .. }) = self.items.remove(&token) {
             self.closing -= 1;
         }
     }
@@ -266,7 +269,7 @@ impl Work {
     fn deaf(&self) -> Vec<u64> {
         self.items
             .iter()
-            .filter(|(_, item)| matches!(item, Item::Deaf(..)))
+            .filter(|(_, item)| matches!(item, Item::Closing { deaf: true, .. }))
             .map(|(&token, _)| token)
             .collect()
     }

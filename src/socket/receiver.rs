@@ -145,10 +145,10 @@ impl Receiver {
         self.at < self.ahead.len()
     }
 
-    /// One attempt, without waiting. Stops at control messages: `Nothing`, and [`Receiver::control`] has
-    /// them, because what they say comes before the data behind them. A message of at most [`WHOLE`] bytes is delivered as one piece
-    /// if `buffer` is long enough; bytes of a message that could not be delivered stay here, or, if the caller
-    /// `waits` for the others, in `buffer`.
+    /// One attempt; how it `waits` is the caller's choice. Stops at control messages: `Nothing`, and
+    /// [`Receiver::control`] has them, because what they say comes before the data behind them. A message of at
+    /// most [`WHOLE`] bytes is delivered as one piece if `buffer` is long enough; bytes of a message that could not
+    /// be delivered stay here, or, if the caller waits for the others, in `buffer`.
     pub(super) fn receive(&mut self, socket: BorrowedFd<'_>, buffer: &mut [u8], waits: Waits<'_>) -> Input {
         if !self.controls.is_empty() {
             return Input::Nothing;

@@ -469,7 +469,7 @@ fn a_lost_path_does_not_end_the_session() {
         world.send(user, b"before");
         assert_eq!(world.text(session), "before");
         let primary = {
-            let conn = world.library.single(&world.library.entry(user).unwrap()).unwrap().conn().unwrap();
+            let conn = world.conn(user);
             conn.primary().unwrap()
         };
         ip(&format!("addr del {}/32 dev lo", primary.ip()));

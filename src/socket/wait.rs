@@ -26,9 +26,6 @@ pub(super) enum Deadline {
 impl Deadline {
     /// `after` from now; for ever if that can't be expressed.
     pub(super) fn after(after: Duration) -> Deadline {
-        if after == Duration::MAX {
-            return Deadline::Never;
-        }
         Instant::now().checked_add(after).map_or(Deadline::Never, Deadline::At)
     }
 

@@ -35,7 +35,8 @@ impl Session {
     ) -> io::Result<Received> {
         // The first wait is in the kernel where that can be.
         let waits = !matches!(deadline, Deadline::Now);
-        let mut blocks = waits && self.may_block();
+        let mut blocks =
+            waits && self.link.read().conn.as_ref().is_some_and(|conn| conn.blocking().is_some());
         // Elsewhere, what will have to wait anyway needn't ask the socket before it does.
         let idle = waits && !blocks && self.idle.load(Relaxed);
         let mut look = idle && self.habit.looks();
@@ -70,13 +71,6 @@ impl Session {
             }
             wait = true;
         }
-    }
-
-    /// Whether a receive can wait in the kernel: not while another one does.
-    fn may_block(&self) -> bool {
-        let link = self.link.read();
-        let blocking = link.conn.as_ref().and_then(|conn| conn.blocking());
-        blocking.is_some_and(|blocking| !blocking.is_waiting())
     }
 
     /// More of the message or echo of which a part was delivered, and nothing else. ECONNRESET: it never

@@ -118,12 +118,10 @@ fn what_was_sent_before_close_arrives_though_a_reader_was_called_back() {
     let user = world.connect(Style::Stream);
     let session = world.library.accept(server, LONG).unwrap();
     let big = vec![7; 12 << 20];
-    let conn = world.library.single(&world.library.entry(user).unwrap()).unwrap().conn().unwrap();
+    let conn = world.conn(user);
     thread::scope(|scope| {
         let waiting = scope.spawn(|| code(world.library.recv(user, &mut [0; 9], LONG).unwrap_err()));
-        while !conn.blocking().is_some_and(|blocking| blocking.is_waiting()) {
-            thread::yield_now();
-        }
+        until_somebody_waits(&conn);
         let now = SendOptions { timeout: None, ..options(1) };
         assert_eq!(world.library.send(user, &big, now).unwrap(), big.len());
         world.library.close(user).unwrap();
@@ -149,7 +147,7 @@ fn time_outs_are_those_of_the_call() {
     let short = Some(Duration::from_millis(50));
     let receive = || code(world.library.recv(user, &mut [0; 9], short).unwrap_err());
     assert_eq!(receive(), libc::EAGAIN);
-    let conn = world.library.single(&world.library.entry(user).unwrap()).unwrap().conn().unwrap();
+    let conn = world.conn(user);
     stream::set_receive_timeout(conn.as_fd(), Duration::from_secs(60)).unwrap();
     world.library.option_was_set(user);
     let begin = std::time::Instant::now();
@@ -278,27 +276,22 @@ fn what_a_thread_waits_for_is_not_there() {
     let server = world.serve(1, Style::Stream);
     let user = world.connect(Style::Stream);
     let session = world.library.accept(server, LONG).unwrap();
-    let conn = world.library.single(&world.library.entry(user).unwrap()).unwrap().conn().unwrap();
-    let is_waiting = || conn.blocking().is_some_and(|blocking| blocking.is_waiting());
+    let conn = world.conn(user);
     thread::scope(|scope| {
         let waiting = scope.spawn(|| world.text(user));
-        while !is_waiting() {
-            thread::yield_now();
-        }
+        until_somebody_waits(&conn);
         assert_eq!(world.poll_in(user, Duration::from_millis(20)), 0);
         assert_eq!(world.nothing(user), libc::EAGAIN);
         let late = world.library.recv(user, &mut [0; 9], Some(Duration::from_millis(30)));
         assert_eq!(code(late.unwrap_err()), libc::EAGAIN);
-        assert!(is_waiting());
+        assert!(is_waiting(&conn));
         world.send(session, b"here");
         assert_eq!(waiting.join().unwrap(), "here");
         // A failover by somebody else ends the wait and does not cost anything.
         let waiting = scope.spawn(|| world.text(user));
-        while !is_waiting() {
-            thread::yield_now();
-        }
+        until_somebody_waits(&conn);
         world.library.force_failover(user, false, Duration::ZERO).unwrap();
-        while is_waiting() {
+        while is_waiting(&conn) {
             thread::yield_now();
         }
         let moved = world.library.accept(server, LONG).unwrap();

@@ -6,6 +6,7 @@ pub(super) mod failover;
 pub(super) mod many;
 mod peers;
 
+use super::conn::Conn;
 use super::*;
 use crate::machine::client::RequestError;
 use crate::runtime::Watcher;
@@ -164,6 +165,11 @@ impl World {
         self.protocol == LinkProtocol::Tcp
     }
 
+    /// A session's connection.
+    pub(super) fn conn(&self, sd: RawFd) -> Arc<Conn> {
+        self.library.single(&self.library.entry(sd).unwrap()).unwrap().conn().unwrap()
+    }
+
     /// A listening element on 127.0.0.1.
     pub(super) fn serve(&self, id: u32, style: Style) -> RawFd {
         let sd = self.library.socket(0, style, libc::IPPROTO_SCTP).unwrap();
@@ -238,8 +244,18 @@ pub(super) fn code(error: io::Error) -> i32 {
 
 /// What the kernel holds for a session.
 fn pending(world: &World, sd: RawFd) -> usize {
-    let conn = world.library.single(&world.library.entry(sd).unwrap()).unwrap().conn().unwrap();
-    stream::pending(conn.as_fd())
+    stream::pending(world.conn(sd).as_fd())
+}
+
+/// Whether a thread waits for data in recv(2).
+fn is_waiting(conn: &Conn) -> bool {
+    conn.blocking().is_some_and(|blocking| blocking.is_waiting())
+}
+
+fn until_somebody_waits(conn: &Conn) {
+    while !is_waiting(conn) {
+        thread::yield_now();
+    }
 }
 
 fn borrowed(world: &World, sd: RawFd) -> Arc<OwnedFd> {
