@@ -2,6 +2,7 @@
 //! connection calls a thread back from there, so [`Blocking::leave`] is for those who end it.
 
 use super::wait::Deadline;
+use super::watch::Watch;
 use crate::transport::stream;
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::os::fd::BorrowedFd;
@@ -26,6 +27,15 @@ pub(super) struct Blocking {
     deaf: AtomicBool,
     /// The socket's time-out (milliseconds); 0: it is still in non-blocking mode.
     timeout: AtomicU32,
+    watch: Watch,
+}
+
+/// How a call waits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stay {
+    pub(super) deadline: Deadline,
+    /// For how long it may watch the socket before it sleeps.
+    pub(super) busy_poll: Duration,
 }
 
 impl Blocking {
@@ -42,10 +52,19 @@ impl Blocking {
         socket: BorrowedFd<'_>,
         parts: &mut [IoSliceMut<'_>],
         all: bool,
-        deadline: Deadline,
+        Stay { deadline, busy_poll }: Stay,
     ) -> io::Result<usize> {
         if !self.prepare(socket, deadline) {
             return stream::receive(socket, parts);
+        }
+        if !all {
+            let found = self.watch.watch(busy_poll, || match stream::receive(socket, parts) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+                result => Some(result),
+            });
+            if let Some(result) = found {
+                return result;
+            }
         }
         self.waiting.store(true, SeqCst);
         // Who leaves after this look sees that somebody waits.
@@ -138,7 +157,8 @@ mod tests {
     }
 
     fn receive(blocking: &Blocking, socket: &TcpStream, bytes: &mut [u8], all: bool) -> io::Result<usize> {
-        blocking.receive(socket.as_fd(), &mut [IoSliceMut::new(bytes)], all, Deadline::Never)
+        let stay = Stay { deadline: Deadline::Never, busy_poll: Duration::ZERO };
+        blocking.receive(socket.as_fd(), &mut [IoSliceMut::new(bytes)], all, stay)
     }
 
     fn until_somebody_waits(blocking: &Blocking) {
@@ -178,7 +198,8 @@ mod tests {
             let begin = Instant::now();
             let mut bytes = [0; 4];
             let parts = &mut [IoSliceMut::new(&mut bytes)];
-            let result = blocking.receive(one.as_fd(), parts, false, Deadline::after(time));
+            let stay = Stay { deadline: Deadline::after(time), busy_poll: Duration::from_micros(30) };
+            let result = blocking.receive(one.as_fd(), parts, false, stay);
             assert_eq!(result.unwrap_err().kind(), ErrorKind::WouldBlock);
             // Perhaps a tick early: the rest is for the caller.
             assert!(begin.elapsed() + TICK >= time, "{:?}", begin.elapsed());

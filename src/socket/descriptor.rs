@@ -51,6 +51,8 @@ pub(super) struct Entry {
     /// What it listens over; SCTP's users may connect over TCP as well.
     pub(super) protocol: LinkProtocol,
     pub(super) waiters: Waiters,
+    /// For how long a receive may watch a connection before it sleeps.
+    pub(super) busy_poll: Duration,
     closed: AtomicBool,
     /// An eventfd that is always readable, shared by a few descriptors: in the epoll instance while
     /// there are reasons, so that a descriptor needs none of its own.
@@ -84,6 +86,7 @@ impl Entry {
         protocol: LinkProtocol,
         role: Role,
         parameters: SessionParameters,
+        busy_poll: Duration,
     ) -> Entry {
         Entry {
             epoll: Some(epoll),
@@ -92,6 +95,7 @@ impl Entry {
             domain,
             protocol,
             waiters: Waiters::default(),
+            busy_poll,
             closed: AtomicBool::new(false),
             beacon,
             reasons: Mutex::new(0),

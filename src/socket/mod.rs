@@ -24,6 +24,7 @@ mod session;
 pub(crate) mod stranger;
 mod table;
 mod wait;
+mod watch;
 
 #[cfg(test)]
 mod sctp_tests;
@@ -198,6 +199,8 @@ pub struct Library {
     /// Mapped numbers and the system descriptors behind them.
     aliases: RwLock<BTreeMap<RawFd, RawFd>>,
     linger: Linger,
+    /// For how long a receive may watch a connection before it sleeps.
+    busy_poll: Duration,
     process: fork::Process,
 }
 
@@ -205,9 +208,10 @@ pub struct Library {
 impl Library {
     /// Starts the event thread.
     pub fn start(settings: Settings) -> io::Result<Library> {
-        let protocols = settings.protocols.clone();
+        let (protocols, busy_poll) = (settings.protocols.clone(), settings.busy_poll);
         let runtime = Runtime::start(settings)?;
-        let library = Library::with_directory(Arc::new(runtime.clone()), &protocols);
+        let mut library = Library::with_directory(Arc::new(runtime.clone()), &protocols);
+        library.busy_poll = busy_poll;
         runtime.set_sessions(Box::new(report::Sessions(Arc::downgrade(&library.table))));
         Ok(library)
     }
@@ -223,6 +227,7 @@ impl Library {
             making_beacon: Mutex::new(()),
             aliases: RwLock::new((0..3).map(|standard| (standard, standard)).collect()),
             linger: Linger::default(),
+            busy_poll: Duration::ZERO,
             process: fork::Process::this(),
         }
     }
@@ -302,7 +307,7 @@ impl Library {
         let epoll = self.unmapped(Entry::new_epoll()?)?;
         let number = epoll.0.as_raw_fd() as usize;
         let beacon = self.beacon(number)?;
-        Ok(Arc::new(Entry::new(epoll, beacon, style, domain, protocol, role, parameters)))
+        Ok(Arc::new(Entry::new(epoll, beacon, style, domain, protocol, role, parameters, self.busy_poll)))
     }
 
     /// The number becomes known.

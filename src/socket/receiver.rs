@@ -1,8 +1,8 @@
 //! The receiving half of a session over the TCP mapping: payload goes straight to the application's
 //! buffer, small messages come many per system call, and what is not whole yet stays here.
 
-use super::blocking::Blocking;
-use super::wait::{Deadline, Occasionally, errno};
+use super::blocking::{Blocking, Stay};
+use super::wait::{Occasionally, errno};
 use crate::transport::stream;
 use crate::wire::session_frame::{Data, FrameHeader, FrameReader, HEADER_LENGTH, Item};
 use log::warn;
@@ -64,7 +64,7 @@ pub(super) enum Waits<'a> {
     /// Returns, and leaves what came of a message in the caller's buffer.
     Elsewhere,
     /// The same, but not before it waited there.
-    In(&'a Blocking, Deadline),
+    In(&'a Blocking, Stay),
 }
 
 impl Waits<'_> {
@@ -76,7 +76,7 @@ impl Waits<'_> {
         all: bool,
     ) -> io::Result<usize> {
         match self {
-            Waits::In(blocking, deadline) => blocking.receive(socket, parts, all, deadline),
+            Waits::In(blocking, stay) => blocking.receive(socket, parts, all, stay),
             Waits::Not | Waits::Elsewhere => stream::receive(socket, parts),
         }
     }

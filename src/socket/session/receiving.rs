@@ -2,7 +2,7 @@
 
 use super::{Attempt, COMPLETE, ECHO, Session};
 use crate::machine::session::Control;
-use crate::socket::blocking::Blocking;
+use crate::socket::blocking::{Blocking, Stay};
 use crate::socket::conn::{Conn, Receiving};
 use crate::socket::descriptor::{Entry, Reason};
 use crate::socket::receiver::{Input, Piece, Waits};
@@ -193,7 +193,9 @@ impl Session {
         let Some(conn) = self.conn() else { return Ok(Attempt::Nothing) };
         let Some(mut turn) = self.turn(&conn, deadline) else { return Ok(Attempt::Nothing) };
         let waits = match conn.blocking() {
-            Some(blocking) if blocks && self.may_wait_in(entry) => Waits::In(blocking, deadline),
+            Some(blocking) if blocks && self.may_wait_in(entry) => {
+                Waits::In(blocking, Stay { deadline, busy_poll: entry.busy_poll })
+            }
             _ if self.alone && !matches!(deadline, Deadline::Now) => Waits::Elsewhere,
             _ => Waits::Not,
         };

@@ -1,0 +1,117 @@
+//! Watching a socket for a moment before one sleeps on it: a sleeper has to be woken by whoever sends, which
+//! costs both sides more than a few looks, and a peer that answers or streams has something soon.
+
+#![expect(clippy::disallowed_methods, reason = "microseconds of real time")]
+
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// Time between two looks: a stream brings some messages in it, which then come with one system call.
+const PAUSE: Duration = Duration::from_micros(10);
+/// Who gives the processor away and gets it back later than this has kept others from their work.
+const CROWDED: Duration = Duration::from_micros(5);
+/// Most waits in a row that don't watch.
+const MOST: u8 = 64;
+
+/// Whether watching has paid off lately: after each watch in vain, twice as many waits go without.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// Waits that are to go without after a watch in vain.
+    rest: AtomicU8,
+    /// How many of them are left.
+    left: AtomicU8,
+}
+
+impl Watch {
+    /// Looks every now and then for as long as `time`, if that makes sense. Leaves the processor to whoever
+    /// else wants it, and then stops.
+    pub(super) fn watch<T>(&self, time: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+        if time.is_zero() || !self.makes_sense() {
+            return None;
+        }
+        let begin = Instant::now();
+        let mut now = begin;
+        let found = loop {
+            let found = look();
+            if found.is_some() || now - begin >= time {
+                break found;
+            }
+            let Some(later) = pause(now) else { break look() };
+            now = later;
+        };
+        let rest = if found.is_some() { 0 } else { (self.rest.load(Relaxed) * 2).clamp(1, MOST) };
+        self.rest.store(rest, Relaxed);
+        self.left.store(rest, Relaxed);
+        found
+    }
+
+    fn makes_sense(&self) -> bool {
+        let left = self.left.load(Relaxed);
+        if left > 0 {
+            self.left.store(left - 1, Relaxed);
+        }
+        left == 0
+    }
+}
+
+/// When it is over; `None`: others want the processor.
+fn pause(begin: Instant) -> Option<Instant> {
+    let mut last = begin;
+    while last - begin < PAUSE {
+        std::thread::yield_now();
+        let now = Instant::now();
+        if now - last > CROWDED {
+            return None;
+        }
+        last = now;
+    }
+    Some(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(10);
+
+    /// How many looks it takes to find something at the `at`th.
+    fn looks(watch: &Watch, time: Duration, at: u32) -> (u32, bool) {
+        let mut looks = 0;
+        let found = watch.watch(time, || {
+            looks += 1;
+            (looks == at).then_some(())
+        });
+        (looks, found.is_some())
+    }
+
+    #[test]
+    fn finds_what_comes() {
+        let watch = Watch::default();
+        assert_eq!(looks(&watch, LONG, 1), (1, true));
+        // The processor may be wanted by others at any time, but there is always another look after that.
+        assert_eq!(looks(&watch, LONG, 2), (2, true));
+        assert_eq!(looks(&watch, Duration::ZERO, 1), (0, false));
+    }
+
+    #[test]
+    fn gives_up_in_time() {
+        let begin = Instant::now();
+        let (looks, found) = looks(&Watch::default(), Duration::from_micros(30), u32::MAX);
+        assert!(!found && (2..=4).contains(&looks), "{looks}");
+        assert!(begin.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn what_does_not_pay_off_is_done_ever_more_seldom() {
+        let watch = Watch::default();
+        let time = Duration::from_nanos(1);
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            let without = (0..).take_while(|_| looks(&watch, time, u32::MAX).0 == 0).count();
+            waits.push(without);
+        }
+        assert_eq!(waits, [0, 1, 2, 4, 8, 16, 32, 64, 64]);
+        while looks(&watch, LONG, 1).0 == 0 {}
+        assert!((0..10).all(|_| looks(&watch, LONG, 1) == (1, true)));
+    }
+}
