@@ -6,6 +6,7 @@ use super::many::Many;
 use super::pool::PoolSide;
 use super::session::Session;
 use super::wait::{Deadline, Waiters, errno};
+use super::watch::Watch;
 use super::{SessionParameters, Style};
 use crate::machine::LinkProtocol;
 use crate::transport::stream::Liveness;
@@ -51,8 +52,9 @@ pub(super) struct Entry {
     /// What it listens over; SCTP's users may connect over TCP as well.
     pub(super) protocol: LinkProtocol,
     pub(super) waiters: Waiters,
-    /// For how long a receive may watch a connection before it sleeps.
+    /// For how long a call may watch what it waits for before it sleeps.
     pub(super) busy_poll: Duration,
+    watch: Watch,
     closed: AtomicBool,
     /// An eventfd that is always readable, shared by a few descriptors: in the epoll instance while
     /// there are reasons, so that a descriptor needs none of its own.
@@ -96,6 +98,7 @@ impl Entry {
             protocol,
             waiters: Waiters::default(),
             busy_poll,
+            watch: Watch::default(),
             closed: AtomicBool::new(false),
             beacon,
             reasons: Mutex::new(0),
@@ -142,6 +145,16 @@ impl Entry {
     /// Waits until the descriptor is readable; how many of `events` were filled.
     pub(super) fn wait(&self, events: &mut [EpollEvent], deadline: Deadline) -> io::Result<usize> {
         let timeout = EpollTimeout::try_from(deadline.milliseconds()).unwrap_or(EpollTimeout::NONE);
+        if timeout != EpollTimeout::ZERO {
+            let found =
+                self.watch.watch(self.busy_poll, || match self.epoll().wait(events, EpollTimeout::ZERO) {
+                    Ok(0) => None,
+                    result => Some(result),
+                });
+            if let Some(result) = found {
+                return Ok(result?);
+            }
+        }
         Ok(self.epoll().wait(events, timeout)?)
     }
 

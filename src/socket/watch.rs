@@ -3,23 +3,25 @@
 
 #![expect(clippy::disallowed_methods, reason = "microseconds of real time")]
 
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Time between two looks: a stream brings some messages in it, which then come with one system call.
 const PAUSE: Duration = Duration::from_micros(10);
 /// Who gives the processor away and gets it back later than this has kept others from their work.
 const CROWDED: Duration = Duration::from_micros(5);
-/// Most waits in a row that don't watch.
-const MOST: u8 = 64;
+/// Waits in a row that don't watch: at most so many because it was in vain ..
+const MOST: u16 = 64;
+/// .. and because others wanted the processor, which they may keep for milliseconds.
+const MOST_CROWDED: u16 = 1024;
 
 /// Whether watching has paid off lately: after each watch in vain, twice as many waits go without.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     /// Waits that are to go without after a watch in vain.
-    rest: AtomicU8,
+    rest: AtomicU16,
     /// How many of them are left.
-    left: AtomicU8,
+    left: AtomicU16,
 }
 
 impl Watch {
@@ -31,18 +33,24 @@ impl Watch {
         }
         let begin = Instant::now();
         let mut now = begin;
-        let found = loop {
+        let twice = self.rest.load(Relaxed) * 2;
+        loop {
             let found = look();
             if found.is_some() || now - begin >= time {
-                break found;
+                self.rest(if found.is_some() { 0 } else { twice.clamp(1, MOST) });
+                return found;
             }
-            let Some(later) = pause(now) else { break look() };
+            let Some(later) = pause(now) else {
+                self.rest(twice.clamp(MOST, MOST_CROWDED));
+                return look();
+            };
             now = later;
-        };
-        let rest = if found.is_some() { 0 } else { (self.rest.load(Relaxed) * 2).clamp(1, MOST) };
-        self.rest.store(rest, Relaxed);
-        self.left.store(rest, Relaxed);
-        found
+        }
+    }
+
+    fn rest(&self, waits: u16) {
+        self.rest.store(waits, Relaxed);
+        self.left.store(waits, Relaxed);
     }
 
     fn makes_sense(&self) -> bool {
