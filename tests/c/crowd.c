@@ -23,6 +23,17 @@ static double now(void)
     return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
+/* Resident memory in KiB. */
+static double memory(void)
+{
+    FILE* statm = fopen("/proc/self/statm", "r");
+    long pages = 0;
+
+    HOLDS(statm != NULL && fscanf(statm, "%*d %ld", &pages) == 1);
+    fclose(statm);
+    return (double)pages * (double)sysconf(_SC_PAGESIZE) / 1024;
+}
+
 /* How many sessions fit beside what else is open. */
 static int room(void)
 {
@@ -75,6 +86,8 @@ int main(void)
     int count = room();
     double begin = now();
     double connected;
+    double empty;
+    double full;
 
     if (count < ENOUGH) {
         fprintf(stderr, "SKIPPED crowd: the limit of descriptors leaves room for %d sessions only\n", count);
@@ -85,6 +98,7 @@ int main(void)
         elements[i] = element("Crowd", SOCK_SEQPACKET, 0);
         OK(rsp_listen(elements[i], 4096));
     }
+    empty = memory();
     for (int i = 0; i < count; i++) {
         users[i] = (int)OK(rsp_socket(AF_INET, SOCK_SEQPACKET, IPPROTO_SCTP));
         errno = 0;
@@ -96,6 +110,7 @@ int main(void)
         }
     }
     connected = now();
+    full = memory();
     /* Everybody has an answer: one call sees them all. */
     for (int left = count; left > 0;) {
         int polled = 0;
@@ -118,6 +133,7 @@ int main(void)
         }
     }
     rsp_cleanup();
-    fprintf(stderr, "%d sessions in one process: connected and served in %.1f s, closed after %.1f s\n", count, connected - begin, now() - begin);
+    fprintf(stderr, "%d sessions in one process: connected and served in %.1f s, closed after %.1f s, %.1f KiB each with both ends\n", count,
+            connected - begin, now() - begin, (full - empty) / count);
     return checked();
 }
