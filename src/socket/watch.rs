@@ -24,6 +24,15 @@ pub(super) struct Watch {
     left: AtomicU16,
 }
 
+/// How a watch ended.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Found,
+    InVain,
+    /// Others wanted the processor.
+    Crowded,
+}
+
 impl Watch {
     /// Looks every now and then for as long as `time`, if that makes sense. Leaves the processor to whoever
     /// else wants it, and then stops.
@@ -33,26 +42,32 @@ impl Watch {
         }
         let begin = Instant::now();
         let mut now = begin;
-        let twice = self.rest.load(Relaxed) * 2;
         loop {
             let found = look();
             if found.is_some() || now - begin >= time {
-                self.rest(if found.is_some() { 0 } else { twice.clamp(1, MOST) });
+                self.learn(if found.is_some() { End::Found } else { End::InVain });
                 return found;
             }
             let Some(later) = pause(now) else {
-                self.rest(twice.clamp(MOST, MOST_CROWDED));
+                self.learn(End::Crowded);
                 return look();
             };
             now = later;
         }
     }
 
-    fn rest(&self, waits: u16) {
-        self.rest.store(waits, Relaxed);
-        self.left.store(waits, Relaxed);
+    fn learn(&self, end: End) {
+        let twice = self.rest.load(Relaxed) * 2;
+        let rest = match end {
+            End::Found => 0,
+            End::InVain => twice.clamp(1, MOST),
+            End::Crowded => twice.clamp(MOST, MOST_CROWDED),
+        };
+        self.rest.store(rest, Relaxed);
+        self.left.store(rest, Relaxed);
     }
 
+    /// Whether to watch this time.
     fn makes_sense(&self) -> bool {
         let left = self.left.load(Relaxed);
         if left > 0 {
@@ -112,14 +127,16 @@ mod tests {
     #[test]
     fn what_does_not_pay_off_is_done_ever_more_seldom() {
         let watch = Watch::default();
-        let time = Duration::from_nanos(1);
-        let mut waits = Vec::new();
-        for _ in 0..9 {
-            let without = (0..).take_while(|_| looks(&watch, time, u32::MAX).0 == 0).count();
-            waits.push(without);
-        }
-        assert_eq!(waits, [0, 1, 2, 4, 8, 16, 32, 64, 64]);
-        while looks(&watch, LONG, 1).0 == 0 {}
-        assert!((0..10).all(|_| looks(&watch, LONG, 1) == (1, true)));
+        let without = |end| {
+            let count = (0..).take_while(|_| !watch.makes_sense()).count();
+            watch.learn(end);
+            count
+        };
+        let in_vain: Vec<_> = (0..9).map(|_| without(End::InVain)).collect();
+        assert_eq!(in_vain, [0, 1, 2, 4, 8, 16, 32, 64, 64]);
+        let found: Vec<_> = (0..3).map(|_| without(End::Found)).collect();
+        assert_eq!(found, [64, 0, 0]);
+        let crowded: Vec<_> = (0..7).map(|_| without(End::Crowded)).collect();
+        assert_eq!(crowded, [0, 64, 128, 256, 512, 1024, 1024]);
     }
 }
