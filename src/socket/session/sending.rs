@@ -91,6 +91,10 @@ impl Session {
             && is_fatal(error)
         {
             entry.check_open()?;
+            if !self.link.read().is(conn) {
+                // Its end says nothing of the session, which somebody moved meanwhile.
+                self.stop_on(entry, conn)?;
+            }
             self.lose_conn(entry, conn);
         }
         sent

@@ -1,6 +1,7 @@
 //! From one element to the next.
 
 use super::*;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 pub(in crate::socket) fn a_failed_element_is_left_with_cookie_and_data_first(world: World) {
     let first = world.serve(1, Style::SeqPacket);
@@ -133,4 +134,30 @@ fn a_business_card_leads_to_the_next_element() {
     world.library.force_failover(user, false, Duration::ZERO).unwrap();
     // The policy's turn would have been 4.
     assert_eq!(world.library.peer_name(user).unwrap().1, PeId(2));
+}
+
+/// The end of a connection that was left says nothing of the session, whoever still had it in hand.
+#[test]
+fn who_sends_while_the_session_is_moved_is_told_so() {
+    let world = world();
+    let server = world.serve(1, Style::Stream);
+    let user = world.connect(Style::Stream);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !done.load(SeqCst) {
+                    match world.library.send(user, b"x", options(0)) {
+                        Ok(_) => thread::yield_now(),
+                        Err(error) => assert_eq!(code(error), libc::EIO),
+                    }
+                }
+            });
+        }
+        for _ in 0..100 {
+            world.library.accept(server, LONG).unwrap();
+            world.library.force_failover(user, false, Duration::ZERO).unwrap();
+        }
+        done.store(true, SeqCst);
+    });
 }
