@@ -138,6 +138,12 @@ impl Entry {
         Ok(self.epoll().modify(socket, &mut EpollEvent::new(EpollFlags::EPOLLIN, token))?)
     }
 
+    /// What has come already makes the descriptor readable no longer, only what comes from now on.
+    pub(super) fn watch_for_news(&self, socket: BorrowedFd<'_>, token: u64) {
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        let _ = self.epoll().modify(socket, &mut EpollEvent::new(flags, token));
+    }
+
     pub(super) fn remove(&self, socket: BorrowedFd<'_>) {
         let _ = self.epoll().delete(socket);
     }

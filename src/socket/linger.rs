@@ -26,6 +26,9 @@ const MAX_CLOSING: usize = 4096;
 /// How often is looked at what no event tells.
 const TICK: Duration = Duration::from_millis(20);
 const BELL: u64 = 0;
+/// What to wait for, of a backlog whose owner may drop the connection. A socket that a forked child has open as well
+/// stays in the epoll instance when it is dropped: it says so once, not for ever.
+const ROOM: EpollFlags = EpollFlags::EPOLLOUT.union(EpollFlags::EPOLLONESHOT);
 
 /// The thread and its work.
 #[derive(Debug, Default)]
@@ -70,7 +73,7 @@ enum Item {
 impl Linger {
     /// Sees to `conn`'s backlog.
     pub(super) fn flush(&self, conn: &Arc<Conn>) {
-        let _ = self.add(conn, Item::Backlog(Arc::downgrade(conn)), EpollFlags::EPOLLOUT);
+        let _ = self.add(conn, Item::Backlog(Arc::downgrade(conn)), ROOM);
     }
 
     /// Ends a session in order.
@@ -220,7 +223,12 @@ impl Shared {
                 }
             }
         }
-        late.into_iter().for_each(|token| work.drop_item(token));
+        for token in late {
+            if let Some(Item::Closing { conn, .. }) = work.items.get(&token) {
+                let _ = self.epoll.delete(conn.as_fd());
+            }
+            work.drop_item(token);
+        }
         next
     }
 
@@ -237,6 +245,9 @@ impl Shared {
         let broken = flushed.is_err();
         let flushed = flushed.unwrap_or(true);
         let done = if broken || !closing {
+            if !flushed {
+                let _ = self.epoll.modify(conn.as_fd(), &mut EpollEvent::new(ROOM, token));
+            }
             flushed
         } else {
             match drain(&conn) {

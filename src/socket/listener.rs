@@ -51,7 +51,7 @@ impl Strangers {
         if self.waiting.len() >= MAX_STRANGERS
             && let Some((_, oldest)) = self.waiting.pop_first()
         {
-            refuse(oldest.peer, &"too many connections that say nothing");
+            send_away(entry, &oldest, &"too many connections that say nothing");
         }
         self.last += 1;
         let token = STRANGERS + self.last;
@@ -65,33 +65,32 @@ impl Strangers {
 
     /// A stranger said something; the connection, once its hello is whole. It stays in the epoll
     /// instance, under its old name.
-    pub(super) fn hear(&mut self, token: u64) -> Option<Arc<Conn>> {
+    pub(super) fn hear(&mut self, entry: &Entry, token: u64) -> Option<Arc<Conn>> {
         let stranger = self.waiting.get(&token)?;
         match listen_to(&stranger.conn) {
             Ok(false) => None,
             Ok(true) => self.waiting.remove(&token).map(|stranger| stranger.conn),
             Err(error) => {
-                refuse(stranger.peer, &error);
+                send_away(entry, stranger, &error);
                 self.waiting.remove(&token);
                 None
             }
         }
     }
 
-    fn hear_all(&mut self) -> Vec<Arc<Conn>> {
+    fn hear_all(&mut self, entry: &Entry) -> Vec<Arc<Conn>> {
         let tokens: Vec<u64> = self.waiting.keys().copied().collect();
-        tokens.into_iter().filter_map(|token| self.hear(token)).collect()
+        tokens.into_iter().filter_map(|token| self.hear(entry, token)).collect()
     }
 
     /// Sends away those who took too long; when the next one will have.
-    pub(super) fn expire(&mut self) -> Deadline {
+    pub(super) fn expire(&mut self, entry: &Entry) -> Deadline {
         let now = Instant::now();
         while let Some(first) = self.waiting.first_entry() {
             if first.get().until > now {
                 return Deadline::At(first.get().until);
             }
-            refuse(first.get().peer, &"no greeting in time");
-            first.remove();
+            send_away(entry, &first.remove(), &"no greeting in time");
         }
         Deadline::Never
     }
@@ -99,6 +98,12 @@ impl Strangers {
 
 fn listen_to(conn: &Conn) -> io::Result<bool> {
     conn.greet(&mut conn.receiving(Deadline::Never)?)
+}
+
+/// Closing the socket alone does not take it out of the epoll instance: a forked child may have it open.
+fn send_away(entry: &Entry, stranger: &Stranger, reason: &dyn std::fmt::Display) {
+    refuse(stranger.peer, reason);
+    entry.remove(stranger.conn.as_fd());
 }
 
 fn refuse(peer: SocketAddr, reason: &dyn std::fmt::Display) {
@@ -143,7 +148,7 @@ impl Listener {
                 }
                 return Ok(conn);
             }
-            let next = gate.strangers.expire();
+            let next = gate.strangers.expire(entry);
             drop(gate);
             if deadline.passed() {
                 return Err(errno(Errno::EAGAIN));
@@ -164,7 +169,7 @@ impl Listener {
         if self.fill(entry, &mut gate).is_err() {
             return true;
         }
-        gate.strangers.expire();
+        gate.strangers.expire(entry);
         if gate.ready.is_empty() {
             return false;
         }
@@ -178,7 +183,7 @@ impl Listener {
         if !gate.ready.is_empty() {
             return Ok(());
         }
-        for conn in gate.strangers.hear_all() {
+        for conn in gate.strangers.hear_all(entry) {
             entry.remove(conn.as_fd());
             gate.ready.push_back(conn);
         }

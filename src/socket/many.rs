@@ -118,10 +118,17 @@ impl Many {
             let wake = self.housekeep(entry);
             let count = entry.wait(&mut events, deadline.min(wake))?;
             self.sort(entry, &events[..count]);
-            if count == 0 && deadline.passed() {
+            // Events that leave nothing to do, strangers' for example, don't make it longer.
+            if deadline.passed() && count < events.len() && !self.has_work() {
+                entry.check_open()?;
                 return Err(errno(Errno::EAGAIN));
             }
         }
+    }
+
+    fn has_work(&self) -> bool {
+        let state = self.state.lock();
+        !(state.notices.is_empty() && state.echoes.is_empty() && state.ready.is_empty())
     }
 
     /// Notifications, then cookie echoes.
@@ -215,9 +222,9 @@ impl Many {
     /// Looks after strangers and a resting listener; when there will be something to do next.
     fn housekeep(&self, entry: &Entry) -> Deadline {
         let mut state = self.state.lock();
-        let mut next = state.strangers.expire();
+        let mut next = state.strangers.expire(entry);
         if let Some(until) = state.paused {
-            if until <= Instant::now() && entry.add(self.endpoint.as_fd(), LISTENER).is_ok() {
+            if until <= Instant::now() && entry.rename(self.endpoint.as_fd(), LISTENER).is_ok() {
                 state.paused = None;
             } else {
                 next = next.min(Deadline::At(until.max(Instant::now() + Duration::from_millis(1))));
@@ -233,7 +240,7 @@ impl Many {
                 BEACON => {}
                 LISTENER => self.accept(entry),
                 token if token > STRANGERS => {
-                    let known = self.state.lock().strangers.hear(token);
+                    let known = self.state.lock().strangers.hear(entry, token);
                     if let Some(conn) = known {
                         self.admit(entry, conn, true);
                     }
@@ -253,17 +260,24 @@ impl Many {
                         self.admit(entry, conn, false);
                     }
                 }
-                Ok(None) => return,
+                Ok(None) => break,
                 Err(error) => {
                     static QUIET: Occasionally = Occasionally::new();
                     if let Some(more) = QUIET.now() {
                         log::warn!("no new sessions for now: {error}{more}");
                     }
-                    entry.remove(self.endpoint.as_fd());
-                    self.state.lock().paused = Some(Instant::now() + PAUSE);
+                    let mut state = self.state.lock();
+                    if state.paused.replace(Instant::now() + PAUSE).is_none() {
+                        // In somebody else's event loop, the next user who comes ends the rest.
+                        entry.watch_for_news(self.endpoint.as_fd(), LISTENER);
+                    }
                     return;
                 }
             }
+        }
+        let mut state = self.state.lock();
+        if state.paused.is_some() && entry.rename(self.endpoint.as_fd(), LISTENER).is_ok() {
+            state.paused = None;
         }
     }
 
@@ -274,6 +288,7 @@ impl Many {
         let session = Arc::new(Session::element(id, false, conn.clone(), pool));
         if self.sessions.set(id as usize, Some(session.clone())).is_err() {
             log::warn!("no number for a further session");
+            entry.remove(conn.as_fd());
             return;
         }
         let mut state = self.state.lock();

@@ -4,8 +4,10 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "pool.h"
 
@@ -114,6 +116,161 @@ static void forking(void)
     OK(rsp_close(server));
 }
 
+/* A child that only lives on has open what the parent closes; its number. */
+static pid_t bystander(void)
+{
+    pid_t parent = getpid();
+    pid_t child = fork();
+
+    OK(child);
+    if (child == 0) {
+        OK(prctl(PR_SET_PDEATHSIG, SIGKILL));
+        while (getppid() == parent) {
+            pause();
+        }
+        _Exit(0);
+    }
+    return child;
+}
+
+static void dismiss(pid_t child)
+{
+    OK(kill(child, SIGKILL));
+    OK(waitpid(child, NULL, 0));
+}
+
+static in_port_t port_of(const char* pool)
+{
+    struct rsp_addrinfo* found;
+    in_port_t port;
+
+    OK(rsp_getaddrinfo((const unsigned char*)pool, strlen(pool), &found, 1, 0));
+    /* IPv4 and IPv6 have it at the same place. */
+    port = ((const struct sockaddr_in*)found->ai_addr)->sin_port;
+    rsp_freeaddrinfo(found);
+    return port;
+}
+
+static int try_it(int server, int type)
+{
+    return type == SOCK_STREAM ? rsp_accept(server, 0) : (int)receive(server, 0).length;
+}
+
+/* A connection that is sent away does not keep the descriptor readable, and calls busy, because a child has it. */
+static void stranger_in_a_child(const char* pool, int type)
+{
+    int server = (int)OK(rsp_socket(0, type, IPPROTO_TCP));
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct pollfd readable = {server, POLLIN, 0};
+    int stranger = (int)OK(socket(AF_INET, SOCK_STREAM, 0));
+    pid_t child;
+
+    OK(rsp_register(server, (const unsigned char*)pool, strlen(pool), NULL, 30000, 0));
+    address.sin_port = port_of(pool);
+    OK(rsp_listen(server, 10));
+    OK(connect(stranger, (const struct sockaddr*)&address, sizeof(address)));
+    SAME(3, send(stranger, "RSe", 3, 0));
+    SAME(1, poll(&readable, 1, SOON));
+    /* It was heard, and says too little. */
+    FAILS(EAGAIN, try_it(server, type));
+    for (int tries = 0; poll(&readable, 1, 0) == 1 && tries < 1000; tries++) {
+        FAILS(EAGAIN, try_it(server, type));
+    }
+    child = bystander();
+    OK(shutdown(stranger, SHUT_WR));
+    OK(close(stranger));
+    SAME(1, poll(&readable, 1, SOON));
+    FAILS(EAGAIN, try_it(server, type));
+    SAME(0, poll(&readable, 1, 0));
+    dismiss(child);
+    OK(rsp_close(server));
+}
+
+static long long milliseconds(clockid_t clock)
+{
+    struct timespec time;
+
+    OK(clock_gettime(clock, &time));
+    return time.tv_sec * 1000LL + time.tv_nsec / 1000000;
+}
+
+/* What a session had still to send when it was moved keeps nobody busy because a child has its connection. */
+static void backlog_in_a_child(void)
+{
+    static char block[60000];
+    int server = (int)OK(rsp_socket(0, SOCK_SEQPACKET, IPPROTO_TCP));
+    int client;
+    long long begin, busy;
+    pid_t child;
+
+    OK(rsp_listen(server, 10));
+    OK(rsp_register(server, (const unsigned char*)"Backlog", 7, NULL, 30000, 0));
+    client = user("Backlog", SOCK_SEQPACKET);
+    expect_session(server, RSERPOOL_SESSION_ADD);
+    while (rsp_sendmsg(client, block, sizeof(block), 0, 0, 0, 0, 0, 0, 0) >= 0) {
+    }
+    SAME(EAGAIN, errno);
+    child = bystander();
+    OK(rsp_forcefailover(client, FFF_NONE, 0));
+    /* All that the kernels have, so that there is room. */
+    while (receive(server, 100).length >= 0) {
+    }
+    begin = milliseconds(CLOCK_MONOTONIC);
+    busy = milliseconds(CLOCK_PROCESS_CPUTIME_ID);
+    while (milliseconds(CLOCK_MONOTONIC) < begin + 1000) {
+        usleep(200000);
+    }
+    HOLDS(milliseconds(CLOCK_PROCESS_CPUTIME_ID) - busy < 40);
+    dismiss(child);
+    OK(rsp_close(client));
+    OK(rsp_close(server));
+}
+
+/* A user who says no more than hello. */
+static void greet(int user, const struct sockaddr_in* address)
+{
+    static const char greeting[12] = {'R', 'S', 'e', 'r', 'P', 'o', 'o', 'l', 1, 0, 0, 0};
+
+    OK(connect(user, (const struct sockaddr*)address, sizeof(*address)));
+    SAME(sizeof(greeting), send(user, greeting, sizeof(greeting), 0));
+}
+
+/* A process that was out of descriptors hears of users again, in its own event loop as well. */
+static void full_for_a_while(void)
+{
+    int server = (int)OK(rsp_socket(0, SOCK_SEQPACKET, IPPROTO_TCP));
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct pollfd readable = {server, POLLIN, 0};
+    int users[2] = {(int)OK(socket(AF_INET, SOCK_STREAM, 0)), (int)OK(socket(AF_INET, SOCK_STREAM, 0))};
+    struct rlimit before, none;
+    /* Valgrind takes the connection that there is no room for, and closes it. */
+    int expected = getenv("CHECK_SLOW") ? 1 : 2;
+
+    OK(rsp_listen(server, 10));
+    OK(rsp_register(server, (const unsigned char*)"Full", 4, NULL, 30000, 0));
+    address.sin_port = port_of("Full");
+    OK(getrlimit(RLIMIT_NOFILE, &before));
+    none = before;
+    none.rlim_cur = 3;
+    OK(setrlimit(RLIMIT_NOFILE, &none));
+    greet(users[0], &address);
+    SAME(1, poll(&readable, 1, SOON));
+    for (int tries = 0; tries < 2; tries++) {
+        FAILS(EAGAIN, receive(server, 0).length);
+    }
+    /* From then on, while it is full, its owner is left alone. */
+    SAME(0, poll(&readable, 1, 0));
+    OK(setrlimit(RLIMIT_NOFILE, &before));
+    greet(users[1], &address);
+    for (int sessions = 0; sessions < expected;) {
+        SAME(1, poll(&readable, 1, SOON));
+        sessions += receive(server, 0).length == (ssize_t)sizeof(union rserpool_notification);
+    }
+    OK(close(users[0]));
+    OK(close(users[1]));
+    OK(rsp_close(server));
+}
+
 /* What is done with each signal. */
 static void (*handlers[NSIG])(int);
 
@@ -204,6 +361,10 @@ int main(void)
     only_sctp();
     start();
     forking();
+    stranger_in_a_child("Stranger", SOCK_STREAM);
+    stranger_in_a_child("Strangers", SOCK_SEQPACKET);
+    backlog_in_a_child();
+    full_for_a_while();
     no_handlers();
     no_sigpipe();
     many_threads();
