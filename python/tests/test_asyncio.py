@@ -147,6 +147,42 @@ def test_sending_into_a_full_pipe_leaves_the_loop_alone(pool):
     run(main())
 
 
+def test_the_longest_messages_go_through_the_loop(pool):
+    async def main() -> None:
+        with rserpool.Element(pool) as element, await aio.connect(pool) as user:
+            with await aio.accept(element) as session:
+                sending = asyncio.create_task(aio.send(user, bytes(17 << 20)))
+                length = 0
+                while not (message := await aio.receive(session)).end:
+                    length += len(message.data)
+                assert length + len(message.data) == await sending == 17 << 20
+
+    run(main())
+
+
+def test_a_cancelled_send_leaves_no_thread(pool):
+    async def main() -> None:
+        with rserpool.Element(pool), await aio.connect(pool) as user:
+            with pytest.raises(TimeoutError):
+                while True:
+                    user.send(bytes(65536), timeout=0)
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(aio.send(user, b"never"), 0.05)
+            # Waits for the threads, while the session is still open and full.
+            await asyncio.wait_for(asyncio.get_running_loop().shutdown_default_executor(), 10)
+
+    run(main())
+
+
+def test_messages_end_when_a_failover_is_necessary(pool):
+    async def main() -> None:
+        with rserpool.Element(pool) as element, await aio.connect(pool) as user:
+            (await aio.accept(element)).close()
+            assert [message async for message in aio.messages(user)] == []
+
+    run(main())
+
+
 @pytest.mark.parametrize("poller", ["select", "poll", "epoll"])
 def test_readable_exactly_when_there_is_something(pool, poller):
     def readable(descriptor: rserpool.Descriptor, seconds: float) -> bool:

@@ -1,6 +1,10 @@
 """Sessions: data both ways, sizes, time-outs, ends, errors."""
 
+import copy
 import errno
+import gc
+import os
+import pickle
 import socket
 import threading
 
@@ -212,3 +216,73 @@ def test_many_sessions_on_one_descriptor(pool):
             first.close()
             assert element.receive(timeout=SOON) == rserpool.Shutdown(1)
             assert element.receive(timeout=SOON) == rserpool.SessionChange(1, False)
+
+
+@pytest.mark.parametrize("what", [5, "text", [1, 2], None])
+def test_only_buffers_can_be_sent(pool, what):
+    with rserpool.Element(pool) as element, rserpool.connect(pool) as user:
+        with element.accept(timeout=SOON) as session:
+            for send in (user.send, session.send_cookie):
+                with pytest.raises(TypeError):
+                    send(what)
+            user.send(memoryview(b"a-b-c")[::2])
+            assert answer(session).data == b"abc"
+
+
+def test_numbers_are_not_cut(pool):
+    with rserpool.Element(pool) as element, rserpool.connect(pool) as user:
+        for wrong in ({"stream": 1 << 16}, {"stream": -1}, {"ppid": 1 << 32}, {"session": 1 << 32}):
+            with pytest.raises(OverflowError):
+                user.send(b"x", **wrong)
+        for call in (rserpool.resolve, rserpool.connect):
+            with pytest.raises(OverflowError):
+                call(pool, stale=-1)
+        for wrong in ({"identifier": 1 << 32}, {"weight": -1}, {"interval": -1}):
+            with pytest.raises(OverflowError):
+                rserpool.Element(pool, **wrong)
+        with pytest.raises(rserpool.RSerPoolError) as failure:
+            rserpool.connect("")
+        assert failure.value.errno == errno.EINVAL
+        assert not element.closed
+
+
+def test_descriptors_are_not_copied(pool):
+    with rserpool.Element(pool) as element, rserpool.connect(pool) as user:
+        for call in (copy.copy, copy.deepcopy, pickle.dumps):
+            for descriptor in (element, user):
+                with pytest.raises(TypeError):
+                    call(descriptor)
+        gc.collect()
+        with element.accept(timeout=SOON) as session:
+            user.send(b"still there")
+            assert answer(session).data == b"still there"
+
+
+def test_what_fails_leaves_no_descriptor(pool):
+    before = len(os.listdir("/proc/self/fd"))
+    failures = []
+    for call in (lambda: rserpool.connect("x" * 33), lambda: rserpool.Element(pool, policy=77)):
+        with pytest.raises(rserpool.RSerPoolError) as failure:
+            call()
+        # It holds the frame in which the descriptor was made.
+        failures.append(failure)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_forgotten_descriptors_are_closed_with_a_warning(pool):
+    with rserpool.Element(pool) as element:
+        user = rserpool.connect(pool)
+        with element.accept(timeout=SOON) as session:
+            with pytest.warns(ResourceWarning, match="unclosed.*Session"):
+                del user
+                gc.collect()
+            assert session.receive(timeout=SOON) is None
+
+
+def test_iteration_ends_when_a_failover_is_necessary(pool):
+    with rserpool.Element(pool) as element, rserpool.connect(pool) as user:
+        with element.accept(timeout=SOON) as session:
+            session.send(b"only one")
+        assert [message.data for message in user] == [b"only one"]
+        event = user.receive(timeout=SOON)
+        assert isinstance(event, rserpool.Failover) and not event.complete

@@ -10,11 +10,12 @@ import os
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from types import TracebackType
-from typing import Optional, Union
+from typing import NoReturn, Optional, Union
 
 from . import _abi
 
@@ -135,14 +136,29 @@ def _wait(call: Callable[[int], int], timeout: Optional[float], what: str) -> in
         if result >= 0:
             return result
         error = _fail(what)
-        if error.errno == errno.EAGAIN:
+        if error.errno == errno.EAGAIN and timeout is not None:
             raise TimeoutError(error.errno, f"{what}: not within {timeout} s")
-        if error.errno != errno.EINTR:
+        if error.errno not in (errno.EINTR, errno.EAGAIN):
             raise error
 
 
+def _bytes(data: Buffer) -> bytes:
+    """A copy that nobody changes meanwhile; TypeError for what is no buffer (`bytes` takes numbers and lists)."""
+    return data if isinstance(data, bytes) else memoryview(data).tobytes()
+
+
 def _handle(handle: Handle) -> bytes:
-    return handle.encode() if isinstance(handle, str) else handle
+    name = handle.encode() if isinstance(handle, str) else _bytes(handle)
+    if not name:
+        raise RSerPoolError(errno.EINVAL, "a pool handle has at least one byte")
+    return name
+
+
+def _number(value: int, what: str, bits: int = 32) -> int:
+    """The C API's numbers; ctypes would take as many bits as fit."""
+    if not 0 <= value < 1 << bits:
+        raise OverflowError(f"{what} is 0 to {(1 << bits) - 1}, not {value}")
+    return value
 
 
 def _ms(timeout: Optional[float]) -> int:
@@ -197,40 +213,56 @@ class Descriptor:
     """An RSerPool descriptor: a real file descriptor, readable when there is something to receive or accept."""
 
     def __init__(self, number: int) -> None:
-        self._number = number
+        # A list, because taking the last item is what only one thread can do.
+        self._numbers = [number]
         self._lifetime = _lifetime
 
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"descriptor {self._numbers}"
+        return f"<rserpool.{type(self).__name__}: {state}>"
+
+    def __reduce__(self) -> NoReturn:
+        # A copy would close the number once more, which may be somebody else's by then.
+        raise TypeError(f"a {type(self).__name__} can't be copied or pickled")
+
     def fileno(self) -> int:
-        if self.closed:
+        numbers = self._numbers[:]
+        if not numbers or self._lifetime != _lifetime:
             raise ValueError("descriptor is closed")
-        return self._number
+        return numbers[0]
 
     @property
     def closed(self) -> bool:
-        return self._number < 0 or self._lifetime != _lifetime
+        return not self._numbers or self._lifetime != _lifetime
 
     def close(self) -> None:
-        number, self._number = self._number, -1
-        if number >= 0 and self._lifetime == _lifetime:
+        try:
+            number = self._numbers.pop()
+        except IndexError:
+            return
+        if self._lifetime == _lifetime:
             _check(_library.rsp_close(number), "rsp_close")
 
     def __del__(self) -> None:
         try:
-            self.close()
+            if not self.closed:
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
+                self.close()
         except (OSError, AttributeError, TypeError):
             pass
 
     def send(self, data: Buffer, *, session: int = 0, ppid: int = 0, stream: int = 0,
              timeout: Optional[float] = None) -> int:
         """Sends one message. TimeoutError when there was no room within `timeout` seconds (None: waits for ever)."""
-        data = bytes(data)
+        data, ppid = _bytes(data), socket.htonl(_number(ppid, "ppid"))
+        session, stream = _number(session, "session", 31), _number(stream, "stream", 16)
         return _wait(lambda ms: _library.rsp_sendmsg(
-            self.fileno(), data, len(data), 0, session, socket.htonl(ppid), stream, 0, 0, ms
+            self.fileno(), data, len(data), 0, session, ppid, stream, 0, 0, ms
         ), timeout, "rsp_sendmsg")
 
     def send_cookie(self, cookie: Buffer, *, session: int = 0, timeout: Optional[float] = 5) -> None:
         """Gives the user a cookie, which it echoes to the next element after a failover. TimeoutError as for `send`."""
-        cookie = bytes(cookie)
+        cookie, session = _bytes(cookie), _number(session, "session", 31)
         _wait(lambda ms: _library.rsp_send_cookie(
             self.fileno(), cookie, len(cookie), session, ms
         ), timeout, "rsp_send_cookie")
@@ -267,6 +299,11 @@ def _notification(raw: _abi.Notification) -> Notification:
     return Shutdown(raw.rn_shutdown_event.rse_session)
 
 
+def _is_last(event: Optional[Event]) -> bool:
+    """Whether nothing else comes; a necessary failover is told again and again."""
+    return event is None or (isinstance(event, Failover) and not event.complete)
+
+
 class _Context(Descriptor):
     def __exit__(self, kind: Optional[type[BaseException]], value: Optional[BaseException],
                  traceback: Optional[TracebackType]) -> None:
@@ -282,7 +319,7 @@ class Session(_Context):
     def failover(self, *, unreachable: bool = True, stale: int = 0) -> None:
         """Moves the session to another element; `unreachable` reports the old one to the registrar."""
         flags = _abi.FFF_UNREACHABLE if unreachable else 0
-        _check(_library.rsp_forcefailover(self.fileno(), flags, stale), "rsp_forcefailover")
+        _check(_library.rsp_forcefailover(self.fileno(), flags, _number(stale, "stale")), "rsp_forcefailover")
 
     @property
     def has_cookie(self) -> bool:
@@ -296,8 +333,8 @@ class Session(_Context):
         return identifier.value
 
     def __iter__(self) -> Iterator[Message]:
-        """Messages until the session ends; other events are passed over."""
-        while (event := self.receive()) is not None:
+        """Messages until the session ends, or until a `failover` is necessary; other events are passed over."""
+        while not _is_last(event := self.receive()):
             if isinstance(event, Message):
                 yield event
 
@@ -313,9 +350,13 @@ def connect(handle: Handle, *, stale: int = 0, notifications: bool = True) -> Se
     """
     initialize()
     style = socket.SOCK_SEQPACKET if notifications else socket.SOCK_STREAM
+    name, stale = _handle(handle), _number(stale, "stale")
     session = Session(_check(_library.rsp_socket(0, style, _abi.IPPROTO_SCTP), "rsp_socket"))
-    name = _handle(handle)
-    _check(_library.rsp_connect(session.fileno(), name, len(name), stale), "rsp_connect")
+    try:
+        _check(_library.rsp_connect(session.fileno(), name, len(name), stale), "rsp_connect")
+    except BaseException:
+        session.close()
+        raise
     return session
 
 
@@ -329,18 +370,25 @@ class Element(_Context):
     def __init__(self, handle: Handle, *, policy: Policy = Policy.ROUND_ROBIN, weight: int = 1, load: int = 0,
                  degradation: int = 0, identifier: int = 0, interval: float = 30, backlog: int = 128,
                  wait: bool = True, one_to_many: bool = False) -> None:
+        self.handle = _handle(handle)
+        self._interval = _number(round(interval * 1000), "interval (ms)")
+        self._load = _abi.LoadInfo(
+            _number(policy, "policy"), _number(weight, "weight"), 0, _number(load, "load"),
+            _number(degradation, "degradation"), 0,
+        )
+        tags = (_abi.TagItem * 2)()
+        if _number(identifier, "identifier"):
+            tags[0].Tag, tags[0].Data = _abi.TAG_POOL_ELEMENT_IDENTIFIER, identifier
         initialize()
         style = socket.SOCK_SEQPACKET if one_to_many else socket.SOCK_STREAM
         super().__init__(_check(_library.rsp_socket(0, style, _abi.IPPROTO_SCTP), "rsp_socket"))
-        self.handle = _handle(handle)
-        self._interval = round(interval * 1000)
-        self._load = _abi.LoadInfo(int(policy), weight, 0, load, degradation, 0)
-        tags = (_abi.TagItem * 2)()
-        if identifier:
-            tags[0].Tag, tags[0].Data = _abi.TAG_POOL_ELEMENT_IDENTIFIER, identifier
-        _check(_library.rsp_bind(self.fileno(), None, 0), "rsp_bind")
-        _check(_library.rsp_listen(self.fileno(), backlog), "rsp_listen")
-        self._register(0 if wait else _abi.REGF_DONTWAIT, tags)
+        try:
+            _check(_library.rsp_bind(self.fileno(), None, 0), "rsp_bind")
+            _check(_library.rsp_listen(self.fileno(), backlog), "rsp_listen")
+            self._register(0 if wait else _abi.REGF_DONTWAIT, tags)
+        except BaseException:
+            self.close()
+            raise
 
     def _register(self, flags: int, tags: Optional[ctypes.Array[_abi.TagItem]]) -> None:
         result = _library.rsp_register_tags(
@@ -372,9 +420,9 @@ def resolve(handle: Handle, *, items: int = 3, stale: int = 0) -> list[Address]:
 
     PoolNotFound when there is no such pool.
     """
+    name, items, stale = _handle(handle), _number(items, "items", 31), _number(stale, "stale")
     initialize()
     first = ctypes.POINTER(_abi.AddrInfo)()
-    name = _handle(handle)
     result = _library.rsp_getaddrinfo(name, len(name), ctypes.byref(first), items, stale)
     if result == _abi.REAI_NONAME:
         raise PoolNotFound(errno.ENOENT, f"no pool {name!r}")

@@ -6,12 +6,17 @@ import asyncio
 import contextlib
 import errno
 import os
+import threading
 from collections.abc import AsyncIterator
 from typing import Optional
 
-from . import Buffer, Descriptor, Element, Event, Handle, Message, RSerPoolError, Session, _woken_by_cleanup, connect as _connect
+from . import Buffer, Descriptor, Element, Event, Handle, Message, RSerPoolError, Session, connect as _connect
+from . import _is_last, _woken_by_cleanup
 
 __all__ = ["accept", "connect", "failover", "messages", "readable", "receive", "send"]
+
+# Seconds after which a sender looks whether it is still wanted.
+PATIENCE = 0.1
 
 
 async def readable(descriptor: Descriptor) -> None:
@@ -53,12 +58,29 @@ async def receive(descriptor: Descriptor) -> Optional[Event]:
 
 
 async def send(descriptor: Descriptor, data: Buffer, *, session: int = 0, ppid: int = 0, stream: int = 0) -> int:
-    """Sends one message, without blocking the event loop while there is no room."""
+    """Sends one message, without blocking the event loop while there is no room. When it is cancelled, the message may
+    still be sent within a moment."""
+    given_up = threading.Event()
+
+    def wait() -> int:
+        while not given_up.is_set():
+            with contextlib.suppress(TimeoutError):
+                return descriptor.send(data, session=session, ppid=ppid, stream=stream, timeout=PATIENCE)
+        return 0
+
     try:
         return descriptor.send(data, session=session, ppid=ppid, stream=stream, timeout=0)
     except TimeoutError:
+        pass
+    except RSerPoolError as error:
+        # The longest messages can only be sent by those who may wait.
+        if error.errno != errno.EMSGSIZE:
+            raise
+    try:
         # Readability is all that an event loop can see of a descriptor.
-        return await asyncio.to_thread(descriptor.send, data, session=session, ppid=ppid, stream=stream)
+        return await asyncio.to_thread(wait)
+    finally:
+        given_up.set()
 
 
 async def failover(session: Session, *, unreachable: bool = True, stale: int = 0) -> None:
@@ -67,8 +89,8 @@ async def failover(session: Session, *, unreachable: bool = True, stale: int = 0
 
 
 async def messages(session: Session) -> AsyncIterator[Message]:
-    """Messages until the session ends."""
-    while (event := await receive(session)) is not None:
+    """Messages until the session ends, or until a `failover` is necessary; other events are passed over."""
+    while not _is_last(event := await receive(session)):
         if isinstance(event, Message):
             yield event
 
