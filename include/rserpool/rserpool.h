@@ -403,7 +403,7 @@ int rsp_getpeername(int sd, unsigned char *handle, size_t *handleSize, uint32_t 
 int rsp_close(int sd);
 
 /* getsockopt(2) on the system socket in use. -1: EBADF, ENOTCONN (none in use), ENOTSOCK, EFAULT, EINVAL,
- * ENOPROTOOPT, EMFILE, ENFILE, ENOMEM. */
+ * ENOPROTOOPT, EOPNOTSUPP (another protocol's option), EMFILE, ENFILE, ENOMEM. */
 int rsp_getsockopt(int sd,
                    int level,
                    int optname,

@@ -3,7 +3,7 @@
 use super::convert::patience;
 use super::current::library;
 use super::guard::{Errno, guard};
-use crate::socket::PollEntry;
+use crate::socket::{Library, PollEntry};
 use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, c_int, c_uint, fd_set, pollfd, timeval};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use std::time::Duration;
 pub unsafe extern "C" fn rsp_poll(ufds: *mut pollfd, nfds: c_uint, timeout: c_int) -> c_int {
     guard(|| {
         let library = library()?;
+        Library::check_poll(nfds as usize)?;
         // SAFETY: the caller's array.
         let entries = unsafe { entries(ufds, nfds)? };
         Ok(library.poll(entries, patience(timeout))? as c_int)

@@ -159,7 +159,7 @@ pub unsafe extern "C" fn rsp_close(sd: c_int) -> c_int {
 }
 
 /// getsockopt(2) on the system socket in use. -1: EBADF, ENOTCONN (none in use), ENOTSOCK, EFAULT, EINVAL,
-/// ENOPROTOOPT, EMFILE, ENFILE, ENOMEM.
+/// ENOPROTOOPT, EOPNOTSUPP (another protocol's option), EMFILE, ENFILE, ENOMEM.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_getsockopt(
     sd: c_int,

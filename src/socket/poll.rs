@@ -2,9 +2,11 @@
 //! library cares for is not reported, what is read ahead is.
 
 use super::descriptor::{Entry, Role};
-use super::wait::{Deadline, GLANCE, new_bell};
+use super::wait::{Deadline, GLANCE, errno, new_bell};
 use super::{Library, PollEntry};
+use crate::transport::host::descriptor_limit;
 use crate::transport::stream;
+use nix::errno::Errno;
 use nix::sys::eventfd::EventFd;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -31,7 +33,16 @@ enum Writable {
     Never,
 }
 
+/// Up to so many entries the kernel is left to say whether they are too many: asking it costs a system call.
+const NOT_WORTH_ASKING: usize = 256;
+
 impl Library {
+    /// EINVAL for more entries than [`Library::poll`] takes: to be known before anybody looks at them.
+    pub fn check_poll(entries: usize) -> io::Result<()> {
+        let fit = entries <= NOT_WORTH_ASKING || entries as u64 <= descriptor_limit();
+        if fit { Ok(()) } else { Err(errno(Errno::EINVAL)) }
+    }
+
     /// poll(2) over RSerPool, mapped and ordinary descriptors; how many have something. `None`: wait for
     /// ever. Errors: EINTR, EINVAL, ENOMEM.
     pub fn poll(&self, entries: &mut [PollEntry], timeout: Option<Duration>) -> io::Result<usize> {

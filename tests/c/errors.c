@@ -4,6 +4,7 @@
 /* Which error it is, the transport says; these are TCP's. */
 #define PROTOCOL IPPROTO_TCP
 
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -57,6 +58,9 @@ static void arguments(void)
     FAILS(EMSGSIZE, rsp_send_cookie(server, (const unsigned char*)large, 65525, expect_session(server, RSERPOOL_SESSION_ADD), 0));
 
     FAILS(ENOPROTOOPT, rsp_getsockopt(server, SOL_SOCKET, 0x7fff, &value, &length));
+    /* SCTP's options on a TCP socket of IPv4. */
+    FAILS(EOPNOTSUPP, rsp_getsockopt(client, IPPROTO_SCTP, 3, &value, &length));
+    FAILS(ENOPROTOOPT, rsp_setsockopt(client, IPPROTO_SCTP, 3, &value, length));
     if (getenv("CHECK_SLOW") == NULL) {
         /* What only the kernel may look at. */
         FAILS(EINVAL, rsp_getsockopt(server, SOL_SOCKET, SO_TYPE, &value, &negative));
@@ -65,6 +69,10 @@ static void arguments(void)
     FAILS(EINVAL, rsp_setsockopt(server, SOL_SOCKET, SO_KEEPALIVE, &value, 1));
 
     OK(getrlimit(RLIMIT_NOFILE, &limit));
+    /* Not looked at: there are not that many. */
+    if (limit.rlim_cur < UINT_MAX) {
+        FAILS(EINVAL, rsp_poll(&entry, UINT_MAX, 0));
+    }
     if (limit.rlim_cur < 1000000 && getenv("CHECK_SLOW") == NULL) {
         OK(entries = calloc(limit.rlim_cur + 1, sizeof(*entries)));
         FAILS(EINVAL, rsp_poll(entries, (unsigned int)limit.rlim_cur + 1, 0));
