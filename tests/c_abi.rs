@@ -147,6 +147,8 @@ fn surroundings(command: &mut Command) -> &mut Command {
     command
         .env("RSP_REGISTRAR", "embedded")
         .env("RSP_TRANSPORT", "tcp")
+        // Cargo's would come before the program's own, and `make` leaves a librserpool.so.0 there, perhaps an old one.
+        .env("LD_LIBRARY_PATH", library_folder())
         .env("LIBRSERPOOL", library_folder().join("librserpool.so"))
 }
 

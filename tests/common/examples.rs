@@ -21,6 +21,8 @@ pub fn build_examples(folder: &Path) {
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("c-examples"))
         .arg(format!("LIBDIR={}", folder.display()))
         .arg(format!("OUT={}", folder.display()))
+        // Before LD_LIBRARY_PATH: Cargo's may have what `make` left, perhaps of an older build.
+        .env("LDFLAGS", "-Wl,--disable-new-dtags")
         .env_remove("MAKEFLAGS")
         .env_remove("MFLAGS")
         .output()
