@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 use std::time::Duration;
 
 /// The most addresses that one call may give.
-const MAX_ADDRESSES: usize = 128;
+pub(super) const MAX_ADDRESSES: usize = 128;
 
 /// A pool handle: EFAULT for NULL, EINVAL for an empty one, ENAMETOOLONG past [`legacy::MAX_HANDLE`].
 pub(super) unsafe fn handle(bytes: *const c_uchar, size: usize) -> Result<PoolHandle, Errno> {

@@ -2,7 +2,7 @@
 
 use super::abi::{rsp_info, rsp_registrar_info};
 use super::constants::ASAP_PORT;
-use super::convert::{allocate_copy, milliseconds, pack_addresses, plain, unpack_addresses};
+use super::convert::{MAX_ADDRESSES, allocate_copy, milliseconds, pack_addresses, plain, unpack_addresses};
 use super::guard::Errno;
 use super::{csp, logging};
 use crate::machine::{LinkProtocol, Target};
@@ -103,6 +103,9 @@ fn announce(info: &mut rsp_info, value: &str) -> Option<()> {
 fn registrar(info: &mut rsp_info, value: &str) -> Option<()> {
     let mut addresses =
         value.split(',').map(|text| resolve(text, None)).collect::<Option<Vec<SocketAddr>>>()?;
+    if addresses.len() > MAX_ADDRESSES {
+        return None;
+    }
     let port = Some(addresses.first()?.port()).filter(|port| *port != 0).unwrap_or(ASAP_PORT);
     addresses.iter_mut().for_each(|address| address.set_port(port));
     let count = addresses.len();
@@ -349,6 +352,17 @@ mod tests {
             assert!(!apply(&mut info, argument), "{argument}");
         }
         assert!(info.ri_registrars.is_null());
+    }
+
+    #[test]
+    fn a_registrar_has_no_more_addresses_than_can_be_used() {
+        let mut info = empty();
+        let argument = |count| format!("-registrar={}", vec!["127.0.0.1:7"; count].join(","));
+        assert!(!apply(&mut info, &argument(129)));
+        assert!(info.ri_registrars.is_null());
+        assert!(apply(&mut info, &argument(128)));
+        assert_eq!(unsafe { settings(Some(&info)) }.unwrap().registrars[0].addresses.len(), 128);
+        unsafe { free(&mut info) };
     }
 
     #[test]
