@@ -131,6 +131,8 @@ struct State {
     listening: bool,
     /// Own elements whose addresses may change.
     followed: BTreeMap<(PoolHandle, PeId), Weak<dyn Reachable>>,
+    /// Those of them that have none: they are registered when they have.
+    homeless: BTreeMap<(PoolHandle, PeId), (Registration, Reply<RegistrarId>)>,
     tidied: Time,
     /// For status reports.
     component: Component,
@@ -162,6 +164,7 @@ impl Library {
             pushed: HashMap::new(),
             listening: false,
             followed: BTreeMap::new(),
+            homeless: BTreeMap::new(),
             tidied: reactor.now(),
             component: Component::new(settings.csp_identifier),
             ending: None,
@@ -247,11 +250,7 @@ impl State {
             Command::Register { registration, reply } => {
                 self.listen(reactor);
                 self.component.registered(registration.element.id, &registration.element.policy);
-                let request = self.request(Waiting::Registration(reply));
-                let (handle, id) = (registration.handle.clone(), registration.element.id);
-                self.client.register(now, request, registration);
-                // What the caller knew of its addresses may be old by now.
-                self.follow(now, &handle, id);
+                self.register(now, registration, reply);
             }
             Command::Follow { handle, id, at } => {
                 if let Err(error) = reactor.follow_interfaces() {
@@ -261,6 +260,7 @@ impl State {
             }
             Command::Deregister { handle, id, reply } => {
                 self.followed.remove(&(handle.clone(), id));
+                self.homeless.remove(&(handle.clone(), id));
                 let request = self.request(Waiting::Deregistration(reply));
                 self.client.deregister(now, request, &handle, id);
             }
@@ -297,6 +297,20 @@ impl State {
         request
     }
 
+    fn register(&mut self, now: Time, registration: Registration, reply: Reply<RegistrarId>) {
+        let key = (registration.handle.clone(), registration.element.id);
+        let homeless = registration.element.transport.addresses().is_empty();
+        if homeless && self.followed.contains_key(&key) {
+            self.homeless.insert(key.clone(), (registration, reply));
+        } else {
+            self.homeless.remove(&key);
+            let request = self.request(Waiting::Registration(reply));
+            self.client.register(now, request, registration);
+        }
+        // What the caller knew of its addresses may be old by now.
+        self.follow(now, &key.0, key.1);
+    }
+
     fn resolve(
         &mut self,
         now: Time,
@@ -328,17 +342,23 @@ impl State {
         }
     }
 
-    /// Registers an element anew if it is reached elsewhere.
+    /// Registers an element anew if it is reached elsewhere, or if it can be reached at last.
     fn follow(&mut self, now: Time, handle: &PoolHandle, id: PeId) {
         let key = (handle.clone(), id);
         let Some(at) = self.followed.get(&key) else { return };
-        match at.upgrade() {
-            None => _ = self.followed.remove(&key),
-            Some(at) => {
-                if let Some(transport) = at.transport() {
-                    self.client.set_transport(now, handle, id, transport);
-                }
+        let Some(at) = at.upgrade() else {
+            self.followed.remove(&key);
+            self.homeless.remove(&key);
+            return;
+        };
+        let Some(transport) = at.transport() else { return };
+        match self.homeless.remove(&key) {
+            Some((mut registration, reply)) => {
+                registration.element.transport = transport;
+                let request = self.request(Waiting::Registration(reply));
+                self.client.register(now, request, registration);
             }
+            None => self.client.set_transport(now, handle, id, transport),
         }
     }
 

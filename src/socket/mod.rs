@@ -35,7 +35,7 @@ use crate::machine::{LinkProtocol, client};
 use crate::runtime::{Answer, Directory, Runtime, Settings};
 use crate::transport::sctp;
 use crate::transport::sctp_socket::send_flags;
-use crate::wire::{PeId, Policy, PoolElement, PoolHandle};
+use crate::wire::{PeId, Policy, PoolElement, PoolHandle, Protocol, Transport, TransportUse};
 use descriptor::{DEFAULT_PARAMETERS, Entry, LISTENER, Role};
 use endpoint::Endpoint;
 use failover::Move;
@@ -91,7 +91,7 @@ pub struct Registration {
     pub interval: Duration,
     /// Block for the registrar's answer.
     pub wait: bool,
-    /// `REGF_DAEMONMODE`: no error when there is no usable local address yet.
+    /// `REGF_DAEMONMODE`: without a usable local address, register as soon as there is one.
     pub daemon: bool,
 }
 
@@ -468,15 +468,18 @@ impl Library {
             None => registration.id.filter(|&id| id != PeId(0)).unwrap_or_else(random_id),
         };
         let endpoint = self.endpoint(&entry)?;
-        let Some(transport) = endpoint.transport()? else {
-            return if registration.daemon { Ok(()) } else { Err(errno(Errno::EADDRNOTAVAIL)) };
-        };
+        let known = endpoint.transport()?;
+        if known.is_none() && !registration.daemon {
+            return Err(errno(Errno::EADDRNOTAVAIL));
+        }
         // Before anything waits for a registrar: from now on there may be other addresses.
         let at: Weak<Endpoint> = Arc::downgrade(&endpoint);
         self.directory.follow(&registration.handle, id, at);
-        let transport = endpoint.transport()?.unwrap_or(transport);
+        // One that can't be reached is registered as soon as it can.
+        let nowhere = || Transport::new(Protocol::Tcp, TransportUse::DataPlusControl, 0, Vec::new());
+        let transport = endpoint.transport()?.or(known).unwrap_or_else(nowhere);
         let handle = registration.handle;
-        let wait = registration.wait && pool.is_none();
+        let wait = registration.wait && pool.is_none() && !transport.addresses().is_empty();
         pool.get_or_insert_with(|| Arc::new(PoolSide::new(handle.clone(), id, self.directory.clone())));
         let interval = registration.interval;
         let life = u32::try_from(interval.as_millis().saturating_mul(3)).unwrap_or(u32::MAX);

@@ -2,14 +2,19 @@
  * signals, nothing left behind. */
 #define _GNU_SOURCE
 
+#include <net/if.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 
 #include "pool.h"
+
+#define NAME(text) (const unsigned char*)(text), strlen(text)
 
 /* Descriptors are given back; what the program forgets to close, rsp_cleanup closes. */
 static void again_and_again(void)
@@ -55,6 +60,63 @@ static void only_sctp(void)
     }
     rsp_cleanup();
     OK(unsetenv("RSP_TRANSPORT"));
+}
+
+static void loopback(bool up)
+{
+    struct ifreq request;
+    int sd = (int)OK(socket(AF_INET, SOCK_DGRAM, 0));
+
+    memset(&request, 0, sizeof(request));
+    strcpy(request.ifr_name, "lo");
+    request.ifr_flags = up ? IFF_UP : 0;
+    OK(ioctl(sd, SIOCSIFFLAGS, &request));
+    OK(close(sd));
+}
+
+/* Who has no address yet is an element as soon as there is one. */
+static void homeless(void)
+{
+    struct rsp_addrinfo* found = NULL;
+    int sd;
+
+    start();
+    sd = (int)OK(rsp_socket(0, SOCK_SEQPACKET, PROTOCOL));
+    OK(rsp_listen(sd, 10));
+    FAILS(EADDRNOTAVAIL, rsp_register(sd, NAME("Homeless"), NULL, 300000, 0));
+    FAILS(EBADF, rsp_getsockname(sd, NULL, NULL, NULL));
+    /* One that leaves before. */
+    OK(rsp_register(sd, NAME("Nobody"), NULL, 300000, REGF_DAEMONMODE));
+    OK(rsp_deregister(sd, 0));
+    OK(rsp_register(sd, NAME("Homeless"), NULL, 300000, REGF_DAEMONMODE));
+    own_id(sd);
+    loopback(true);
+    while (rsp_getaddrinfo(NAME("Homeless"), &found, 1, 0) != 1) {
+        usleep(10000);
+    }
+    SAME(own_id(sd), found->ai_pe_id);
+    rsp_freeaddrinfo(found);
+    SAME(REAI_NONAME, rsp_getaddrinfo(NAME("Nobody"), &found, 1, 0));
+    OK(rsp_close(user("Homeless", SOCK_STREAM)));
+    rsp_cleanup();
+}
+
+/* In a process and a network of its own, before anything has threads. */
+static void without_a_network(void)
+{
+    pid_t child = (pid_t)OK(fork());
+    int status;
+
+    if (child == 0) {
+        if (unshare(CLONE_NEWNET) < 0 && unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0) {
+            fprintf(stderr, "SKIPPED elements without a network: unshare: %s\n", strerror(errno));
+            _exit(0);
+        }
+        homeless();
+        _exit(0);
+    }
+    SAME(child, waitpid(child, &status, 0));
+    SAME(0, status);
 }
 
 /* The process's limits are its own, also with a registrar inside. */
@@ -355,6 +417,7 @@ static void many_threads(void)
 int main(void)
 {
     note_handlers();
+    without_a_network();
     again_and_again();
     limits();
     failed_start();
