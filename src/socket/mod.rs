@@ -695,8 +695,8 @@ impl Library {
         self.aliases.read().get(&sd).copied()
     }
 
-    /// Gives a system descriptor a number here: `to`, or its own. EINVAL: `system` is none, or one of
-    /// ours; EMFILE: the number is taken.
+    /// Gives a system descriptor a number here: `to`, or its own, which it may have already. EINVAL: `system`
+    /// is none, or one of ours; EMFILE: the number is taken.
     pub fn map(&self, system: RawFd, to: Option<RawFd>) -> io::Result<RawFd> {
         self.check_process()?;
         let number = to.unwrap_or(system);
@@ -704,6 +704,9 @@ impl Library {
             return Err(errno(Errno::EINVAL));
         }
         let mut aliases = self.aliases.write();
+        if to.is_none() && aliases.get(&number) == Some(&system) {
+            return Ok(number);
+        }
         if self.entry(number).is_ok() || aliases.contains_key(&number) {
             return Err(errno(Errno::EMFILE));
         }

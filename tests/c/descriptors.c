@@ -112,6 +112,9 @@ static void mapping(void)
     mapped = (int)OK(rsp_mapsocket(ends[0], -1));
     HOLDS(mapped > 0);
     FAILS(EMFILE, rsp_mapsocket(ends[1], mapped));
+    /* Once more is the same; it may be another file that got the number meanwhile. */
+    SAME(mapped, rsp_mapsocket(ends[0], -1));
+    FAILS(EMFILE, rsp_mapsocket(ends[0], mapped));
     entry.fd = mapped;
     entry.events = POLLIN;
     SAME(0, OK(rsp_poll(&entry, 1, 0)));
@@ -132,6 +135,7 @@ static void mapping(void)
     OK(close(ends[1]));
     /* 0, 1 and 2 are there from the beginning. */
     FAILS(EMFILE, rsp_mapsocket(0, 1));
+    SAME(0, rsp_mapsocket(0, -1));
     OK(rsp_write(1, "", 0));
     /* A descriptor of ours is no mapping. */
     mapped = (int)OK(rsp_socket(0, SOCK_STREAM, IPPROTO_SCTP));
