@@ -73,6 +73,13 @@ pub(super) fn failover_result(result: Result<(), Errno>) -> Result<c_int, Errno>
     }
 }
 
+/// Receive calls add to the caller's flags instead of setting them; only MSG_EOR is also taken away, by a part of a
+/// message. Kept because programs that don't clear their flags in between know by it whether a message is whole.
+pub(super) fn flags_out(before: c_int, now: c_int, length: usize) -> c_int {
+    let part = length > 0 && now & libc::MSG_EOR == 0;
+    now | if part { before & !libc::MSG_EOR } else { before }
+}
+
 /// All notifications are as long as the largest one. Kept because programs check for
 /// `sizeof(union rserpool_notification)`.
 pub(super) fn notification(notification: Notification) -> rserpool_notification {

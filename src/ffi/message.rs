@@ -257,7 +257,7 @@ unsafe fn report(
         *rinfo = delivery.as_ref().map_or(rsp_sndrcvinfo::default(), |delivery| delivery.info);
     }
     let delivery = delivery?;
-    *flags |= delivery.flags;
+    *flags = legacy::flags_out(*flags, delivery.flags, delivery.length);
     Ok(delivery.length as ssize_t)
 }
 

@@ -65,7 +65,7 @@ static void minus_one_waits_for_full_messages(void)
     OK(rsp_close(server));
 }
 
-/* Flags are added to what the variable holds. */
+/* Flags are added to what the variable holds, but a part of a message is no end of one. */
 static void flags_accumulate(void)
 {
     char buffer[64];
@@ -74,6 +74,18 @@ static void flags_accumulate(void)
     int client = user("Old", SOCK_SEQPACKET);
 
     SAME(20, rsp_recvmsg(server, buffer, sizeof(buffer), NULL, &flags, SOON));
+    SAME(0x1000 | MSG_EOR | MSG_RSERPOOL_NOTIFICATION, flags);
+    send_text(client, 0, "parts");
+    SAME(3, rsp_recvmsg(server, buffer, 3, NULL, &flags, SOON));
+    SAME(0x1000 | MSG_RSERPOOL_NOTIFICATION, flags);
+    SAME(2, rsp_recvfullmsg(server, buffer, 3, NULL, &flags, SOON));
+    SAME(0x1000 | MSG_EOR | MSG_RSERPOOL_NOTIFICATION, flags);
+    send_text(client, 0, "whole");
+    SAME(3, rsp_recvfullmsg(server, buffer, 3, NULL, &flags, SOON));
+    SAME(0x1000 | MSG_RSERPOOL_NOTIFICATION, flags);
+    /* Nothing came, nothing changes. */
+    flags |= MSG_EOR;
+    FAILS(EBADF, rsp_recvmsg(-1, buffer, 3, NULL, &flags, 0));
     SAME(0x1000 | MSG_EOR | MSG_RSERPOOL_NOTIFICATION, flags);
     OK(rsp_close(client));
     OK(rsp_close(server));
