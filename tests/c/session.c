@@ -382,6 +382,28 @@ static void leaving(void)
     OK(rsp_close(server));
 }
 
+/* An element that leaves its pool: its users are to move, and lose nothing that it has sent. */
+static void deregistering(void)
+{
+    int server = element("Drains", SOCK_SEQPACKET, 0);
+    int client = user("Drains", SOCK_SEQPACKET);
+    rserpool_session_t session = expect_session(server, RSERPOOL_SESSION_ADD);
+    struct delivery d;
+
+    send_text(server, session, "before");
+    OK(rsp_deregister(server, 0));
+    expect_text(client, "before");
+    expect_failover(client, RSERPOOL_FAILOVER_NECESSARY, false);
+    FAILS(EIO, rsp_sendmsg(client, "x", 1, 0, 0, 0, 0, 0, 0, 0));
+    /* At its end the session is there until the user has gone. */
+    FAILS(EAGAIN, rsp_recvmsg(server, d.bytes, sizeof(d.bytes), NULL, &d.flags, 0));
+    send_text(server, session, "after");
+    OK(rsp_close(client));
+    expect_notification(server, RSERPOOL_SHUTDOWN_EVENT);
+    SAME(session, expect_session(server, RSERPOOL_SESSION_REMOVE));
+    OK(rsp_close(server));
+}
+
 int main(void)
 {
     start();
@@ -394,6 +416,7 @@ int main(void)
     unconnected();
     streams();
     leaving();
+    deregistering();
     rsp_cleanup();
     return checked();
 }
