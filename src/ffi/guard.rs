@@ -1,4 +1,4 @@
-//! The fence between Rust and C: errors become errno, panics never cross.
+//! The fence between Rust and C: errors become errno, panics never cross, nor does pthread_cancel(3).
 
 use crate::machine::client::RequestError;
 use libc::{c_char, c_int, c_uint, c_ulong, ssize_t};
@@ -70,6 +70,7 @@ pub(super) fn guard<T: Failure>(body: impl FnOnce() -> Result<T, Errno>) -> T {
 
 /// [`guard`] for the functions with a failure value of their own.
 pub(super) fn guard_or<T>(failed: T, body: impl FnOnce() -> Result<T, Errno>) -> T {
+    let _uncancelled = Uncancelled::until_dropped();
     let errno = match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(value)) => return value,
         Ok(Err(errno)) => errno,
@@ -84,6 +85,33 @@ pub(super) fn guard_or<T>(failed: T, body: impl FnOnce() -> Result<T, Errno>) ->
     };
     set_errno(errno);
     failed
+}
+
+// Not in the `libc` crate.
+unsafe extern "C" {
+    fn pthread_setcancelstate(state: c_int, before: *mut c_int) -> c_int;
+}
+
+const PTHREAD_CANCEL_DISABLE: c_int = 1;
+
+/// A thread that is cancelled in a system call unwinds by force, which Rust ends the process for. So it is not
+/// before its call returns.
+struct Uncancelled(c_int);
+
+impl Uncancelled {
+    fn until_dropped() -> Uncancelled {
+        let mut before = 0;
+        // SAFETY: changes nothing but this thread's state.
+        unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &mut before) };
+        Uncancelled(before)
+    }
+}
+
+impl Drop for Uncancelled {
+    fn drop(&mut self) {
+        // SAFETY: as above; what it was before. Deferred cancellation, the usual, does not act here.
+        unsafe { pthread_setcancelstate(self.0, std::ptr::null_mut()) };
+    }
 }
 
 /// Sets the calling thread's errno.

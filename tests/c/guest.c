@@ -414,6 +414,45 @@ static void many_threads(void)
     OK(rsp_close(server));
 }
 
+static void* receive_for_a_while(void* sd)
+{
+    receive(*(int*)sd, 300);
+    pause();
+    return NULL;
+}
+
+static void* accept_for_ever(void* sd)
+{
+    rsp_accept(*(int*)sd, -1);
+    pause();
+    return NULL;
+}
+
+/* A thread that is cancelled ends, but not before its call. */
+static void cancelled(void)
+{
+    int element_sd = element("Cancelled", SOCK_STREAM, 0);
+    int client = user("Cancelled", SOCK_STREAM);
+    int session = (int)OK(rsp_accept(element_sd, SOON));
+    pthread_t threads[2];
+    void* result;
+
+    SAME(0, pthread_create(&threads[0], NULL, receive_for_a_while, &client));
+    SAME(0, pthread_create(&threads[1], NULL, accept_for_ever, &element_sd));
+    usleep(100000);
+    SAME(0, pthread_cancel(threads[0]));
+    SAME(0, pthread_join(threads[0], &result));
+    HOLDS(result == PTHREAD_CANCELED);
+    SAME(0, pthread_cancel(threads[1]));
+    send_text(session, 0, "unharmed");
+    expect_text(client, "unharmed");
+    OK(rsp_close(element_sd));
+    SAME(0, pthread_join(threads[1], &result));
+    HOLDS(result == PTHREAD_CANCELED);
+    OK(rsp_close(client));
+    OK(rsp_close(session));
+}
+
 int main(void)
 {
     note_handlers();
@@ -431,6 +470,7 @@ int main(void)
     no_handlers();
     no_sigpipe();
     many_threads();
+    cancelled();
     rsp_cleanup();
     return checked();
 }
