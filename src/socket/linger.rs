@@ -32,7 +32,16 @@ const ROOM: EpollFlags = EpollFlags::EPOLLOUT.union(EpollFlags::EPOLLONESHOT);
 
 /// The thread and its work.
 #[derive(Debug, Default)]
-pub(super) struct Linger(Mutex<Option<Running>>);
+pub(super) struct Linger(Mutex<Stage>);
+
+#[derive(Debug, Default)]
+enum Stage {
+    #[default]
+    Idle,
+    Running(Running),
+    /// Calls that outlast the library find nobody to do anything for them, and start nobody.
+    Over,
+}
 
 #[derive(Debug)]
 struct Running {
@@ -95,17 +104,18 @@ impl Linger {
     }
 
     fn add(&self, conn: &Conn, item: Item, flags: EpollFlags) -> io::Result<()> {
-        let mut running = self.0.lock();
-        let shared = match &*running {
-            Some(running) => running.shared.clone(),
-            None => {
+        let mut stage = self.0.lock();
+        let shared = match &*stage {
+            Stage::Running(running) => running.shared.clone(),
+            Stage::Idle => {
                 let new = Running::start().inspect_err(|error| warn!("no thread to linger: {error}"))?;
                 let shared = new.shared.clone();
-                *running = Some(new);
+                *stage = Stage::Running(new);
                 shared
             }
+            Stage::Over => return Err(ErrorKind::BrokenPipe.into()),
         };
-        drop(running);
+        drop(stage);
         let mut work = shared.work.lock();
         if matches!(item, Item::Closing { .. }) {
             if work.closing >= MAX_CLOSING {
@@ -129,7 +139,7 @@ impl Linger {
 
     /// Lets closed sessions finish, not for long, and ends the thread.
     pub(super) fn shutdown(&self) {
-        let Some(running) = self.0.lock().take() else { return };
+        let Stage::Running(running) = std::mem::replace(&mut *self.0.lock(), Stage::Over) else { return };
         running.shared.work.lock().stop = true;
         let _ = running.shared.bell.write(1);
         let _ = running.thread.join();
@@ -298,4 +308,24 @@ fn drain(conn: &Conn) -> Option<bool> {
         }
     }
     Some(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn what_comes_after_the_end_starts_nothing() {
+        let (one, _other) = UnixStream::pair().unwrap();
+        let conn = Arc::new(Conn::mapping(one.into(), false));
+        let linger = Linger::default();
+        linger.flush(&conn);
+        assert!(matches!(*linger.0.lock(), Stage::Running(_)));
+        linger.shutdown();
+        // A call that the end of the library overtook.
+        linger.flush(&conn);
+        assert!(matches!(*linger.0.lock(), Stage::Over));
+        linger.shutdown();
+    }
 }
