@@ -8,12 +8,17 @@ use std::time::{Duration, Instant};
 
 /// Time between two looks: a stream brings some messages in it, which then come with one system call.
 const PAUSE: Duration = Duration::from_micros(10);
-/// Who gives the processor away and gets it back later than this has kept others from their work.
-const CROWDED: Duration = Duration::from_micros(5);
+/// Who gives the processor away and gets it back later than this found others there who have a lot to do.
+const CROWDED: Duration = Duration::from_micros(50);
+/// A peer that sleeps as well has to be woken first. It is given that many times as long, so that one of two
+/// can begin with watching, and the other find that it pays off.
+const WAKING: u32 = 4;
 /// Waits in a row that don't watch: at most so many because it was in vain ..
 const MOST: u16 = 64;
-/// .. and because others wanted the processor, which they may keep for milliseconds.
-const MOST_CROWDED: u16 = 1024;
+/// .. and because others wanted the processor, which they may keep for milliseconds, or because the peer is just slow.
+const LONG_REST: u16 = 1024;
+/// Watches in a row in which the peer may be slow.
+const PATIENCE: u16 = 4 * MOST;
 
 /// Whether watching has paid off lately: after each watch in vain, twice as many waits go without.
 #[derive(Debug, Default)]
@@ -22,12 +27,15 @@ pub(super) struct Watch {
     rest: AtomicU16,
     /// How many of them are left.
     left: AtomicU16,
+    /// Watches since the peer was last quick.
+    slow: AtomicU16,
 }
 
 /// How a watch ended.
 #[derive(Debug, Clone, Copy)]
 enum End {
-    Found,
+    Quick,
+    Slow,
     InVain,
     /// Others wanted the processor.
     Crowded,
@@ -35,7 +43,7 @@ enum End {
 
 impl Watch {
     /// Looks every now and then for as long as `time`, if that makes sense. Leaves the processor to whoever
-    /// else wants it, and then stops.
+    /// else wants it, and stops if they keep it.
     pub(super) fn watch<T>(&self, time: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
         if time.is_zero() || !self.makes_sense() {
             return None;
@@ -44,9 +52,13 @@ impl Watch {
         let mut now = begin;
         loop {
             let found = look();
-            if found.is_some() || now - begin >= time {
-                self.learn(if found.is_some() { End::Found } else { End::InVain });
+            if found.is_some() {
+                self.learn(if now - begin <= time { End::Quick } else { End::Slow });
                 return found;
+            }
+            if now - begin >= time * WAKING {
+                self.learn(End::InVain);
+                return None;
             }
             let Some(later) = pause(now) else {
                 self.learn(End::Crowded);
@@ -57,14 +69,18 @@ impl Watch {
     }
 
     fn learn(&self, end: End) {
-        let twice = self.rest.load(Relaxed) * 2;
-        let rest = match end {
-            End::Found => 0,
-            End::InVain => twice.clamp(1, MOST),
-            End::Crowded => twice.clamp(MOST, MOST_CROWDED),
+        let rest = self.rest.load(Relaxed);
+        let slow = if matches!(end, End::Quick) { 0 } else { self.slow.load(Relaxed) + 1 };
+        let (rest, left) = match end {
+            End::Quick => (0, 0),
+            _ if slow >= PATIENCE => (LONG_REST, LONG_REST),
+            End::Slow => (rest, 0),
+            End::InVain => ((rest * 2).clamp(1, MOST), (rest * 2).clamp(1, MOST)),
+            End::Crowded => ((rest * 2).clamp(MOST, LONG_REST), (rest * 2).clamp(MOST, LONG_REST)),
         };
+        self.slow.store(slow % PATIENCE, Relaxed);
         self.rest.store(rest, Relaxed);
-        self.left.store(rest, Relaxed);
+        self.left.store(left, Relaxed);
     }
 
     /// Whether to watch this time.
@@ -120,23 +136,37 @@ mod tests {
     fn gives_up_in_time() {
         let begin = Instant::now();
         let (looks, found) = looks(&Watch::default(), Duration::from_micros(30), u32::MAX);
-        assert!(!found && (2..=4).contains(&looks), "{looks}");
+        assert!(!found && (2..=13).contains(&looks), "{looks}");
         assert!(begin.elapsed() < Duration::from_secs(5));
+    }
+
+    /// Waits without before one with, which ends like that.
+    fn without(watch: &Watch, end: End) -> usize {
+        let count = (0..).take_while(|_| !watch.makes_sense()).count();
+        watch.learn(end);
+        count
     }
 
     #[test]
     fn what_does_not_pay_off_is_done_ever_more_seldom() {
         let watch = Watch::default();
-        let without = |end| {
-            let count = (0..).take_while(|_| !watch.makes_sense()).count();
-            watch.learn(end);
-            count
-        };
-        let in_vain: Vec<_> = (0..9).map(|_| without(End::InVain)).collect();
-        assert_eq!(in_vain, [0, 1, 2, 4, 8, 16, 32, 64, 64]);
-        let found: Vec<_> = (0..3).map(|_| without(End::Found)).collect();
-        assert_eq!(found, [64, 0, 0]);
-        let crowded: Vec<_> = (0..7).map(|_| without(End::Crowded)).collect();
-        assert_eq!(crowded, [0, 64, 128, 256, 512, 1024, 1024]);
+        let all = |count, end| (0..count).map(|_| without(&watch, end)).collect::<Vec<_>>();
+        assert_eq!(all(9, End::InVain), [0, 1, 2, 4, 8, 16, 32, 64, 64]);
+        assert_eq!(all(3, End::Quick), [64, 0, 0]);
+        assert_eq!(all(7, End::Crowded), [0, 64, 128, 256, 512, 1024, 1024]);
+    }
+
+    #[test]
+    fn a_slow_peer_is_waited_for_until_it_must_have_woken_up() {
+        let watch = Watch::default();
+        for _ in 1..PATIENCE {
+            assert_eq!(without(&watch, End::Slow), 0);
+        }
+        assert_eq!(without(&watch, End::Quick), 0);
+        for _ in 0..PATIENCE {
+            assert_eq!(without(&watch, End::Slow), 0);
+        }
+        assert_eq!(without(&watch, End::InVain), usize::from(LONG_REST));
+        assert_eq!(without(&watch, End::Slow), usize::from(MOST));
     }
 }
