@@ -161,6 +161,7 @@ fn bare_server() {
         elements: vec![element()],
         total: None,
         departed: Vec::new(),
+        retired: Vec::new(),
     }
     .encode();
     let mut listener = TcpListener::bind("127.0.0.1:0".parse().expect("address")).expect("loopback");

@@ -394,7 +394,11 @@ impl State {
             }
             Event::Resolved { request, handle, result } => self.resolved(now, request, &handle, result),
             Event::Pool { handle, resolution } => self.pool(now, handle, &resolution),
-            Event::ElementGone { handle, id } => self.element_gone(&handle, id),
+            Event::ElementGone { handle, id } => {
+                self.element_left(&handle, id);
+                self.watchers(&handle, Some(id)).for_each(|(_, watcher)| watcher.element_gone());
+            }
+            Event::ElementRetired { handle, id } => self.element_left(&handle, id),
             Event::Home { registrar, .. } => self.home(now, registrar),
             Event::RegistrationFailed { handle, id, error } => reactor.complain(
                 &format!("registration {handle} {error:?}"),
@@ -460,15 +464,12 @@ impl State {
         self.watches.range(bound(first, 0)..=bound(last, u64::MAX))
     }
 
-    fn element_gone(&mut self, handle: &PoolHandle, id: PeId) {
+    fn element_left(&mut self, handle: &PoolHandle, id: PeId) {
         if let Some(shared) = self.shared.upgrade() {
             shared.cache.remove(handle, id);
         }
         if let Some(ids) = self.pushed.get_mut(handle) {
             ids.remove(&id);
-        }
-        for (_, watcher) in self.watchers(handle, Some(id)) {
-            watcher.element_gone();
         }
     }
 

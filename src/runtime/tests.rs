@@ -63,6 +63,18 @@ impl TestRegistrar {
     }
 }
 
+impl TestRegistrar {
+    /// An element whose process ends with the connection.
+    fn register_by_hand(&self, name: &str, id: u32) -> std::net::TcpStream {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(self.asap).unwrap();
+        let Registration { handle, element, .. } = registration(name, id);
+        stream.write_all(&crate::wire::Asap::Registration { handle, element }.encode()).unwrap();
+        stream.read_exact(&mut [0; 4]).unwrap();
+        stream
+    }
+}
+
 impl Drop for TestRegistrar {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
@@ -156,13 +168,13 @@ fn a_watcher_is_told_at_once() {
     let registrar = TestRegistrar::start();
     let elements = Runtime::start(registrar.settings()).unwrap();
     let users = Runtime::start(registrar.settings()).unwrap();
-    elements.register(registration("watched", 1)).unwrap().wait().unwrap();
+    let dying = registrar.register_by_hand("watched", 1);
     elements.register(registration("watched", 2)).unwrap().wait().unwrap();
     let (first, second) = (Arc::new(Told(AtomicBool::new(false))), Arc::new(Told(AtomicBool::new(false))));
     let pool = handle("watched");
     let watches = [users.watch(&pool, PeId(1), first.clone()), users.watch(&pool, PeId(2), second.clone())];
     until("the subscription fills the cache", || users.cached(&pool, 10).len() == 2);
-    elements.deregister(&pool, PeId(1)).unwrap().wait().unwrap();
+    drop(dying);
     until("the watcher is told", || first.0.load(Ordering::Acquire));
     assert!(!second.0.load(Ordering::Acquire));
     assert_eq!(ids(&users.resolve(&pool, 10, STALE).unwrap()), [2]);
@@ -173,6 +185,10 @@ fn a_watcher_is_told_at_once() {
     let late = Arc::new(Told(AtomicBool::new(false)));
     let _late = users.watch(&pool, PeId(1), late.clone());
     until("the late watcher is told", || late.0.load(Ordering::Acquire));
+    // Who deregisters keeps the sessions there are.
+    elements.deregister(&pool, PeId(2)).unwrap().wait().unwrap();
+    until("nobody chooses it any more", || ids(&users.cached(&pool, 10)) == [3]);
+    assert!(!second.0.load(Ordering::Acquire));
     drop(watches);
 }
 

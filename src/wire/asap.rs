@@ -33,9 +33,12 @@ pub enum Asap {
         /// Private, only to subscribers (rsplib never subscribes): how many elements the pool has,
         /// when the message does not list them all (0x803f).
         total: Option<u32>,
-        /// Private, only to subscribers: elements that left since the last message of the
+        /// Private, only to subscribers: elements that were lost since the last message of the
         /// subscription (0x803e, a list of identifiers).
         departed: Vec<PeId>,
+        /// Private, only to subscribers: elements that deregistered themselves since then, and may still
+        /// serve the sessions that they have (0x803d, a list of identifiers).
+        retired: Vec<PeId>,
     },
     /// 0x07, registrar to PE. `home` is the H flag: "I am your home registrar now".
     EndpointKeepAlive { home: bool, registrar: RegistrarId, handle: PoolHandle, id: Option<PeId> },
@@ -106,16 +109,24 @@ impl Asap {
                 handle.encoded_len() + items.map_or(0, |_| param_len(4))
             }
             Asap::HandleResolutionResponse {
-                handle, error, policy, elements: list, total, departed, ..
+                handle,
+                error,
+                policy,
+                elements: list,
+                total,
+                departed,
+                retired,
+                ..
             } => {
-                let departed = if departed.is_empty() { 0 } else { param_len(4 * departed.len()) };
+                let ids = |ids: &[PeId]| if ids.is_empty() { 0 } else { param_len(4 * ids.len()) };
                 let total = total.map_or(0, |_| param_len(4));
                 handle.encoded_len()
                     + error_len(error)
                     + policy_len(policy)
                     + elements(list)
                     + total
-                    + departed
+                    + ids(departed)
+                    + ids(retired)
             }
             Asap::EndpointKeepAlive { handle, id, .. } => {
                 4 + handle.encoded_len() + id.map_or(0, |_| PeId::ENCODED_LEN)
@@ -177,7 +188,16 @@ impl Asap {
                     w.param(ParamType::ITEMS, |w| w.u32(*items));
                 }
             }
-            Asap::HandleResolutionResponse { handle, error, policy, elements, total, departed, .. } => {
+            Asap::HandleResolutionResponse {
+                handle,
+                error,
+                policy,
+                elements,
+                total,
+                departed,
+                retired,
+                ..
+            } => {
                 handle.write(w);
                 if let Some(error) = error {
                     error.write(w);
@@ -186,8 +206,10 @@ impl Asap {
                 if let Some(total) = total {
                     w.param(ParamType::ITEMS, |w| w.u32(*total));
                 }
-                if !departed.is_empty() {
-                    w.param(ParamType::DEPARTED, |w| departed.iter().for_each(|id| w.u32(id.0)));
+                for (kind, ids) in [(ParamType::DEPARTED, departed), (ParamType::RETIRED, retired)] {
+                    if !ids.is_empty() {
+                        w.param(kind, |w| ids.iter().for_each(|id| w.u32(id.0)));
+                    }
                 }
             }
             Asap::EndpointKeepAlive { registrar, handle, id, .. } => {
@@ -348,25 +370,41 @@ impl<'a> Body<'a> {
 
     /// rsplib puts the error in the place of policy and elements, the RFC behind them.
     fn handle_resolution_response(&mut self, subscribed: bool) -> Result<Asap, DecodeError> {
-        const PARTS: &[ParamType] =
-            &[ParamType::POLICY, ParamType::ELEMENT, ParamType::ERROR, ParamType::ITEMS, ParamType::DEPARTED];
+        const PARTS: &[ParamType] = &[
+            ParamType::POLICY,
+            ParamType::ELEMENT,
+            ParamType::ERROR,
+            ParamType::ITEMS,
+            ParamType::DEPARTED,
+            ParamType::RETIRED,
+        ];
         let handle = self.handle()?;
         let (mut error, mut policy, mut total) = (None, None, None);
-        let (mut elements, mut departed) = (Vec::new(), Vec::new());
+        let (mut elements, mut departed, mut retired) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(mut param) = self.reader.next(PARTS, &mut self.unrecognized)? {
             match param.kind {
                 ParamType::POLICY => policy = Some(Policy::decode(param)?),
                 ParamType::ELEMENT => elements.push(PoolElement::decode(param, &mut self.unrecognized)?),
                 ParamType::ERROR => error = Some(OperationError::decode(param)?),
                 ParamType::ITEMS => total = Some(u32::from_be_bytes(param.value.exactly()?)),
-                _ => {
+                kind => {
+                    let ids = if kind == ParamType::RETIRED { &mut retired } else { &mut departed };
                     while !param.value.is_empty() {
-                        departed.push(PeId(param.value.u32()?));
+                        ids.push(PeId(param.value.u32()?));
                     }
                 }
             }
         }
-        Ok(Asap::HandleResolutionResponse { subscribed, handle, error, policy, elements, total, departed })
+        Ok(Asap::HandleResolutionResponse {
+            subscribed,
+            handle,
+            error,
+            policy,
+            elements,
+            total,
+            departed,
+            retired,
+        })
     }
 
     /// The RFC has handle and elements, rsplib's encoder puts a policy between them.

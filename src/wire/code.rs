@@ -70,7 +70,9 @@ code_points! {
         PE_ID = 0x000e "PE Identifier",
         CHECKSUM = 0x000f "PE Checksum",
         OPAQUE = 0x0010 "Opaque Transport",
-        /// Ours, to subscribers only: identifiers of elements that left.
+        /// Ours, to subscribers only: identifiers of elements that deregistered themselves.
+        RETIRED = 0x803d "Retired",
+        /// Ours, to subscribers only: identifiers of elements that were lost.
         DEPARTED = 0x803e "Departed",
         /// rsplib's: how many elements are wanted; from us to subscribers: how many there are.
         ITEMS = 0x803f "Items",

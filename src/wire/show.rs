@@ -245,11 +245,13 @@ impl Display for Asap {
                 elements,
                 total,
                 departed,
+                retired,
             } => {
                 write!(f, " pool={handle:?}{}", flag(*subscribed, " subscribed"))?;
                 write!(f, "{}{}", Maybe("error: ", error), Maybe("", policy))?;
                 write!(f, "{}{}", Each(elements), Maybe("total=", total))?;
-                departed.iter().try_for_each(|id| write!(f, " departed={id}"))
+                departed.iter().try_for_each(|id| write!(f, " departed={id}"))?;
+                retired.iter().try_for_each(|id| write!(f, " retired={id}"))
             }
             Asap::EndpointKeepAlive { home, registrar, handle, id } => {
                 let home = flag(*home, " home");

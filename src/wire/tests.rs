@@ -102,8 +102,9 @@ fn asap() -> impl Strategy<Value = Asap> {
             vec(element(), 0..5),
             option::of(any::<u32>()),
             vec(pe_id(), 0..5),
+            vec(pe_id(), 0..5),
         )
-            .prop_map(|(subscribed, handle, error, policy, elements, total, departed)| {
+            .prop_map(|(subscribed, handle, error, policy, elements, total, departed, retired)| {
                 Asap::HandleResolutionResponse {
                     subscribed,
                     handle,
@@ -112,6 +113,7 @@ fn asap() -> impl Strategy<Value = Asap> {
                     elements,
                     total,
                     departed,
+                    retired,
                 }
             }),
         (any::<bool>(), registrar(), handle(), option::of(pe_id())).prop_map(
@@ -343,6 +345,7 @@ fn reference_packets() {
         elements: vec![small_element(id.0)],
         total: None,
         departed: vec![],
+        retired: vec![],
     };
     assert_eq!(
         hex(response.encode()),
@@ -379,6 +382,7 @@ fn full_messages_fit() {
         elements,
         total: None,
         departed: vec![],
+        retired: vec![],
     };
     assert!(response.fits() && room < small_element(0).encoded_len());
     assert_eq!(Asap::decode(&response.encode()), known(response));

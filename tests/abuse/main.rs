@@ -541,6 +541,7 @@ fn false_registrars(to: SocketAddr) -> Vec<TcpStream> {
         elements: Vec::new(),
         total: None,
         departed: Vec::new(),
+        retired: Vec::new(),
     };
     let messages = [
         b"GET / HTTP/1.1\r\n\r\n".to_vec(),

@@ -50,6 +50,7 @@ pub fn asap(decoded: &Decoded<Asap>) -> Value {
             elements: list,
             total,
             departed,
+            retired,
         } => json!({
             "subscribed": subscribed,
             "handle": handle.to_string(),
@@ -58,6 +59,7 @@ pub fn asap(decoded: &Decoded<Asap>) -> Value {
             "elements": elements(list),
             "total": total,
             "departed": departed.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "retired": retired.iter().map(ToString::to_string).collect::<Vec<_>>(),
         }),
         Asap::EndpointKeepAlive { home, registrar, handle, id } => json!({
             "home": home,

@@ -173,6 +173,8 @@ pub enum Event {
     Pool { handle: PoolHandle, resolution: Resolution },
     /// A subscribed pool's registrar says that this element left: sessions with it must move.
     ElementGone { handle: PoolHandle, id: PeId },
+    /// An element of a subscribed pool deregistered. It ends the sessions that it has itself.
+    ElementRetired { handle: PoolHandle, id: PeId },
     /// The home registrar changed; `None`: hunting.
     Home { registrar: Option<RegistrarId>, link: Option<LinkId> },
     /// A background (re-)registration was refused or got no answer.
@@ -441,8 +443,10 @@ impl Client {
                 elements,
                 total,
                 departed,
+                retired,
             } => {
-                let answer = user::Answer { subscribed, error, policy, elements, total, departed, length };
+                let answer =
+                    user::Answer { subscribed, error, policy, elements, total, departed, retired, length };
                 self.resolution_answered(now, handle, answer);
             }
             Asap::Error { error } => self.error_answered(now, error),

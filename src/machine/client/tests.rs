@@ -235,6 +235,7 @@ fn pool(name: &str, subscribed: bool, ids: &[u32], departed: &[u32], total: Opti
         elements: ids.iter().map(|&id| element(id)).collect(),
         total,
         departed: departed.iter().map(|&id| PeId(id)).collect(),
+        retired: Vec::new(),
     }
 }
 
@@ -247,6 +248,7 @@ fn unknown_pool(name: &str) -> Asap {
         elements: vec![],
         total: None,
         departed: vec![],
+        retired: vec![],
     }
 }
 

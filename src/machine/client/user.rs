@@ -65,6 +65,7 @@ pub(super) struct Answer {
     pub elements: Vec<PoolElement>,
     pub total: Option<u32>,
     pub departed: Vec<PeId>,
+    pub retired: Vec<PeId>,
     /// Bytes of the whole message.
     pub length: usize,
 }
@@ -271,7 +272,7 @@ impl Client {
             subscribed: answer.subscribed,
         };
         if answer.subscribed || subscribing {
-            self.pool_heard(now, &handle, &resolution, error.as_ref(), &answer.departed);
+            self.pool_heard(now, &handle, &resolution, error.as_ref(), &answer);
         }
         if let Some(What::Resolve { request, .. }) = ask.map(|ask| ask.what) {
             let result = error.map_or(Ok(resolution), |error| Err(RequestError::Rejected(error)));
@@ -286,7 +287,7 @@ impl Client {
         handle: &PoolHandle,
         resolution: &Resolution,
         error: Option<&OperationError>,
-        departed: &[PeId],
+        answer: &Answer,
     ) {
         let Some(pool) = self.user.pools.get_mut(handle).filter(|pool| pool.users > 0) else { return };
         let refused = pool.granted.replace(resolution.subscribed) == Some(true) && !resolution.subscribed;
@@ -309,9 +310,12 @@ impl Client {
             return;
         }
         let complete = resolution.complete || error.is_some();
-        let gone = pool.update(&resolution.elements, complete, departed);
+        let (gone, retired) = pool.update(&resolution.elements, complete, answer);
         let resolution = Resolution { complete, ..resolution.clone() };
         self.fx.event(Event::Pool { handle: handle.clone(), resolution });
+        for id in retired {
+            self.fx.event(Event::ElementRetired { handle: handle.clone(), id });
+        }
         for id in gone {
             self.fx.event(Event::ElementGone { handle: handle.clone(), id });
         }
@@ -359,14 +363,19 @@ impl Client {
 }
 
 impl Subscription {
-    /// Takes a listing in; returns who is gone.
-    fn update(&mut self, elements: &[PoolElement], complete: bool, departed: &[PeId]) -> Vec<PeId> {
+    /// Takes a listing in; returns who is gone, and who retired.
+    fn update(
+        &mut self,
+        elements: &[PoolElement],
+        complete: bool,
+        answer: &Answer,
+    ) -> (Vec<PeId>, Vec<PeId>) {
         let listed: BTreeSet<PeId> = elements.iter().map(|element| element.id).collect();
-        let left = |id: &PeId| departed.contains(id) && !listed.contains(id);
-        let mut gone: Vec<PeId> = self.known.iter().copied().filter(left).collect();
-        for id in &gone {
-            self.known.remove(id);
-        }
+        let mut take = |ids: &[PeId]| -> Vec<PeId> {
+            let left = ids.iter().copied().filter(|id| !listed.contains(id));
+            left.filter(|id| self.known.remove(id)).collect()
+        };
+        let (mut gone, retired) = (take(&answer.departed), take(&answer.retired));
         if complete {
             let missing: BTreeSet<PeId> = self.known.difference(&listed).copied().collect();
             if self.grace {
@@ -381,6 +390,6 @@ impl Subscription {
         while self.known.len() > MAX_KNOWN {
             self.known.pop_last();
         }
-        gone
+        (gone, retired)
     }
 }

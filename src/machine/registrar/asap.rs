@@ -176,7 +176,7 @@ impl Registrar {
             if self.may_deregister(link, key) {
                 self.stats.deregistrations += 1;
                 self.drop_claim(&handle, id);
-                self.remove_and_tell(key, "deregistered");
+                self.retire_and_tell(key);
             } else {
                 self.stats.messages_rejected += 1;
                 error = Some(OperationError::from(CauseCode::SECURITY));

@@ -114,6 +114,7 @@ impl Registrar {
             elements,
             total: total.map(|total| total as u32),
             departed: Vec::new(),
+            retired: Vec::new(),
         };
         self.outbox.send_with(link, MAX_MESSAGE - left, |out| message.encode_into(out));
         if let Asap::HandleResolutionResponse { mut elements, .. } = message
@@ -153,6 +154,7 @@ fn unknown_pool(handle: PoolHandle, subscribed: bool) -> Asap {
         elements: Vec::new(),
         total: None,
         departed: Vec::new(),
+        retired: Vec::new(),
     }
 }
 

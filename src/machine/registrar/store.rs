@@ -43,11 +43,25 @@ impl Registrar {
         Ok((key, change))
     }
 
-    /// Removes an element without telling peers.
+    /// Removes an element that is lost, without telling peers.
     pub(super) fn remove(
         &mut self,
         key: ElementKey,
         reason: &'static str,
+    ) -> Option<(PoolHandle, PoolElement)> {
+        self.take_out(key, reason, false)
+    }
+
+    /// Removes an element that deregistered, without telling peers.
+    pub(super) fn retire(&mut self, key: ElementKey) -> Option<(PoolHandle, PoolElement)> {
+        self.take_out(key, "deregistered", true)
+    }
+
+    fn take_out(
+        &mut self,
+        key: ElementKey,
+        reason: &'static str,
+        retired: bool,
     ) -> Option<(PoolHandle, PoolElement)> {
         let handle = self.space.get(key)?.handle().clone();
         self.detach(key);
@@ -58,14 +72,24 @@ impl Registrar {
         let element = self.space.remove(key)?;
         self.side[key.index as usize] = Side::default();
         self.reports.remove(&key);
-        self.subscriptions.departed(&handle, element.id);
+        self.subscriptions.departed(&handle, element.id, retired);
         self.event(Event::ElementRemoved { handle: handle.clone(), id: element.id, reason });
         Some((handle, element))
     }
 
-    /// Removes an element and tells peers.
+    /// Removes an element that is lost, and tells peers.
     pub(super) fn remove_and_tell(&mut self, key: ElementKey, reason: &'static str) {
-        if let Some((handle, element)) = self.remove(key, reason) {
+        if let Some((handle, mut element)) = self.remove(key, reason) {
+            element.life = element.life.max(1);
+            self.announce_removal(handle, element);
+        }
+    }
+
+    /// Removes an element that deregistered, and tells peers: by a registration life of 0, for which rsplib's
+    /// registrars don't look.
+    pub(super) fn retire_and_tell(&mut self, key: ElementKey) {
+        if let Some((handle, mut element)) = self.retire(key) {
+            element.life = 0;
             self.announce_removal(handle, element);
         }
     }

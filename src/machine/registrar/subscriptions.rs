@@ -18,13 +18,21 @@ const MAX_DEPARTED: usize = 4096;
 const MAX_SUBSCRIPTIONS: usize = 1 << 20;
 const MAX_HANDLE_BYTES: usize = 64 << 20;
 
+#[derive(Debug, Clone, Copy)]
+struct Departure {
+    change: u64,
+    id: PeId,
+    /// It deregistered itself.
+    retired: bool,
+}
+
 /// The subscribers of one pool.
 #[derive(Debug)]
 struct Audience {
     handle: PoolHandle,
     /// Number of the pool's last change.
     change: u64,
-    departed: VecDeque<(u64, PeId)>,
+    departed: VecDeque<Departure>,
     /// Each subscriber with the number of the last change that it was told of.
     subscribers: BTreeMap<LinkId, u64>,
     /// When the next message may be sent.
@@ -54,15 +62,15 @@ impl Subscriptions {
         }
     }
 
-    /// An element left a pool.
-    pub(super) fn departed(&mut self, handle: &PoolHandle, id: PeId) {
+    /// An element left a pool: `retired`, or was lost.
+    pub(super) fn departed(&mut self, handle: &PoolHandle, id: PeId, retired: bool) {
         self.changed(handle);
         let Some(number) = self.by_handle.get(handle) else { return };
         if let Some(audience) = self.audiences.get_mut(number) {
             if audience.departed.len() >= MAX_DEPARTED {
                 audience.departed.pop_front();
             }
-            audience.departed.push_back((audience.change, id));
+            audience.departed.push_back(Departure { change: audience.change, id, retired });
         }
     }
 
@@ -213,7 +221,7 @@ impl Registrar {
         }
         if let Some(audience) = self.subscriptions.audiences.get_mut(&number) {
             let told = audience.subscribers.values().min().copied().unwrap_or(change);
-            while audience.departed.front().is_some_and(|&(when, _)| when <= told) {
+            while audience.departed.front().is_some_and(|first| first.change <= told) {
                 audience.departed.pop_front();
             }
         }
@@ -223,16 +231,19 @@ impl Registrar {
     fn pool_message(&mut self, number: u64, told: u64) -> Vec<u8> {
         let Some(audience) = self.subscriptions.audiences.get(&number) else { return Vec::new() };
         let handle = audience.handle.clone();
-        let gone: BTreeSet<PeId> =
-            audience.departed.iter().filter(|(when, _)| *when > told).map(|&(_, id)| id).collect();
-        let mut departed: Vec<PeId> =
-            gone.into_iter().filter(|&id| self.space.find(&handle, id).is_none()).collect();
+        // Lost once, and the sessions of then are.
+        let mut gone: BTreeMap<PeId, bool> = BTreeMap::new();
+        for departure in audience.departed.iter().filter(|departure| departure.change > told) {
+            *gone.entry(departure.id).or_insert(true) &= departure.retired;
+        }
+        gone.retain(|&id, _| self.space.find(&handle, id).is_none());
         let (policy, size) =
             self.space.pool(&handle).map_or((None, 0), |pool| (Some(pool.policy()), pool.len()));
         // A very long handle leaves little room.
-        let room = MAX_MESSAGE.saturating_sub(resolution_len(&handle, policy.as_ref(), 0) + 4);
-        departed.truncate(room / 4);
-        let room = room - 4 * departed.len();
+        let room = MAX_MESSAGE.saturating_sub(resolution_len(&handle, policy.as_ref(), 0) + 8);
+        let told: Vec<(PeId, bool)> = gone.into_iter().take(room / 4).collect();
+        let room = room - 4 * told.len();
+        let ids = |wanted| told.iter().filter(|(_, retired)| *retired == wanted).map(|&(id, _)| id).collect();
         let start = PeId(self.rng.u32(..));
         let mut elements = Vec::new();
         self.fitting(self.pool_from(&handle, size, room, start).into_iter(), room, &mut elements);
@@ -244,7 +255,8 @@ impl Registrar {
             policy,
             elements,
             total,
-            departed,
+            departed: ids(false),
+            retired: ids(true),
         }
         .encode()
     }

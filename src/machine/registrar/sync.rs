@@ -232,7 +232,10 @@ impl Registrar {
                 let home = self.space.get(key).map(|known| known.home());
                 // A registrar that lost an element to another one may not know that yet.
                 if home == Some(sender) || home == Some(element.home) {
-                    self.remove(key, "removed by its registrar");
+                    match element.life {
+                        0 => self.retire(key),
+                        _ => self.remove(key, "removed by its registrar"),
+                    };
                 }
             }
         }

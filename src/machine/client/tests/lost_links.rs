@@ -34,6 +34,7 @@ impl Scripted {
                     error: None,
                     total: None,
                     departed: vec![],
+                    retired: vec![],
                     handle,
                 })
             }

@@ -86,6 +86,31 @@ fn a_subscription_is_pushed() {
 }
 
 #[test]
+fn who_retires_is_not_gone() {
+    let retiring = |ids: &[u32], who: &[u32], total| {
+        let mut message = pool("echo", true, ids, &[], total);
+        if let Asap::HandleResolutionResponse { retired, .. } = &mut message {
+            retired.extend(who.iter().map(|&id| PeId(id)));
+        }
+        message
+    };
+    let is_retired = |id| Seen::Event(Event::ElementRetired { handle: handle("echo"), id: PeId(id) });
+    let mut bench = bench(config(&[A])).settled();
+    bench.subscribe("echo").receive(link(1), pool("echo", true, &[1, 2, 3], &[], None)).forget();
+    // 9 was never known, 2 is still there.
+    bench.receive(link(1), retiring(&[2, 3], &[1, 2, 9], None));
+    bench.expect([is_pool("echo", &[2, 3], true, true), is_retired(1)]);
+    bench.receive(link(1), pool("echo", true, &[2, 3], &[], None)).expect([is_pool(
+        "echo",
+        &[2, 3],
+        true,
+        true,
+    )]);
+    bench.receive(link(1), retiring(&[3], &[2], Some(5)));
+    bench.expect([is_pool("echo", &[3], false, true), is_retired(2)]);
+}
+
+#[test]
 fn what_an_incomplete_listing_leaves_out_is_not_gone() {
     let mut bench = bench(config(&[A])).settled();
     bench.subscribe("echo").receive(link(1), pool("echo", true, &[1, 2], &[], Some(4))).forget();
@@ -222,6 +247,7 @@ fn a_pool_that_does_not_exist_yet_may_be_subscribed() {
         elements: vec![],
         total: None,
         departed: vec![],
+        retired: vec![],
     };
     bench.subscribe("echo").receive(link(1), not_yet).forget().at(2_000).expect([]);
     bench.receive(link(1), pool("echo", true, &[1], &[], None)).expect([is_pool("echo", &[1], true, true)]);

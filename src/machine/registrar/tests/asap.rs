@@ -15,6 +15,15 @@ fn resolution(items: Option<u32>, subscribe: bool) -> Asap {
     Asap::HandleResolution { subscribe, handle: pool("echo"), items }
 }
 
+/// To a subscriber, elements of one home registrar.
+fn resolved_at(link: LinkId, home: RegistrarId, ids: &[u32]) -> Effect {
+    let Effect::Asap(link, mut message) = resolved(link, true, ids, None, &[]) else { unreachable!() };
+    if let Asap::HandleResolutionResponse { elements, .. } = &mut message {
+        *elements = ids.iter().map(|&id| listed(id, home)).collect();
+    }
+    Effect::Asap(link, message)
+}
+
 fn resolved(link: LinkId, subscribed: bool, ids: &[u32], total: Option<u32>, departed: &[u32]) -> Effect {
     let elements: Vec<_> = ids.iter().map(|&id| listed(id, SELF)).collect();
     Effect::Asap(
@@ -27,8 +36,18 @@ fn resolved(link: LinkId, subscribed: bool, ids: &[u32], total: Option<u32>, dep
             elements,
             total,
             departed: departed.iter().map(|&id| PeId(id)).collect(),
+            retired: Vec::new(),
         },
     )
+}
+
+/// The same with those who deregistered.
+fn with_retired(effect: Effect, ids: &[u32]) -> Effect {
+    let Effect::Asap(link, mut message) = effect else { panic!("{effect:?}") };
+    if let Asap::HandleResolutionResponse { retired, .. } = &mut message {
+        retired.extend(ids.iter().map(|&id| PeId(id)));
+    }
+    Effect::Asap(link, message)
 }
 
 fn unknown_pool(link: LinkId, subscribed: bool) -> Effect {
@@ -42,6 +61,7 @@ fn unknown_pool(link: LinkId, subscribed: bool) -> Effect {
             elements: Vec::new(),
             total: None,
             departed: Vec::new(),
+            retired: Vec::new(),
         },
     )
 }
@@ -221,7 +241,7 @@ fn deregistration_by_its_own_process_only() {
     assert_eq!(bench.asap(stranger, message.clone()), [response(stranger, Some(CauseCode::SECURITY.into()))]);
     assert_eq!(
         bench.asap(pe, message.clone()),
-        [removed(1, "deregistered"), Effect::Enrp(peer, PEER, removal(1, SELF)), response(pe, None)]
+        [removed(1, "deregistered"), Effect::Enrp(peer, PEER, retirement(1, SELF)), response(pe, None)]
     );
     // RFC 5352 section 3.2: what is not there is granted.
     assert_eq!(bench.asap(stranger, message), [response(stranger, None)]);
@@ -293,7 +313,7 @@ fn subscribers_are_told_at_once_and_then_all_together() {
     assert_eq!(bench.asap(pe, registration(3)), [added(3), registered(pe, 3)]);
     bench.asap(pe, Asap::Deregistration { handle: pool("echo"), id: PeId(1) });
     assert_eq!(bench.wait(ms(49)), []);
-    assert_eq!(bench.wait(ms(1)), [resolved(user, true, &[2, 3], None, &[1])]);
+    assert_eq!(bench.wait(ms(1)), [with_retired(resolved(user, true, &[2, 3], None, &[]), &[1])]);
     assert_eq!(bench.wait(ms(100)), []);
     // The pool ends: an empty list, and who left.
     assert_eq!(
@@ -316,7 +336,38 @@ fn a_subscriber_that_does_not_read_gets_the_newest_state_when_it_does() {
     bench.asap(pe, registration(2));
     bench.asap(pe, Asap::Deregistration { handle: pool("echo"), id: PeId(1) });
     assert_eq!(bench.wait(ms(300)), []);
-    assert_eq!(bench.change(user, LinkChange::Drained), [resolved(user, true, &[2], None, &[1])]);
+    let news = with_retired(resolved(user, true, &[2], None, &[]), &[1]);
+    assert_eq!(bench.change(user, LinkChange::Drained), [news]);
+}
+
+#[test]
+fn who_is_lost_once_has_not_retired() {
+    let mut bench = Bench::serving();
+    let (first, user) = (bench.pe(), bench.pe());
+    bench.asap(first, registration(1));
+    bench.asap(user, resolution(None, true));
+    bench.change(user, LinkChange::Congested);
+    bench.down(first);
+    let second = bench.pe();
+    bench.asap(second, registration(1));
+    bench.asap(second, Asap::Deregistration { handle: pool("echo"), id: PeId(1) });
+    assert_eq!(bench.change(user, LinkChange::Drained), [resolved(user, true, &[], None, &[1])]);
+}
+
+#[test]
+fn elements_of_peers_retire_as_well() {
+    let mut bench = Bench::serving();
+    let (peer, user) = (bench.peer(PEER), bench.pe());
+    for id in 1..=2 {
+        bench.enrp(peer, PEER, update(id, PEER));
+    }
+    bench.asap(user, resolution(None, true));
+    assert_eq!(
+        bench.enrp(peer, PEER, retirement(1, PEER)).pop(),
+        Some(with_retired(resolved_at(user, PEER, &[2]), &[1]))
+    );
+    bench.enrp(peer, PEER, removal(2, PEER));
+    assert_eq!(bench.wait(ms(50)), [resolved(user, true, &[], None, &[2])]);
 }
 
 #[test]

@@ -245,9 +245,9 @@ fn a_slow_peer_gets_the_newest_state_of_what_changed() {
     assert_eq!(
         bench.change(link, LinkChange::Drained),
         [
-            Effect::Enrp(link, B, removal(1, SELF)),
+            Effect::Enrp(link, B, retirement(1, SELF)),
             Effect::Enrp(link, B, update(2, SELF)),
-            Effect::Enrp(link, B, removal(3, SELF)),
+            Effect::Enrp(link, B, retirement(3, SELF)),
             Effect::Enrp(link, B, bench.presence(false)),
         ]
     );

@@ -101,6 +101,16 @@ pub fn update(id: u32, home: RegistrarId) -> Enrp {
     }
 }
 
+/// An element deregistered.
+pub fn retirement(id: u32, home: RegistrarId) -> Enrp {
+    Enrp::HandleUpdate {
+        takeover_suggested: false,
+        action: UpdateAction::Delete,
+        handle: pool("echo"),
+        element: PoolElement { life: 0, ..owned(id, home) },
+    }
+}
+
 pub fn removal(id: u32, home: RegistrarId) -> Enrp {
     Enrp::HandleUpdate {
         takeover_suggested: false,
