@@ -16,7 +16,7 @@ const MIN_CSP_INTERVAL: Duration = Duration::from_millis(250);
 /// sleep and being woken costs the processor about as much.
 const BUSY_POLL: Duration = Duration::from_micros(30);
 /// The longest that can be asked for.
-const MAX_BUSY_POLL: Duration = Duration::from_millis(1);
+const MAX_BUSY_POLL: Duration = Duration::from_micros(250);
 
 /// Everything a process can set: what `struct rsp_info`, `rsp_initarg` and `RSP_*` variables say.
 #[derive(Debug, Clone)]

@@ -13,10 +13,15 @@ use nix::errno::Errno;
 use parking_lot::{Mutex, MutexGuard};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicU64;
 
 /// A connection. It ends when the last call that uses it is over.
 #[derive(Debug)]
-pub(super) struct Conn(Kind);
+pub(super) struct Conn {
+    kind: Kind,
+    /// Under which number [`super::linger`] sees to it; 0: it does not.
+    pub(super) lingering: AtomicU64,
+}
 
 #[derive(Debug)]
 enum Kind {
@@ -36,32 +41,36 @@ pub(super) enum Receiving<'a> {
 }
 
 impl Conn {
+    fn new(kind: Kind) -> Conn {
+        Conn { kind, lingering: AtomicU64::new(0) }
+    }
+
     /// A TCP connection that speaks the mapping; `accepting`: the peer dialled.
     pub(super) fn mapping(socket: OwnedFd, accepting: bool) -> Conn {
         let receiver = Mutex::new(Receiver::new(!accepting));
         let blocking = Blocking::default();
-        Conn(Kind::Mapping { socket, sender: Sender::new(accepting), receiver, blocking })
+        Conn::new(Kind::Mapping { socket, sender: Sender::new(accepting), receiver, blocking })
     }
 
     /// A plain byte stream.
     pub(super) fn plain(socket: OwnedFd) -> Conn {
         let (writing, reading) = (Mutex::new(()), Mutex::new(()));
-        Conn(Kind::Plain { socket, writing, reading, blocking: Blocking::default() })
+        Conn::new(Kind::Plain { socket, writing, reading, blocking: Blocking::default() })
     }
 
     /// An association.
     pub(super) fn sctp(association: Association) -> Conn {
-        Conn(Kind::Sctp(association))
+        Conn::new(Kind::Sctp(association))
     }
 
     /// Whether the peer understands business cards: not over SCTP, because rsplib does not.
     pub(super) fn takes_cards(&self) -> bool {
-        matches!(self.0, Kind::Mapping { .. })
+        matches!(self.kind, Kind::Mapping { .. })
     }
 
     /// Whether closing the socket with unread data would destroy what is under way to the peer.
     pub(super) fn must_be_drained(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Mapping { .. } => true,
             Kind::Sctp(association) => !association.is_given_up(),
             Kind::Plain { .. } => false,
@@ -70,7 +79,7 @@ impl Conn {
 
     /// Applies a descriptor's parameters. One that can't take them is gone already, which shows soon.
     pub(super) fn tune(&self, parameters: &SessionParameters) {
-        match &self.0 {
+        match &self.kind {
             Kind::Mapping { socket, .. } | Kind::Plain { socket, .. } => {
                 if let Err(error) = stream::tune(socket.as_fd(), &liveness(parameters)) {
                     log::debug!("parameters of a connection: {error}");
@@ -82,7 +91,7 @@ impl Conn {
 
     /// Says hello, and then the control message that is to come first.
     pub(super) fn open(&self, first: Option<&[u8]>) -> io::Result<()> {
-        match (&self.0, first) {
+        match (&self.kind, first) {
             (Kind::Mapping { socket, sender, .. }, first) => {
                 let frame =
                     |message: &[u8]| [&FrameHeader::control(message.len()).encode(), message].concat();
@@ -102,7 +111,7 @@ impl Conn {
 
     /// Sends a message; how much of it. See [`Sender::send`]; a byte stream may take less.
     pub(super) fn send(&self, out: &Outgoing<'_>, patience: &Patience<'_>) -> io::Result<usize> {
-        match &self.0 {
+        match &self.kind {
             Kind::Mapping { socket, sender, .. } => {
                 sender.send(socket.as_fd(), out, patience).map(|()| out.data.len())
             }
@@ -139,14 +148,14 @@ impl Conn {
 
     /// A control message that travels with the next data.
     pub(super) fn enclose(&self, message: &[u8]) {
-        if let Kind::Mapping { sender, .. } = &self.0 {
+        if let Kind::Mapping { sender, .. } = &self.kind {
             sender.enclose(message);
         }
     }
 
     /// The right to receive, waiting for it until `deadline`.
     pub(super) fn receiving(&self, deadline: Deadline) -> io::Result<Receiving<'_>> {
-        match &self.0 {
+        match &self.kind {
             Kind::Mapping { receiver, .. } => lock(receiver, deadline).map(Receiving::Mapping),
             Kind::Plain { reading, .. } => lock(reading, deadline).map(Receiving::Plain),
             Kind::Sctp(association) => lock(association.inbox(), deadline).map(Receiving::Sctp),
@@ -155,7 +164,7 @@ impl Conn {
 
     /// Where a receive can wait in the kernel.
     pub(super) fn blocking(&self) -> Option<&Blocking> {
-        match &self.0 {
+        match &self.kind {
             Kind::Mapping { blocking, .. } | Kind::Plain { blocking, .. } => Some(blocking),
             Kind::Sctp(_) => None,
         }
@@ -240,12 +249,12 @@ impl Conn {
 
     /// Whether somebody has to [`Conn::flush`] when the socket becomes writable.
     pub(super) fn backlogged(&self) -> bool {
-        matches!(&self.0, Kind::Mapping { sender, .. } if sender.backlogged())
+        matches!(&self.kind, Kind::Mapping { sender, .. } if sender.backlogged())
     }
 
     /// Writes more of the backlog; `true`: nothing is left.
     pub(super) fn flush(&self) -> io::Result<bool> {
-        match &self.0 {
+        match &self.kind {
             Kind::Mapping { socket, sender, .. } => sender.flush(socket.as_fd()),
             Kind::Plain { .. } | Kind::Sctp(_) => Ok(true),
         }
@@ -253,7 +262,7 @@ impl Conn {
 
     /// Ends our direction in order; `false`: [`Conn::flush`] does it.
     pub(super) fn finish(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Mapping { socket, sender, .. } => sender.finish(socket.as_fd()),
             Kind::Plain { socket, .. } => {
                 stream::finish(socket.as_fd());
@@ -270,7 +279,7 @@ impl Conn {
     pub(super) fn abort(&self) {
         // Some kernels don't break a connection on which somebody waits: then it ends with the last call.
         self.leave();
-        match &self.0 {
+        match &self.kind {
             Kind::Mapping { socket, .. } | Kind::Plain { socket, .. } => stream::abort(socket.as_fd()),
             Kind::Sctp(association) => association.abort(),
         }
@@ -283,7 +292,7 @@ impl Conn {
     }
 
     fn association(&self) -> &Association {
-        match &self.0 {
+        match &self.kind {
             Kind::Sctp(association) => association,
             Kind::Mapping { .. } | Kind::Plain { .. } => unreachable!("only an association has an inbox"),
         }
@@ -292,7 +301,7 @@ impl Conn {
 
 impl AsFd for Conn {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.0 {
+        match &self.kind {
             Kind::Mapping { socket, .. } | Kind::Plain { socket, .. } => socket.as_fd(),
             Kind::Sctp(association) => association.as_fd(),
         }

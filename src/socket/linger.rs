@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::os::fd::AsFd;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -66,8 +67,8 @@ struct Work {
 
 #[derive(Debug)]
 enum Item {
-    /// Has a backlog; its owner may drop it.
-    Backlog(Weak<Conn>),
+    /// Has a backlog; its owner may drop it. `again`: the owner left one since it was last looked at.
+    Backlog { conn: Weak<Conn>, again: bool },
     /// Closed by its owner: gets rid of its backlog and reads until the peer ends as well, because
     /// closing a socket that has unread data destroys what is under way to the peer.
     Closing {
@@ -82,7 +83,7 @@ enum Item {
 impl Linger {
     /// Sees to `conn`'s backlog.
     pub(super) fn flush(&self, conn: &Arc<Conn>) {
-        let _ = self.add(conn, Item::Backlog(Arc::downgrade(conn)), ROOM);
+        let _ = self.add(conn, Item::Backlog { conn: Arc::downgrade(conn), again: true }, ROOM);
     }
 
     /// Ends a session in order.
@@ -117,18 +118,29 @@ impl Linger {
         };
         drop(stage);
         let mut work = shared.work.lock();
-        if matches!(item, Item::Closing { .. }) {
-            if work.closing >= MAX_CLOSING {
-                return Err(ErrorKind::QuotaExceeded.into());
+        let closing = matches!(item, Item::Closing { .. });
+        let known = conn.lingering.load(Relaxed);
+        match work.items.get_mut(&known) {
+            Some(Item::Backlog { again, .. }) if !closing => {
+                *again = true;
+                return Ok(shared.epoll.modify(conn.as_fd(), &mut EpollEvent::new(flags, known))?);
             }
-            work.closing += 1;
+            // Its backlog is seen to.
+            Some(Item::Closing { .. }) => return Ok(()),
+            _ => {}
+        }
+        if closing && work.closing >= MAX_CLOSING {
+            return Err(ErrorKind::QuotaExceeded.into());
         }
         work.last += 1;
         let token = work.last;
-        let event = EpollEvent::new(flags, token);
         // Already there for its backlog: from now on for this.
         let _ = shared.epoll.delete(conn.as_fd());
-        shared.epoll.add(conn.as_fd(), event)?;
+        work.drop_item(known);
+        conn.lingering.store(0, Relaxed);
+        shared.epoll.add(conn.as_fd(), EpollEvent::new(flags, token))?;
+        conn.lingering.store(token, Relaxed);
+        work.closing += usize::from(closing);
         work.items.insert(token, item);
         if work.items.len() % 64 == 0 {
             work.items.retain(|_, item| item.is_alive());
@@ -149,7 +161,7 @@ impl Linger {
 impl Item {
     fn is_alive(&self) -> bool {
         match self {
-            Item::Backlog(conn) => conn.strong_count() > 0,
+            Item::Backlog { conn, .. } => conn.strong_count() > 0,
             Item::Closing { .. } => true,
         }
     }
@@ -244,8 +256,11 @@ impl Shared {
 
     fn serve(&self, token: u64) {
         let mut work = self.work.lock();
-        let (conn, closing, deaf) = match work.items.get(&token) {
-            Some(Item::Backlog(conn)) => (conn.upgrade(), false, false),
+        let (conn, closing, deaf) = match work.items.get_mut(&token) {
+            Some(Item::Backlog { conn, again }) => {
+                *again = false;
+                (conn.upgrade(), false, false)
+            }
             Some(Item::Closing { conn, deaf, .. }) => (Some(conn.clone()), true, *deaf),
             None => return,
         };
@@ -254,28 +269,34 @@ impl Shared {
         let flushed = conn.flush();
         let broken = flushed.is_err();
         let flushed = flushed.unwrap_or(true);
-        let done = if broken || !closing {
-            if !flushed {
-                let _ = self.epoll.modify(conn.as_fd(), &mut EpollEvent::new(ROOM, token));
-            }
-            flushed
-        } else {
-            match drain(&conn) {
-                None => true,
-                Some(_) if deaf => flushed && stream::unacknowledged(conn.as_fd()) == 0,
-                Some(ended) => {
-                    let interest = interest(flushed, ended);
-                    let _ = self.epoll.modify(conn.as_fd(), &mut EpollEvent::new(interest, token));
-                    flushed && ended
-                }
-            }
+        let drained = if closing && !broken { drain(&conn) } else { Some(false) };
+        let mut work = self.work.lock();
+        let again = match work.items.get(&token) {
+            Some(Item::Backlog { again, .. }) => *again && !broken,
+            Some(Item::Closing { .. }) => false,
+            // Somebody else's by now: the owner closed it.
+            None => return,
         };
-        if done {
-            if deaf {
-                conn.finish();
+        let next = match drained {
+            _ if !closing => Some(ROOM).filter(|_| !flushed || again),
+            _ if broken => None,
+            None => None,
+            Some(_) if deaf => {
+                let done = flushed && stream::unacknowledged(conn.as_fd()) == 0;
+                Some(EpollFlags::empty()).filter(|_| !done)
             }
-            let _ = self.epoll.delete(conn.as_fd());
-            self.work.lock().drop_item(token);
+            Some(ended) => Some(interest(flushed, ended)).filter(|_| !(flushed && ended)),
+        };
+        match next {
+            Some(flags) => _ = self.epoll.modify(conn.as_fd(), &mut EpollEvent::new(flags, token)),
+            None => {
+                if deaf {
+                    conn.finish();
+                }
+                let _ = self.epoll.delete(conn.as_fd());
+                conn.lingering.store(0, Relaxed);
+                work.drop_item(token);
+            }
         }
     }
 }
@@ -313,6 +334,9 @@ fn drain(conn: &Conn) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::socket::sender::Outgoing;
+    use crate::socket::wait::Patience;
+    use std::io::Read;
     use std::os::unix::net::UnixStream;
 
     #[test]
@@ -326,6 +350,36 @@ mod tests {
         // A call that the end of the library overtook.
         linger.flush(&conn);
         assert!(matches!(*linger.0.lock(), Stage::Over));
+        linger.shutdown();
+    }
+
+    /// However often a sender leaves a backlog to a peer that does not read.
+    #[test]
+    fn a_backlog_is_seen_to_once() {
+        let (one, mut other) = UnixStream::pair().unwrap();
+        one.set_nonblocking(true).unwrap();
+        let conn = Arc::new(Conn::mapping(one.into(), false));
+        let linger = Linger::default();
+        let data = vec![7; 60_000];
+        let send = || conn.send(&Outgoing::control(&data), &Patience::none());
+        while !conn.backlogged() {
+            send().unwrap();
+        }
+        for _ in 0..1000 {
+            linger.flush(&conn);
+        }
+        let items = || match &*linger.0.lock() {
+            Stage::Running(running) => running.shared.work.lock().items.len(),
+            _ => 0,
+        };
+        assert_eq!(items(), 1);
+        // The peer reads again.
+        other.set_nonblocking(true).unwrap();
+        let end = Instant::now() + Duration::from_secs(20);
+        while conn.backlogged() || items() > 0 {
+            assert!(Instant::now() < end);
+            let _ = other.read(&mut [0; 1 << 16]);
+        }
         linger.shutdown();
     }
 }

@@ -246,8 +246,10 @@ class Descriptor:
     def __del__(self) -> None:
         try:
             if not self.closed:
-                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
-                self.close()
+                try:
+                    warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
+                finally:
+                    self.close()
         except (OSError, AttributeError, TypeError):
             pass
 

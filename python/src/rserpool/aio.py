@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Optional
 
 from . import Buffer, Descriptor, Element, Event, Handle, Message, RSerPoolError, Session, connect as _connect
-from . import _is_last, _woken_by_cleanup
+from . import _bytes, _is_last, _woken_by_cleanup
 
 __all__ = ["accept", "connect", "failover", "messages", "readable", "receive", "send"]
 
@@ -61,6 +61,8 @@ async def send(descriptor: Descriptor, data: Buffer, *, session: int = 0, ppid: 
     """Sends one message, without blocking the event loop while there is no room. When it is cancelled, the message may
     still be sent within a moment."""
     given_up = threading.Event()
+    # As it is now, whatever others do with it meanwhile.
+    data = _bytes(data)
 
     def wait() -> int:
         while not given_up.is_set():

@@ -51,6 +51,10 @@ impl Registrar {
         // Who only begins or ends a subscription chooses nobody.
         let had = self.client(link).is_some_and(|client| client.subscriptions.contains(&handle));
         let chooses = if subscribe { had || items != Some(u32::MAX) } else { !had };
+        if had && subscribe {
+            // What it has not been told of yet explains the answer: who retired is not lost.
+            self.push_now(link, &handle);
+        }
         let subscribed = match subscribe {
             true => self.subscribe(link, &handle),
             false => {

@@ -182,14 +182,19 @@ impl Registrar {
         self.push(number, None);
     }
 
+    /// Tells one subscriber of what changed in a pool, if it hasn't been told.
+    pub(super) fn push_now(&mut self, link: LinkId, handle: &PoolHandle) {
+        if let Some(&number) = self.subscriptions.by_handle.get(handle) {
+            self.push(number, Some(link));
+        }
+    }
+
     /// A subscriber reads again: the newest state of what it missed.
     pub(super) fn subscriber_drained(&mut self, link: LinkId) {
         let Some(client) = self.client(link) else { return };
         let handles: Vec<PoolHandle> = client.subscriptions.iter().cloned().collect();
         for handle in handles {
-            if let Some(&number) = self.subscriptions.by_handle.get(&handle) {
-                self.push(number, Some(link));
-            }
+            self.push_now(link, &handle);
         }
     }
 

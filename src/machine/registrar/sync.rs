@@ -11,12 +11,19 @@ use std::time::Duration;
 /// Updates that wait for a peer which does not read as fast as we send: the newest for each element.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    /// Removed elements with their last state, the others without.
-    updates: BTreeMap<(PoolHandle, PeId), Option<PoolElement>>,
+    updates: BTreeMap<(PoolHandle, PeId), Waiting>,
     /// Too many: the peer shall read our table instead.
     overflow: bool,
     /// Bytes sent at the same instant, that is without the driver in between.
     burst: (Time, usize),
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// A removed element's last state.
+    last: Option<PoolElement>,
+    /// It was lost meanwhile: if it deregistered later, that was another life of it.
+    lost: bool,
 }
 
 /// Bound on waiting updates for each peer.
@@ -40,7 +47,9 @@ impl Backlog {
         if self.overflow {
             return;
         }
-        self.updates.insert(name, last);
+        let waiting = self.updates.entry(name).or_default();
+        waiting.lost |= last.as_ref().is_some_and(|element| element.life != 0);
+        waiting.last = last;
         if self.updates.len() > MAX_BACKLOG {
             self.updates.clear();
             self.overflow = true;
@@ -183,7 +192,10 @@ impl Registrar {
             peer.backlog.clear();
             return self.force_audit(id);
         }
-        for (name, last) in std::mem::take(&mut peer.backlog.updates) {
+        for (name, Waiting { mut last, lost }) in std::mem::take(&mut peer.backlog.updates) {
+            if let Some(element) = last.as_mut().filter(|_| lost) {
+                element.life = element.life.max(1);
+            }
             let known = self.space.find(&name.0, name.1).and_then(|key| self.space.get(key));
             let (action, element) = match (known.map(|element| element.to_element()), last) {
                 (Some(element), _) if element.home == self.id => (UpdateAction::Add, element),

@@ -355,6 +355,26 @@ fn who_is_lost_once_has_not_retired() {
 }
 
 #[test]
+fn an_answer_does_not_overtake_who_retired() {
+    let mut bench = Bench::serving();
+    let (pe, user) = (bench.pe(), bench.pe());
+    for id in 1..=2 {
+        bench.asap(pe, registration(id));
+    }
+    bench.asap(user, resolution(None, true));
+    // The first change is pushed at once, further ones later.
+    bench.asap(pe, registration(3));
+    bench.asap(pe, Asap::Deregistration { handle: pool("echo"), id: PeId(1) });
+    let effects = bench.asap(user, resolution(None, true));
+    assert!(
+        matches!(&effects[0], Effect::Asap(_, Asap::HandleResolutionResponse { retired, .. }) if retired == &[PeId(1)]),
+        "{effects:?}"
+    );
+    assert_eq!(effects[1..], [resolved(user, true, &[2, 3], None, &[])]);
+    assert_eq!(bench.wait(ms(100)), []);
+}
+
+#[test]
 fn elements_of_peers_retire_as_well() {
     let mut bench = Bench::serving();
     let (peer, user) = (bench.peer(PEER), bench.pe());
