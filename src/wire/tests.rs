@@ -276,7 +276,7 @@ proptest! {
     fn unknown_parameters(
         message in asap(),
         place in any::<prop::sample::Index>(),
-        low in 0x11u16..0x3e,
+        low in 0x11u16..0x3d,
         high in 0u16..4,
         value in vec(any::<u8>(), 0..9),
     ) {
