@@ -269,7 +269,11 @@ impl Shared {
         let flushed = conn.flush();
         let broken = flushed.is_err();
         let flushed = flushed.unwrap_or(true);
-        let drained = if closing && !broken { drain(&conn) } else { Some(false) };
+        let drained = match closing {
+            _ if broken => None,
+            true => drain(&conn),
+            false => Some(false),
+        };
         let mut work = self.work.lock();
         let again = match work.items.get(&token) {
             Some(Item::Backlog { again, .. }) => *again && !broken,
@@ -279,7 +283,6 @@ impl Shared {
         };
         let next = match drained {
             _ if !closing => Some(ROOM).filter(|_| !flushed || again),
-            _ if broken => None,
             None => None,
             Some(_) if deaf => {
                 let done = flushed && stream::unacknowledged(conn.as_fd()) == 0;

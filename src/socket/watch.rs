@@ -71,16 +71,20 @@ impl Watch {
     fn learn(&self, end: End) {
         let rest = self.rest.load(Relaxed);
         let slow = if matches!(end, End::Quick) { 0 } else { self.slow.load(Relaxed) + 1 };
-        let (rest, left) = match end {
-            End::Quick => (0, 0),
-            _ if slow >= PATIENCE => (LONG_REST, LONG_REST),
-            End::Slow => (rest, 0),
-            End::InVain => ((rest * 2).clamp(1, MOST), (rest * 2).clamp(1, MOST)),
-            End::Crowded => ((rest * 2).clamp(MOST, LONG_REST), (rest * 2).clamp(MOST, LONG_REST)),
+        let next = match end {
+            End::Quick => 0,
+            _ if slow >= PATIENCE => LONG_REST,
+            End::Slow => {
+                // The next one watches as well; what later ones do stays open.
+                self.left.store(0, Relaxed);
+                return self.slow.store(slow, Relaxed);
+            }
+            End::InVain => (rest * 2).clamp(1, MOST),
+            End::Crowded => (rest * 2).clamp(MOST, LONG_REST),
         };
         self.slow.store(slow % PATIENCE, Relaxed);
-        self.rest.store(rest, Relaxed);
-        self.left.store(left, Relaxed);
+        self.rest.store(next, Relaxed);
+        self.left.store(next, Relaxed);
     }
 
     /// Whether to watch this time.

@@ -104,7 +104,7 @@ impl Registrar {
         };
         let (handle, policy) = (handle.clone(), Some(policy));
         let mut elements = std::mem::take(&mut self.spare.elements);
-        let all = MAX_MESSAGE - resolution_len(&handle, policy.as_ref(), 0);
+        let all = MAX_MESSAGE - resolution_len(&handle, policy.as_ref());
         let left = self.fitting(keys.iter().copied(), all, &mut elements);
         let total = match subscribed {
             true => self.space.pool(&handle).map(|pool| pool.len()).filter(|&total| total > elements.len()),
@@ -163,9 +163,8 @@ fn unknown_pool(handle: PoolHandle, subscribed: bool) -> Asap {
 }
 
 /// Length of a response without elements.
-pub(super) fn resolution_len(handle: &PoolHandle, policy: Option<&Policy>, departed: usize) -> usize {
+pub(super) fn resolution_len(handle: &PoolHandle, policy: Option<&Policy>) -> usize {
     const HEADER: usize = 4;
     const TOTAL: usize = 8;
-    let departed = if departed == 0 { 0 } else { 4 + 4 * departed };
-    HEADER + handle.encoded_len() + policy.map_or(0, Policy::encoded_len) + TOTAL + departed
+    HEADER + handle.encoded_len() + policy.map_or(0, Policy::encoded_len) + TOTAL
 }

@@ -79,18 +79,15 @@ impl Registrar {
 
     /// Removes an element that is lost, and tells peers.
     pub(super) fn remove_and_tell(&mut self, key: ElementKey, reason: &'static str) {
-        if let Some((handle, mut element)) = self.remove(key, reason) {
-            element.life = element.life.max(1);
-            self.announce_removal(handle, element);
+        if let Some((handle, element)) = self.remove(key, reason) {
+            self.announce_removal(handle, element, false);
         }
     }
 
-    /// Removes an element that deregistered, and tells peers: by a registration life of 0, for which rsplib's
-    /// registrars don't look.
+    /// Removes an element that deregistered, and tells peers.
     pub(super) fn retire_and_tell(&mut self, key: ElementKey) {
-        if let Some((handle, mut element)) = self.retire(key) {
-            element.life = 0;
-            self.announce_removal(handle, element);
+        if let Some((handle, element)) = self.retire(key) {
+            self.announce_removal(handle, element, true);
         }
     }
 

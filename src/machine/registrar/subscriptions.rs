@@ -245,7 +245,8 @@ impl Registrar {
         let (policy, size) =
             self.space.pool(&handle).map_or((None, 0), |pool| (Some(pool.policy()), pool.len()));
         // A very long handle leaves little room.
-        let room = MAX_MESSAGE.saturating_sub(resolution_len(&handle, policy.as_ref(), 0) + 8);
+        const TWO_LISTS: usize = 8;
+        let room = MAX_MESSAGE.saturating_sub(resolution_len(&handle, policy.as_ref()) + TWO_LISTS);
         let told: Vec<(PeId, bool)> = gone.into_iter().take(room / 4).collect();
         let room = room - 4 * told.len();
         let ids = |wanted| told.iter().filter(|(_, retired)| *retired == wanted).map(|&(id, _)| id).collect();

@@ -48,7 +48,7 @@ impl Backlog {
             return;
         }
         let waiting = self.updates.entry(name).or_default();
-        waiting.lost |= last.as_ref().is_some_and(|element| element.life != 0);
+        waiting.lost |= last.as_ref().is_some_and(|element| !is_retired(element));
         waiting.last = last;
         if self.updates.len() > MAX_BACKLOG {
             self.updates.clear();
@@ -132,6 +132,16 @@ pub(super) enum Source {
     State,
 }
 
+/// Why a deleting update takes an element away is said by its registration life, for which rsplib's registrars don't
+/// look: 0 if it deregistered itself.
+fn set_retired(element: &mut PoolElement, retired: bool) {
+    element.life = if retired { 0 } else { element.life.max(1) };
+}
+
+fn is_retired(element: &PoolElement) -> bool {
+    element.life == 0
+}
+
 impl Registrar {
     /// Tells all peers of an element of ours.
     pub(super) fn announce_update(&mut self, key: ElementKey) {
@@ -140,8 +150,9 @@ impl Registrar {
         self.tell_all(UpdateAction::Add, handle, element);
     }
 
-    /// Tells all peers that an element is gone.
-    pub(super) fn announce_removal(&mut self, handle: PoolHandle, element: PoolElement) {
+    /// Tells all peers that an element is gone: `retired`, or lost.
+    pub(super) fn announce_removal(&mut self, handle: PoolHandle, mut element: PoolElement, retired: bool) {
+        set_retired(&mut element, retired);
         self.tell_all(UpdateAction::Delete, handle, element);
     }
 
@@ -194,7 +205,7 @@ impl Registrar {
         }
         for (name, Waiting { mut last, lost }) in std::mem::take(&mut peer.backlog.updates) {
             if let Some(element) = last.as_mut().filter(|_| lost) {
-                element.life = element.life.max(1);
+                set_retired(element, false);
             }
             let known = self.space.find(&name.0, name.1).and_then(|key| self.space.get(key));
             let (action, element) = match (known.map(|element| element.to_element()), last) {
@@ -244,9 +255,9 @@ impl Registrar {
                 let home = self.space.get(key).map(|known| known.home());
                 // A registrar that lost an element to another one may not know that yet.
                 if home == Some(sender) || home == Some(element.home) {
-                    match element.life {
-                        0 => self.retire(key),
-                        _ => self.remove(key, "removed by its registrar"),
+                    match is_retired(&element) {
+                        true => self.retire(key),
+                        false => self.remove(key, "removed by its registrar"),
                     };
                 }
             }
