@@ -1,5 +1,5 @@
 //! The receiving half of a session over the TCP mapping: payload goes straight to the application's
-//! buffer, small messages come many per system call, and what is not whole yet stays here.
+//! buffer, messages of middling size come several per system call, and what is not whole yet stays here.
 
 use super::blocking::{Blocking, Stay};
 use super::wait::{Occasionally, errno};
@@ -18,6 +18,10 @@ pub(super) const WHOLE: usize = 64 << 10;
 const SCRATCH: usize = 16 << 10;
 /// Behind messages from this size on, only the next header: copying them costs more than a system call.
 const LONG: usize = 4 << 10;
+/// Behind messages up to this size there is room for one more and the next header only: whoever empties the
+/// socket with each read acknowledges each time, and has the peer's kernel send every message in a packet of
+/// its own, which costs far more than the reads that are saved.
+const BRIEF: usize = 256;
 /// Messages longer than this are read straight into the application's buffer.
 const DIRECT: usize = 2 << 10;
 /// Most bytes read straight into the application's buffer on a guess.
@@ -196,7 +200,7 @@ impl Receiver {
         let mut parts = [
             IoSliceMut::new(&mut header),
             IoSliceMut::new(&mut buffer[..guess]),
-            IoSliceMut::new(beyond(guess, &mut scratch)),
+            IoSliceMut::new(self.beyond(guess, &mut scratch)),
         ];
         let room = parts.iter().map(|part| part.len()).sum();
         let count = match self.read(socket, &mut parts, waits, false) {
@@ -463,7 +467,7 @@ impl Receiver {
     fn read_with_scratch(&mut self, socket: BorrowedFd<'_>, rest: &mut [u8], waits: Waits<'_>) -> Read {
         let mut scratch = scratch();
         let length = rest.len();
-        let beyond = beyond(length, &mut scratch);
+        let beyond = self.beyond(length, &mut scratch);
         let parts = &mut [IoSliceMut::new(rest), IoSliceMut::new(beyond)];
         // The first is not needed for what has no message to belong to.
         let read = self.read(socket, &mut parts[usize::from(length == 0)..], waits, false);
@@ -474,6 +478,16 @@ impl Receiver {
         }
         BUFFER.set(scratch);
         read
+    }
+
+    /// Where to put what comes behind so many bytes of a message.
+    fn beyond<'a>(&self, length: usize, scratch: &'a mut [u8]) -> &'a mut [u8] {
+        let room = match self.expected {
+            _ if length >= LONG => HEADER_LENGTH,
+            1..=BRIEF if !self.reader.in_control() => self.expected + 2 * HEADER_LENGTH,
+            _ => SCRATCH,
+        };
+        &mut scratch[..room]
     }
 
     fn read_ahead(&mut self, socket: BorrowedFd<'_>) -> Read {
@@ -515,11 +529,6 @@ impl Receiver {
             self.low_water = bytes;
         }
     }
-}
-
-/// Where to put what comes behind so many bytes of a message.
-fn beyond(length: usize, scratch: &mut [u8]) -> &mut [u8] {
-    if length >= LONG { &mut scratch[..HEADER_LENGTH] } else { scratch }
 }
 
 /// This thread's buffer; put it back with `BUFFER.set`.

@@ -16,7 +16,7 @@ use std::time::Duration;
 const STALL: Duration = Duration::from_secs(30);
 
 /// Up to this size, copying a frame together costs less than having the kernel gather it.
-const SMALL: usize = 512;
+const SMALL: usize = 1024;
 
 /// A message to send.
 #[derive(Debug, Clone, Copy)]

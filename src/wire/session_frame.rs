@@ -251,6 +251,11 @@ impl FrameReader {
         matches!(self.state, State::Header { have: 0, .. })
     }
 
+    /// Whether a control message has begun.
+    pub fn in_control(&self) -> bool {
+        matches!(self.state, State::Control { .. })
+    }
+
     /// The data frame in front of which the reader stands.
     pub fn data(&self) -> Option<Data> {
         match self.state {
