@@ -152,11 +152,12 @@ impl Entry {
     pub(super) fn wait(&self, events: &mut [EpollEvent], deadline: Deadline) -> io::Result<usize> {
         let timeout = EpollTimeout::try_from(deadline.milliseconds()).unwrap_or(EpollTimeout::NONE);
         if timeout != EpollTimeout::ZERO {
-            let found =
-                self.watch.watch(self.busy_poll, || match self.epoll().wait(events, EpollTimeout::ZERO) {
+            let found = self.watch.watch(self.busy_poll, false, || {
+                match self.epoll().wait(events, EpollTimeout::ZERO) {
                     Ok(0) => None,
                     result => Some(result),
-                });
+                }
+            });
             if let Some(result) = found {
                 return Ok(result?);
             }

@@ -98,6 +98,8 @@ pub(super) struct Receiver {
     controls: VecDeque<Vec<u8>>,
     /// Payload of the last message: a guess at the next.
     expected: usize,
+    /// The last read brought more than a message.
+    stream: bool,
     low_water: usize,
     end: Option<End>,
 }
@@ -134,6 +136,7 @@ impl Receiver {
             at: 0,
             controls: VecDeque::new(),
             expected: 0,
+            stream: false,
             low_water: 1,
             end: None,
         }
@@ -439,20 +442,24 @@ impl Receiver {
         &mut self,
         socket: BorrowedFd<'_>,
         parts: &mut [IoSliceMut<'_>],
-        waits: Waits<'_>,
+        mut waits: Waits<'_>,
         all: bool,
     ) -> Read {
         if self.end.is_some() {
             return Read::End;
         }
-        if let Waits::In(..) = waits {
+        if let Waits::In(_, stay) = &mut waits {
+            stay.stream = self.stream;
             // What is taken before the wait does not count against the low water, so it must be none.
             self.set_low_water(socket, 1);
         }
         loop {
             match waits.receive(socket, parts, all) {
                 Ok(0) => self.end = Some(End::Closed),
-                Ok(count) => return Read::Bytes(count),
+                Ok(count) => {
+                    self.stream = count > HEADER_LENGTH + self.expected;
+                    return Read::Bytes(count);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Read::Dry,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => {

@@ -6,8 +6,10 @@
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// Time between two looks: a stream brings some messages in it, which then come with one system call.
+/// Time between two looks.
 const PAUSE: Duration = Duration::from_micros(10);
+/// In a stream, which brings more messages in it, and then costs both sides less.
+const STREAM_PAUSE: Duration = Duration::from_micros(20);
 /// Who gives the processor away and gets it back later than this found others there who have a lot to do.
 const CROWDED: Duration = Duration::from_micros(50);
 /// A peer that sleeps as well has to be woken first. It is given that many times as long, so that one of two
@@ -42,12 +44,18 @@ enum End {
 }
 
 impl Watch {
-    /// Looks every now and then for as long as `time`, if that makes sense. Leaves the processor to whoever
-    /// else wants it, and stops if they keep it.
-    pub(super) fn watch<T>(&self, time: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    /// Looks every now and then for as long as `time`, if that makes sense; less often for what comes in a
+    /// `stream`. Leaves the processor to whoever else wants it, and stops if they keep it.
+    pub(super) fn watch<T>(
+        &self,
+        time: Duration,
+        stream: bool,
+        mut look: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
         if time.is_zero() || !self.makes_sense() {
             return None;
         }
+        let time_between = if stream { STREAM_PAUSE } else { PAUSE };
         let begin = Instant::now();
         let mut now = begin;
         loop {
@@ -60,7 +68,7 @@ impl Watch {
                 self.learn(End::InVain);
                 return None;
             }
-            let Some(later) = pause(now) else {
+            let Some(later) = pause(now, time_between) else {
                 self.learn(End::Crowded);
                 return look();
             };
@@ -98,9 +106,9 @@ impl Watch {
 }
 
 /// When it is over; `None`: others want the processor.
-fn pause(begin: Instant) -> Option<Instant> {
+fn pause(begin: Instant, time: Duration) -> Option<Instant> {
     let mut last = begin;
-    while last - begin < PAUSE {
+    while last - begin < time {
         std::thread::yield_now();
         let now = Instant::now();
         if now - last > CROWDED {
@@ -120,7 +128,7 @@ mod tests {
     /// How many looks it takes to find something at the `at`th.
     fn looks(watch: &Watch, time: Duration, at: u32) -> (u32, bool) {
         let mut looks = 0;
-        let found = watch.watch(time, || {
+        let found = watch.watch(time, false, || {
             looks += 1;
             (looks == at).then_some(())
         });
