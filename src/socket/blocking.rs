@@ -36,8 +36,8 @@ pub(super) struct Stay {
     pub(super) deadline: Deadline,
     /// For how long it may watch the socket before it sleeps.
     pub(super) busy_poll: Duration,
-    /// Whether messages come faster than they are received, as far as one knows.
-    pub(super) stream: bool,
+    /// Whether messages come one after the other, as far as the receiver knows, who sets it.
+    pub(super) flowing: bool,
 }
 
 impl Blocking {
@@ -54,13 +54,13 @@ impl Blocking {
         socket: BorrowedFd<'_>,
         parts: &mut [IoSliceMut<'_>],
         all: bool,
-        Stay { deadline, busy_poll, stream }: Stay,
+        Stay { deadline, busy_poll, flowing }: Stay,
     ) -> io::Result<usize> {
         if !self.prepare(socket, deadline) {
             return stream::receive(socket, parts);
         }
         if !all {
-            let found = self.watch.watch(busy_poll, stream, || match stream::receive(socket, parts) {
+            let found = self.watch.watch(busy_poll, flowing, || match stream::receive(socket, parts) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => None,
                 result => Some(result),
             });
@@ -159,7 +159,7 @@ mod tests {
     }
 
     fn receive(blocking: &Blocking, socket: &TcpStream, bytes: &mut [u8], all: bool) -> io::Result<usize> {
-        let stay = Stay { deadline: Deadline::Never, busy_poll: Duration::ZERO, stream: false };
+        let stay = Stay { deadline: Deadline::Never, busy_poll: Duration::ZERO, flowing: false };
         blocking.receive(socket.as_fd(), &mut [IoSliceMut::new(bytes)], all, stay)
     }
 
@@ -201,7 +201,7 @@ mod tests {
             let mut bytes = [0; 4];
             let parts = &mut [IoSliceMut::new(&mut bytes)];
             let (deadline, busy_poll) = (Deadline::after(time), Duration::from_micros(30));
-            let stay = Stay { deadline, busy_poll, stream: milliseconds == 60 };
+            let stay = Stay { deadline, busy_poll, flowing: milliseconds == 60 };
             let result = blocking.receive(one.as_fd(), parts, false, stay);
             assert_eq!(result.unwrap_err().kind(), ErrorKind::WouldBlock);
             // Perhaps a tick early: the rest is for the caller.

@@ -96,10 +96,10 @@ pub(super) struct Receiver {
     at: usize,
     /// Control messages in front of the next data.
     controls: VecDeque<Vec<u8>>,
-    /// Payload of the last message: a guess at the next.
+    /// Payload of the last message, or of its last piece: a guess at the next.
     expected: usize,
     /// The last read brought more than a message.
-    stream: bool,
+    flowing: bool,
     low_water: usize,
     end: Option<End>,
 }
@@ -136,7 +136,7 @@ impl Receiver {
             at: 0,
             controls: VecDeque::new(),
             expected: 0,
-            stream: false,
+            flowing: false,
             low_water: 1,
             end: None,
         }
@@ -449,7 +449,7 @@ impl Receiver {
             return Read::End;
         }
         if let Waits::In(_, stay) = &mut waits {
-            stay.stream = self.stream;
+            stay.flowing = self.flowing;
             // What is taken before the wait does not count against the low water, so it must be none.
             self.set_low_water(socket, 1);
         }
@@ -457,7 +457,7 @@ impl Receiver {
             match waits.receive(socket, parts, all) {
                 Ok(0) => self.end = Some(End::Closed),
                 Ok(count) => {
-                    self.stream = count > HEADER_LENGTH + self.expected;
+                    self.flowing = count > HEADER_LENGTH + self.expected;
                     return Read::Bytes(count);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Read::Dry,
@@ -487,11 +487,12 @@ impl Receiver {
         read
     }
 
-    /// Where to put what comes behind so many bytes of a message.
+    /// Where to put what comes behind so many bytes of a message. What belongs to a frame that has begun, and that
+    /// nobody waits for here, should not take many reads.
     fn beyond<'a>(&self, length: usize, scratch: &'a mut [u8]) -> &'a mut [u8] {
         let room = match self.expected {
             _ if length >= LONG => HEADER_LENGTH,
-            1..=BRIEF if !self.reader.in_control() => self.expected + 2 * HEADER_LENGTH,
+            1..=BRIEF if length > 0 || !self.reader.in_frame() => self.expected + 2 * HEADER_LENGTH,
             _ => SCRATCH,
         };
         &mut scratch[..room]

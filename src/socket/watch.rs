@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 /// Time between two looks.
 const PAUSE: Duration = Duration::from_micros(10);
-/// In a stream, which brings more messages in it, and then costs both sides less.
-const STREAM_PAUSE: Duration = Duration::from_micros(20);
+/// Where messages come one after the other: it brings more of them in it, and then costs both sides less.
+const FLOWING_PAUSE: Duration = Duration::from_micros(20);
 /// Who gives the processor away and gets it back later than this found others there who have a lot to do.
 const CROWDED: Duration = Duration::from_micros(50);
 /// A peer that sleeps as well has to be woken first. It is given that many times as long, so that one of two
@@ -44,21 +44,31 @@ enum End {
 }
 
 impl Watch {
-    /// Looks every now and then for as long as `time`, if that makes sense; less often for what comes in a
-    /// `stream`. Leaves the processor to whoever else wants it, and stops if they keep it.
+    /// Looks every now and then for as long as `time`, if that makes sense; less often where messages are
+    /// `flowing`. Leaves the processor to whoever else wants it, and stops if they keep it.
     pub(super) fn watch<T>(
         &self,
         time: Duration,
-        stream: bool,
+        flowing: bool,
         mut look: impl FnMut() -> Option<T>,
     ) -> Option<T> {
-        if time.is_zero() || !self.makes_sense() {
+        if time.is_zero() {
             return None;
         }
-        let time_between = if stream { STREAM_PAUSE } else { PAUSE };
+        // What is there already says nothing about watching.
+        let found = look();
+        if found.is_some() || !self.makes_sense() {
+            return found;
+        }
+        let pause_time = if flowing { FLOWING_PAUSE } else { PAUSE };
         let begin = Instant::now();
         let mut now = begin;
         loop {
+            let Some(later) = pause(now, pause_time) else {
+                self.learn(End::Crowded);
+                return look();
+            };
+            now = later;
             let found = look();
             if found.is_some() {
                 self.learn(if now - begin <= time { End::Quick } else { End::Slow });
@@ -68,11 +78,6 @@ impl Watch {
                 self.learn(End::InVain);
                 return None;
             }
-            let Some(later) = pause(now, time_between) else {
-                self.learn(End::Crowded);
-                return look();
-            };
-            now = later;
         }
     }
 
@@ -166,6 +171,21 @@ mod tests {
         assert_eq!(all(9, End::InVain), [0, 1, 2, 4, 8, 16, 32, 64, 64]);
         assert_eq!(all(3, End::Quick), [64, 0, 0]);
         assert_eq!(all(7, End::Crowded), [0, 64, 128, 256, 512, 1024, 1024]);
+    }
+
+    #[test]
+    fn what_is_there_already_says_nothing() {
+        let watch = Watch::default();
+        watch.learn(End::InVain);
+        watch.learn(End::InVain);
+        for _ in 0..10 {
+            assert_eq!(looks(&watch, LONG, 1), (1, true));
+        }
+        // Two waits without, as before.
+        for _ in 0..2 {
+            assert_eq!(looks(&watch, LONG, 2), (1, false));
+        }
+        assert_eq!(looks(&watch, LONG, 2), (2, true));
     }
 
     #[test]

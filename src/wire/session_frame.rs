@@ -251,9 +251,9 @@ impl FrameReader {
         matches!(self.state, State::Header { have: 0, .. })
     }
 
-    /// Whether a control message has begun.
-    pub fn in_control(&self) -> bool {
-        matches!(self.state, State::Control { .. })
+    /// Whether the header of a frame has come, and not all the rest of it.
+    pub fn in_frame(&self) -> bool {
+        matches!(self.state, State::Data(_) | State::Control { .. })
     }
 
     /// The data frame in front of which the reader stands.

@@ -194,7 +194,7 @@ impl Session {
         let Some(mut turn) = self.turn(&conn, deadline) else { return Ok(Attempt::Nothing) };
         let waits = match conn.blocking() {
             Some(blocking) if blocks && self.may_wait_in(entry) => {
-                Waits::In(blocking, Stay { deadline, busy_poll: entry.busy_poll, stream: false })
+                Waits::In(blocking, Stay { deadline, busy_poll: entry.busy_poll, flowing: false })
             }
             _ if self.alone && !matches!(deadline, Deadline::Now) => Waits::Elsewhere,
             _ => Waits::Not,
