@@ -5,7 +5,7 @@ use super::convert::{
     allocate_copy, handle, milliseconds, pack_addresses, plain, reference_mut, unpack_addresses,
 };
 use super::current::library;
-use super::guard::{Errno, fence, guard_or};
+use super::guard::{Errno, guard_or, guard_panics};
 use super::{constants::*, legacy, policy};
 use crate::machine::client::{Registration, RequestError};
 use crate::wire::{PeId, PoolElement, PoolHandle, Protocol, RegistrarId, Transport, TransportUse};
@@ -34,7 +34,7 @@ pub unsafe extern "C" fn rsp_getaddrinfo(
 /// Frees what rsp_getaddrinfo gave. NULL is fine.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_freeaddrinfo(addrinfo: *mut rsp_addrinfo) {
-    fence((), || {
+    guard_panics((), || {
         // SAFETY: a list of ours, or NULL.
         unsafe { free(addrinfo) };
         Ok(())

@@ -71,11 +71,11 @@ pub(super) fn guard<T: Failure>(body: impl FnOnce() -> Result<T, Errno>) -> T {
 /// [`guard`] for the functions with a failure value of their own.
 pub(super) fn guard_or<T>(failed: T, body: impl FnOnce() -> Result<T, Errno>) -> T {
     let _uncancelled = Uncancelled::until_dropped();
-    fence(failed, body)
+    guard_panics(failed, body)
 }
 
 /// [`guard_or`] for bodies without a system call that pthread_cancel(3) could end: it costs some 30 ns less.
-pub(super) fn fence<T>(failed: T, body: impl FnOnce() -> Result<T, Errno>) -> T {
+pub(super) fn guard_panics<T>(failed: T, body: impl FnOnce() -> Result<T, Errno>) -> T {
     let errno = match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(value)) => return value,
         Ok(Err(errno)) => errno,
