@@ -195,13 +195,13 @@ mod tests {
     fn gives_up_in_time() {
         let (one, _other) = pair();
         let blocking = Blocking::default();
-        for milliseconds in [30, 60, 30] {
+        for (milliseconds, flowing) in [(30, false), (60, true), (30, false)] {
             let time = Duration::from_millis(milliseconds);
             let begin = Instant::now();
             let mut bytes = [0; 4];
             let parts = &mut [IoSliceMut::new(&mut bytes)];
             let (deadline, busy_poll) = (Deadline::after(time), Duration::from_micros(30));
-            let stay = Stay { deadline, busy_poll, flowing: milliseconds == 60 };
+            let stay = Stay { deadline, busy_poll, flowing };
             let result = blocking.receive(one.as_fd(), parts, false, stay);
             assert_eq!(result.unwrap_err().kind(), ErrorKind::WouldBlock);
             // Perhaps a tick early: the rest is for the caller.

@@ -69,17 +69,18 @@ fn a_small_message_is_not_an_occasion_to_empty_the_socket() {
     };
     // 256 is the last one that counts as small, and whatever the last one was is no more than a guess at the next.
     for (size, next) in [(1, 1), (20, 256), (256, 256), (256, 300), (256, 1), (1, 900)] {
+        let size_of = |at: u8| if at < 15 { size } else { next };
         world.send(user, &vec![0; size]);
         turn(size, 0);
         for at in 1..=20 {
-            world.send(user, &vec![at; if at < 15 { size } else { next }]);
+            world.send(user, &vec![at; size_of(at)]);
         }
-        let all = 14 * (HEADER_LENGTH + size) + 6 * (HEADER_LENGTH + next);
+        let all = (1..=20).map(|at| HEADER_LENGTH + size_of(at)).sum();
         while pending(&world, session) < all {}
         turn(size, 1);
         let left = pending(&world, session);
         assert!(left >= all - 2 * (HEADER_LENGTH + size) - HEADER_LENGTH, "{size}: {left} of {all}");
-        (2..=20).for_each(|at| turn(if at < 15 { size } else { next }, at));
+        (2..=20).for_each(|at| turn(size_of(at), at));
         assert!(!readable(session, 0));
     }
 }
