@@ -263,7 +263,8 @@ impl World {
 
     fn up(&mut self, link: LinkId, protocol: LinkProtocol, peer: Vec<SocketAddr>) {
         self.up.insert(link);
-        let ends = LinkEnds { service: Service::Asap, protocol, peer, local: vec![address(7, 4000)] };
+        let ends =
+            LinkEnds { service: Service::Asap, protocol, peer, local: vec![address(7, 4000)], roles: None };
         self.client.handle_link(self.now, link, LinkChange::Up(ends));
     }
 

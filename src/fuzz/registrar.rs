@@ -251,7 +251,7 @@ impl World {
     fn up(&mut self, link: LinkId, service: Service, protocol: LinkProtocol, peer: Vec<SocketAddr>) {
         self.links.insert(link, service);
         let local = vec![SocketAddr::from(([10, 0, 0, 1], 3863))];
-        let ends = LinkEnds { service, protocol, peer, local };
+        let ends = LinkEnds { service, protocol, peer, local, roles: None };
         self.registrar.handle_link(self.now, link, LinkChange::Up(ends));
     }
 

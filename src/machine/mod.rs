@@ -12,10 +12,12 @@ pub mod client;
 pub mod registrar;
 pub mod session;
 pub mod timer;
+pub mod trust;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::{Add, Sub};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A point in time: microseconds since an origin that only the driver knows.
@@ -98,6 +100,8 @@ pub struct LinkEnds {
     pub peer: Vec<SocketAddr>,
     /// Our addresses on it (TCP: one).
     pub local: Vec<SocketAddr>,
+    /// What the peer has proved that it may be; `None` where no proof is asked for.
+    pub roles: Option<Arc<trust::Roles>>,
 }
 
 /// What happened to a link.

@@ -400,6 +400,13 @@ impl State {
             }
             Event::ElementRetired { handle, id } => self.element_left(&handle, id),
             Event::Home { registrar, .. } => self.home(now, registrar),
+            Event::NoRegistrar { at, roles } => reactor.complain(
+                "no registrar",
+                format_args!(
+                    "{} is no registrar: its certificate says {roles}",
+                    at.map_or("a peer".into(), |at| at.to_string())
+                ),
+            ),
             Event::RegistrationFailed { handle, id, error } => reactor.complain(
                 &format!("registration {handle} {error:?}"),
                 format_args!("{id} could not be registered in \"{handle}\": {error:?}; it is tried again"),

@@ -224,6 +224,7 @@ impl Cost {
             protocol: LinkProtocol::Tcp,
             peer: vec![peer],
             local: vec![local],
+            roles: None,
         };
         let (near, far) = (SocketAddr::new(address(from, service).ip(), 40_000), address(there, service));
         self.change(there, other, LinkChange::Up(ends(far, near)));

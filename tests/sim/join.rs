@@ -30,6 +30,7 @@ fn up(service: Service, peer: usize, local: usize) -> LinkChange {
         protocol: LinkProtocol::Tcp,
         peer: at(peer, 40_000),
         local: at(local, 9901),
+        roles: None,
     })
 }
 

@@ -325,8 +325,7 @@ impl World {
         let incarnations = [incarnation, their_incarnation];
         let number =
             self.network.connect([(from, link), (there, accepted)], incarnations, self.now + latency);
-        let back =
-            LinkEnds { service, protocol: ends.protocol, peer: ends.local.clone(), local: ends.peer.clone() };
+        let back = LinkEnds { peer: ends.local.clone(), local: ends.peer.clone(), ..ends.clone() };
         self.input(there, Input::Link(accepted, LinkChange::Up(back)));
         if whole {
             return self.input(from, Input::Link(link, LinkChange::Up(ends)));
@@ -477,7 +476,13 @@ impl World {
                     LinkProtocol::Sctp => ASAP,
                 };
                 let local = vec![SocketAddr::new(address(host), port)];
-                let ends = LinkEnds { service, protocol: target.protocol, peer: target.addresses, local };
+                let ends = LinkEnds {
+                    service,
+                    protocol: target.protocol,
+                    peer: target.addresses,
+                    local,
+                    roles: None,
+                };
                 let latency = self.network.latency();
                 let dial = Happening::Dial { from: host, incarnation, link, service, to, ends };
                 self.network.schedule(self.now + latency, dial);

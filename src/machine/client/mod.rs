@@ -22,7 +22,8 @@ mod tests;
 mod user;
 
 use super::timer::Timer;
-use super::{LinkChange, LinkDown, LinkId, LinkProtocol, Output, RequestId, Target, Time};
+use super::trust::Roles;
+use super::{LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Output, RequestId, Target, Time};
 use crate::wire::{
     Asap, CauseCode, OperationError, PeId, Policy, PoolElement, PoolHandle, RegistrarId, Transport,
 };
@@ -32,6 +33,7 @@ use element::Elements;
 use home::Home;
 use hunt::Hunt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 use stranger::Strangers;
 use user::User;
@@ -65,6 +67,8 @@ pub struct Config {
     pub response_timeout: Duration,
     /// Transmissions per request (rsplib: 1).
     pub request_max_trials: u32,
+    /// The scope that a registrar's certificate must name; `None`: any of our authority.
+    pub scope: Option<String>,
     /// Where we listen for registrars that take over our elements (the ASAP transport), per protocol.
     pub listen: Vec<Target>,
 }
@@ -83,6 +87,7 @@ impl Default for Config {
             request_timeout: Duration::from_millis(3000),
             response_timeout: Duration::from_millis(3000),
             request_max_trials: 1,
+            scope: None,
             listen: Vec::new(),
         }
     }
@@ -177,6 +182,8 @@ pub enum Event {
     ElementRetired { handle: PoolHandle, id: PeId },
     /// The home registrar changed; `None`: hunting.
     Home { registrar: Option<RegistrarId>, link: Option<LinkId> },
+    /// Whoever is at the other end of a link has proved to be something else than a registrar.
+    NoRegistrar { at: Option<SocketAddr>, roles: Arc<Roles> },
     /// A background (re-)registration was refused or got no answer.
     RegistrationFailed { handle: PoolHandle, id: PeId, error: RequestError },
 }
@@ -340,6 +347,10 @@ impl Client {
     /// A link came, went, filled or drained.
     pub fn handle_link(&mut self, now: Time, link: LinkId, change: LinkChange) {
         match change {
+            LinkChange::Up(ends) if !self.is_registrar(&ends) => {
+                self.fx.close(link);
+                self.link_down(now, link, LinkDown::Refused);
+            }
             LinkChange::Up(ends) if link.is_incoming() => {
                 if self.ending == Ending::Over {
                     self.fx.close(link);
@@ -353,6 +364,16 @@ impl Client {
             LinkChange::Drained => self.set_congested(link, false),
         }
         self.settle(now);
+    }
+
+    /// Whether a registrar may be at the other end, as far as it had to prove that.
+    fn is_registrar(&mut self, ends: &LinkEnds) -> bool {
+        let Some(roles) = &ends.roles else { return true };
+        let is_one = roles.is_registrar(self.config.scope.as_deref());
+        if !is_one {
+            self.fx.event(Event::NoRegistrar { at: ends.peer.first().copied(), roles: roles.clone() });
+        }
+        is_one
     }
 
     /// A datagram from the ASAP announce group.

@@ -170,6 +170,7 @@ fn ends(peer: &str) -> LinkEnds {
         protocol: LinkProtocol::Tcp,
         peer: vec![address(peer)],
         local: vec![address("10.0.0.99:40000")],
+        roles: None,
     }
 }
 

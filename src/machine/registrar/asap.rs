@@ -138,6 +138,7 @@ impl Registrar {
 
     fn register(&mut self, link: LinkId, handle: PoolHandle, mut element: PoolElement) {
         let id = element.id;
+        let trusted = self.may_serve(link, &handle);
         let Some(state) = self.links.get(&link) else { return };
         let prepared = prepare(&state.ends, self.config.min_address_scope, &mut element);
         element.home = self.id;
@@ -146,6 +147,9 @@ impl Registrar {
         }
         let fits = super::sync::update_len(&handle, &element) <= MAX_MESSAGE;
         let result = prepared.and_then(|()| {
+            if !trusted {
+                return Err(CauseCode::SECURITY);
+            }
             if !fits {
                 return Err(CauseCode::LACK_OF_RESOURCES);
             }
@@ -173,7 +177,7 @@ impl Registrar {
     fn deregister(&mut self, link: LinkId, handle: PoolHandle, id: PeId) {
         let mut error = None;
         if let Some(key) = self.space.find(&handle, id) {
-            if self.may_deregister(link, key) {
+            if self.may_serve(link, &handle) && self.may_deregister(link, key) {
                 self.stats.deregistrations += 1;
                 self.drop_claim(&handle, id);
                 self.retire_and_tell(key);
@@ -215,7 +219,9 @@ impl Registrar {
         if self.client(link).is_some_and(|client| !client.reports.take(now, rate)) {
             return;
         }
-        if let Some(key) = self.space.find(handle, id) {
+        if let Some(key) = self.space.find(handle, id)
+            && self.may_resolve(link, handle.as_bytes())
+        {
             self.reported_unreachable(key);
         }
     }

@@ -17,6 +17,8 @@ use std::time::Duration;
 pub struct Config {
     /// Our ID: random, not 0, and a new one for each start (RFC 5353 section 3.2.1).
     pub id: RegistrarId,
+    /// The scope that peers' certificates must name; `None`: any of our authority.
+    pub scope: Option<String>,
     /// Where elements and users reach us. May change: [`super::Registrar::set_transports`].
     pub asap_transports: Vec<Transport>,
     /// Where peers reach us; their protocols are also those that we dial peers with (none: TCP).
@@ -89,6 +91,7 @@ impl Default for Config {
         let ms = Duration::from_millis;
         Config {
             id: RegistrarId(0),
+            scope: None,
             asap_transports: Vec::new(),
             enrp_transports: Vec::new(),
             peers: Vec::new(),

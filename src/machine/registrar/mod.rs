@@ -13,6 +13,7 @@
 //! | `sync` | handle updates, handle tables, audit |
 //! | `download` | joining: mentor, list, table, start of service |
 //! | `takeover` | arbitration |
+//! | `trust` | what the roles of a peer's certificate let it do |
 //! | `claims` | asking elements whose they are, after a takeover or a contradiction |
 //!
 //! # Whose element is it
@@ -43,6 +44,7 @@ mod store;
 mod subscriptions;
 mod sync;
 mod takeover;
+mod trust;
 mod watch;
 
 #[cfg(test)]
@@ -411,6 +413,10 @@ impl Registrar {
         if dial.is_none() && !link.is_incoming() || self.links.contains_key(&link) {
             return;
         }
+        if !self.admits(&ends) {
+            self.outbox.push(Output::Close { link });
+            return self.dial_failed(dial, false);
+        }
         let role = match ends.service {
             Service::Asap => Role::Asap(asap::Client::default()),
             Service::Enrp => Role::Enrp(links::PeerLink::default()),
@@ -430,18 +436,23 @@ impl Registrar {
     /// A link or a dial that is no more.
     fn link_down(&mut self, link: LinkId, why: LinkDown) {
         self.timers.clear(&Timer::DialTimeout(link));
-        if let Some(dial) = self.dials.remove(&link) {
-            match dial {
-                Dial::Peer(id) => self.peer_dial_failed(id, why == LinkDown::Refused),
-                Dial::Static(index) => self.static_dial_failed(index),
-                Dial::Elements(target) => self.elements_dial_failed(&target, why == LinkDown::Refused),
-            }
-            return;
+        let dial = self.dials.remove(&link);
+        if dial.is_some() {
+            return self.dial_failed(dial, why == LinkDown::Refused);
         }
         let Some(state) = self.remove_link(link) else { return };
         match state.role {
             Role::Asap(client) => self.client_gone(link, client, reason(why)),
             Role::Enrp(peer_link) => self.peer_link_lost(link, peer_link),
+        }
+    }
+
+    fn dial_failed(&mut self, dial: Option<Dial>, refused: bool) {
+        match dial {
+            Some(Dial::Peer(id)) => self.peer_dial_failed(id, refused),
+            Some(Dial::Static(index)) => self.static_dial_failed(index),
+            Some(Dial::Elements(target)) => self.elements_dial_failed(&target, refused),
+            None => {}
         }
     }
 

@@ -29,6 +29,9 @@ impl Registrar {
         if self.config.max_handle_resolution_rate.is_some() || !client.subscriptions.is_empty() {
             return false;
         }
+        if ends.roles.as_ref().is_some_and(|roles| !roles.may_resolve(handle)) {
+            return false;
+        }
         let items = self.wanted(ends, false, items);
         let mut keys = std::mem::take(&mut self.spare.keys);
         let found = self.space.select(handle, items, self.increment(true), &mut keys);
@@ -46,7 +49,10 @@ impl Registrar {
         let rate = self.config.max_handle_resolution_rate;
         let now = self.now;
         if self.client(link).is_some_and(|client| !client.resolutions.take(now, rate)) {
-            return self.send_asap(link, &unknown_pool(handle, false));
+            return self.send_asap(link, &no_answer(handle, false, CauseCode::UNKNOWN_POOL));
+        }
+        if !self.may_resolve(link, handle.as_bytes()) {
+            return self.send_asap(link, &no_answer(handle, false, CauseCode::SECURITY));
         }
         // Who only begins or ends a subscription chooses nobody.
         let had = self.client(link).is_some_and(|client| client.subscriptions.contains(&handle));
@@ -67,7 +73,7 @@ impl Registrar {
         let mut keys = Vec::new();
         match self.space.select(handle.as_bytes(), items, self.increment(chooses), &mut keys) {
             true => self.send_chosen(link, handle.as_bytes(), &keys, subscribed),
-            false => self.send_asap(link, &unknown_pool(handle, subscribed)),
+            false => self.send_asap(link, &no_answer(handle, subscribed, CauseCode::UNKNOWN_POOL)),
         }
     }
 
@@ -148,12 +154,12 @@ impl Registrar {
     }
 }
 
-/// A response that says that there is no such pool, or no answer.
-fn unknown_pool(handle: PoolHandle, subscribed: bool) -> Asap {
+/// A response without elements, and why.
+fn no_answer(handle: PoolHandle, subscribed: bool, why: CauseCode) -> Asap {
     Asap::HandleResolutionResponse {
         subscribed,
         handle,
-        error: Some(OperationError::from(CauseCode::UNKNOWN_POOL)),
+        error: Some(OperationError::from(why)),
         policy: None,
         elements: Vec::new(),
         total: None,

@@ -103,6 +103,9 @@ impl Registrar {
     }
 
     pub(super) fn keep_alive_ack(&mut self, link: LinkId, handle: &PoolHandle, id: PeId) {
+        if !self.may_serve(link, handle) {
+            return;
+        }
         self.claim_answered(link, handle, id);
         let now = self.now;
         if self.space.find(handle, id).is_none() {

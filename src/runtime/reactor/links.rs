@@ -327,7 +327,7 @@ impl Reactor {
         let (peer, local) = (link.peer_addresses(), link.local_addresses());
         slot.phase = Phase::Up;
         slot.link = Some(link);
-        let ends = LinkEnds { service: slot.service, protocol, peer, local };
+        let ends = LinkEnds { service: slot.service, protocol, peer, local, roles: None };
         log::trace!("{id:?}: up, {ends:?}");
         self.set_queue_bound(index);
         self.changes.push_back((id, LinkChange::Up(ends)));

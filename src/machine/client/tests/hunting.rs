@@ -241,3 +241,28 @@ fn nothing_is_dialled_after_the_last_wish_is_withdrawn() {
     bench.feed(|client, now| client.unsubscribe(now, &echo)).expect([Close(link(1)), Close(link(2))]);
     assert_eq!(bench.client.poll_timeout(), None);
 }
+
+/// Over a link with certificates, whoever is no registrar is left at once, and the hunt goes on.
+#[test]
+fn only_registrars_are_adopted_or_let_in() {
+    use crate::machine::trust::Roles;
+    let proved = |peer: &str, role: &str| {
+        let roles = Some(std::sync::Arc::new(Roles::parse([role])));
+        LinkChange::Up(LinkEnds { roles, ..ends(peer) })
+    };
+    let mut config = config(&[A]);
+    config.scope = Some("here".into());
+    for (role, is_one) in [
+        ("rserpool:registrar:here", true),
+        ("rserpool:registrar:there", false),
+        ("rserpool:element:*", false),
+    ] {
+        let mut bench = bench(config.clone());
+        bench.resolve(1, "echo").forget();
+        bench.feed(|client, now| client.handle_link(now, link(1), proved(A, role)));
+        assert_eq!(bench.client.home().is_some(), is_one, "{role}");
+        assert_eq!(bench.take().contains(&Seen::Close(link(1))), !is_one, "{role}");
+        bench.feed(|client, now| client.handle_link(now, incoming(1), proved(B, role)));
+        assert_eq!(bench.take().contains(&Seen::Close(incoming(1))), !is_one, "{role}");
+    }
+}

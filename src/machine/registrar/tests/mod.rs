@@ -6,6 +6,7 @@ mod enrp;
 mod joining;
 mod rsplib;
 mod takeover;
+mod trust;
 
 use super::{Config, Event, Registrar};
 use crate::machine::{LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Output, Service, Target, Time};
@@ -215,8 +216,13 @@ impl Bench {
 
     fn link_up(&mut self, link: LinkId, service: Service, protocol: LinkProtocol, peer: &str) {
         self.services.insert(link, service);
-        let ends =
-            LinkEnds { service, protocol, peer: vec![address(peer)], local: vec![address("10.0.0.1:3863")] };
+        let ends = LinkEnds {
+            service,
+            protocol,
+            peer: vec![address(peer)],
+            local: vec![address("10.0.0.1:3863")],
+            roles: None,
+        };
         self.registrar.handle_link(self.now, link, LinkChange::Up(ends));
     }
 

@@ -102,6 +102,7 @@ fn a_lost_path_is_not_a_lost_element() {
         protocol: LinkProtocol::Sctp,
         peer: vec![address("10.0.0.9:40000"), address("10.0.1.9:40000")],
         local: vec![address("10.0.0.1:3863"), address("10.0.1.1:3863")],
+        roles: None,
     };
     bench.registrar.handle_link(bench.now, pe, LinkChange::Up(ends));
     let handle = pool("two paths");
