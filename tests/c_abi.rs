@@ -3,6 +3,10 @@
 //! `tests/abi/symbols.txt`.
 #![allow(clippy::disallowed_methods)]
 
+#[path = "common/skip.rs"]
+mod skip;
+
+use skip::skipped;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -36,9 +40,7 @@ fn run_tool(what: &str, command: &mut Command) -> Option<Output> {
     match command.output() {
         Ok(output) => Some(output),
         Err(error) => {
-            // Past the harness's capture.
-            let tool = command.get_program().to_string_lossy();
-            let _ = writeln!(std::io::stderr(), "SKIPPED {what}: {tool}: {error}");
+            skipped(what, &format!("{}: {error}", command.get_program().to_string_lossy()));
             None
         }
     }
@@ -55,7 +57,9 @@ fn assert_success(what: &str, output: &Output) {
 /// What a program says of itself, past the harness's capture.
 fn tell(output: &Output) {
     for line in String::from_utf8_lossy(&output.stderr).lines() {
-        if line.starts_with("SKIPPED") || line.contains("sessions in one process") {
+        if let Some((what, why)) = line.strip_prefix("SKIPPED ").and_then(|line| line.split_once(": ")) {
+            skipped(what, why);
+        } else if line.contains("sessions in one process") {
             let _ = writeln!(std::io::stderr(), "{line}");
         }
     }
@@ -91,7 +95,7 @@ fn compile(name: &str) -> Option<PathBuf> {
     if let Some((header, _)) = &needs
         && !has_header(header)
     {
-        let _ = writeln!(std::io::stderr(), "SKIPPED {name}: no {header}");
+        skipped(name, &format!("no {header}"));
         return None;
     }
     let mut compiler = Command::new("cc");
@@ -162,34 +166,22 @@ fn run_plainly(name: &str) {
 /// The same with sessions over SCTP.
 fn run_over_sctp(name: &str) {
     if !rserpool::transport::sctp::available() {
-        let _ = writeln!(std::io::stderr(), "SKIPPED {name} over SCTP: kernel has no SCTP");
-        return;
-    }
-    if name == "faults" {
-        let _ = writeln!(
-            std::io::stderr(),
-            "SKIPPED {name} over SCTP: the system calls that it breaks are TCP's"
-        );
-        return;
+        return skipped(&format!("{name}::passes_over_sctp"), "kernel has no SCTP");
     }
     let Some(program) = compile(name) else { return };
     let mut command = isolated([&program]);
     let output = surroundings(&mut command).env("RSP_TRANSPORT", "auto").output().expect("run");
     assert_success(&format!("{name} over SCTP"), &output);
+    tell(&output);
 }
 
 fn run_under_valgrind(name: &str) {
-    if name == "crowd" {
-        // Thousands of sessions are for the real machine; one is like the next as far as memory goes.
-        return;
-    }
     let Some(program) = compile(name) else { return };
     // A forked child has its parent's memory, but no longer the threads that knew it: what the child
     // can't reach is no leak of ours. Leaks are found by all the other programs; here, bad accesses.
     let kinds = if name == "guest" { "none" } else { "definite,indirect,possible" };
     if let Err(error) = Command::new("valgrind").arg("--version").output() {
-        let _ = writeln!(std::io::stderr(), "SKIPPED {name} under valgrind: {error}");
-        return;
+        return skipped(&format!("{name} under valgrind"), &error.to_string());
     }
     let mut valgrind = isolated(["valgrind"]);
     valgrind
@@ -203,21 +195,27 @@ fn run_under_valgrind(name: &str) {
     assert_success(&format!("{name} under valgrind"), &output);
 }
 
+/// Each program is run, and run again in the ways that stand behind its name.
 macro_rules! c_tests {
-    ($($name:ident),* $(,)?) => {$(
+    (@way $name:ident sctp) => {
+        #[test]
+        fn passes_over_sctp() {
+            super::run_over_sctp(stringify!($name));
+        }
+    };
+    (@way $name:ident valgrind) => {
+        #[test]
+        fn passes_under_valgrind() {
+            super::run_under_valgrind(stringify!($name));
+        }
+    };
+    ($($name:ident: $($way:ident)*;)*) => {$(
         mod $name {
             #[test]
             fn passes() {
                 super::run_plainly(stringify!($name));
             }
-            #[test]
-            fn passes_over_sctp() {
-                super::run_over_sctp(stringify!($name));
-            }
-            #[test]
-            fn passes_under_valgrind() {
-                super::run_under_valgrind(stringify!($name));
-            }
+            $(c_tests!(@way $name $way);)*
         }
     )*
 
@@ -235,25 +233,27 @@ macro_rules! c_tests {
     };
 }
 
-c_tests!(
-    layout,
-    tags,
-    settings,
-    uninitialised,
-    descriptors,
-    session,
-    basic,
-    legacy,
-    guest,
-    waiting,
-    loading,
-    errors,
-    faults,
-    storm,
-    crowd,
-    libevent,
-    plain,
-);
+c_tests! {
+    layout: sctp valgrind;
+    tags: sctp valgrind;
+    settings: sctp valgrind;
+    uninitialised: sctp valgrind;
+    descriptors: sctp valgrind;
+    session: sctp valgrind;
+    basic: sctp valgrind;
+    legacy: sctp valgrind;
+    guest: sctp valgrind;
+    waiting: sctp valgrind;
+    loading: sctp valgrind;
+    errors: sctp valgrind;
+    // The system calls that it breaks are TCP's.
+    faults: valgrind;
+    storm: sctp valgrind;
+    // Thousands of sessions are for the real machine; one is like the next as far as memory goes.
+    crowd: sctp;
+    libevent: sctp valgrind;
+    plain: sctp valgrind;
+}
 
 #[test]
 fn the_exported_symbols_are_the_list() {

@@ -9,8 +9,11 @@ mod process;
 
 use examples::build_examples;
 use process::{Process, Registrar};
+#[path = "common/skip.rs"]
+mod skip;
+
+use skip::skipped;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -35,7 +38,7 @@ fn example(name: &str) -> Command {
 /// The example under valgrind; `None` (and a SKIPPED line) without valgrind.
 fn example_under_valgrind(name: &str) -> Option<Command> {
     if let Err(error) = Command::new("valgrind").arg("--version").output() {
-        let _ = writeln!(std::io::stderr(), "SKIPPED {name} under valgrind: {error}");
+        skipped(&format!("{name} under valgrind"), &error.to_string());
         return None;
     }
     let mut command = Command::new("valgrind");

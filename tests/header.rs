@@ -2,8 +2,11 @@
 //! They compile as C99 and C++17, found as `<rserpool/rserpool.h>` and as `"rserpool.h"`.
 #![allow(clippy::disallowed_methods)]
 
+#[path = "common/skip.rs"]
+mod skip;
+
+use skip::skipped;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -190,9 +193,7 @@ fn compiles(compiler: &str, options: &[&str], source: &str) {
     {
         Ok(output) => output,
         Err(error) => {
-            // Past the harness's capture.
-            let _ = writeln!(std::io::stderr(), "SKIPPED headers with {compiler}: {error}");
-            return;
+            return skipped(&format!("headers with {compiler}"), &error.to_string());
         }
     };
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

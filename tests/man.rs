@@ -3,9 +3,12 @@
 //! complaints.
 #![allow(clippy::disallowed_methods)]
 
+#[path = "common/skip.rs"]
+mod skip;
+
+use skip::skipped;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -341,12 +344,8 @@ fn variables_and_switches_are_on_their_pages() {
 #[test]
 fn the_pages_build_and_mandoc_has_no_complaints() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("man-{}", std::process::id()));
-    let tell = |line: String| {
-        // Past the harness's capture.
-        let _ = writeln!(std::io::stderr(), "{line}");
-    };
     if let Err(error) = Command::new("scdoc").arg("-v").output() {
-        return tell(format!("SKIPPED man pages: scdoc: {error}"));
+        return skipped("man pages", &format!("scdoc: {error}"));
     }
     let built = Command::new(root().join("scripts/man")).arg(&folder).output().expect("scripts/man");
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
@@ -364,7 +363,7 @@ fn the_pages_build_and_mandoc_has_no_complaints() {
         }
         let output = match Command::new("mandoc").args(["-Tlint", "-Wwarning"]).arg(&path).output() {
             Ok(output) => output,
-            Err(error) => return tell(format!("SKIPPED checking of man pages: mandoc: {error}")),
+            Err(error) => return skipped("checking of man pages", &format!("mandoc: {error}")),
         };
         let lint = String::from_utf8_lossy(&output.stdout).into_owned();
         // scdoc's way of making paragraphs.

@@ -262,10 +262,10 @@ fn started_and_ended_again_and_again_nothing_stays() {
             None => {
                 until("the registrar lets go", || {
                     let now = descriptors();
-                    std::thread::sleep(Duration::from_millis(50));
+                    std::thread::sleep(Duration::from_millis(100));
+                    before = Some(now);
                     now == descriptors()
                 });
-                before = Some(descriptors());
             }
             Some(before) => until("descriptors are closed", || descriptors() <= before),
         }

@@ -1,18 +1,22 @@
 //! For tests: a network of one's own.
 
 use nix::sched::{CloneFlags, unshare};
-use std::io::Write;
 use std::process::Command;
 
-/// Says that a test did not run, and why: also when the test harness keeps back what tests print.
+#[path = "../../tests/common/skip.rs"]
+mod skip;
+
+/// Says that a test did not run, and why. Its name is that of its thread.
+#[track_caller]
 pub(crate) fn skipped(why: &str) {
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+    skip::skipped(std::thread::current().name().unwrap_or("a test"), why);
 }
 
 /// Runs `test` on a thread of its own in a new network namespace, empty but for a loopback interface
 /// that is up. `test` gets a function that runs `ip` with the given words. Says SKIPPED where the
 /// process may not make namespaces.
 pub(crate) fn in_namespace(test: impl FnOnce(&dyn Fn(&str)) + Send) {
+    let name = std::thread::current().name().unwrap_or("a test").to_owned();
     std::thread::scope(|threads| {
         let run = move || {
             if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
@@ -26,7 +30,8 @@ pub(crate) fn in_namespace(test: impl FnOnce(&dyn Fn(&str)) + Send) {
             ip("link set lo up");
             test(&ip);
         };
-        let result = threads.spawn(run).join();
+        let thread = std::thread::Builder::new().name(name).spawn_scoped(threads, run).expect("a thread");
+        let result = thread.join();
         if let Err(panic) = result {
             std::panic::resume_unwind(panic);
         }

@@ -6,6 +6,8 @@
 mod examples;
 #[path = "../common/process.rs"]
 mod process;
+#[path = "../common/skip.rs"]
+mod skip;
 
 use examples::build_examples;
 use process::{Process, Registrar};
@@ -14,6 +16,7 @@ use rserpool::wire::session_frame::{FrameHeader, GREETING_LENGTH, Greeting, HEAD
 use rserpool::wire::{
     Asap, AsapType, PeId, Policy, PoolElement, PoolHandle, Protocol, RegistrarId, Transport, TransportUse,
 };
+use skip::skipped;
 use socket2::{Domain, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -426,10 +429,8 @@ fn ten_thousand_idle_connections() {
     let limit = descriptor_limit();
     let count = WANTED.min(usize::try_from(limit).unwrap_or(WANTED).saturating_sub(300));
     if count < WANTED {
-        // Past the capture of the test's output.
-        let text =
-            format!("SKIPPED {} of {WANTED} idle connections: descriptor limit {limit}\n", WANTED - count);
-        let _ = std::io::stderr().write_all(text.as_bytes());
+        let what = format!("{} of {WANTED} idle connections", WANTED - count);
+        skipped(&what, &format!("descriptor limit {limit}"));
     }
     let registrar = Registrar::start(&[]);
     abuse(&registrar, "idle connections", 48 << 10, |to| {

@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -102,6 +103,42 @@ static inline int open_files(void)
     }
     closedir(folder);
     return count;
+}
+
+/* How many it has when nothing moves any more: other threads close, and open, in their own time. Counted as settled
+ * is what has been the same for a tenth of a second. */
+static inline int settled_files(void)
+{
+    int count = open_files();
+
+    for (int calm = 0, i = 0; calm < 10 && i < 1000; i++) {
+        int now;
+
+        poll(NULL, 0, 10);
+        now = open_files();
+        calm = now == count ? calm + 1 : 0;
+        count = now;
+    }
+    return count;
+}
+
+/* No more descriptors than that are left, at the latest after a while. */
+#define LEAVES_FILES(before) check_files((before), __LINE__)
+
+static inline void check_files(int before, int line)
+{
+    int now = open_files();
+
+    for (int i = 0; now > before && i < 1000; i++) {
+        poll(NULL, 0, 10);
+        now = open_files();
+    }
+    checks++;
+    if (now > before) {
+        char wrong[64];
+        snprintf(wrong, sizeof(wrong), "are %d, and were %d", now, before);
+        check_end("open descriptors", line, wrong);
+    }
 }
 
 #endif

@@ -175,8 +175,8 @@ int main(void)
         element("Calm", SOCK_SEQPACKET, 0);
         user("Calm", SOCK_SEQPACKET);
         rsp_cleanup();
-        before = i == 0 ? open_files() : before;
-        SAME(before, open_files());
+        before = i == 0 ? settled_files() : before;
+        LEAVES_FILES(before);
     }
     return checked();
 }

@@ -1,5 +1,6 @@
 //! Hosts as network namespaces on one bridge, processes on them, and what registrars say of themselves.
 
+use crate::skip::skipped;
 use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -30,11 +31,6 @@ pub struct Lab {
     pub folder: PathBuf,
 }
 
-/// Says that something did not run, past the test harness's capture.
-pub fn skipped(why: &str) {
-    let _ = writeln!(io::stderr(), "SKIPPED net: {why}");
-}
-
 fn ip(words: &str) -> Result<(), String> {
     let output = Command::new("ip").args(words.split_whitespace()).output();
     let output = output.map_err(|error| format!("no ip (iproute2): {error}"))?;
@@ -61,7 +57,7 @@ impl Lab {
         match made {
             Ok(()) => Some(lab),
             Err(why) => {
-                skipped(&why);
+                skipped(std::thread::current().name().unwrap_or("net"), &why);
                 None
             }
         }

@@ -5,6 +5,8 @@
 #[path = "../common/examples.rs"]
 mod examples;
 mod lab;
+#[path = "../common/skip.rs"]
+mod skip;
 
 use examples::build_examples;
 use lab::{Family, Lab, Process, View, wait_for};
