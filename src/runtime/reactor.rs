@@ -245,6 +245,11 @@ impl Reactor {
         self.counters
     }
 
+    /// Links at a time from now on; those that are up stay.
+    pub fn set_max_links(&mut self, links: usize) {
+        self.limits.links = links;
+    }
+
     /// Links that are up, dialling or closing.
     pub fn link_count(&self) -> usize {
         self.links.len()

@@ -132,9 +132,7 @@ impl Server {
     pub fn bind(options: Options) -> io::Result<Server> {
         let mut options = options;
         options.protocols.retain(|protocol| is_available(*protocol));
-        let descriptors = host::descriptor_limit().saturating_sub(RESERVED_DESCRIPTORS).max(16);
-        let links = options.max_links.unwrap_or(usize::try_from(descriptors).unwrap_or(usize::MAX));
-        let limits = Limits { links: links.min(super::reactor::MAX_SLOTS), ..Limits::default() };
+        let limits = Limits { links: most_links(options.max_links), ..Limits::default() };
         let mut reactor = Reactor::new(Clock::start(), limits)?;
         let protocols = &options.protocols;
         let asap = listen(&mut reactor, Service::Asap, &options.asap, protocols)?;
@@ -178,6 +176,15 @@ impl Server {
     pub fn sctp_ports(&self) -> (Option<u16>, Option<u16>) {
         let port = |bound: &Bound| bound.sctp.first().map(SocketAddr::port);
         (port(&self.asap), port(&self.enrp))
+    }
+
+    /// Takes what can change while the service runs: the machine's timers, bounds and static peers
+    /// ([`Registrar::reconfigure`]) and the number of connections. No connection is lost.
+    pub fn reconfigure(&mut self, options: Options) {
+        let now = self.reactor.now();
+        self.reactor.set_max_links(most_links(options.max_links));
+        self.machine.reconfigure(now, options.machine);
+        drain(&mut self.machine, &mut self.distances, &mut self.reactor);
     }
 
     /// The machine, to read.
@@ -290,6 +297,13 @@ impl Server {
             }
         }
     }
+}
+
+/// Connections at a time.
+fn most_links(asked: Option<usize>) -> usize {
+    let descriptors = host::descriptor_limit().saturating_sub(RESERVED_DESCRIPTORS).max(16);
+    let links = asked.unwrap_or(usize::try_from(descriptors).unwrap_or(usize::MAX));
+    links.min(super::reactor::MAX_SLOTS)
 }
 
 fn drain(machine: &mut Registrar, distances: &mut Distances, reactor: &mut Reactor) {

@@ -130,6 +130,7 @@ fn copy(mut from: ChildStderr, to: &Mutex<String>) {
 pub struct Registrar {
     pub process: Process,
     pub asap: SocketAddr,
+    pub enrp: SocketAddr,
     pub http: SocketAddr,
     /// By which programs on the library find it.
     pub switch: String,
@@ -144,8 +145,9 @@ impl Registrar {
             .args(options);
         let mut process = Process::start(&mut command);
         let asap: SocketAddr = process.line_after("ASAP tcp ").parse().expect("address");
+        let enrp: SocketAddr = process.line_after("ENRP tcp ").parse().expect("address");
         let http = process.line_after("HTTP ").parse().expect("address");
         process.ignore_the_rest();
-        Registrar { process, asap, http, switch: format!("-registrar={asap}") }
+        Registrar { process, asap, enrp, http, switch: format!("-registrar={asap}") }
     }
 }

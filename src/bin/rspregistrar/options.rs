@@ -8,7 +8,10 @@ use rserpool::runtime::{address, parse_announce, parse_transport, targets};
 use rserpool::transport::multicast::{ASAP_GROUP, ENRP_GROUP};
 use rserpool::wire::csp::CSP_PORT;
 use rserpool::wire::{ASAP_PORT, ENRP_PORT, RegistrarId};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,6 +21,13 @@ use std::time::Duration;
 #[derive(Debug, Parser)]
 #[command(name = "rspregistrar", version, max_term_width = 100, args_override_self = true)]
 pub struct Options {
+    /// Read options from FILE, whose keys are their names; the command line wins; off: from none
+    /// [default: /etc/rserpool/registrar.toml if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Say whether the configuration is good, and end
+    #[arg(long)]
+    pub check: bool,
     /// Our ID, decimal or 0xHEX; 0: random
     #[arg(long, value_name = "ID", default_value = "0", value_parser = identifier)]
     identifier: u32,
@@ -43,7 +53,8 @@ pub struct Options {
     /// Over what to serve: auto (all that the kernel has), sctp or tcp
     #[arg(long, value_name = "PROTOCOL", default_value = "auto")]
     transport: String,
-    /// Serve /healthz, /handlespace (JSON) and /metrics (Prometheus) at ADDRESS:PORT
+    /// Serve the operator's page, /healthz, /handlespace (JSON) and /metrics (Prometheus) at ADDRESS:PORT;
+    /// PORT alone: of localhost
     #[arg(long, value_name = "ADDRESS")]
     pub http: Option<String>,
     /// Connections at a time [default: what the descriptor limit allows]
@@ -52,6 +63,9 @@ pub struct Options {
     /// Elements at a time
     #[arg(long, value_name = "N")]
     maxelements: Option<usize>,
+    /// Pools that /metrics tells apart; the others are summed up
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub maxmetricpools: usize,
     /// Smallest scope of addresses that elements are registered with: loopback, sitelocal or global;
     /// loopback addresses of elements on this host are always taken
     #[arg(long, value_name = "SCOPE", default_value = "sitelocal")]
@@ -125,6 +139,9 @@ pub struct Options {
     /// error, warn, info, debug or trace, or rsplib's 0 to 9 (or RSP_LOG) [default: warn]
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     pub loglevel: Option<log::LevelFilter>,
+    /// text, json (an object a line), or journal (systemd's: priorities instead of times)
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json", "journal"])]
+    pub logformat: String,
     /// on or off
     #[arg(long, value_name = "WORD", default_value = "on")]
     pub logcolor: String,
@@ -189,47 +206,109 @@ fn level(text: &str) -> Result<log::LevelFilter, String> {
 }
 
 /// `-option` becomes `--option`.
-pub fn with_two_dashes(argument: String) -> String {
-    match argument.strip_prefix('-') {
-        Some(rest) if rest.len() > 1 && !rest.starts_with('-') => format!("-{argument}"),
+pub fn with_two_dashes(argument: OsString) -> OsString {
+    match argument.as_bytes() {
+        [b'-', first, _, ..] if *first != b'-' => {
+            OsString::from_vec([b"-".as_slice(), argument.as_bytes()].concat())
+        }
         _ => argument,
     }
 }
 
-/// A number into its range, as a duration.
-fn milliseconds(value: Option<u64>, range: std::ops::RangeInclusive<u64>, setting: &mut Duration) {
-    if let Some(value) = value {
-        *setting = Duration::from_millis(value.clamp(*range.start(), *range.end()));
+/// What a complaint about an option's value says, unless it quotes the value already.
+fn wrong(name: &str, value: &str, error: impl std::fmt::Display) -> String {
+    let error = error.to_string();
+    let why = error.strip_prefix(&format!("\"{value}\": ")).unwrap_or(&error);
+    format!("--{name}={value}: {why}")
+}
+
+/// A port without an address.
+fn port_alone(text: &str) -> Option<Result<u16, String>> {
+    let digits = text.trim();
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| digits.parse().map_err(|_| "no port: 0 to 65535".into()))
+}
+
+/// Puts numbers into their ranges, and says so.
+#[derive(Debug, Default)]
+struct Ranges(Vec<String>);
+
+impl Ranges {
+    fn number(&mut self, name: &str, value: Option<u64>, range: RangeInclusive<u64>) -> Option<u64> {
+        let value = value?;
+        let taken = value.clamp(*range.start(), *range.end());
+        if taken != value {
+            let (first, last) = range.into_inner();
+            let range = match last {
+                ..=MOST => format!("not within {first} to {last}"),
+                _ => format!("less than {first}"),
+            };
+            self.0.push(format!("--{name}={value}: {range}, taken as {taken}"));
+        }
+        Some(taken)
+    }
+
+    fn milliseconds(
+        &mut self,
+        name: &str,
+        value: Option<u64>,
+        range: RangeInclusive<u64>,
+        settings: &mut [&mut Duration],
+    ) {
+        if let Some(value) = self.number(name, value, range) {
+            settings.iter_mut().for_each(|setting| **setting = Duration::from_millis(value));
+        }
+    }
+
+    fn count(&mut self, name: &str, value: Option<usize>, setting: &mut usize) {
+        let value = value.map(|value| u64::try_from(value).unwrap_or(u64::MAX));
+        if let Some(value) = self.number(name, value, 1..=u64::MAX) {
+            *setting = usize::try_from(value).unwrap_or(usize::MAX);
+        }
     }
 }
 
+/// Above it, an upper bound is none that an operator meets.
+const MOST: u64 = 1 << 32;
+
 impl Options {
-    /// The machine's timers and bounds; ranges are rsplib's.
-    fn machine(&self) -> Result<Config, String> {
+    /// The machine's timers and bounds; ranges are rsplib's. With what was put into its range.
+    fn machine(&self) -> Result<(Config, Vec<String>), String> {
         let mut config = Config { id: RegistrarId(self.identifier), ..Config::default() };
-        let ms = milliseconds;
-        ms(self.serverannouncecycle, 100..=60_000, &mut config.server_announce_cycle);
-        let keep_alive = &mut config.endpoint_keep_alive_transmission_interval;
-        ms(self.endpointkeepalivetransmissioninterval, 300..=300_000, keep_alive);
-        let patience = &mut config.endpoint_keep_alive_timeout_interval;
-        ms(self.endpointkeepalivetimeoutinterval, 100..=60_000, patience);
-        ms(self.endpointkeepalivetimeoutinterval, 100..=60_000, &mut config.path_change_timeout);
-        ms(self.distancestep, 1..=u64::MAX / 1000, &mut config.distance_step);
-        ms(self.peerheartbeatcycle, 100..=300_000, &mut config.peer_heartbeat_cycle);
-        ms(self.peermaxtimelastheard, 100..=300_000, &mut config.peer_max_time_last_heard);
-        ms(self.peermaxtimenoresponse, 100..=60_000, &mut config.peer_max_time_no_response);
+        let mut ranges = Ranges::default();
+        let mut ms = |name, value, range, settings: &mut [&mut Duration]| {
+            ranges.milliseconds(name, value, range, settings);
+        };
+        let cycle = &mut config.server_announce_cycle;
+        ms("serverannouncecycle", self.serverannouncecycle, 100..=60_000, &mut [cycle]);
+        let interval = self.endpointkeepalivetransmissioninterval;
+        let setting = &mut config.endpoint_keep_alive_transmission_interval;
+        ms("endpointkeepalivetransmissioninterval", interval, 300..=300_000, &mut [setting]);
+        let patience = self.endpointkeepalivetimeoutinterval;
+        let both = &mut [&mut config.endpoint_keep_alive_timeout_interval, &mut config.path_change_timeout];
+        ms("endpointkeepalivetimeoutinterval", patience, 100..=60_000, both);
+        ms("distancestep", self.distancestep, 1..=u64::MAX / 1000, &mut [&mut config.distance_step]);
+        let cycle = &mut config.peer_heartbeat_cycle;
+        ms("peerheartbeatcycle", self.peerheartbeatcycle, 100..=300_000, &mut [cycle]);
         // What is asked for explicitly is meant for all peers.
-        ms(self.peermaxtimelastheard, 100..=300_000, &mut config.rsplib_max_time_last_heard);
-        ms(self.peermaxtimenoresponse, 100..=60_000, &mut config.rsplib_max_time_no_response);
-        ms(self.mentordiscoverytimeout, 0..=60_000, &mut config.mentor_discovery_timeout);
-        ms(self.takeoverexpiryinterval, 100..=60_000, &mut config.takeover_expiry_interval);
-        config.max_bad_pe_reports = self.maxbadpereports.unwrap_or(config.max_bad_pe_reports).max(1);
+        let both = &mut [&mut config.peer_max_time_last_heard, &mut config.rsplib_max_time_last_heard];
+        ms("peermaxtimelastheard", self.peermaxtimelastheard, 100..=300_000, both);
+        let both = &mut [&mut config.peer_max_time_no_response, &mut config.rsplib_max_time_no_response];
+        ms("peermaxtimenoresponse", self.peermaxtimenoresponse, 100..=60_000, both);
+        let time = &mut config.mentor_discovery_timeout;
+        ms("mentordiscoverytimeout", self.mentordiscoverytimeout, 0..=60_000, &mut [time]);
+        let time = &mut config.takeover_expiry_interval;
+        ms("takeoverexpiryinterval", self.takeoverexpiryinterval, 100..=60_000, &mut [time]);
+        let reports = ranges.number("maxbadpereports", self.maxbadpereports.map(u64::from), 1..=u64::MAX);
+        if let Some(reports) = reports {
+            config.max_bad_pe_reports = u32::try_from(reports).unwrap_or(u32::MAX);
+        }
         config.max_increment = self.maxincrement.unwrap_or(config.max_increment);
-        let items = &mut config.max_handle_resolution_items;
-        *items = self.maxhresitems.unwrap_or(*items).max(1);
+        ranges.count("maxhresitems", self.maxhresitems, &mut config.max_handle_resolution_items);
         let part = &mut config.max_elements_per_handle_table_request;
-        *part = self.maxelementsperhtrequest.unwrap_or(*part).max(1);
-        config.max_elements = self.maxelements.unwrap_or(config.max_elements).max(1);
+        ranges.count("maxelementsperhtrequest", self.maxelementsperhtrequest, part);
+        ranges.count("maxelements", self.maxelements, &mut config.max_elements);
+        ranges.number("cspinterval", self.cspinterval.filter(|ms| *ms > 0), LEAST_CSP_INTERVAL..=u64::MAX);
         let rate = |rate: Option<i64>| {
             rate.filter(|rate| *rate > 0).map(|rate| u32::try_from(rate).unwrap_or(u32::MAX))
         };
@@ -240,29 +319,34 @@ impl Options {
             "loopback" => 2,
             "sitelocal" | "site-local" => 6,
             "global" => 10,
-            other => return Err(format!("--minaddressscope={other}: not loopback, sitelocal or global")),
+            other => return Err(wrong("minaddressscope", other, "not loopback, sitelocal or global")),
         };
-        Ok(config)
+        Ok((config, ranges.0))
     }
 
-    /// Everything that the server needs.
+    /// What was not taken as it was written.
+    pub fn notes(&self) -> Vec<String> {
+        self.machine().map(|(_, notes)| notes).unwrap_or_default()
+    }
+
+    /// Everything that the server needs. Names are looked up, which may take its time.
     pub fn server(&self) -> Result<ServerOptions, String> {
-        let named = |name: &str, error: std::io::Error| format!("--{name}: {error}");
         let protocols = parse_transport(&self.transport)
-            .ok_or_else(|| format!("--transport={}: not auto, sctp or tcp", self.transport))?;
-        let mut machine = self.machine()?;
+            .ok_or_else(|| wrong("transport", &self.transport, "not auto, sctp or tcp"))?;
+        let (mut machine, _) = self.machine()?;
         machine.peers = self.peers(&protocols)?;
+        let group = |name: &str, text: &str, usual| {
+            parse_announce(text, usual).map_err(|error| wrong(name, text, error))
+        };
         Ok(ServerOptions {
             machine,
             protocols,
             asap: self.listen("asap", &self.asap, ASAP_PORT)?,
             enrp: self.listen("enrp", &self.enrp, ENRP_PORT)?,
-            asap_announce: parse_announce(&self.asapannounce, ASAP_GROUP)
-                .map_err(|error| named("asapannounce", error))?,
-            enrp_announce: parse_announce(&self.enrpannounce, ENRP_GROUP)
-                .map_err(|error| named("enrpannounce", error))?,
+            asap_announce: group("asapannounce", &self.asapannounce, ASAP_GROUP)?,
+            enrp_announce: group("enrpannounce", &self.enrpannounce, ENRP_GROUP)?,
             ttl: self.announcettl,
-            max_links: self.maxconnections,
+            max_links: self.maxconnections.map(|links| links.max(1)),
         })
     }
 
@@ -270,8 +354,12 @@ impl Options {
         let mut listen = match value {
             auto if auto.eq_ignore_ascii_case("auto") => Listen::auto(port),
             value => {
-                let addresses = address::parse_list(value, port);
-                let addresses = addresses.map_err(|error| format!("--{name}: {error}"))?;
+                let addresses = match port_alone(value) {
+                    // Of all addresses, as with "auto", but this one and no other.
+                    Some(port) => port.map(|port| vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))]),
+                    None => address::parse_list(value, port).map_err(|error| error.to_string()),
+                };
+                let addresses = addresses.map_err(|error| wrong(name, value, error))?;
                 // A name stands for one address to listen at, not for each that it resolves to.
                 Listen { addresses, fallback: false }
             }
@@ -286,11 +374,43 @@ impl Options {
         Ok(listen)
     }
 
+    /// What went wrong with one of our addresses, under its option's name.
+    pub fn named(&self, error: &std::io::Error) -> String {
+        let text = error.to_string();
+        match text.split(' ').next() {
+            Some("Asap") => format!("--asap={}: {text}", self.asap),
+            Some("Enrp") => format!("--enrp={}: {text}", self.enrp),
+            _ => text,
+        }
+    }
+
+    /// The same of the operator's page.
+    pub fn named_http(&self, address: SocketAddr, error: &std::io::Error) -> String {
+        let text = self.http.as_deref().unwrap_or_default();
+        match text == address.to_string() {
+            true => format!("--http={text}: {error}"),
+            false => format!("--http={text}: {address}: {error}"),
+        }
+    }
+
+    /// Where the operator's page is served, if at all.
+    pub fn http(&self) -> Result<Option<SocketAddr>, String> {
+        let Some(text) = &self.http else { return Ok(None) };
+        let address = match port_alone(text) {
+            Some(port) => port.map(|port| (Ipv4Addr::LOCALHOST, port).into()),
+            None => address::parse_one(text, 80).map_err(|error| error.to_string()),
+        };
+        address.map(Some).map_err(|error| wrong("http", text, error))
+    }
+
     fn peers(&self, protocols: &[LinkProtocol]) -> Result<Vec<Target>, String> {
         let mut peers = Vec::new();
         for peer in &self.peer {
-            let addresses =
-                address::parse_list(peer, ENRP_PORT).map_err(|error| format!("--peer: {error}"))?;
+            let addresses = match port_alone(peer) {
+                Some(_) => Err("a port without an address".to_string()),
+                None => address::parse_list(peer, ENRP_PORT).map_err(|error| error.to_string()),
+            };
+            let addresses = addresses.map_err(|error| wrong("peer", peer, error))?;
             peers.extend(targets(protocols, &addresses));
         }
         Ok(peers)
@@ -298,25 +418,41 @@ impl Options {
 
     /// Where and how often to report our status, if at all.
     pub fn reports(&self) -> Result<Option<(SocketAddr, Duration)>, String> {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let interval = match (self.cspinterval, variable("CSP_INTERVAL")) {
-            (Some(interval), _) => interval,
-            (None, Some(text)) => {
-                text.parse::<u64>().map_err(|_| format!("CSP_INTERVAL={text}: not a number"))?.max(250)
-            }
+        let variable = |name: &str| match std::env::var_os(name).map(OsString::into_string) {
+            Some(Ok(value)) if !value.is_empty() => Ok(Some(value)),
+            Some(Err(_)) => Err(format!("{name}: not UTF-8")),
+            _ => Ok(None),
+        };
+        let interval = match (self.cspinterval, variable("CSP_INTERVAL")?) {
+            (Some(0), _) => 0,
+            (Some(interval), _) => interval.max(LEAST_CSP_INTERVAL),
+            (None, Some(text)) => text
+                .parse::<u64>()
+                .map_err(|_| format!("CSP_INTERVAL={text}: not a number"))?
+                .max(LEAST_CSP_INTERVAL),
             // rsplib: naming a server is enough.
-            (None, None) if self.cspserver.is_some() => 250,
+            (None, None) if self.cspserver.is_some() => LEAST_CSP_INTERVAL,
             (None, None) => 0,
         };
-        let server = self.cspserver.clone().or_else(|| variable("CSP_SERVER"));
-        let server = server.unwrap_or_else(|| Ipv4Addr::LOCALHOST.to_string());
         if interval == 0 {
             return Ok(None);
         }
-        let server = address::parse_one(&server, CSP_PORT).map_err(|error| format!("CSP server: {error}"))?;
+        let named = match (&self.cspserver, variable("CSP_SERVER")?) {
+            (Some(server), _) => ("--cspserver", server.clone()),
+            (None, Some(server)) => ("CSP_SERVER", server),
+            (None, None) => ("CSP_SERVER", Ipv4Addr::LOCALHOST.to_string()),
+        };
+        let server = match port_alone(&named.1) {
+            Some(_) => Err("a port without an address".to_string()),
+            None => address::parse_one(&named.1, CSP_PORT).map_err(|error| error.to_string()),
+        };
+        let server = server.map_err(|error| format!("{}={}: {error}", named.0, named.1))?;
         Ok(Some((server, Duration::from_millis(interval))))
     }
 }
+
+/// Milliseconds between two status reports.
+const LEAST_CSP_INTERVAL: u64 = 250;
 
 #[cfg(test)]
 mod tests {
@@ -324,8 +460,8 @@ mod tests {
     use clap::CommandFactory;
 
     fn parse(arguments: &[&str]) -> Result<Options, clap::Error> {
-        let arguments = arguments.iter().map(|argument| with_two_dashes(argument.to_string()));
-        Options::try_parse_from(std::iter::once("rspregistrar".to_string()).chain(arguments))
+        let arguments = arguments.iter().map(|argument| with_two_dashes(argument.into()));
+        Options::try_parse_from(std::iter::once("rspregistrar".into()).chain(arguments))
     }
 
     #[test]
@@ -404,7 +540,7 @@ mod tests {
                 &format!("-endpointkeepalivetransmissioninterval={response}"),
                 &format!("-endpointkeepalivetimeoutinterval={response}"),
             ]);
-            let machine = options.unwrap().machine().unwrap();
+            let machine = options.unwrap().machine().unwrap().0;
             let ms = Duration::from_millis;
             assert_eq!(machine.peer_heartbeat_cycle, ms(cycle));
             assert_eq!(machine.peer_max_time_last_heard, ms(heard));

@@ -35,14 +35,7 @@ impl Registrar {
     pub(super) fn start(&mut self) {
         self.join.began = self.now;
         for target in self.config.peers.clone() {
-            self.statics.push(StaticPeer {
-                target,
-                link: None,
-                dialling: false,
-                id: None,
-                failed: 0,
-                ourselves: false,
-            });
+            self.statics.push(StaticPeer::new(target));
         }
         let due = self.now + self.jitter(self.config.peer_heartbeat_cycle, 12);
         self.timers.set(Timer::Heartbeat, due);

@@ -32,6 +32,22 @@ pub(super) struct StaticPeer {
     pub failed: u32,
     /// It is us.
     pub ourselves: bool,
+    /// No longer configured: not dialled again.
+    pub dropped: bool,
+}
+
+impl StaticPeer {
+    pub fn new(target: Target) -> StaticPeer {
+        StaticPeer {
+            target,
+            link: None,
+            dialling: false,
+            id: None,
+            failed: 0,
+            ourselves: false,
+            dropped: false,
+        }
+    }
 }
 
 /// Two links that came up this close to each other were dialled at the same time.
@@ -216,7 +232,7 @@ impl Registrar {
     pub(super) fn dial_static(&mut self, index: usize) {
         let patience = self.config.peer_max_time_no_response;
         let Some(entry) = self.statics.get(index) else { return };
-        if entry.link.is_some() || entry.dialling || entry.ourselves {
+        if entry.link.is_some() || entry.dialling || entry.ourselves || entry.dropped {
             return;
         }
         let known = entry.id.and_then(|id| self.peers.get(id));

@@ -14,6 +14,7 @@
 //! | `download` | joining: mentor, list, table, start of service |
 //! | `takeover` | arbitration |
 //! | `trust` | what the roles of a peer's certificate let it do |
+//! | `operate` | what an operator changes while the service runs |
 //! | `claims` | asking elements whose they are, after a takeover or a contradiction |
 //!
 //! # Whose element is it
@@ -37,6 +38,7 @@ mod download;
 mod invariants;
 mod links;
 mod measure;
+mod operate;
 mod outbox;
 mod peers;
 mod resolve;
