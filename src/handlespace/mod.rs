@@ -6,12 +6,13 @@
 //! (Tables grow by doubling, so a registration is O(log n) amortised.)
 //!
 //! How a pool chooses is in `sorted` (round robin, priority, least used ..) and `lottery` (the random
-//! policies), what each policy's values mean in `policy`.
+//! policies), what each policy's values mean in `policy`, what an operator decides about elements in `marks`.
 
 mod checksum;
 mod element;
 mod hash;
 mod lottery;
+pub mod marks;
 mod policy;
 mod pool;
 mod sorted;
@@ -286,7 +287,6 @@ impl Handlespace {
             return Err(Reject::Full);
         }
         let known = &mut self.elements[slot];
-        known.life = element.life;
         if !same_transport {
             self.rare.drop(known.transport);
             known.transport = self.rare.store(Some(&element.transport));
@@ -297,7 +297,7 @@ impl Handlespace {
         }
         let pool = known.pool;
         if let Some(pool) = &mut self.pools[pool as usize] {
-            pool.report(&mut self.elements, slot, values);
+            pool.report(&mut self.elements, slot, values, element.life);
         }
         let change = match same {
             _ if from != element.home => Change::Moved { from },
@@ -384,6 +384,11 @@ impl Handlespace {
         self.by_handle.len()
     }
 
+    /// Bytes of handles and of transports other than a single IPv4 address ([`Bounds::bytes`]).
+    pub fn bytes(&self) -> usize {
+        self.handle_bytes + self.rare.bytes()
+    }
+
     /// Number of elements of one home registrar.
     pub fn owned_count(&self, owner: RegistrarId) -> usize {
         self.owners.find(owner).map_or(0, |owner| owner.count)
@@ -412,7 +417,7 @@ impl Handlespace {
     fn has_room(&self, name: usize, transports: [Option<&Transport>; 2]) -> bool {
         let rare: usize = transports.into_iter().flatten().map(element::extra_bytes).sum();
         let more = name + rare;
-        more == 0 || self.handle_bytes + self.rare.bytes() + more <= self.bounds.bytes
+        more == 0 || self.bytes() + more <= self.bounds.bytes
     }
 
     fn add_pool(&mut self, pool: Pool) -> u32 {

@@ -3,6 +3,7 @@
 use super::checksum::Sum;
 use super::element::Slab;
 use super::lottery::Lottery;
+use super::marks::is_drained;
 use super::policy::{self, Kind, Values};
 use super::sorted::Sorted;
 use super::tree::Tree;
@@ -20,6 +21,10 @@ pub(super) struct Pool {
     pub control: bool,
     pub kind: Kind,
     pub len: usize,
+    /// How many of them are drained: not among those to choose from.
+    drained: usize,
+    /// How often elements were chosen.
+    pub selected: u64,
     /// Elements by identifier, per home registrar (by index). Few registrars, many elements.
     pub owned: Vec<(u16, Tree<u32, u32>)>,
     order: Order,
@@ -38,7 +43,18 @@ impl Pool {
             false => Order::Sorted(Sorted::new(kind)),
         };
         let sum = Sum::of_handle(&handle);
-        Pool { handle, sum, protocol, control: has_control(usage), kind, len: 0, owned: Vec::new(), order }
+        Pool {
+            handle,
+            sum,
+            protocol,
+            control: has_control(usage),
+            kind,
+            len: 0,
+            drained: 0,
+            selected: 0,
+            owned: Vec::new(),
+            order,
+        }
     }
 
     /// Puts an element where its registrar's are found. `true`: the registrar's first in this pool.
@@ -70,9 +86,13 @@ impl Pool {
         Some(&self.owned[at].1)
     }
 
-    /// Takes an element into the selection.
+    /// Takes an element into the pool, and into the selection unless it is drained.
     pub(super) fn insert(&mut self, elements: &mut Slab, slot: u32) {
         self.len += 1;
+        if is_drained(elements[slot].life) {
+            self.drained += 1;
+            return;
+        }
         match &mut self.order {
             Order::Sorted(sorted) => sorted.insert(elements, slot),
             Order::Lottery(lottery) => lottery.insert(elements, slot),
@@ -82,6 +102,10 @@ impl Pool {
     /// Takes it out again.
     pub(super) fn remove(&mut self, elements: &mut Slab, slot: u32) {
         self.len -= 1;
+        if is_drained(elements[slot].life) {
+            self.drained -= 1;
+            return;
+        }
         match &mut self.order {
             Order::Sorted(sorted) => sorted.remove(elements, slot),
             Order::Lottery(lottery) => lottery.remove(elements, slot),
@@ -90,7 +114,15 @@ impl Pool {
 
     /// An element reports its values: they replace the old ones, and what was added to its load for
     /// selections since the last report goes. A new distance alone is no report: it comes from a registrar.
-    pub(super) fn report(&mut self, elements: &mut Slab, slot: u32, values: Values) {
+    /// Its life says whether it is drained.
+    pub(super) fn report(&mut self, elements: &mut Slab, slot: u32, values: Values, life: u32) {
+        if is_drained(elements[slot].life) || is_drained(life) {
+            self.remove(elements, slot);
+            let element = &mut elements[slot];
+            (element.values, element.used, element.life) = (values, 0, life);
+            return self.insert(elements, slot);
+        }
+        elements[slot].life = life;
         let (old, used) = (elements[slot].values, elements[slot].used);
         let used = if policy::differ_in_distance_only(&old, &values) { used } else { 0 };
         match &mut self.order {
@@ -112,7 +144,7 @@ impl Pool {
             out.extend(self.select_one(elements, rng, increment).map(|slot| elements.key(slot)));
             return;
         }
-        let items = items.min(self.len);
+        let items = items.min(self.len - self.drained);
         let mut take = |slot| out.push(ElementKey { index: slot, generation: 0 });
         match &mut self.order {
             Order::Sorted(sorted) => sorted.first(elements, items, &mut take),
@@ -122,6 +154,7 @@ impl Pool {
             *key = elements.key(key.index);
         }
         let count = self.increment(increment).min(out.len());
+        self.selected += out.len() as u64;
         let mut used = out[..count].iter();
         if let Order::Sorted(sorted) = &mut self.order
             && used.next().is_some()
@@ -141,7 +174,7 @@ impl Pool {
         increment: Increment,
     ) -> Option<u32> {
         let counts = self.increment(increment) > 0;
-        match &mut self.order {
+        let slot = match &mut self.order {
             Order::Sorted(sorted) if counts => sorted.use_first(elements),
             Order::Sorted(sorted) => sorted.first_one(),
             Order::Lottery(lottery) => {
@@ -151,7 +184,9 @@ impl Pool {
                 }
                 Some(slot)
             }
-        }
+        };
+        self.selected += u64::from(slot.is_some());
+        slot
     }
 
     fn increment(&self, increment: Increment) -> usize {

@@ -1,6 +1,7 @@
 //! Reading: elements, pools, and the ordered walks that tables are sent from.
 
 use super::element::Element;
+use super::marks::{self, Marks};
 use super::pool::Pool;
 use super::{ElementKey, Handlespace, policy, tree};
 use crate::wire::{PeId, Policy, PoolElement, PoolHandle, RegistrarId, Transport};
@@ -55,7 +56,12 @@ impl<'a> ElementRef<'a> {
 
     /// Registration life in milliseconds; all ones: no end.
     pub fn life(&self) -> u32 {
-        self.element().life
+        marks::life(self.element().life)
+    }
+
+    /// What an operator has decided about it.
+    pub fn marks(&self) -> Marks {
+        marks::marks(self.element().life)
     }
 
     /// Its policy values.
@@ -117,6 +123,11 @@ impl<'a> PoolRef<'a> {
     /// Never: a pool goes with its last element.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// How often its elements were chosen since it exists.
+    pub fn selected(&self) -> u64 {
+        self.pool().selected
     }
 
     /// The policy parameter for the pool as a whole (values of some element).

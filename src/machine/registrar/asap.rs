@@ -1,7 +1,7 @@
 //! ASAP service: what elements and users ask (RFC 5352 section 3). Resolutions: [`super::resolve`].
 
 use super::measure::{self, Bucket, MAX_MESSAGE};
-use super::{Link, LinkId, Registrar, Role};
+use super::{Link, LinkId, Registrar, Role, What};
 use crate::handlespace::ElementKey;
 use crate::machine::LinkProtocol;
 use crate::wire::{
@@ -141,10 +141,12 @@ impl Registrar {
         let trusted = self.may_serve(link, &handle);
         let Some(state) = self.links.get(&link) else { return };
         let prepared = prepare(&state.ends, self.config.min_address_scope, &mut element);
+        let from = state.ends.peer.first().copied();
         element.home = self.id;
         if let Some(distance) = element.policy.distance_mut() {
             *distance = state.distance.unwrap_or(0);
         }
+        self.keep_marks(&handle, &mut element);
         let fits = super::sync::update_len(&handle, &element) <= MAX_MESSAGE;
         let result = prepared.and_then(|()| {
             if !trusted {
@@ -166,6 +168,7 @@ impl Registrar {
             }
             Err(code) => {
                 self.stats.messages_rejected += 1;
+                self.refused("registration", code, &handle, id, from);
                 Some(OperationError::from(code))
             }
         };
@@ -183,6 +186,8 @@ impl Registrar {
                 self.retire_and_tell(key);
             } else {
                 self.stats.messages_rejected += 1;
+                let from = self.links.get(&link).and_then(|state| state.ends.peer.first().copied());
+                self.refused("deregistration", CauseCode::SECURITY, &handle, id, from);
                 error = Some(OperationError::from(CauseCode::SECURITY));
             }
         }
@@ -190,6 +195,19 @@ impl Registrar {
             client.overdue.remove(&(handle.clone(), id));
         }
         self.send_asap(link, &Asap::DeregistrationResponse { handle, id, error });
+    }
+
+    /// Counts and notes a refused request.
+    fn refused(
+        &mut self,
+        what: &'static str,
+        cause: CauseCode,
+        handle: &PoolHandle,
+        id: PeId,
+        from: Option<SocketAddr>,
+    ) {
+        *self.refusals.entry((what, cause)).or_default() += 1;
+        self.chronicle.note(self.now, What::Refused { handle: handle.clone(), id, cause, from });
     }
 
     /// The link it registered over, or one from an address of the element or its registering process.
@@ -222,6 +240,8 @@ impl Registrar {
         if let Some(key) = self.space.find(handle, id)
             && self.may_resolve(link, handle.as_bytes())
         {
+            let from = self.links.get(&link).and_then(|state| state.ends.peer.first().copied());
+            self.chronicle.note(now, What::Reported { handle: handle.clone(), id, from });
             self.reported_unreachable(key);
         }
     }

@@ -172,6 +172,14 @@ pub struct Stats {
     pub endpoint_unreachables: u64,
     pub keep_alives_sent: u64,
     pub elements_lost: u64,
+    /// Keep-alives that were not answered in time.
+    pub keep_alives_missed: u64,
+    /// Elements whose home registrar we became while they had another one.
+    pub adoptions: u64,
+    /// Resolutions answered "unknown pool".
+    pub unknown_pools: u64,
+    /// Takeovers of dead registrars, by us or others.
+    pub takeovers_seen: u64,
     pub subscription_messages: u64,
     pub handle_updates_sent: u64,
     pub handle_updates_received: u64,
@@ -190,4 +198,10 @@ pub struct PeerView {
     pub last_heard: Option<Duration>,
     pub elements: usize,
     pub state: &'static str,
+    /// Whether its checksum and ours of its elements were the same when we compared last; `None`: never.
+    pub agrees: Option<bool>,
+    /// Updates that wait for it.
+    pub queue: usize,
+    /// How often we asked for its table after an audit.
+    pub resynchronisations: u64,
 }

@@ -10,6 +10,7 @@ impl Registrar {
     /// and tables are within their bounds, side tables fit each other. O(elements × registrars).
     pub fn invariants(&self) -> Result<(), String> {
         self.check_checksums()?;
+        self.chronicle.check()?;
         self.check_links()?;
         self.check_side()?;
         self.check_claims()?;

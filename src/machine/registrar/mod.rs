@@ -15,6 +15,7 @@
 //! | `takeover` | arbitration |
 //! | `trust` | what the roles of a peer's certificate let it do |
 //! | `operate` | what an operator changes while the service runs |
+//! | `chronicle` | what happened lately, for the operator |
 //! | `claims` | asking elements whose they are, after a takeover or a contradiction |
 //!
 //! # Whose element is it
@@ -31,6 +32,7 @@
 //! A handle table is not news but a state, so it never takes away an element that has a link here.
 
 mod asap;
+mod chronicle;
 mod claims;
 mod config;
 mod distance;
@@ -52,12 +54,14 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use chronicle::{Happening, Histogram, PoolRecord, What};
 pub use config::{Config, Event, PeerView, Stats};
+pub use operate::{Impossible, Operated, Operation};
 
 use super::timer::Deadlines;
 use super::{LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Output, Service, Target, Time};
 use crate::handlespace::{Bounds, ElementKey, Handlespace};
-use crate::wire::{RegistrarId, Transport};
+use crate::wire::{CauseCode, PoolHandle, RegistrarId, Transport};
 use fastrand::Rng;
 use outbox::Outbox;
 use std::collections::{BTreeMap, BTreeSet};
@@ -181,6 +185,11 @@ pub struct Registrar {
     outbox: Outbox,
     spare: resolve::Spare,
     stats: Stats,
+    chronicle: chronicle::Chronicle,
+    /// Refused requests by what was asked and why.
+    refusals: BTreeMap<(&'static str, CauseCode), u64>,
+    /// How long elements take to answer keep-alives.
+    answers: Histogram,
     complaints: BTreeSet<(&'static str, u64)>,
     leaving: bool,
 }
@@ -228,6 +237,9 @@ impl Registrar {
             outbox: Outbox::default(),
             spare: resolve::Spare::default(),
             stats: Stats::default(),
+            chronicle: chronicle::Chronicle::default(),
+            refusals: BTreeMap::new(),
+            answers: Histogram::default(),
             complaints: BTreeSet::new(),
             leaving: false,
             config,
@@ -367,6 +379,48 @@ impl Registrar {
         self.stats
     }
 
+    /// What happened after the happening with this number (0: all that is still known), oldest first.
+    pub fn happenings_after(&self, number: u64) -> impl Iterator<Item = &Happening> {
+        self.chronicle.after(number)
+    }
+
+    /// The number of the last happening.
+    pub fn last_happening(&self) -> u64 {
+        self.chronicle.last()
+    }
+
+    /// What became of a pool, which may be empty by now; `None`: not known, or not remembered.
+    pub fn pool_record(&self, handle: &PoolHandle) -> Option<&PoolRecord> {
+        self.chronicle.pool(handle)
+    }
+
+    /// Pools that became empty within the last hour (the last 1024 of them).
+    pub fn emptied_pools(&self, now: Time) -> impl Iterator<Item = (&PoolHandle, &PoolRecord)> {
+        self.chronicle.emptied(now)
+    }
+
+    /// Refused requests: what was asked, the cause told, and how often.
+    pub fn refusals(&self) -> impl Iterator<Item = (&'static str, CauseCode, u64)> {
+        self.refusals.iter().map(|(&(what, cause), &count)| (what, cause, count))
+    }
+
+    /// How long elements take to answer keep-alives.
+    pub fn keep_alive_answers(&self) -> &Histogram {
+        &self.answers
+    }
+
+    /// What is bounded: its name, how much of it there is, and how much there can be.
+    pub fn bounds(&self) -> [(&'static str, usize, usize); 5] {
+        let (count, most) = self.subscriptions.use_of_bound();
+        [
+            ("elements", self.space.len(), self.config.max_elements),
+            ("pools", self.space.pool_count(), Bounds::default().pools),
+            ("bytes of handles and addresses", self.space.bytes(), Bounds::default().bytes),
+            ("subscriptions", count, most),
+            ("peers", self.peers.table.len(), self.config.max_peers),
+        ]
+    }
+
     /// Time since an element's last (re-)registration, update or answer, for the status page.
     pub fn element_age(&self, now: Time, key: ElementKey) -> Option<Duration> {
         self.side(key).map(|side| now - side.heard)
@@ -379,6 +433,16 @@ impl Registrar {
 
     /// Tells the driver, for the log.
     fn event(&mut self, event: Event) {
+        let what = match event {
+            Event::PeerAdded { id } => Some(What::PeerFound { id }),
+            Event::PeerDead { id } => Some(What::PeerDead { id }),
+            Event::TakeoverDone { target, by, elements } => Some(What::TakenOver { target, by, elements }),
+            Event::Serving => Some(What::Serving),
+            _ => None,
+        };
+        if let Some(what) = what {
+            self.chronicle.note(self.now, what);
+        }
         self.outbox.push(Output::Event(event));
     }
 

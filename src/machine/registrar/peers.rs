@@ -45,6 +45,10 @@ pub(super) struct Peer {
     pub listed: bool,
     pub backlog: Backlog,
     pub audit: Audit,
+    /// Whether its checksum was right when it was compared last.
+    pub agrees: Option<bool>,
+    /// How often its table was asked for after an audit.
+    pub resynchronisations: u64,
     /// How far it has read our table.
     pub table: Option<TableCursor>,
     /// Who announced to take it over.
@@ -87,6 +91,9 @@ impl Registrar {
                 Peer { link: None, .. } => "connecting",
                 _ => "alive",
             },
+            agrees: peer.agrees,
+            queue: peer.backlog.len(),
+            resynchronisations: peer.resynchronisations,
         };
         self.peers.table.iter().map(view).collect()
     }
@@ -118,6 +125,8 @@ impl Registrar {
             listed: false,
             backlog: Backlog::default(),
             audit: Audit::default(),
+            agrees: None,
+            resynchronisations: 0,
             table: None,
             taken_by: None,
         };

@@ -49,9 +49,11 @@ impl Registrar {
         let rate = self.config.max_handle_resolution_rate;
         let now = self.now;
         if self.client(link).is_some_and(|client| !client.resolutions.take(now, rate)) {
+            *self.refusals.entry(("resolution beyond the rate", CauseCode::UNKNOWN_POOL)).or_default() += 1;
             return self.send_asap(link, &no_answer(handle, false, CauseCode::UNKNOWN_POOL));
         }
         if !self.may_resolve(link, handle.as_bytes()) {
+            *self.refusals.entry(("resolution", CauseCode::SECURITY)).or_default() += 1;
             return self.send_asap(link, &no_answer(handle, false, CauseCode::SECURITY));
         }
         // Who only begins or ends a subscription chooses nobody.
@@ -73,7 +75,12 @@ impl Registrar {
         let mut keys = Vec::new();
         match self.space.select(handle.as_bytes(), items, self.increment(chooses), &mut keys) {
             true => self.send_chosen(link, handle.as_bytes(), &keys, subscribed),
-            false => self.send_asap(link, &no_answer(handle, subscribed, CauseCode::UNKNOWN_POOL)),
+            false => {
+                self.stats.unknown_pools += 1;
+                *self.refusals.entry(("resolution", CauseCode::UNKNOWN_POOL)).or_default() += 1;
+                self.chronicle.unknown(&handle);
+                self.send_asap(link, &no_answer(handle, subscribed, CauseCode::UNKNOWN_POOL))
+            }
         }
     }
 

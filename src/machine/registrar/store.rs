@@ -1,9 +1,9 @@
 //! The only place that changes the handlespace, with everything that hangs on an element: its link,
 //! its timers, its pool's subscribers, the checksum for rsplib's registrars.
 
-use super::{Event, Registrar, Side, Timer, measure};
+use super::{Event, Registrar, Side, Timer, What, measure};
 use crate::handlespace::{Change, ElementKey, Reject};
-use crate::wire::{PoolElement, PoolHandle, RegistrarId};
+use crate::wire::{PeId, PoolElement, PoolHandle, RegistrarId};
 
 impl Registrar {
     pub(super) fn side(&self, key: ElementKey) -> Option<&Side> {
@@ -29,6 +29,18 @@ impl Registrar {
         if change == Change::Added {
             self.side[index] = Side { generation: key.generation, ..Side::default() };
             self.event(Event::ElementAdded { handle: handle.clone(), id: element.id });
+            self.chronicle.came(self.now, handle);
+            let what = What::Registered {
+                handle: handle.clone(),
+                id: element.id,
+                home: element.home,
+                address: element.transport.socket_addresses().next(),
+                size: self.space.pool(handle).map_or(0, |pool| pool.len()),
+            };
+            self.chronicle.note(self.now, what);
+        }
+        if let Change::Moved { from } = change {
+            self.moved(handle, element.id, from, element.home);
         }
         let side = &mut self.side[index];
         side.heard = self.now;
@@ -74,6 +86,11 @@ impl Registrar {
         self.reports.remove(&key);
         self.subscriptions.departed(&handle, element.id, retired);
         self.event(Event::ElementRemoved { handle: handle.clone(), id: element.id, reason });
+        let left = self.space.pool(&handle).map_or(0, |pool| pool.len());
+        self.chronicle.left(self.now, &handle, retired, left);
+        let address = element.transport.socket_addresses().next();
+        let what = What::Removed { handle: handle.clone(), id: element.id, reason, retired, address, left };
+        self.chronicle.note(self.now, what);
         Some((handle, element))
     }
 
@@ -96,7 +113,12 @@ impl Registrar {
         if owner != self.id {
             self.detach(key);
         }
+        let from =
+            self.space.get(key).map(|element| (element.handle().clone(), element.id(), element.home()));
         if self.space.set_home(key, owner) {
+            if let Some((handle, id, from)) = from.filter(|(_, _, from)| *from != owner) {
+                self.moved(&handle, id, from, owner);
+            }
             self.stamp += 1;
             let (now, stamp) = (self.now, self.stamp);
             if let Some(side) = self.side_mut(key) {
@@ -105,6 +127,14 @@ impl Registrar {
             }
             self.account(key);
         }
+    }
+
+    /// An element has another home registrar.
+    fn moved(&mut self, handle: &PoolHandle, id: PeId, from: RegistrarId, to: RegistrarId) {
+        if to == self.id {
+            self.stats.adoptions += 1;
+        }
+        self.chronicle.note(self.now, What::Moved { handle: handle.clone(), id, from, to });
     }
 
     /// Whether we are an element's home registrar.

@@ -117,6 +117,11 @@ impl Subscriptions {
         }
     }
 
+    /// How many there are, and how many there can be.
+    pub(super) fn use_of_bound(&self) -> (usize, usize) {
+        (self.count, MAX_SUBSCRIPTIONS)
+    }
+
     /// Whether tables fit each other, and how many subscriptions there are.
     pub(super) fn check(&self) -> Result<usize, String> {
         if self.audiences.len() != self.by_handle.len() || !self.changed.is_empty() {

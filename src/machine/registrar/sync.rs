@@ -38,6 +38,10 @@ impl Backlog {
         self.updates.is_empty() && !self.overflow
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.updates.len()
+    }
+
     pub(super) fn clear(&mut self) {
         self.updates.clear();
         self.overflow = false;
@@ -277,6 +281,9 @@ impl Registrar {
             return;
         }
         if home == self.id {
+            if source == Source::News && self.asked_to_operate(sender, handle, &element) {
+                return;
+            }
             return self.recall(sender, handle, element);
         }
         let first_hand = home == sender;
@@ -360,6 +367,7 @@ impl Registrar {
         let now = self.now;
         let stamp = self.stamp;
         let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.agrees = Some(equal);
         let audit = &mut peer.audit;
         if now - audit.progress > AUDIT_PATIENCE {
             audit.stop();
@@ -381,6 +389,7 @@ impl Registrar {
         // The next one is for free if this one helps.
         audit.pause = (audit.pause * 2).clamp(AUDIT_PAUSE.0, AUDIT_PAUSE.1);
         audit.not_before = now + audit.pause;
+        peer.resynchronisations += 1;
         self.stats.resynchronisations += 1;
         self.send_enrp(id, Enrp::HandleTableRequest { own_only: true });
     }

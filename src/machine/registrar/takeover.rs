@@ -127,6 +127,7 @@ impl Registrar {
         }
         self.forget_peer(target);
         self.stats.takeovers += 1;
+        self.stats.takeovers_seen += 1;
         self.event(Event::TakeoverDone { target, by: self.id, elements: keys.len() });
         // With the new checksum, so that whoever knew less or more finds out now.
         for id in self.peers.linked() {
@@ -159,6 +160,7 @@ impl Registrar {
         if self.peers.get(target).is_some() {
             self.mentor_gone(target);
             self.forget_peer(target);
+            self.stats.takeovers_seen += 1;
             self.event(Event::TakeoverDone { target, by: sender, elements: keys.len() });
         }
     }

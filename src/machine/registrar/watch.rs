@@ -116,7 +116,8 @@ impl Registrar {
             && side.link.is_some()
         {
             side.heard = now;
-            if side.probed.take().is_some() {
+            if let Some(probed) = side.probed.take() {
+                self.answers.add(now - probed);
                 self.timers.clear(&Timer::Probe(key));
             }
         }
@@ -128,6 +129,7 @@ impl Registrar {
         if self.overslept {
             return self.probe(key);
         }
+        self.stats.keep_alives_missed += 1;
         let silent = self.links.get(&link).is_some_and(|state| state.heard <= probed);
         if silent {
             self.drop_client(link, "no answer to keep-alive");
