@@ -103,7 +103,7 @@ const HEADERS: &[Header] = &[
     },
     Header {
         name: "rserpool-internals.h",
-        sources: &["internals"],
+        sources: &["tags", "internals"],
         system: &[],
         own: &["rserpool.h"],
         text: "\nstruct TagItem; /* tagitem.h */\n",

@@ -1,21 +1,14 @@
-//! Reads the source: the arrows between the rooms, leftovers, that every public C function has its header line
+//! Reads the source: the arrows between the rooms and within them, leftovers, that every public C function has its header line
 //! and C test, and that documents name only what is there. Man pages: `man.rs`.
 #![allow(clippy::disallowed_methods)]
 
-use std::collections::BTreeSet;
+#[path = "common/names.rs"]
+mod names;
+
+use names::{Arrow, Modules};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-
-/// Which rooms a room may name (docs/ARCHITECTURE.md). `bin` and `fuzz` may use all.
-const ARROWS: &[(&str, &[&str])] = &[
-    ("wire", &[]),
-    ("handlespace", &["wire"]),
-    ("machine", &["handlespace", "wire"]),
-    ("transport", &["wire"]),
-    ("runtime", &["machine", "handlespace", "transport", "wire"]),
-    ("socket", &["runtime", "machine", "handlespace", "transport", "wire"]),
-    ("ffi", &["socket", "runtime", "machine", "handlespace", "transport", "wire"]),
-];
 
 /// What may not be written below `runtime/`.
 const IMPURE: &[&str] =
@@ -56,25 +49,127 @@ fn report(problems: Vec<String>) {
     assert!(problems.is_empty(), "\n{}", problems.join("\n"));
 }
 
+/// The crates of this package: the library and the programs.
+fn crates() -> [(&'static str, Modules); 3] {
+    let of = |folder: &str, file| Modules::read(&root().join(folder), file);
+    let (registrar, control) = ("src/bin/rspregistrar", "src/bin/rspctl");
+    [("src", of("src", "lib.rs")), (registrar, of(registrar, "main.rs")), (control, of(control, "main.rs"))]
+}
+
+/// Which rooms a room may name: the arrows that docs/ARCHITECTURE.md draws, from the table beside the picture.
+fn drawn() -> BTreeMap<String, BTreeSet<String>> {
+    let document = read(&root().join("docs/ARCHITECTURE.md"));
+    let table = document.lines().skip_while(|line| !line.starts_with("| room | names |"));
+    let rows = table.skip(2).take_while(|line| line.starts_with('|'));
+    let mut rooms = BTreeMap::new();
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let room = quoted(cells[0]).next().unwrap_or_default().trim_end_matches('/');
+        rooms.insert(
+            room.to_string(),
+            quoted(cells[1]).map(|room| room.trim_end_matches('/').into()).collect(),
+        );
+    }
+    assert!(rooms.len() >= 7, "no table of rooms in docs/ARCHITECTURE.md");
+    rooms
+}
+
 #[test]
 fn only_the_arrows_drawn_exist() {
-    let rooms: Vec<&str> = ARROWS.iter().map(|(room, _)| *room).collect();
+    let drawn = drawn();
+    let [(_, modules), ..] = crates();
+    let arrows = modules.arrows();
+    let between = |Arrow { from, to }: &Arrow| Some((from.first()?.clone(), to.first()?.clone()));
+    let mut used: BTreeSet<(String, String)> = BTreeSet::new();
     let mut problems = Vec::new();
-    for (room, allowed) in ARROWS {
-        let sources = files(&format!("src/{room}"), &[".rs"]);
-        assert!(!sources.is_empty(), "src/{room} is empty");
-        for path in sources {
-            for (number, line) in read(&path).lines().enumerate() {
-                let code = line.split("//").next().unwrap_or_default();
-                for other in rooms.iter().filter(|other| *other != room && !allowed.contains(other)) {
-                    if code.contains(&format!("crate::{other}")) {
-                        problems.push(format!("{}:{}: {room} may not use {other}", name(&path), number + 1));
-                    }
+    for arrow in &arrows {
+        let Some((room, other)) = between(arrow).filter(|(room, other)| room != other && room != "fuzz")
+        else {
+            continue;
+        };
+        match drawn.get(&room) {
+            None => problems.push(format!("{}: {room} is not drawn", name(modules.path(&arrow.from)))),
+            Some(allowed) if !allowed.contains(&other) => {
+                problems.push(format!("{}: {room} may not name {other}", name(modules.path(&arrow.from))));
+            }
+            _ => {}
+        }
+        used.insert((room, other));
+    }
+    // What is drawn exists.
+    for (room, allowed) in drawn.iter().filter(|(room, _)| *room != "bin") {
+        let missing = allowed.iter().filter(|other| !used.contains(&(room.clone(), (*other).clone())));
+        problems.extend(missing.map(|other| format!("docs/ARCHITECTURE.md: {room} does not name {other}")));
+    }
+    report(problems);
+}
+
+#[test]
+fn files_name_each_other_in_one_direction() {
+    let mut problems = Vec::new();
+    for (folder, modules) in crates() {
+        let arrows = modules.arrows();
+        for circle in names::circles(&arrows) {
+            problems.push(format!("{folder}: a circle: {}", circle.join(", ")));
+            let members: Vec<Vec<String>> =
+                circle.iter().map(|member| member.split('/').map(String::from).collect()).collect();
+            let inside = |module: &Vec<String>| members.iter().position(|member| module.starts_with(member));
+            for Arrow { from, to } in &arrows {
+                if inside(from).is_some() && inside(to).is_some() && inside(from) != inside(to) {
+                    problems.push(format!("    {} -> {}", from.join("/"), to.join("/")));
                 }
             }
         }
     }
     report(problems);
+}
+
+/// The steps of `socket/`, from the table at its head.
+#[test]
+fn the_steps_of_socket_only_go_down() {
+    let text = read(&root().join("src/socket/mod.rs"));
+    let rows = text.lines().skip_while(|line| !line.starts_with("//! | step |")).skip(2);
+    let steps: Vec<&str> =
+        rows.take_while(|line| line.starts_with("//! |")).filter_map(|line| quoted(line).next()).collect();
+    assert_eq!(steps, ["api", "descriptor", "session", "channel", "readiness"]);
+    let [(_, modules), ..] = crates();
+    let place = |module: &[String]| match module {
+        [room, step, ..] if room == "socket" => steps.iter().position(|known| known == step),
+        _ => None,
+    };
+    let mut problems = Vec::new();
+    for Arrow { from, to } in modules.arrows() {
+        let root = to.len() == 1 && to[0] == "socket";
+        if let Some(at) = place(&from)
+            && (root || place(&to).is_some_and(|other| other < at))
+        {
+            problems.push(format!("{} -> {}", from.join("/"), to.join("/")));
+        }
+    }
+    report(problems);
+}
+
+/// What the checks above rest on.
+#[test]
+fn groups_do_not_hide_what_they_name() {
+    let folder = std::env::temp_dir().join(format!("tidy-{}", std::process::id()));
+    let write = |file: &str, text: &str| {
+        let path = folder.join(file);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(path, text).expect("a file");
+    };
+    write("lib.rs", "pub mod a;\npub mod b;\n");
+    write("a/mod.rs", "pub mod x;\nmod y;\npub use y::{self, Thing as Other, Deep};\n");
+    write("a/x.rs", "use crate::{\n    a::{Deep},\n    b::{self, c::{D, E}},\n};\n// use crate::d;\n");
+    write("a/y.rs", "pub struct Deep(super::x::X);\n#[cfg(test)]\nmod tests {\n    use crate::b;\n}\n");
+    write("b/mod.rs", "pub mod c;\n");
+    write("b/c.rs", "fn f() -> crate::a::Deep { todo() }\n");
+    let arrows = Modules::read(&folder, "lib.rs").arrows();
+    let shown: Vec<String> =
+        arrows.iter().map(|Arrow { from, to }| format!("{}>{}", from.join("."), to.join("."))).collect();
+    fs::remove_dir_all(&folder).expect("removable");
+    assert_eq!(shown, ["a>a.y", "a.x>a.y", "a.x>b", "a.x>b.c", "a.y>a.x", "b.c>a.y"]);
+    assert_eq!(names::circles(&arrows), [vec!["a", "b"], vec!["a/x", "a/y"]]);
 }
 
 #[test]

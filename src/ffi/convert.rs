@@ -1,7 +1,6 @@
 //! C arguments to values and back.
 
 use super::guard::Errno;
-use super::legacy;
 use crate::wire::PoolHandle;
 use libc::{c_int, c_uchar, c_uint, sa_family_t, sockaddr, sockaddr_in, sockaddr_in6};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -10,9 +9,14 @@ use std::time::Duration;
 /// The most addresses that one call may give.
 pub(super) const MAX_ADDRESSES: usize = 128;
 
-/// A pool handle: EFAULT for NULL, EINVAL for an empty one, ENAMETOOLONG past [`legacy::MAX_HANDLE`].
+/// The longest pool handle the C functions take. The protocol has no such bound, but rsplib's
+/// components die of a longer one: kept because one program's long handle must not end every rsplib
+/// registrar that hears of it, and because programs know ENAMETOOLONG from there.
+pub(super) const MAX_HANDLE: usize = 32;
+
+/// A pool handle: EFAULT for NULL, EINVAL for an empty one, ENAMETOOLONG past [`MAX_HANDLE`].
 pub(super) unsafe fn handle(bytes: *const c_uchar, size: usize) -> Result<PoolHandle, Errno> {
-    if size > legacy::MAX_HANDLE {
+    if size > MAX_HANDLE {
         return Err(Errno(libc::ENAMETOOLONG));
     }
     // SAFETY: the caller's `size` bytes.

@@ -12,11 +12,6 @@ use crate::socket::Notification;
 use libc::c_int;
 use std::time::Duration;
 
-/// The longest pool handle the C functions take. The protocol has no such bound, but rsplib's
-/// components die of a longer one: kept because one program's long handle must not end every rsplib
-/// registrar that hears of it, and because programs know ENAMETOOLONG from there.
-pub(super) const MAX_HANDLE: usize = 32;
-
 /// `ai_addrlen` is the size of the largest address, not of the first one. Kept because programs copy
 /// `ai_addrlen * ai_addrs` bytes, or walk by family and ignore it; either way 28 is what they know.
 pub(super) const ADDRESS_SIZE: usize = size_of::<libc::sockaddr_in6>();

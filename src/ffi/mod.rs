@@ -32,3 +32,4 @@ pub mod poll;
 pub mod session;
 pub mod socket;
 pub mod tagitem;
+pub mod tags;

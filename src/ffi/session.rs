@@ -4,10 +4,10 @@ use super::abi::{rserpool_session_t, rsp_loadinfo};
 use super::convert::{handle, milliseconds, patience, reference};
 use super::current::descriptors;
 use super::guard::{Errno, guard};
-use super::internals::{
+use super::tagitem::{self, TagItem};
+use super::tags::{
     TAG_PoolElement_Identifier, TAG_RspSession_ConnectTimeout, TAG_RspSession_HandleResolutionRetryDelay,
 };
-use super::tagitem::{self, TagItem};
 use super::{constants::*, legacy, policy};
 use crate::socket::{ConnectOptions, Registration};
 use crate::wire::PeId;

@@ -188,9 +188,7 @@ pub unsafe extern "C" fn rsp_setsockopt(
     guard(|| {
         let system = system_socket(sd)?;
         // SAFETY: the kernel checks the pointers.
-        let result = checked(unsafe { libc::setsockopt(system, level, optname, optval, optlen) });
-        descriptors()?.option_was_set(sd);
-        result
+        checked(unsafe { libc::setsockopt(system, level, optname, optval, optlen) })
     })
 }
 

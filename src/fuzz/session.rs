@@ -1,8 +1,8 @@
 //! Both ends of a session under anything that whoever holds the other one can send.
 
 use super::Input;
-use crate::machine::session::{Control, MAX_COOKIE, Role, Session, business_card, cookie_message};
-use crate::socket::stranger::{Received, Stranger};
+use crate::machine::session::{First, Inbox, MAX_COOKIE, Role, business_card, cookie_message};
+use crate::socket::channel::stranger::{Received, Stranger};
 use crate::wire::session_frame::{FrameHeader, GREETING_LENGTH, Greeting, HEADER_LENGTH};
 use crate::wire::{
     Asap, PeId, Policy, PoolElement, PoolHandle, Protocol, RegistrarId, Transport, TransportUse,
@@ -20,7 +20,7 @@ pub fn session(data: &[u8]) {
     let accepting = input.flag();
     let Ok(stranger) = Stranger::new(accepting) else { return };
     let role = if accepting { Role::User } else { Role::Element };
-    let control = ControlChannel { session: Session::new(role), role, cookie: None, echoes: 0 };
+    let control = ControlChannel::new(role);
     let mut world = World { stranger, sent: Sent::new(accepting), control, open: false, buffer: Vec::new() };
     while !input.0.is_empty() {
         world.step(&mut input);
@@ -74,6 +74,7 @@ impl World {
             _ => match input.byte() % 8 {
                 0 => self.sent.gone(&mut self.stranger),
                 1 | 2 => drop(self.stranger.greet()),
+                3 | 4 => self.control.act(input.byte(), usize::from(input.byte() % 64)),
                 _ => drop(self.controls()),
             },
         }
@@ -266,36 +267,91 @@ impl Sent {
     }
 }
 
-/// The session's own view of its control channel.
+/// What the session's owner is told, beside a model of it.
 struct ControlChannel {
-    session: Session,
+    inbox: Inbox,
     role: Role,
     /// The last cookie, as it must be echoed.
     cookie: Option<Vec<u8>>,
-    echoes: usize,
+    /// The echo that the owner has not read, and how much of it was read.
+    echo: Option<(Vec<u8>, usize)>,
+    /// A failover is complete, and the owner was not told.
+    complete: bool,
+    failed: bool,
 }
 
 impl ControlChannel {
+    fn new(role: Role) -> ControlChannel {
+        let failed = role == Role::User;
+        ControlChannel { inbox: Inbox::new(role), role, cookie: None, echo: None, complete: false, failed }
+    }
+
     fn handle(&mut self, message: &[u8]) {
         let pool = pool();
-        let result = self.session.handle_message(Some(&pool), message);
+        let result = self.inbox.handle_message(Some(&pool), message);
         match Asap::decode(message).map(|decoded| decoded.message) {
             Ok(Asap::Cookie { cookie }) if self.role == Role::User => self.cookie = Some(cookie),
+            // The first one counts until it is read.
             Ok(Asap::CookieEcho { cookie }) if self.role == Role::Element => {
-                if result == Ok(Control::Echo) {
-                    assert_eq!(self.session.take_echo(), Some(cookie));
-                    self.echoes += 1;
-                }
+                self.echo.get_or_insert((cookie, 0));
             }
             Err(_) => assert!(result.is_err(), "taken, but not decodable"),
             Ok(_) => {}
         }
-        assert_eq!(self.session.has_cookie(), self.cookie.is_some());
-        let opening = self.session.opening().map(|bytes| Asap::decode(&bytes).expect("an echo").message);
+        self.check();
+    }
+
+    /// The owner asks what comes before any data, with so much room; or the session moves or fails.
+    fn act(&mut self, action: u8, room: usize) {
+        match action % 4 {
+            0 => match self.inbox.first() {
+                Some(First::Complete) => assert!(self.inbox.take_complete() && self.complete, "not complete"),
+                Some(First::Echo) => self.read_echo(room),
+                None => {}
+            },
+            1 if self.role == Role::User => {
+                self.inbox.begin_move();
+                (self.failed, self.complete, self.echo) = (false, false, None);
+            }
+            2 if self.role == Role::User && !self.failed => {
+                self.inbox.moved(room.is_multiple_of(2));
+                self.complete = room.is_multiple_of(2);
+            }
+            3 => {
+                assert_eq!(self.inbox.fail(), !self.failed, "news");
+                self.failed = true;
+            }
+            _ => {}
+        }
+        if action.is_multiple_of(4) {
+            self.complete = false;
+        }
+        self.check();
+    }
+
+    fn read_echo(&mut self, room: usize) {
+        let mut buffer = vec![0; room];
+        let (length, end) = self.inbox.take_echo(&mut buffer).expect("an echo that was told of");
+        let (bytes, at) = self.echo.as_mut().expect("an echo that nobody sent");
+        assert_eq!(buffer[..length], bytes[*at..*at + length]);
+        assert_eq!(length, room.min(bytes.len() - *at), "less than there is");
+        *at += length;
+        assert_eq!(end, *at == bytes.len());
+        if end {
+            self.echo = None;
+        }
+    }
+
+    fn check(&self) {
+        let signs = self.inbox.signs();
+        assert_eq!(signs.first, self.complete || self.echo.is_some(), "told first");
+        assert_eq!(signs.failed, self.failed);
+        assert_eq!(self.inbox.has_cookie(), self.cookie.is_some());
+        let opening = self.inbox.opening().map(|bytes| Asap::decode(&bytes).expect("an echo").message);
         assert_eq!(opening, self.cookie.clone().map(|cookie| Asap::CookieEcho { cookie }));
         assert!(self.cookie.as_ref().is_none_or(|cookie| cookie.len() <= MAX_COOKIE));
         let alive = [element(1), element(3)];
-        if let Some(next) = self.session.preferred(PeId(1), &alive) {
+        if let Some(next) = self.inbox.preferred(PeId(1), &alive) {
             assert_eq!((next.id, self.role), (PeId(3), Role::User));
         }
     }

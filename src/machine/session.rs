@@ -1,4 +1,5 @@
-//! The control channel of a session: cookies, cookie echoes, business cards, failover order.
+//! All that a session's owner is to be told, in its order: completed failovers, cookie echoes, data, failures.
+//! With it the control channel that some of that comes from: cookies, cookie echoes, business cards.
 //!
 //! A session has no timers of its own: what fails it comes from its transport or from the pool
 //! (`fail`), and what moves it is the application (`begin_move`, then `moved` or `fail`).
@@ -36,15 +37,6 @@ enum Phase {
     Failed,
 }
 
-/// What a control message meant for the session's owner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Control {
-    /// Nothing to be told.
-    Quiet,
-    /// A cookie echo waits for the application ([`Session::take_echo`]).
-    Echo,
-}
-
 /// A control message that is no use; the session goes on without it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ignored {
@@ -63,52 +55,82 @@ impl fmt::Display for Ignored {
     }
 }
 
-/// One session's control channel.
+/// What is told before any data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum First {
+    /// A failover is complete ([`Inbox::take_complete`]).
+    Complete,
+    /// A cookie echo waits ([`Inbox::take_echo`]).
+    Echo,
+}
+
+/// Why a session's descriptor is to be readable whatever its transport says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Signs {
+    /// Something is told before any data.
+    pub first: bool,
+    /// Data was read ahead.
+    pub ahead: bool,
+    /// It is failed or over.
+    pub failed: bool,
+}
+
+/// What one session's owner has not been told yet, and what its control channel left.
 #[derive(Debug)]
-pub struct Session {
+pub struct Inbox {
     role: Role,
     phase: Phase,
+    /// The owner closed it: there is nobody to tell anything.
+    closed: bool,
     /// A move ended well, and its owner was not told yet.
     complete: bool,
     cookie: Option<Arc<[u8]>>,
-    echo: Option<Vec<u8>>,
+    /// A cookie echo, and how much of it was delivered.
+    echo: Option<(Vec<u8>, usize)>,
+    /// A receive would find data without asking the transport.
+    ahead: bool,
     /// The failover order of the last business card for our pool.
     preferred: Vec<PeId>,
 }
 
-impl Session {
+impl Inbox {
     /// A user's session starts failed: connecting is its first move. An element's is up.
-    pub fn new(role: Role) -> Session {
+    pub fn new(role: Role) -> Inbox {
         let phase = match role {
             Role::User => Phase::Failed,
             Role::Element => Phase::Up,
         };
-        Session { role, phase, complete: false, cookie: None, echo: None, preferred: Vec::new() }
+        Inbox {
+            role,
+            phase,
+            closed: false,
+            complete: false,
+            cookie: None,
+            echo: None,
+            ahead: false,
+            preferred: Vec::new(),
+        }
     }
 
     /// One message from the control channel. `handle` is the pool a user's session belongs to.
-    pub fn handle_message(&mut self, handle: Option<&PoolHandle>, bytes: &[u8]) -> Result<Control, Ignored> {
+    pub fn handle_message(&mut self, handle: Option<&PoolHandle>, bytes: &[u8]) -> Result<(), Ignored> {
         let message = Asap::decode(bytes).map_err(|error| Ignored::Malformed(error.reason))?.message;
         match (message, self.role) {
-            (Asap::Cookie { cookie }, Role::User) => {
-                self.cookie = Some(cookie.into());
-                Ok(Control::Quiet)
-            }
+            (Asap::Cookie { cookie }, Role::User) => self.cookie = Some(cookie.into()),
             // The first one counts until the application has read it.
             (Asap::CookieEcho { cookie }, Role::Element) if self.echo.is_none() => {
-                self.echo = Some(cookie);
-                Ok(Control::Echo)
+                self.echo = Some((cookie, 0));
             }
-            (Asap::CookieEcho { .. }, Role::Element) => Ok(Control::Quiet),
             (Asap::BusinessCard { handle: pool, elements, .. }, Role::User) => {
                 if handle == Some(&pool) {
                     self.preferred = elements.iter().map(|element| element.id).collect();
                 }
-                Ok(Control::Quiet)
             }
-            (Asap::BusinessCard { .. } | Asap::Error { .. }, _) => Ok(Control::Quiet),
-            _ => Err(Ignored::Misplaced),
+            (Asap::CookieEcho { .. }, Role::Element)
+            | (Asap::BusinessCard { .. } | Asap::Error { .. }, _) => {}
+            _ => return Err(Ignored::Misplaced),
         }
+        Ok(())
     }
 
     /// What a user's session says first on a new connection (RFC 5352 section 3.8): the cookie echo.
@@ -122,15 +144,52 @@ impl Session {
         self.cookie.is_some()
     }
 
-    /// The cookie echo for the application, once.
-    pub fn take_echo(&mut self) -> Option<Vec<u8>> {
-        self.echo.take()
+    /// What is to be told before any data.
+    pub fn first(&self) -> Option<First> {
+        match (self.complete, &self.echo) {
+            _ if self.closed => None,
+            (true, _) => Some(First::Complete),
+            (false, Some(_)) => Some(First::Echo),
+            (false, None) => None,
+        }
+    }
+
+    /// Whether a completed failover is to be told, once.
+    pub fn take_complete(&mut self) -> bool {
+        std::mem::take(&mut self.complete)
+    }
+
+    /// Puts the next part of the cookie echo into `buffer`: its length, and whether the echo ends with it.
+    /// `None`: there is no echo.
+    pub fn take_echo(&mut self, buffer: &mut [u8]) -> Option<(usize, bool)> {
+        let (bytes, at) = self.echo.as_mut()?;
+        let rest = &bytes[*at..];
+        let length = rest.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&rest[..length]);
+        let end = length == rest.len();
+        *at += length;
+        if end {
+            self.echo = None;
+        }
+        Some((length, end))
+    }
+
+    /// Whether a part of the cookie echo was delivered, and not its end.
+    pub fn inside_echo(&self) -> bool {
+        self.echo.as_ref().is_some_and(|(_, at)| *at > 0)
+    }
+
+    /// Whether a receive would find data without asking the transport.
+    pub fn set_ahead(&mut self, ahead: bool) {
+        self.ahead = ahead;
     }
 
     /// A connection attempt or failover begins; what was to be told about earlier ones is void.
     pub fn begin_move(&mut self) {
         self.phase = Phase::Moving;
         self.complete = false;
+        self.echo = None;
+        self.ahead = false;
     }
 
     /// It ended well. `announce`: the owner is to be told (failovers, not the first connect).
@@ -146,14 +205,22 @@ impl Session {
         news
     }
 
-    /// Whether a failover is necessary. Stays so until the next move.
+    /// Whether a failover is necessary, or an element's session is over. Stays so until the next move.
     pub fn failed(&self) -> bool {
         self.phase == Phase::Failed
     }
 
-    /// Whether a completed failover is to be told, once.
-    pub fn take_complete(&mut self) -> bool {
-        std::mem::take(&mut self.complete)
+    /// The owner closed the session; nobody is to be told anything.
+    pub fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// What its descriptor is to show.
+    pub fn signs(&self) -> Signs {
+        if self.closed {
+            return Signs::default();
+        }
+        Signs { first: self.first().is_some(), ahead: self.ahead, failed: self.failed() }
     }
 
     /// The element that the last business card would have us try next, out of those known to be
@@ -215,10 +282,10 @@ mod tests {
 
     #[test]
     fn the_last_cookie_is_echoed_to_every_next_element() {
-        let mut session = Session::new(Role::User);
+        let mut session = Inbox::new(Role::User);
         assert_eq!(session.opening(), None);
         for cookie in [b"first", b"other"] {
-            assert_eq!(session.handle_message(None, &cookie_message(cookie).unwrap()), Ok(Control::Quiet));
+            assert_eq!(session.handle_message(None, &cookie_message(cookie).unwrap()), Ok(()));
         }
         for _ in 0..2 {
             let opening = session.opening().unwrap();
@@ -232,27 +299,46 @@ mod tests {
 
     #[test]
     fn an_echo_counts_until_it_is_read() {
-        let mut session = Session::new(Role::Element);
+        let mut session = Inbox::new(Role::Element);
         let echo = |text: &[u8]| Asap::CookieEcho { cookie: text.to_vec() }.encode();
-        assert_eq!(session.handle_message(None, &echo(b"one")), Ok(Control::Echo));
-        assert_eq!(session.handle_message(None, &echo(b"two")), Ok(Control::Quiet));
-        assert_eq!(session.take_echo().as_deref(), Some(&b"one"[..]));
-        assert_eq!(session.take_echo(), None);
-        assert_eq!(session.handle_message(None, &echo(b"three")), Ok(Control::Echo));
+        let mut buffer = [0; 8];
+        session.handle_message(None, &echo(b"one")).unwrap();
+        assert_eq!((session.first(), session.signs().first), (Some(First::Echo), true));
+        session.handle_message(None, &echo(b"two")).unwrap();
+        assert_eq!(session.take_echo(&mut buffer[..2]), Some((2, false)));
+        assert!(session.inside_echo());
+        session.handle_message(None, &echo(b"two")).unwrap();
+        assert_eq!(session.take_echo(&mut buffer[2..]), Some((1, true)));
+        assert_eq!(&buffer[..3], b"one");
+        assert!(!session.inside_echo());
+        assert_eq!((session.take_echo(&mut buffer), session.first()), (None, None));
+        session.handle_message(None, &echo(b"three")).unwrap();
+        assert_eq!(session.take_echo(&mut buffer), Some((5, true)));
+    }
+
+    #[test]
+    fn nobody_is_told_anything_of_a_closed_session() {
+        let mut session = Inbox::new(Role::Element);
+        session.handle_message(None, &Asap::CookieEcho { cookie: b"c".to_vec() }.encode()).unwrap();
+        session.set_ahead(true);
+        session.fail();
+        assert_eq!(session.signs(), Signs { first: true, ahead: true, failed: true });
+        session.close();
+        assert_eq!((session.signs(), session.first()), (Signs::default(), None));
     }
 
     #[test]
     fn messages_at_the_wrong_end_are_ignored() {
         let cookie = cookie_message(b"c").unwrap();
-        assert_eq!(Session::new(Role::Element).handle_message(None, &cookie), Err(Ignored::Misplaced));
+        assert_eq!(Inbox::new(Role::Element).handle_message(None, &cookie), Err(Ignored::Misplaced));
         let echo = Asap::CookieEcho { cookie: b"c".to_vec() }.encode();
-        assert_eq!(Session::new(Role::User).handle_message(None, &echo), Err(Ignored::Misplaced));
-        assert!(matches!(Session::new(Role::User).handle_message(None, &[11]), Err(Ignored::Malformed(_))));
+        assert_eq!(Inbox::new(Role::User).handle_message(None, &echo), Err(Ignored::Misplaced));
+        assert!(matches!(Inbox::new(Role::User).handle_message(None, &[11]), Err(Ignored::Malformed(_))));
     }
 
     #[test]
     fn failing_is_news_once_per_move() {
-        let mut session = Session::new(Role::User);
+        let mut session = Inbox::new(Role::User);
         assert!(session.failed());
         session.begin_move();
         assert!(!session.failed());
@@ -271,11 +357,11 @@ mod tests {
     #[test]
     fn the_card_orders_what_the_policy_leaves_open() {
         let elements = || (1..=4).map(|id| element(id, Policy::RoundRobin)).collect::<Vec<_>>();
-        let mut session = Session::new(Role::User);
+        let mut session = Inbox::new(Role::User);
         assert_eq!(session.preferred(PeId(2), &elements()), None);
         let card = business_card(&pool(), PeId(2), elements(), 1).unwrap();
         session.handle_message(Some(&pool()), &card).unwrap();
-        let next = |session: &Session, lost, alive: &[PoolElement]| {
+        let next = |session: &Inbox, lost, alive: &[PoolElement]| {
             session.preferred(PeId(lost), alive).map(|element| element.id.0)
         };
         // Without element 2 and rotated by one: 3, 4, 1.
@@ -288,7 +374,7 @@ mod tests {
 
     #[test]
     fn a_card_for_another_pool_says_nothing() {
-        let mut session = Session::new(Role::User);
+        let mut session = Inbox::new(Role::User);
         let card = business_card(&pool(), PeId(9), vec![element(1, Policy::Random)], 0).unwrap();
         session.handle_message(PoolHandle::new(b"other").as_ref(), &card).unwrap();
         assert_eq!(session.preferred(PeId(9), &[element(1, Policy::Random)]), None);

@@ -3,23 +3,23 @@
 use super::cache::Cache;
 use super::csp::Sessions;
 use super::directory::{Answer, Directory, Reply};
-use super::library::{self, Command, Gone, Resolved};
+use super::library;
 use super::reactor::Clock;
+use super::registrar::Embedded;
+use super::settings::is_available;
+use super::shared::{Command, Gone, Resolved, Shared};
+use super::thread::spawn;
 use super::{Reachable, Settings, Watcher};
 use crate::machine::LinkProtocol;
 use crate::machine::client::{Registration, RequestError};
 use crate::transport::host;
 use crate::wire::{PeId, PoolElement, PoolHandle, RegistrarId};
-use crossbeam_channel::{Sender, unbounded};
-use mio::Waker;
-use nix::sys::signal::{SigSet, SigmaskHow};
+use crossbeam_channel::unbounded;
 use parking_lot::Mutex;
 use std::any::Any;
-use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Once, OnceLock, Weak};
-use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 /// Requests not yet taken by the event thread; beyond: [`RequestError::Busy`].
@@ -31,35 +31,6 @@ const GOODBYE: Duration = Duration::from_secs(3);
 #[derive(Debug, Clone)]
 pub struct Runtime {
     shared: Arc<Shared>,
-}
-
-/// What callers and the event thread share.
-pub(super) struct Shared {
-    pub cache: Cache,
-    pub clock: Clock,
-    commands: Sender<Command>,
-    waker: Arc<Waker>,
-    /// Whether the event thread was woken and has not looked yet.
-    pub woken: AtomicBool,
-    /// Home registrar's ID with bit 32 set, or 0.
-    pub home: AtomicU64,
-    /// Who knows the sessions that status reports are about.
-    pub sessions: OnceLock<Box<dyn Sessions>>,
-    watches: AtomicU64,
-    protocols: Vec<LinkProtocol>,
-    /// How long the machine may take to answer, with a margin: a bound for the case that it never does.
-    patience: Duration,
-    thread: Mutex<Option<JoinHandle<()>>>,
-    embedded: Mutex<Option<super::registrar::Embedded>>,
-    ended: AtomicBool,
-    /// `host::forks()` when the thread was started.
-    forks: u64,
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("ended", &self.ended).finish_non_exhaustive()
-    }
 }
 
 /// Keeps a watch alive (and with it the subscription to the pool); ends it when dropped.
@@ -129,13 +100,13 @@ impl Runtime {
     pub fn start(settings: Settings) -> io::Result<Runtime> {
         let forks = host::forks();
         let mut settings = settings;
-        settings.protocols.retain(|protocol| library::is_available(*protocol) || is_missed(*protocol));
+        settings.protocols.retain(|protocol| is_available(*protocol) || is_missed(*protocol));
         let clock = Clock::start();
         let (reactor, waker) = library::reactor(clock, &mut settings)?;
         let protocols = settings.protocols.clone();
         settings.registrars.retain(|target| protocols.contains(&target.protocol));
         let embedded = match settings.embedded_registrar {
-            true => Some(super::registrar::Embedded::start()?),
+            true => Some(Embedded::start()?),
             false => None,
         };
         if let Some(embedded) = &embedded {
@@ -288,12 +259,4 @@ impl Drop for Shared {
     fn drop(&mut self) {
         self.shutdown();
     }
-}
-
-/// A thread that takes no signal: those are the program's.
-pub(super) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-    let spawned = Builder::new().name(name.into()).spawn(body);
-    before.thread_set_mask()?;
-    spawned
 }

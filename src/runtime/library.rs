@@ -1,17 +1,16 @@
 //! The event thread of a process that has elements or uses pools: one client machine on the reactor.
 
-use super::cache::Entry;
-use super::calls::Shared;
 use super::csp::{Component, Reporter};
 use super::directory::Reply;
 use super::groups::{Groups, Purpose};
 use super::reactor::{Clock, Input, Limits, Reactor};
+use super::shared::{Command, Gone, Resolved, Shared};
 use super::{Reachable, Settings, Watcher, targets};
 use crate::machine::client::{Client, Config, Event, Registration, RequestError, Resolution};
 use crate::machine::{LinkProtocol, RequestId, Service, Target, Time};
+use crate::transport::host;
 use crate::transport::multicast::groups_of;
-use crate::transport::{host, sctp};
-use crate::wire::{ASAP_PORT, PeId, PoolElement, PoolHandle, RegistrarId};
+use crate::wire::{ASAP_PORT, PeId, PoolHandle, RegistrarId};
 use crossbeam_channel::Receiver;
 use mio::Waker;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -28,44 +27,11 @@ const TIDYING: Duration = Duration::from_secs(60);
 /// Links of a process: its registrars, and those that take its elements over.
 const MAX_LINKS: usize = 256;
 
-/// The answer to a resolution: what the registrar chose, and the pool it became part of.
-pub(super) struct Resolved {
-    pub elements: Vec<PoolElement>,
-    pub entry: Arc<Entry>,
-}
-
-/// Names one watch of one element.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Gone {
-    pub handle: PoolHandle,
-    pub id: PeId,
-    pub number: u64,
-}
-
-pub(super) enum Command {
-    Register { registration: Registration, reply: Reply<RegistrarId> },
-    Follow { handle: PoolHandle, id: PeId, at: Weak<dyn Reachable> },
-    Deregister { handle: PoolHandle, id: PeId, reply: Reply<()> },
-    Resolve { handle: PoolHandle, items: Option<u32>, share: bool, reply: Reply<Resolved> },
-    Unreachable { handle: PoolHandle, id: PeId },
-    Watch(Gone, Arc<dyn Watcher>),
-    Unwatch(Gone),
-    Shutdown { patience: Duration },
-}
-
 /// Who waits for the answer to a request.
 enum Waiting {
     Registration(Reply<RegistrarId>),
     Deregistration(Reply<()>),
     Resolution { replies: Vec<Reply<Resolved>>, shared: Option<(PoolHandle, Option<u32>)> },
-}
-
-/// Whether this kernel has the protocol.
-pub(super) fn is_available(protocol: LinkProtocol) -> bool {
-    match protocol {
-        LinkProtocol::Tcp => true,
-        LinkProtocol::Sctp => sctp::available(),
-    }
 }
 
 /// The reactor of an event thread. Made by the caller's thread, so that it gets the errors.

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `settings`, `address` | what a process can set, and how it is written |
 //! | `directory` | [`Directory`]: what sockets ask for, and the [`Answer`] |
+//! | `shared`, `thread` | what the callers and the event thread share; how threads are started |
 //! | `calls` | [`Runtime`]: the callers' side |
 //! | `cache` | resolutions, read on the callers' threads |
 //! | `library` | the event thread's loop around the client machine |
@@ -26,8 +27,10 @@ mod library;
 mod reactor;
 pub mod registrar;
 mod settings;
+mod shared;
 #[cfg(test)]
 mod tests;
+pub(crate) mod thread;
 
 pub use calls::Runtime;
 pub use directory::{Answer, Directory};

@@ -1,12 +1,12 @@
 //! A registrar's loop: one registrar machine on the reactor. Its caller brings the rest (signals, a
 //! status page) as sources of the same poll.
 
-use super::calls::spawn;
 use super::distances::Distances;
 use super::groups::{Groups, Purpose};
-use super::library::is_available;
 use super::reactor::{Clock, Input, Limits, Reactor};
+use super::settings::is_available;
 use super::targets;
+use super::thread::spawn;
 use crate::machine::registrar::{Config, Event, Registrar};
 use crate::machine::{LinkChange, LinkProtocol, Output, Service, Target, Time};
 use crate::transport::host;

@@ -3,6 +3,7 @@
 use super::address;
 use crate::machine::{LinkProtocol, Target, client};
 use crate::transport::multicast::ASAP_GROUP;
+use crate::transport::sctp;
 use crate::wire::ASAP_PORT;
 use crate::wire::csp::CSP_PORT;
 use std::io::{self, ErrorKind};
@@ -11,12 +12,6 @@ use std::time::Duration;
 
 /// The shortest CSP interval that the environment can ask for (rsplib).
 const MIN_CSP_INTERVAL: Duration = Duration::from_millis(250);
-
-/// For how long a receive may watch a connection before it sleeps, unless somebody says otherwise. Going to
-/// sleep and being woken costs the processor about as much.
-const BUSY_POLL: Duration = Duration::from_micros(30);
-/// The longest that can be asked for.
-const MAX_BUSY_POLL: Duration = Duration::from_micros(250);
 
 /// Everything a process can set: what `struct rsp_info`, `rsp_initarg` and `RSP_*` variables say.
 #[derive(Debug, Clone)]
@@ -39,8 +34,6 @@ pub struct Settings {
     pub csp_identifier: u64,
     pub csp_server: Option<SocketAddr>,
     pub csp_interval: Duration,
-    /// For how long a receive may watch a connection before it sleeps (`RSP_BUSY_POLL`); 0: not at all.
-    pub busy_poll: Duration,
 }
 
 impl Default for Settings {
@@ -60,15 +53,8 @@ impl Default for Settings {
             csp_identifier: 0,
             csp_server: None,
             csp_interval: Duration::ZERO,
-            busy_poll: default_busy_poll(),
         }
     }
-}
-
-/// Where there is one processor, whoever watches keeps the peer from answering.
-fn default_busy_poll() -> Duration {
-    let processors = std::thread::available_parallelism().map_or(1, |count| count.get());
-    if processors > 1 { BUSY_POLL } else { Duration::ZERO }
 }
 
 fn bad(name: &str, value: &str, why: &str) -> io::Error {
@@ -91,6 +77,14 @@ fn milliseconds(name: &str, value: &str) -> io::Result<Duration> {
 
 fn trials(name: &str, value: &str) -> io::Result<u32> {
     Ok(u32::try_from(number(name, value)?).unwrap_or(u32::MAX).max(1))
+}
+
+/// Whether this kernel has the protocol.
+pub(super) fn is_available(protocol: LinkProtocol) -> bool {
+    match protocol {
+        LinkProtocol::Tcp => true,
+        LinkProtocol::Sctp => sctp::available(),
+    }
 }
 
 /// `auto`, `sctp`, `tcp`: which protocols, best first.
@@ -133,7 +127,7 @@ impl Settings {
     fn from_variables(variable: impl Fn(&str) -> Option<String>) -> io::Result<Settings> {
         let mut settings = Settings::default();
         // The transport decides what the registrars' addresses mean, so it comes first.
-        const NAMES: [&str; 13] = [
+        const NAMES: [&str; 12] = [
             "RSP_TRANSPORT",
             "RSP_REGISTRAR",
             "RSP_ANNOUNCE",
@@ -146,7 +140,6 @@ impl Settings {
             "RSP_CSP_IDENTIFIER",
             "CSP_SERVER",
             "CSP_INTERVAL",
-            "RSP_BUSY_POLL",
         ];
         for name in NAMES {
             if let Some(value) = variable(name).filter(|value| !value.trim().is_empty()) {
@@ -189,9 +182,6 @@ impl Settings {
                 self.csp_server = Some(server.map_err(|error| bad(name, value, &error.to_string()))?);
             }
             "CSP_INTERVAL" => self.csp_interval = milliseconds(name, value)?.max(MIN_CSP_INTERVAL),
-            "RSP_BUSY_POLL" => {
-                self.busy_poll = Duration::from_micros(number(name, value)?).min(MAX_BUSY_POLL);
-            }
             _ => {}
         }
         Ok(())
@@ -241,7 +231,6 @@ mod tests {
             ("CSP_SERVER", "10.1.1.1"),
             ("CSP_INTERVAL", "1"),
             ("RSP_CSP_IDENTIFIER", "0x0300000000000007"),
-            ("RSP_BUSY_POLL", "2000"),
         ])
         .unwrap();
         assert_eq!(settings.announce, Some("239.1.2.3:3863".parse().unwrap()));
@@ -250,8 +239,6 @@ mod tests {
         assert_eq!(settings.csp_server, Some("10.1.1.1:2960".parse().unwrap()));
         assert_eq!(settings.csp_interval, MIN_CSP_INTERVAL);
         assert_eq!(settings.csp_identifier, 3 << 56 | 7);
-        assert_eq!(settings.busy_poll, MAX_BUSY_POLL);
-        assert_eq!(from(&[("RSP_BUSY_POLL", "0")]).unwrap().busy_poll, Duration::ZERO);
         assert_eq!(from(&[("RSP_ANNOUNCE", "Off")]).unwrap().announce, None);
     }
 
@@ -262,7 +249,7 @@ mod tests {
             ("RSP_REGISTRAR", "10.1.1.1:x"),
             ("RSP_ANNOUNCE", "10.1.1.1"),
             ("RSP_CONNECT_TIMEOUT", "soon"),
-            ("RSP_BUSY_POLL", "-1"),
+            ("RSP_CSP_IDENTIFIER", "-1"),
         ] {
             let error = from(&[(name, value)]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput);

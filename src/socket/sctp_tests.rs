@@ -1,17 +1,22 @@
 //! Sessions over the kernel's SCTP. Most of these need it, and say SKIPPED on kernels without.
 
+use super::descriptor::entry::Role;
 use super::tests::*;
 use super::*;
+use crate::machine::LinkProtocol;
 use crate::machine::session::cookie_message;
+use crate::runtime::Directory;
 use crate::transport::netns::{in_namespace, skipped};
 use crate::transport::sctp::PPID_ASAP;
 use crate::transport::sctp_socket::{
     Incoming, Notification as Event, SctpSocket, SendInfo, SocketStyle, available, send_flags,
 };
-use crate::wire::{Asap, Protocol, TransportUse};
+use crate::wire::{Asap, PeId, Policy, Protocol, TransportUse};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::{AsFd, RawFd};
 use std::thread;
+use std::time::Duration;
 
 const BOTH: [LinkProtocol; 2] = [LinkProtocol::Sctp, LinkProtocol::Tcp];
 

@@ -153,22 +153,6 @@ pub fn receive(socket: BorrowedFd<'_>, parts: &mut [IoSliceMut<'_>]) -> io::Resu
     receive_message(socket, parts, libc::MSG_DONTWAIT)
 }
 
-/// [`receive`] that waits, on a socket that [`set_blocking`] made to: for something, or for `all` that the
-/// parts take. WouldBlock after [`set_receive_timeout`]'s time.
-pub fn receive_waiting(socket: BorrowedFd<'_>, parts: &mut [IoSliceMut<'_>], all: bool) -> io::Result<usize> {
-    receive_message(socket, parts, if all { libc::MSG_WAITALL } else { 0 })
-}
-
-/// From now on [`receive_waiting`] waits; nothing else does.
-pub fn set_blocking(socket: BorrowedFd<'_>) -> io::Result<()> {
-    SockRef::from(&socket).set_nonblocking(false)
-}
-
-/// How long [`receive_waiting`] waits, about.
-pub fn set_receive_timeout(socket: BorrowedFd<'_>, time: Duration) -> io::Result<()> {
-    SockRef::from(&socket).set_read_timeout(Some(time))
-}
-
 /// [`receive`] that leaves the bytes where they are.
 pub fn peek(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<usize> {
     receive_message(socket, &mut [IoSliceMut::new(bytes)], libc::MSG_DONTWAIT | libc::MSG_PEEK)
@@ -196,27 +180,12 @@ fn receive_message(
 }
 
 /// How many bytes can be received at once.
-pub fn pending(socket: BorrowedFd<'_>) -> usize {
-    count_of(socket, libc::FIONREAD)
-}
-
-/// How many bytes were sent that the peer has not acknowledged.
-pub fn unacknowledged(socket: BorrowedFd<'_>) -> usize {
-    count_of(socket, libc::TIOCOUTQ)
-}
-
 #[allow(unsafe_code)]
-fn count_of(socket: BorrowedFd<'_>, request: libc::Ioctl) -> usize {
+pub fn pending(socket: BorrowedFd<'_>) -> usize {
     let mut count: libc::c_int = 0;
-    // SAFETY: both requests write one int through their argument.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), request, &raw mut count) };
+    // SAFETY: the request writes one int through its argument.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &raw mut count) };
     if result == 0 { usize::try_from(count).unwrap_or(0) } else { 0 }
-}
-
-/// The socket counts as readable only with `bytes` of data (or at its end).
-pub fn set_low_water(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
-    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
-    set_option(socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, bytes)
 }
 
 #[allow(unsafe_code)]
@@ -245,11 +214,6 @@ pub fn poll(entries: &mut [libc::pollfd], milliseconds: i32) -> io::Result<usize
 /// Ends our direction in order.
 pub fn finish(socket: BorrowedFd<'_>) {
     let _ = SockRef::from(&socket).shutdown(Shutdown::Write);
-}
-
-/// Whoever waits for data returns; what has come can be received, and then the end.
-pub fn hear_no_more(socket: BorrowedFd<'_>) {
-    let _ = SockRef::from(&socket).shutdown(Shutdown::Read);
 }
 
 /// Breaks the connection: the peer gets a reset, whoever waits on it here wakes.

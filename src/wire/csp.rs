@@ -17,7 +17,7 @@
 //! | 286 | 2 | number of associations |
 //! | 288 | 24 each | receiver (8), duration in µs (8, all ones: unknown), flags (2), protocol (2), PPID (4) |
 
-use super::error::DecodeError;
+use super::cause::DecodeError;
 use super::reader::Reader;
 
 /// Port of the monitor.

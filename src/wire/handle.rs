@@ -1,7 +1,7 @@
 //! Pool handles and the two kinds of 32-bit identifier.
 
+use super::cause::DecodeError;
 use super::code::ParamType;
-use super::error::DecodeError;
 use super::reader::Param;
 use super::writer::{Writer, param_len};
 use std::fmt;

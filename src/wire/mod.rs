@@ -12,6 +12,7 @@
 //! understand. Nothing in this room knows the rest of the crate, a clock, a socket or randomness.
 
 pub mod asap;
+pub mod cause;
 pub mod code;
 pub mod csp;
 pub mod enrp;
@@ -29,10 +30,11 @@ pub(crate) mod writer;
 mod tests;
 
 pub use asap::Asap;
+pub use cause::{Cause, CauseCode, DecodeError};
 pub use code::{AsapType, EnrpType, ParamType, Unknown};
 pub use csp::{CspAssociation, CspId, CspReport};
 pub use enrp::{Enrp, EnrpMessage};
-pub use error::{Cause, CauseCode, DecodeError, OperationError};
+pub use error::OperationError;
 pub use handle::{PeId, PoolHandle, RegistrarId};
 pub use param::{PoolElement, Protocol, ServerInformation, Transport, TransportUse};
 pub use policy::{Policy, PolicyType, policy_name, policy_type_by_name};

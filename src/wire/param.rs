@@ -1,7 +1,7 @@
 //! RFC 5354 parameters as owned values.
 
+use super::cause::DecodeError;
 use super::code::ParamType;
-use super::error::DecodeError;
 use super::reader::{Param, Unrecognized};
 use super::writer::{Writer, param_len};
 use super::{PeId, Policy, RegistrarId};

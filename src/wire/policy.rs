@@ -1,7 +1,7 @@
 //! Pool member selection policies: RFC 5356 and rsplib's private ones.
 
+use super::cause::DecodeError;
 use super::code::{ParamType, code_points};
-use super::error::DecodeError;
 use super::reader::{Param, Reader};
 use super::writer::{Writer, param_len};
 use std::fmt;

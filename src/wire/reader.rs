@@ -1,12 +1,9 @@
 //! A reader that cannot leave the bytes it was given.
 
 use super::Decoded;
+use super::cause::{Cause, CauseCode, DecodeError, excerpt};
 use super::code::{ParamType, Unknown};
-use super::error::{Cause, CauseCode, DecodeError};
 use super::writer::MAX_MESSAGE;
-
-/// The longest piece of a message that is put into an error cause.
-const MAX_CAUSE_DATA: usize = 65_000;
 
 /// The most unknown parameters of one message that are reported, and their bytes altogether: an
 /// error that reports them all fits into a message.
@@ -227,11 +224,6 @@ pub(crate) fn without_answer<M>(decoded: Result<Decoded<M>, DecodeError>) -> Res
         Ok(decoded) => Ok(Decoded { unrecognized: Vec::new(), ..decoded }),
         Err(error) => Err(DecodeError { cause: None, ..error }),
     }
-}
-
-/// As much of a message or parameter as fits an error cause.
-pub(crate) fn excerpt(bytes: &[u8]) -> Vec<u8> {
-    bytes[..bytes.len().min(MAX_CAUSE_DATA)].to_vec()
 }
 
 #[cfg(test)]

@@ -5,15 +5,13 @@
 //! The messages' `Display` is that line; [`asap`], [`enrp`] and [`csp`] take bytes, and show of
 //! broken ones what can be seen: the reason, and the parameters up to the break.
 
+use super::cause::{Bytes, SHOWN};
 use super::code::{AsapType, EnrpType};
 use super::enrp::UpdateAction;
 use super::reader::Reader;
 use super::*;
 use std::fmt::{self, Display, Formatter, Write as _};
 use std::net::SocketAddr;
-
-/// The most bytes of opaque data, and the most parameters of a broken message, that are shown.
-const SHOWN: usize = 32;
 
 /// One ASAP message.
 pub fn asap(bytes: &[u8]) -> String {
@@ -104,26 +102,6 @@ fn show_parameters(line: &mut String, mut reader: Reader<'_>, bytes: &[u8]) {
         }
     }
     line.push_str(" ...");
-}
-
-/// Bytes for people: text if it is text, otherwise hexadecimal, cut where it gets long.
-pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
-
-impl Display for Bytes<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let shown = &self.0[..self.0.len().min(SHOWN)];
-        if !shown.is_empty()
-            && shown.iter().all(|byte| (0x20..0x7f).contains(byte) && !b"\"\\".contains(byte))
-        {
-            write!(f, "\"{}\"", String::from_utf8_lossy(shown))?;
-        } else if shown.is_empty() {
-            f.write_str("\"\"")?;
-        } else {
-            f.write_str("0x")?;
-            shown.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        }
-        if shown.len() < self.0.len() { write!(f, "...({} bytes)", self.0.len()) } else { Ok(()) }
-    }
 }
 
 /// What may be missing: nothing, or a space and the thing.

@@ -1,7 +1,7 @@
 //! The status page's server: a few short-lived connections on the registrar's own poll. Nothing here
 //! waits, and a page with very many elements is made in pieces, as fast as its reader takes them.
 
-use super::page::{self, Page};
+use super::page::{self, Asked, Page};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Token};
 use rserpool::machine::Time;
@@ -185,9 +185,6 @@ impl Connection {
         Ok(Progress::More)
     }
 }
-
-/// What was asked for: `Ok(path)`, or `Err(status)`. `None`: the request is not complete.
-pub type Asked = Result<(String, bool), &'static str>;
 
 fn read_request(stream: &mut TcpStream, head: &mut Vec<u8>) -> io::Result<Option<Asked>> {
     let mut buffer = [0; 2048];

@@ -1,6 +1,5 @@
 //! What the status page says: `/healthz`, `/handlespace`, `/metrics`.
 
-use super::http::Asked;
 use super::metrics;
 use rserpool::handlespace::ElementRef;
 use rserpool::machine::Time;
@@ -13,6 +12,9 @@ use serde_json::{Map, Value, json};
 const PIECE: usize = 128;
 /// Bytes of a piece after which it is not made longer: pool handles may be long.
 const PIECE_BYTES: usize = 64 << 10;
+
+/// What was asked for: `Ok(path)`, or `Err(status)`. `None`: the request is not complete.
+pub type Asked = Result<(String, bool), &'static str>;
 
 /// The answer to a request: what to send at once, and the page that the rest comes from.
 pub fn answer(server: &Server, asked: Asked) -> (Vec<u8>, Option<Page>) {

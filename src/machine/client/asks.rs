@@ -2,11 +2,13 @@
 //! all, in the order in which they were made.
 
 use super::effects::Alarm;
-use super::user::ALL;
 use super::{Client, Event, RequestError, RequestId, Time};
 use crate::machine::timer::Timer;
 use crate::wire::{Asap, OperationError, PeId, PoolHandle};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// All elements of a pool.
+pub(super) const ALL: u32 = u32::MAX;
 
 /// A pool element's place: pool and identifier.
 pub(super) type Key = (PoolHandle, PeId);

@@ -1,14 +1,12 @@
 //! The pool user: resolutions, subscriptions, reports of unreachable elements.
 
-use super::asks::{Kind, What};
+use super::asks::{ALL, Kind, What};
 use super::effects::{Alarm, Effects};
 use super::{Client, Event, LinkId, MAX_SUBSCRIPTIONS, RequestError, RequestId, Resolution, Time};
 use crate::wire::{Asap, CauseCode, OperationError, PeId, Policy, PoolElement, PoolHandle};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-/// All elements of a pool.
-pub(super) const ALL: u32 = u32::MAX;
 /// How often a pool is asked for whose registrar does not push.
 const POLL: Duration = Duration::from_secs(1);
 /// A registrar that has just become the home may not know all elements yet.

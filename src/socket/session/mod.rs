@@ -1,94 +1,111 @@
-//! One session on the caller's thread: its connection, its control channel, what its owner is told.
+//! One session on the caller's thread: its connection, and what its owner is told. It knows the descriptor's
+//! readiness, not the descriptor.
+//!
+//! | file | what |
+//! |---|---|
+//! | `told` | what an owner asks for and is told |
+//! | `hub` | what the sessions of a one-to-many descriptor share |
+//! | `pool` | the element that sessions are accepted for |
+//! | `sending`, `receiving` | data |
+//!
+//! All that changes is one [`State`] under one lock, with the pure [`Inbox`] in it; what the descriptor shows of the
+//! session follows from that, in [`Session::update`]. Nobody waits and nobody uses the connection with it locked.
 
+pub(crate) mod hub;
+pub(crate) mod pool;
 mod receiving;
 mod sending;
+pub(crate) mod told;
 
-use super::conn::Conn;
-use super::descriptor::{Entry, Reason};
-use super::linger::Linger;
-use super::pool::PoolSide;
-use super::wait::{self, Habit};
-use super::{ConnectOptions, Received, SessionId, Style};
-use crate::machine::session::{self as machine, Role};
+use crate::machine::session::{Inbox, Role, Signs};
 use crate::runtime::csp::SessionReport;
+use crate::socket::channel::conn::Conn;
+use crate::socket::channel::linger::Linger;
+use crate::socket::readiness::wait::{self, errno};
+use crate::socket::readiness::{Readiness, Reason};
 use crate::wire::{PeId, PoolElement, PoolHandle};
-use parking_lot::{Mutex, RwLock};
-pub(super) use receiving::check_room;
+use hub::Hub;
+use nix::errno::Errno;
+use parking_lot::Mutex;
+use pool::PoolSide;
+pub(crate) use receiving::check_room;
 use std::any::Any;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Instant;
-
-/// What waits for the owner before any data.
-const COMPLETE: u8 = 1;
-const ECHO: u8 = 2;
+use told::{ConnectOptions, Received, SessionId};
 
 /// A session.
-pub(super) struct Session {
-    pub(super) id: SessionId,
-    /// The only session of its descriptor.
-    alone: bool,
-    link: RwLock<Link>,
-    control: Mutex<machine::Session>,
-    /// The transport or the element is lost (user), or the session is over (element).
-    down: AtomicBool,
-    /// `COMPLETE` and `ECHO`.
-    first: AtomicU8,
-    echo: Mutex<(Vec<u8>, usize)>,
-    /// Data was read ahead and the descriptor says so.
-    buffered: AtomicBool,
-    /// The last receive left nothing behind, so the next one will probably have to wait.
-    idle: AtomicBool,
-    /// The peer stalled in the middle of the current message: no more waiting for it.
-    stalled: AtomicBool,
-    habit: Habit,
-    /// The owner ended it first.
-    ended_here: AtomicBool,
-    pe_id: AtomicU32,
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    home: Home,
+    linger: Arc<Linger>,
     side: Side,
-    /// For status reports.
-    status: Mutex<String>,
-    last_ppid: AtomicU32,
+    state: Mutex<State>,
 }
 
-struct Link {
-    conn: Option<Arc<Conn>>,
-    /// Counts moves, so that late news about an old connection is known as such.
-    generation: u64,
-    since: Option<Instant>,
-}
-
-impl Link {
-    fn is(&self, conn: &Conn) -> bool {
-        self.conn.as_deref().is_some_and(|now| std::ptr::eq(now, conn))
-    }
+/// Where a session shows what it has.
+pub(crate) enum Home {
+    /// It is the only one of its descriptor.
+    Alone(Arc<Readiness>),
+    /// It shares the descriptor.
+    Shared(Arc<Hub>),
 }
 
 /// Which end we are.
 enum Side {
     User(User),
-    Element(Element),
+    Element(Option<Arc<PoolSide>>),
 }
 
 /// What a user's session needs to move.
-pub(super) struct User {
-    pub(super) handle: Option<PoolHandle>,
-    pub(super) options: ConnectOptions,
+pub(crate) struct User {
+    pub(crate) handle: Option<PoolHandle>,
+    pub(crate) options: ConnectOptions,
+    /// Whether failovers are told; else a failed session is at its end.
+    notified: bool,
     /// Held while a move is under way.
-    pub(super) moving: Mutex<()>,
-    pub(super) watch: Mutex<Option<Box<dyn Any + Send + Sync>>>,
+    pub(crate) moving: Mutex<()>,
+    pub(crate) watch: Mutex<Option<Box<dyn Any + Send + Sync>>>,
 }
 
-struct Element {
-    pool: Option<Arc<PoolSide>>,
-    /// Messages sent before the business card is; all ones: it is.
-    before_card: AtomicU32,
+/// All of a session that changes.
+struct State {
+    inbox: Inbox,
+    /// What the descriptor shows of it.
+    shown: Signs,
+    conn: Option<Arc<Conn>>,
+    /// Counts moves, so that late news about an old connection is known as such.
+    generation: u64,
+    since: Option<Instant>,
+    pe_id: PeId,
+    /// The peer stalled in the middle of the current message: no more waiting for it.
+    stalled: bool,
+    /// The owner ended it first.
+    ended_here: bool,
+    /// An element's messages before its business card; all ones: it is sent.
+    before_card: u32,
+    /// For status reports.
+    status: String,
+    last_ppid: u32,
+}
+
+impl State {
+    fn is(&self, conn: &Conn) -> bool {
+        self.conn.as_deref().is_some_and(|now| std::ptr::eq(now, conn))
+    }
+
+    /// Whether `conn` has data read ahead; of no interest once it was replaced.
+    fn set_ahead(&mut self, conn: &Conn, ahead: bool) {
+        if self.is(conn) {
+            self.inbox.set_ahead(ahead);
+        }
+    }
 }
 
 /// What became of one attempt to receive data.
-pub(super) enum Attempt {
+pub(crate) enum Attempt {
     Received(Received),
     Nothing,
     /// The connection ended.
@@ -104,216 +121,252 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    fn new(id: SessionId, alone: bool, role: Role, conn: Option<Arc<Conn>>, side: Side) -> Session {
-        Session {
-            id,
-            alone,
-            link: RwLock::new(Link { conn, generation: 0, since: None }),
-            control: Mutex::new(machine::Session::new(role)),
-            down: AtomicBool::new(role == Role::User),
-            first: AtomicU8::new(0),
-            echo: Mutex::default(),
-            buffered: AtomicBool::new(false),
-            idle: AtomicBool::new(false),
-            stalled: AtomicBool::new(false),
-            habit: Habit::default(),
-            ended_here: AtomicBool::new(false),
-            pe_id: AtomicU32::new(0),
-            side,
-            status: Mutex::default(),
-            last_ppid: AtomicU32::new(0),
-        }
+    fn new(id: SessionId, home: Home, linger: Arc<Linger>, side: Side, conn: Option<Arc<Conn>>) -> Session {
+        let role = match side {
+            Side::User(_) => Role::User,
+            Side::Element(_) => Role::Element,
+        };
+        let state = State {
+            inbox: Inbox::new(role),
+            shown: Signs::default(),
+            conn,
+            generation: 0,
+            since: None,
+            pe_id: PeId(0),
+            stalled: false,
+            ended_here: false,
+            before_card: 0,
+            status: String::new(),
+            last_ppid: 0,
+        };
+        Session { id, home, linger, side, state: Mutex::new(state) }
     }
 
-    /// A user's session, not connected yet.
-    pub(super) fn user(handle: Option<PoolHandle>, options: ConnectOptions) -> Session {
-        let user = User { handle, options, moving: Mutex::new(()), watch: Mutex::new(None) };
-        Session::new(1, true, Role::User, None, Side::User(user))
+    /// A user's session, not connected yet. `notified`: of failovers; else a failed session is at its end.
+    pub(crate) fn user(
+        readiness: Arc<Readiness>,
+        linger: Arc<Linger>,
+        handle: Option<PoolHandle>,
+        options: ConnectOptions,
+        notified: bool,
+    ) -> Session {
+        let user = User { handle, options, notified, moving: Mutex::new(()), watch: Mutex::new(None) };
+        Session::new(1, Home::Alone(readiness), linger, Side::User(user), None)
     }
 
-    /// An element's session over an accepted connection; `alone`: on a descriptor of its own.
-    pub(super) fn element(
+    /// An element's session over an accepted connection.
+    pub(crate) fn element(
         id: SessionId,
-        alone: bool,
+        home: Home,
+        linger: Arc<Linger>,
         conn: Arc<Conn>,
         pool: Option<Arc<PoolSide>>,
     ) -> Session {
         if let Some(pool) = &pool {
             pool.used();
         }
-        let element = Element { pool, before_card: AtomicU32::new(0) };
-        Session::new(id, alone, Role::Element, Some(conn), Side::Element(element))
+        Session::new(id, home, linger, Side::Element(pool), Some(conn))
     }
 
-    pub(super) fn as_user(&self) -> Option<&User> {
+    pub(crate) fn as_user(&self) -> Option<&User> {
         match &self.side {
             Side::User(user) => Some(user),
             Side::Element(_) => None,
         }
     }
 
-    pub(super) fn conn(&self) -> Option<Arc<Conn>> {
-        self.link.read().conn.clone()
-    }
-
-    pub(super) fn pe_id(&self) -> PeId {
-        PeId(self.pe_id.load(SeqCst))
-    }
-
-    pub(super) fn has_cookie(&self) -> bool {
-        self.control.lock().has_cookie()
-    }
-
-    pub(super) fn set_status(&self, text: &str) {
-        text.clone_into(&mut self.status.lock());
-    }
-
-    pub(super) fn report(&self) -> SessionReport {
-        let since = self.link.read().since;
-        let working = self.as_user().is_some() && !self.is_down();
-        SessionReport {
-            // While a session moves, there is nobody that it talks to.
-            element: since.filter(|_| working).map(|_| self.pe_id()),
-            duration: since.map(wait::passed).unwrap_or_default(),
-            ppid: u32::from_be(self.last_ppid.load(Relaxed)),
-            status: self.status.lock().clone(),
+    fn readiness(&self) -> &Readiness {
+        match &self.home {
+            Home::Alone(readiness) => readiness,
+            Home::Shared(hub) => &hub.readiness,
         }
     }
 
-    pub(super) fn is_buffered(&self) -> bool {
-        self.buffered.load(SeqCst)
+    /// Whether it has the descriptor for itself.
+    fn alone(&self) -> bool {
+        matches!(self.home, Home::Alone(_))
     }
 
-    pub(super) fn ended_here(&self) -> bool {
-        self.ended_here.load(SeqCst)
+    /// Changes the state, and what the descriptor shows of it.
+    fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state.lock();
+        let result = change(&mut state);
+        let (before, now) = (state.shown, state.inbox.signs());
+        if before != now {
+            state.shown = now;
+            match &self.home {
+                Home::Alone(readiness) => {
+                    let signs = |signs: Signs| {
+                        [
+                            (Reason::Queue, signs.first),
+                            (Reason::Buffered, signs.ahead),
+                            (Reason::Failed, signs.failed),
+                        ]
+                    };
+                    let changed = signs(now).into_iter().zip(signs(before)).filter(|(new, old)| new != old);
+                    changed.for_each(|((reason, holds), _)| readiness.set(reason, holds));
+                }
+                Home::Shared(hub) => hub.show(self.id, now),
+            }
+        }
+        result
     }
 
-    pub(super) fn is_down(&self) -> bool {
-        self.down.load(SeqCst)
+    pub(crate) fn conn(&self) -> Option<Arc<Conn>> {
+        self.state.lock().conn.clone()
+    }
+
+    pub(crate) fn pe_id(&self) -> PeId {
+        self.state.lock().pe_id
+    }
+
+    pub(crate) fn has_cookie(&self) -> bool {
+        self.state.lock().inbox.has_cookie()
+    }
+
+    pub(crate) fn set_status(&self, text: &str) {
+        text.clone_into(&mut self.state.lock().status);
+    }
+
+    pub(crate) fn report(&self) -> SessionReport {
+        let state = self.state.lock();
+        let working = self.as_user().is_some() && !state.inbox.failed();
+        SessionReport {
+            // While a session moves, there is nobody that it talks to.
+            element: state.since.filter(|_| working).map(|_| state.pe_id),
+            duration: state.since.map(wait::passed).unwrap_or_default(),
+            ppid: u32::from_be(state.last_ppid),
+            status: state.status.clone(),
+        }
+    }
+
+    /// Whether a receive would find data without asking the transport.
+    pub(crate) fn is_ahead(&self) -> bool {
+        self.state.lock().inbox.signs().ahead
+    }
+
+    pub(crate) fn ended_here(&self) -> bool {
+        self.state.lock().ended_here
+    }
+
+    pub(crate) fn is_down(&self) -> bool {
+        self.state.lock().inbox.failed()
+    }
+
+    /// The connection is lost or has ended, if `of` still holds.
+    fn lose_if(&self, of: impl FnOnce(&State) -> bool) -> bool {
+        let news = self.update(|state| of(state) && state.inbox.fail());
+        if news {
+            self.readiness().waiters.wake();
+        }
+        news
     }
 
     /// The connection is lost or has ended.
-    pub(super) fn lose(&self, entry: &Entry) {
-        self.lose_link(entry, &self.link.read());
+    pub(crate) fn lose(&self) {
+        self.lose_if(|_| true);
     }
 
-    fn lose_link(&self, entry: &Entry, link: &Link) {
-        self.control.lock().fail();
-        if !self.down.swap(true, SeqCst) {
-            if let Some(conn) = &link.conn {
-                conn.leave();
-            }
-            if self.alone {
-                entry.raise(Reason::Failed);
-            }
-            entry.waiters.wake();
-        }
-    }
-
-    /// The same, unless the connection was replaced meanwhile.
-    fn lose_conn(&self, entry: &Entry, conn: &Conn) {
-        let link = self.link.read();
-        if link.is(conn) {
-            self.lose_link(entry, &link);
-        }
+    /// `conn` is lost or has ended; no news if it was replaced meanwhile.
+    fn lose_conn(&self, conn: &Conn) {
+        self.lose_if(|state| state.is(conn));
     }
 
     /// The pool lost the element that the session had as of `generation`.
-    pub(super) fn element_gone(&self, entry: &Entry, generation: u64) {
-        let link = self.link.read();
-        if link.generation == generation {
+    pub(crate) fn element_gone(&self, generation: u64) {
+        if self.lose_if(|state| state.generation == generation) {
             log::info!("session {}: element {} left its pool", self.id, self.pe_id());
-            self.lose_link(entry, &link);
         }
     }
 
     /// The connection is of no further use: it ends with the last call that uses it.
-    fn forget_conn(&self, entry: &Entry) {
-        let conn = self.link.write().conn.take();
+    fn forget_conn(&self) {
+        let conn = self.update(|state| state.conn.take());
         if let Some(conn) = conn {
-            entry.remove(conn.as_fd());
-            conn.leave();
-            entry.waiters.wake();
+            self.readiness().remove(conn.as_fd());
+            self.readiness().waiters.wake();
         }
     }
 
-    /// A move begins: gives up the connection.
-    pub(super) fn begin_move(&self, entry: &Entry) {
-        let mut link = self.link.write();
-        link.generation += 1;
-        let old = link.conn.take();
-        link.since = None;
-        self.control.lock().begin_move();
-        self.first.store(0, SeqCst);
-        self.down.store(false, SeqCst);
-        self.buffered.store(false, SeqCst);
-        self.idle.store(false, Relaxed);
-        for reason in [Reason::Queue, Reason::Buffered, Reason::Failed] {
-            entry.lower(reason);
-        }
-        drop(link);
+    /// A move begins: gives up the connection; the element that it led to.
+    pub(crate) fn begin_move(&self) -> PeId {
+        let (old, lost) = self.update(|state| {
+            state.generation += 1;
+            state.since = None;
+            state.stalled = false;
+            state.inbox.begin_move();
+            (state.conn.take(), state.pe_id)
+        });
         if let Some(old) = old {
-            entry.remove(old.as_fd());
+            self.readiness().remove(old.as_fd());
             // Who waits on it leaves it.
-            old.leave();
-            entry.waiters.wake();
+            self.readiness().waiters.wake();
             old.finish();
         }
+        lost
     }
 
     /// What to say first on a new connection.
-    pub(super) fn opening(&self) -> Option<Vec<u8>> {
-        self.control.lock().opening()
+    pub(crate) fn opening(&self) -> Option<Vec<u8>> {
+        self.state.lock().inbox.opening()
     }
 
     /// The element to move to, out of those alive, that the lost element recommended.
-    pub(super) fn preferred(&self, lost: PeId, alive: &[PoolElement]) -> Option<PoolElement> {
-        self.control.lock().preferred(lost, alive).cloned()
+    pub(crate) fn preferred(&self, lost: PeId, alive: &[PoolElement]) -> Option<PoolElement> {
+        self.state.lock().inbox.preferred(lost, alive).cloned()
     }
 
-    /// A move ended well; the generation to be watched. `announce`: the owner is told.
-    pub(super) fn moved(
-        &self,
-        entry: &Entry,
-        conn: Arc<Conn>,
-        pe_id: PeId,
-        announce: bool,
-    ) -> io::Result<u64> {
-        let mut link = self.link.write();
-        entry.add(conn.as_fd(), self.id as u64)?;
-        let announce = announce && entry.style == Style::SeqPacket;
-        self.control.lock().moved(announce);
-        if announce {
-            // Before anybody can wait on the connection.
-            self.be_first(entry, COMPLETE);
-        }
-        link.conn = Some(conn);
-        link.since = Some(wait::now());
-        self.pe_id.store(pe_id.0, SeqCst);
-        Ok(link.generation)
+    /// A move ended well; the generation to be watched. `failover`: not the first connect.
+    pub(crate) fn moved(&self, conn: Arc<Conn>, pe_id: PeId, failover: bool) -> io::Result<u64> {
+        let announce = failover && self.as_user().is_some_and(|user| user.notified);
+        self.update(|state| {
+            self.readiness().add(conn.as_fd(), self.id as u64)?;
+            state.inbox.moved(announce);
+            state.conn = Some(conn);
+            state.since = Some(wait::now());
+            state.pe_id = pe_id;
+            Ok(state.generation)
+        })
     }
 
-    pub(super) fn forget_element(&self) {
-        self.pe_id.store(0, SeqCst);
+    pub(crate) fn forget_element(&self) {
+        self.state.lock().pe_id = PeId(0);
     }
 
-    /// Whoever waits in recv(2) returns.
-    pub(super) fn call_back(&self) {
-        if let Some(conn) = &self.link.read().conn {
-            conn.leave();
+    /// Why not to use it (any longer).
+    fn usable(&self, state: &State) -> io::Result<()> {
+        self.readiness().check_open()?;
+        match state.inbox.failed() {
+            true if self.as_user().is_some() => Err(self.readiness().refusal(Errno::EIO)),
+            true => Err(self.readiness().refusal(Errno::EPIPE)),
+            false => Ok(()),
         }
     }
 
-    /// The descriptor is closed: ends the session in order.
-    pub(super) fn close(&self, linger: &Linger) {
+    /// The same for `conn`, which may have been replaced meanwhile.
+    fn stop_on(&self, conn: &Conn) -> io::Result<()> {
+        let state = self.state.lock();
+        self.usable(&state)?;
+        if state.is(conn) { Ok(()) } else { Err(self.readiness().refusal(Errno::EIO)) }
+    }
+
+    /// The descriptor is closed, or the session taken out of it: ends the session in order.
+    pub(crate) fn close(&self) {
         if let Some(user) = self.as_user() {
             *user.watch.lock() = None;
         }
-        // Closing takes the sender's lock, which a sender has when it looks at the link.
-        let conn = self.link.write().conn.take();
+        // Closing takes the sender's lock, which a sender has when it looks at the state.
+        let conn = self.update(|state| {
+            state.inbox.close();
+            state.conn.take()
+        });
         if let Some(conn) = conn {
-            conn.leave();
-            linger.close(conn);
+            self.linger.close(conn);
         }
     }
+}
+
+/// A connection that is gone.
+fn reset() -> io::Error {
+    errno(Errno::ECONNRESET)
 }

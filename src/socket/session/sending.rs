@@ -1,42 +1,44 @@
 //! Sending: messages, cookies, business cards.
 
-use super::{Element, Session, Side};
+use super::{Session, Side, State};
 use crate::machine::session as machine;
-use crate::socket::SendOptions;
-use crate::socket::conn::Conn;
-use crate::socket::descriptor::Entry;
-use crate::socket::linger::Linger;
-use crate::socket::sender::Outgoing;
-use crate::socket::wait::{Deadline, Patience, errno};
+use crate::socket::channel::conn::Conn;
+use crate::socket::channel::sender::Outgoing;
+use crate::socket::readiness::wait::{Deadline, Patience, errno};
+use crate::socket::session::told::SendOptions;
 use crate::transport::sctp_socket::send_flags;
 use nix::errno::Errno;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
 
 impl Session {
     /// Sends a message.
-    pub(in crate::socket) fn send(
-        &self,
-        entry: &Entry,
-        linger: &Linger,
-        data: &[u8],
-        options: &SendOptions,
-    ) -> io::Result<usize> {
-        self.stop(entry)?;
-        let Some(conn) = self.conn() else { return Err(entry.refusal(Errno::EIO)) };
-        if options.flags & send_flags::ABORT != 0 {
+    pub(crate) fn send(&self, data: &[u8], options: &SendOptions) -> io::Result<usize> {
+        let abort = options.flags & send_flags::ABORT != 0;
+        let ends = !abort && options.flags & send_flags::EOF != 0;
+        let mut state = self.state.lock();
+        let conn = self.usable_conn(&state)?;
+        state.ended_here |= ends;
+        if abort {
+            drop(state);
             conn.abort();
-            self.lose(entry);
-            if self.alone {
-                self.forget_conn(entry);
+            self.lose();
+            if self.alone() {
+                self.forget_conn();
             }
             return Ok(data.len());
         }
-        let ends = options.flags & send_flags::EOF != 0;
-        self.ended_here.fetch_or(ends, SeqCst);
         if data.is_empty() && !ends {
             return Err(errno(Errno::EINVAL));
+        }
+        let mut asks_for_card = false;
+        if !data.is_empty() {
+            state.last_ppid = options.ppid;
+            asks_for_card = self.counts_for_card(&mut state);
+        }
+        drop(state);
+        if asks_for_card {
+            self.enclose_card(&conn);
         }
         let out = Outgoing {
             data,
@@ -46,93 +48,66 @@ impl Session {
             time_to_live: options.time_to_live,
             control: false,
         };
-        let sent = if data.is_empty() {
-            Ok(0)
-        } else {
-            self.enclose_card(&conn);
-            self.last_ppid.store(options.ppid, Relaxed);
-            self.transmit(entry, linger, &conn, &out, Deadline::or_now(options.timeout))
+        let sent = match data {
+            [] => Ok(0),
+            _ => self.transmit(&conn, &out, Deadline::or_now(options.timeout)),
         };
         if ends && sent.is_ok() && !conn.finish() {
-            linger.flush(&conn);
+            self.linger.flush(&conn);
         }
         sent
     }
 
     /// An element's cookie for its user.
-    pub(in crate::socket) fn send_cookie(
-        &self,
-        entry: &Entry,
-        linger: &Linger,
-        cookie: &[u8],
-        deadline: Deadline,
-    ) -> io::Result<()> {
-        self.stop(entry)?;
+    pub(crate) fn send_cookie(&self, cookie: &[u8], deadline: Deadline) -> io::Result<()> {
+        let conn = self.usable_conn(&self.state.lock())?;
         let message = machine::cookie_message(cookie).ok_or_else(|| errno(Errno::EMSGSIZE))?;
-        let Some(conn) = self.conn() else { return Err(entry.refusal(Errno::EIO)) };
-        self.transmit(entry, linger, &conn, &Outgoing::control(&message), deadline).map(|_| ())
+        self.transmit(&conn, &Outgoing::control(&message), deadline).map(|_| ())
     }
 
-    fn transmit(
-        &self,
-        entry: &Entry,
-        linger: &Linger,
-        conn: &Arc<Conn>,
-        out: &Outgoing<'_>,
-        deadline: Deadline,
-    ) -> io::Result<usize> {
-        let stop = || self.stop_on(entry, conn);
-        let patience = Patience { deadline, waiters: &entry.waiters, stop: &stop };
+    fn usable_conn(&self, state: &State) -> io::Result<Arc<Conn>> {
+        self.usable(state)?;
+        state.conn.clone().ok_or_else(|| self.readiness().refusal(Errno::EIO))
+    }
+
+    fn transmit(&self, conn: &Arc<Conn>, out: &Outgoing<'_>, deadline: Deadline) -> io::Result<usize> {
+        let stop = || self.stop_on(conn);
+        let patience = Patience { deadline, waiters: &self.readiness().waiters, stop: &stop };
         let sent = conn.send(out, &patience);
         if conn.backlogged() {
-            linger.flush(conn);
+            self.linger.flush(conn);
         }
         if let Err(error) = &sent
             && is_fatal(error)
         {
-            entry.check_open()?;
-            if !self.link.read().is(conn) {
+            self.readiness().check_open()?;
+            if !self.state.lock().is(conn) {
                 // Its end says nothing of the session, which somebody moved meanwhile.
-                self.stop_on(entry, conn)?;
+                self.stop_on(conn)?;
             }
-            self.lose_conn(entry, conn);
+            self.lose_conn(conn);
         }
         sent
     }
 
-    /// Why not to send (any longer).
-    fn stop(&self, entry: &Entry) -> io::Result<()> {
-        entry.check_open()?;
-        match self.is_down() {
-            true if self.as_user().is_some() => Err(entry.refusal(Errno::EIO)),
-            true => Err(entry.refusal(Errno::EPIPE)),
-            false => Ok(()),
+    /// An element's business card goes out with the first message for which other elements are known: asked at the
+    /// 1st, 2nd, 4th, 8th .. message.
+    fn counts_for_card(&self, state: &mut State) -> bool {
+        if state.before_card == u32::MAX || !matches!(self.side, Side::Element(Some(_))) {
+            return false;
         }
+        state.before_card = state.before_card.saturating_add(1).min(u32::MAX - 1);
+        state.before_card.is_power_of_two()
     }
 
-    /// The same for `conn`, which may have been replaced meanwhile.
-    pub(super) fn stop_on(&self, entry: &Entry, conn: &Conn) -> io::Result<()> {
-        self.stop(entry)?;
-        if self.link.read().is(conn) { Ok(()) } else { Err(entry.refusal(Errno::EIO)) }
-    }
-
-    /// An element's business card goes out with the first message for which other elements are known.
     fn enclose_card(&self, conn: &Conn) {
-        let Side::Element(Element { pool: Some(pool), before_card }) = &self.side else { return };
-        let sent = before_card.load(Relaxed);
-        if sent == u32::MAX {
-            return;
-        }
-        // Asked at the 1st, 2nd, 4th, 8th .. message.
-        let mut next = sent.saturating_add(1).min(u32::MAX - 1);
-        if next.is_power_of_two()
+        if let Side::Element(Some(pool)) = &self.side
             && conn.takes_cards()
             && let Some(card) = pool.card()
         {
             conn.enclose(&card);
-            next = u32::MAX;
+            self.state.lock().before_card = u32::MAX;
         }
-        before_card.store(next, Relaxed);
     }
 }
 

@@ -1,7 +1,6 @@
 //! What is sent arrives, whole and in order.
 
 use super::*;
-use crate::wire::session_frame::HEADER_LENGTH;
 
 pub(in crate::socket) fn a_message_goes_and_comes_back(world: World) {
     let server = world.serve(7, Style::Stream);
@@ -53,36 +52,6 @@ pub(in crate::socket) fn long_messages_keep_their_boundaries(world: World) {
         assert!(bytes == message(size), "{size}");
     }
     sender.join().unwrap();
-}
-
-/// What a stream of small messages lives on: see `receiver::BRIEF`.
-#[test]
-fn a_small_message_is_not_an_occasion_to_empty_the_socket() {
-    let world = world();
-    let server = world.serve(7, Style::Stream);
-    let user = world.connect(Style::Stream);
-    let session = world.library.accept(server, LONG).unwrap();
-    let turn = |size: usize, at: u8| {
-        let (received, bytes) = world.recv(session, 1000);
-        assert!(matches!(received, Received::Data { end: true, .. }), "{received:?}");
-        assert_eq!(bytes, vec![at; size]);
-    };
-    // 256 is the last one that counts as small, and whatever the last one was is no more than a guess at the next.
-    for (size, next) in [(1, 1), (20, 256), (256, 256), (256, 300), (256, 1), (1, 900)] {
-        let size_of = |at: u8| if at < 15 { size } else { next };
-        world.send(user, &vec![0; size]);
-        turn(size, 0);
-        for at in 1..=20 {
-            world.send(user, &vec![at; size_of(at)]);
-        }
-        let all = (1..=20).map(|at| HEADER_LENGTH + size_of(at)).sum();
-        while pending(&world, session) < all {}
-        turn(size, 1);
-        let left = pending(&world, session);
-        assert!(left >= all - 2 * (HEADER_LENGTH + size) - HEADER_LENGTH, "{size}: {left} of {all}");
-        (2..=20).for_each(|at| turn(size_of(at), at));
-        assert!(!readable(session, 0));
-    }
 }
 
 pub(in crate::socket) fn a_small_buffer_loses_nothing(world: World) {

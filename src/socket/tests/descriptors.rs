@@ -110,25 +110,21 @@ fn a_closed_session_hears_out_whoever_sends_before_he_reads() {
     assert!(bytes == big);
 }
 
-/// A reader was called back: what the peer sends then must not cut what is under way to it.
+/// A reader is called off, and the peer sends on: that must not cut what is under way to it.
 #[test]
-fn what_was_sent_before_close_arrives_though_a_reader_was_called_back() {
+fn what_was_sent_before_close_arrives_though_a_reader_was_called_off() {
     let world = world();
     let server = world.serve(1, Style::Stream);
     let user = world.connect(Style::Stream);
     let session = world.library.accept(server, LONG).unwrap();
     let big = vec![7; 12 << 20];
-    let conn = world.conn(user);
     thread::scope(|scope| {
-        let waiting = scope.spawn(|| code(world.library.recv(user, &mut [0; 9], LONG).unwrap_err()));
-        until_somebody_waits(&conn);
+        let waiting = once_asleep(scope, || code(world.library.recv(user, &mut [0; 9], LONG).unwrap_err()));
         let now = SendOptions { timeout: None, ..options(1) };
         assert_eq!(world.library.send(user, &big, now).unwrap(), big.len());
         world.library.close(user).unwrap();
         assert_eq!(waiting.join().unwrap(), libc::EBADF);
     });
-    assert!(conn.is_deaf());
-    drop(conn);
     for _ in 0..10 {
         world.send(session, b"are you there?");
         thread::sleep(Duration::from_millis(5));
@@ -136,23 +132,6 @@ fn what_was_sent_before_close_arrives_though_a_reader_was_called_back() {
     let (received, bytes) = world.recv(session, 13 << 20);
     assert!(matches!(received, Received::Data { end: true, .. }), "{received:?}");
     assert!(bytes == big);
-}
-
-/// An option that is set behind our back.
-#[test]
-fn time_outs_are_those_of_the_call() {
-    let world = world();
-    world.serve(1, Style::Stream);
-    let user = world.connect(Style::Stream);
-    let short = Some(Duration::from_millis(50));
-    let receive = || code(world.library.recv(user, &mut [0; 9], short).unwrap_err());
-    assert_eq!(receive(), libc::EAGAIN);
-    let conn = world.conn(user);
-    stream::set_receive_timeout(conn.as_fd(), Duration::from_secs(60)).unwrap();
-    world.library.option_was_set(user);
-    let begin = std::time::Instant::now();
-    assert_eq!(receive(), libc::EAGAIN);
-    assert!(begin.elapsed() < Duration::from_secs(30));
 }
 
 pub(in crate::socket) fn poll_counts_what_there_is(world: World) {
@@ -276,24 +255,18 @@ fn what_a_thread_waits_for_is_not_there() {
     let server = world.serve(1, Style::Stream);
     let user = world.connect(Style::Stream);
     let session = world.library.accept(server, LONG).unwrap();
-    let conn = world.conn(user);
     thread::scope(|scope| {
-        let waiting = scope.spawn(|| world.text(user));
-        until_somebody_waits(&conn);
+        let waiting = once_asleep(scope, || world.text(user));
         assert_eq!(world.poll_in(user, Duration::from_millis(20)), 0);
         assert_eq!(world.nothing(user), libc::EAGAIN);
         let late = world.library.recv(user, &mut [0; 9], Some(Duration::from_millis(30)));
         assert_eq!(code(late.unwrap_err()), libc::EAGAIN);
-        assert!(is_waiting(&conn));
+        assert!(!waiting.is_finished());
         world.send(session, b"here");
         assert_eq!(waiting.join().unwrap(), "here");
         // A failover by somebody else ends the wait and does not cost anything.
-        let waiting = scope.spawn(|| world.text(user));
-        until_somebody_waits(&conn);
+        let waiting = once_asleep(scope, || world.text(user));
         world.library.force_failover(user, false, Duration::ZERO).unwrap();
-        while is_waiting(&conn) {
-            thread::yield_now();
-        }
         let moved = world.library.accept(server, LONG).unwrap();
         world.send(moved, b"there");
         assert_eq!(waiting.join().unwrap(), "there");

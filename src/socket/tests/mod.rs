@@ -6,19 +6,25 @@ pub(super) mod failover;
 pub(super) mod many;
 mod peers;
 
-use super::conn::Conn;
+use super::channel::conn::Conn;
+use super::descriptor::endpoint::Endpoint;
+use super::descriptor::entry::Role;
 use super::*;
-use crate::machine::client::RequestError;
-use crate::runtime::Watcher;
+use crate::machine::LinkProtocol;
+use crate::machine::client::{self, RequestError};
+use crate::runtime::{Answer, Directory, Watcher};
+use crate::transport::sctp_socket::send_flags;
 use crate::transport::stream;
 use crate::wire::session_frame::{FrameHeader, Greeting};
-use crate::wire::{Protocol, RegistrarId, Transport, TransportUse};
+use crate::wire::{PeId, Policy, PoolElement, PoolHandle, Protocol, RegistrarId, Transport, TransportUse};
+use parking_lot::Mutex;
 use std::any::Any;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
-use std::sync::mpsc;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 /// Long enough for any machine; nothing waits that long unless it is broken.
 pub(super) const LONG: Option<Duration> = Some(Duration::from_secs(60));
@@ -247,15 +253,29 @@ fn pending(world: &World, sd: RawFd) -> usize {
     stream::pending(world.conn(sd).as_fd())
 }
 
-/// Whether a thread waits for data in recv(2).
-fn is_waiting(conn: &Conn) -> bool {
-    conn.blocking().is_some_and(|blocking| blocking.is_waiting())
-}
-
-fn until_somebody_waits(conn: &Conn) {
-    while !is_waiting(conn) {
+/// Runs `call` on a thread of its own, and returns once that sleeps.
+pub(super) fn once_asleep<'scope, T: Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    call: impl FnOnce() -> T + Send + 'scope,
+) -> thread::ScopedJoinHandle<'scope, T> {
+    let (tell, told) = mpsc::channel();
+    let thread = scope.spawn(move || {
+        tell.send(nix::unistd::gettid()).unwrap();
+        call()
+    });
+    let stat = format!("/proc/self/task/{}/stat", told.recv().unwrap());
+    let is_asleep = || {
+        let stat = std::fs::read_to_string(&stat).unwrap_or_default();
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S'))
+    };
+    // Sleeping, not only waiting for a lock in passing.
+    while !(is_asleep() && {
+        thread::sleep(Duration::from_millis(5));
+        is_asleep()
+    }) {
         thread::yield_now();
     }
+    thread
 }
 
 fn borrowed(world: &World, sd: RawFd) -> Arc<OwnedFd> {

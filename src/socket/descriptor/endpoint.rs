@@ -1,12 +1,12 @@
 //! A descriptor's own system socket, before it is a session's: bound, listening, or carrying options for
 //! the first connection.
 
-use super::SessionParameters;
-use super::addresses;
-use super::association::{self, Association};
-use super::conn::Conn;
 use crate::machine::LinkProtocol;
 use crate::runtime::Reachable;
+use crate::socket::channel::association::{self, Association};
+use crate::socket::channel::conn::Conn;
+use crate::socket::channel::parameters::SessionParameters;
+use crate::socket::descriptor::addresses;
 use crate::transport::sctp_socket::{SctpSocket, SocketStyle};
 use crate::transport::stream;
 use crate::wire::Transport;
@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// A socket that sessions can be accepted from or connected with.
 #[derive(Debug)]
-pub(super) enum Endpoint {
+pub(crate) enum Endpoint {
     Tcp(OwnedFd),
     /// One-to-one, for both styles of descriptors: each session has a socket of its own.
     Sctp(SctpSocket),
@@ -24,7 +24,7 @@ pub(super) enum Endpoint {
 
 impl Endpoint {
     /// Neither bound nor connected.
-    pub(super) fn unbound(protocol: LinkProtocol, domain: i32) -> io::Result<Endpoint> {
+    pub(crate) fn unbound(protocol: LinkProtocol, domain: i32) -> io::Result<Endpoint> {
         Ok(match protocol {
             LinkProtocol::Tcp => Endpoint::Tcp(stream::unbound(domain == libc::AF_INET6)?),
             LinkProtocol::Sctp => Endpoint::Sctp(new_sctp(domain == libc::AF_INET)?),
@@ -32,7 +32,7 @@ impl Endpoint {
     }
 
     /// Bound to `addresses`; none: any.
-    pub(super) fn bind(
+    pub(crate) fn bind(
         protocol: LinkProtocol,
         domain: i32,
         addresses: &[SocketAddr],
@@ -55,7 +55,7 @@ impl Endpoint {
     }
 
     /// For an association with the host that has all of `addresses`.
-    pub(super) fn sctp_for(
+    pub(crate) fn sctp_for(
         domain: i32,
         addresses: &[SocketAddr],
         parameters: &SessionParameters,
@@ -66,7 +66,7 @@ impl Endpoint {
         Ok(socket)
     }
 
-    pub(super) fn listen(&self, backlog: i32) -> io::Result<()> {
+    pub(crate) fn listen(&self, backlog: i32) -> io::Result<()> {
         match self {
             Endpoint::Tcp(socket) => stream::listen(socket.as_fd(), backlog),
             Endpoint::Sctp(socket) => socket.listen(backlog),
@@ -74,7 +74,7 @@ impl Endpoint {
     }
 
     /// The next connection, tuned, and where it came from; `None`: nobody waits.
-    pub(super) fn accept(&self, parameters: &SessionParameters) -> io::Result<Option<(Conn, SocketAddr)>> {
+    pub(crate) fn accept(&self, parameters: &SessionParameters) -> io::Result<Option<(Conn, SocketAddr)>> {
         let accepted = match self {
             Endpoint::Tcp(socket) => stream::accept(socket.as_fd())?
                 .map(|(connected, peer)| (Conn::mapping(connected, true), Some(peer))),
@@ -89,14 +89,14 @@ impl Endpoint {
     }
 
     /// What sessions to come have. TCP's can only be told once they are there.
-    pub(super) fn set_parameters(&self, parameters: &SessionParameters) {
+    pub(crate) fn set_parameters(&self, parameters: &SessionParameters) {
         if let Endpoint::Sctp(socket) = self {
             tune(socket, parameters);
         }
     }
 
     /// How users reach it; `None`: by no address.
-    pub(super) fn transport(&self) -> io::Result<Option<Transport>> {
+    pub(crate) fn transport(&self) -> io::Result<Option<Transport>> {
         Ok(match self {
             Endpoint::Tcp(socket) => addresses::tcp(stream::local_address(socket.as_fd())?),
             Endpoint::Sctp(socket) => addresses::sctp(socket.local_port()?, &socket.local_addresses(0)?),

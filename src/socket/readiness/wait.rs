@@ -9,12 +9,11 @@ use parking_lot::Mutex;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Until when a call may wait.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Deadline {
+pub(crate) enum Deadline {
     /// Not at all.
     Now,
     /// Until then.
@@ -25,21 +24,21 @@ pub(super) enum Deadline {
 
 impl Deadline {
     /// `after` from now; for ever if that can't be expressed.
-    pub(super) fn after(after: Duration) -> Deadline {
+    pub(crate) fn after(after: Duration) -> Deadline {
         Instant::now().checked_add(after).map_or(Deadline::Never, Deadline::At)
     }
 
     /// `None`: not at all.
-    pub(super) fn or_now(timeout: Option<Duration>) -> Deadline {
+    pub(crate) fn or_now(timeout: Option<Duration>) -> Deadline {
         timeout.map_or(Deadline::Now, Deadline::after)
     }
 
     /// `None`: for ever.
-    pub(super) fn or_never(timeout: Option<Duration>) -> Deadline {
+    pub(crate) fn or_never(timeout: Option<Duration>) -> Deadline {
         timeout.map_or(Deadline::Never, Deadline::after)
     }
 
-    pub(super) fn passed(self) -> bool {
+    pub(crate) fn passed(self) -> bool {
         match self {
             Deadline::Now => true,
             Deadline::At(at) => Instant::now() >= at,
@@ -48,7 +47,7 @@ impl Deadline {
     }
 
     /// What is left; `None`: no end.
-    pub(super) fn left(self) -> Option<Duration> {
+    pub(crate) fn left(self) -> Option<Duration> {
         match self {
             Deadline::Now => Some(Duration::ZERO),
             Deadline::At(at) => Some(at.saturating_duration_since(Instant::now())),
@@ -57,7 +56,7 @@ impl Deadline {
     }
 
     /// The earlier one.
-    pub(super) fn min(self, other: Deadline) -> Deadline {
+    pub(crate) fn min(self, other: Deadline) -> Deadline {
         match (self, other) {
             (Deadline::Now, _) | (_, Deadline::Now) => Deadline::Now,
             (Deadline::Never, deadline) | (deadline, Deadline::Never) => deadline,
@@ -66,22 +65,22 @@ impl Deadline {
     }
 
     /// poll(2)'s and epoll_wait(2)'s milliseconds: rounded up, so that nobody spins before the end.
-    pub(super) fn milliseconds(self) -> i32 {
+    pub(crate) fn milliseconds(self) -> i32 {
         let Some(left) = self.left() else { return -1 };
         i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
     }
 
-    pub(super) fn poll_timeout(self) -> PollTimeout {
+    pub(crate) fn poll_timeout(self) -> PollTimeout {
         PollTimeout::try_from(self.milliseconds()).unwrap_or(PollTimeout::NONE)
     }
 }
 
 /// How often who can't be called looks around.
-pub(super) const GLANCE: Duration = Duration::from_millis(50);
+pub(crate) const GLANCE: Duration = Duration::from_millis(50);
 
 /// What a wait ended with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Woken {
+pub(crate) enum Woken {
     /// The socket is ready, or broken.
     Ready,
     /// Time is over.
@@ -93,12 +92,12 @@ pub(super) enum Woken {
 /// Threads that wait for something else than any incoming data (that is what epoll is for): to write, to
 /// be connected, for the rest of a message, to try again later.
 #[derive(Debug, Default)]
-pub(super) struct Waiters(Mutex<Vec<Arc<EventFd>>>);
+pub(crate) struct Waiters(Mutex<Vec<Arc<EventFd>>>);
 
 impl Waiters {
     /// Waits for `socket` (if any) to become ready or broken. `stop` is looked at after this thread
     /// can be woken, so that a call between the caller's own look and the wait isn't lost.
-    pub(super) fn wait(
+    pub(crate) fn wait(
         &self,
         socket: Option<(BorrowedFd<'_>, PollFlags)>,
         deadline: Deadline,
@@ -115,16 +114,16 @@ impl Waiters {
     }
 
     /// `bell` rings with the next call of [`Waiters::wake`] and all after it.
-    pub(super) fn attach(&self, bell: &Arc<EventFd>) {
+    pub(crate) fn attach(&self, bell: &Arc<EventFd>) {
         self.0.lock().push(bell.clone());
     }
 
-    pub(super) fn detach(&self, bell: &Arc<EventFd>) {
+    pub(crate) fn detach(&self, bell: &Arc<EventFd>) {
         self.0.lock().retain(|other| !Arc::ptr_eq(other, bell));
     }
 
     /// Ends all waits.
-    pub(super) fn wake(&self) {
+    pub(crate) fn wake(&self) {
         for bell in self.0.lock().iter() {
             let _ = bell.write(1);
         }
@@ -133,7 +132,7 @@ impl Waiters {
 
 /// What a thread that waits can be called with; made for the occasion, since who has to wait has the time.
 /// `None`: the process is out of descriptors, and has to [`GLANCE`].
-pub(super) fn new_bell() -> Option<Arc<EventFd>> {
+pub(crate) fn new_bell() -> Option<Arc<EventFd>> {
     EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).ok().map(Arc::new)
 }
 
@@ -154,95 +153,32 @@ fn wait_for(
     }
 }
 
-/// Whether to look before one waits: a look in vain costs a system call, and so does a wait for what is
-/// there already. Peers that answer call for the one, peers that stream for the other.
-#[derive(Debug, Default)]
-pub(super) struct Habit(AtomicU8);
-
-impl Habit {
-    /// Looks pay off.
-    const EAGER: u8 = u8::MAX;
-    /// After so many waits, it is tried whether they do.
-    const PATIENCE: u8 = 16;
-
-    /// Whether to look first this time.
-    pub(super) fn looks(&self) -> bool {
-        let state = self.0.load(Relaxed);
-        if state == Habit::EAGER {
-            return true;
-        }
-        let tries = state >= Habit::PATIENCE;
-        self.0.store(if tries { 0 } else { state + 1 }, Relaxed);
-        tries
-    }
-
-    /// What a first look came to.
-    pub(super) fn learn(&self, found: bool) {
-        self.0.store(if found { Habit::EAGER } else { 0 }, Relaxed);
-    }
-}
-
-/// Says yes at most once a minute: for log lines that strangers can cause.
-#[derive(Debug)]
-pub(super) struct Occasionally(Mutex<(Option<Instant>, u64)>);
-
-/// How many lines of the kind were left out before this one, as text behind it.
-pub(super) struct LeftOut(u64);
-
-impl std::fmt::Display for LeftOut {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            0 => Ok(()),
-            count => write!(f, " (and {count} times of this kind since the last such line)"),
-        }
-    }
-}
-
-impl Occasionally {
-    pub(super) const fn new() -> Occasionally {
-        Occasionally(Mutex::new((None, 0)))
-    }
-
-    /// How many were left out since the last time, or `None`: keep quiet.
-    pub(super) fn now(&self) -> Option<LeftOut> {
-        const INTERVAL: Duration = Duration::from_secs(60);
-        let (last, left_out) = &mut *self.0.lock();
-        let now = Instant::now();
-        if last.is_some_and(|last| now < last + INTERVAL) {
-            *left_out += 1;
-            return None;
-        }
-        *last = Some(now);
-        Some(LeftOut(std::mem::take(left_out)))
-    }
-}
-
 /// The time, for those who only remember it.
-pub(super) fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
 /// How long ago that was.
-pub(super) fn passed(since: Instant) -> Duration {
+pub(crate) fn passed(since: Instant) -> Duration {
     since.elapsed()
 }
 
 /// Shorthand for an error with an errno.
-pub(super) fn errno(errno: Errno) -> io::Error {
+pub(crate) fn errno(errno: Errno) -> io::Error {
     io::Error::from_raw_os_error(errno as i32)
 }
 
 /// How long a call may wait, and what else may end its waiting.
-pub(super) struct Patience<'a> {
-    pub(super) deadline: Deadline,
-    pub(super) waiters: &'a Waiters,
+pub(crate) struct Patience<'a> {
+    pub(crate) deadline: Deadline,
+    pub(crate) waiters: &'a Waiters,
     /// Why to give up before the deadline: the descriptor was closed, the element is gone.
-    pub(super) stop: &'a dyn Fn() -> io::Result<()>,
+    pub(crate) stop: &'a dyn Fn() -> io::Result<()>,
 }
 
 impl Patience<'static> {
     /// None at all.
-    pub(super) fn none() -> Patience<'static> {
+    pub(crate) fn none() -> Patience<'static> {
         static NOBODY: Waiters = Waiters(Mutex::new(Vec::new()));
         Patience { deadline: Deadline::Now, waiters: &NOBODY, stop: &|| Ok(()) }
     }
@@ -250,12 +186,12 @@ impl Patience<'static> {
 
 impl Patience<'_> {
     /// Waits for `socket` to become writable. `Ok(false)`: time is over.
-    pub(super) fn writable(&self, socket: BorrowedFd<'_>) -> io::Result<bool> {
+    pub(crate) fn writable(&self, socket: BorrowedFd<'_>) -> io::Result<bool> {
         self.ready(socket, PollFlags::POLLOUT)
     }
 
     /// Waits for `socket` to become readable. `Ok(false)`: time is over.
-    pub(super) fn readable(&self, socket: BorrowedFd<'_>) -> io::Result<bool> {
+    pub(crate) fn readable(&self, socket: BorrowedFd<'_>) -> io::Result<bool> {
         self.ready(socket, PollFlags::POLLIN)
     }
 
@@ -272,24 +208,5 @@ impl Patience<'_> {
                 Woken::Called => {}
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn habits_follow_the_peer() {
-        let habit = Habit::default();
-        let looks = |count: usize| (0..count).filter(|_| habit.looks()).count();
-        assert_eq!(looks(16), 0);
-        assert!(habit.looks());
-        habit.learn(false);
-        assert_eq!(looks(17), 1);
-        habit.learn(true);
-        assert_eq!(looks(100), 100);
-        habit.learn(false);
-        assert_eq!(looks(16), 0);
     }
 }

@@ -8,18 +8,18 @@ static FORKS: AtomicU32 = AtomicU32::new(0);
 
 /// Identity of a process among its forks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Process(u32);
+pub(crate) struct Process(u32);
 
 impl Process {
     /// The process that asks.
-    pub(super) fn this() -> Process {
+    pub(crate) fn this() -> Process {
         static WATCH: Once = Once::new();
         WATCH.call_once(watch);
         Process(FORKS.load(SeqCst))
     }
 
     /// Whether that is still this process.
-    pub(super) fn is_this(self) -> bool {
+    pub(crate) fn is_this(self) -> bool {
         self.0 == FORKS.load(SeqCst)
     }
 }

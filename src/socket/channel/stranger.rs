@@ -1,6 +1,6 @@
 //! A session connection with somebody at its other end who sends what he likes: for the fuzz target.
 
-use super::receiver::{Input, Receiver, Waits};
+use crate::socket::channel::receiver::{Input, Piece, Receiver, WHOLE};
 use crate::transport::stream;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -29,7 +29,7 @@ pub(crate) struct Stranger {
 
 impl Stranger {
     /// Longest message that is delivered whole or not at all.
-    pub(crate) const WHOLE: usize = super::receiver::WHOLE;
+    pub(crate) const WHOLE: usize = WHOLE;
 
     /// `accepting`: the stranger claims to be the end that accepted the connection.
     pub(crate) fn new(accepting: bool) -> io::Result<Stranger> {
@@ -52,13 +52,13 @@ impl Stranger {
 
     /// What `recv` does, once, and gives up waiting for what has begun.
     pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> Received {
-        match self.receiver.receive(self.socket.as_fd(), buffer, Waits::Elsewhere) {
+        match self.receiver.receive(self.socket.as_fd(), buffer, true) {
             Input::Begun(have) => {
-                self.receiver.put_back(self.socket.as_fd(), &buffer[..have]);
+                self.receiver.put_back(&buffer[..have]);
                 Received::Nothing
             }
             Input::Data(piece) => {
-                let super::receiver::Piece { length, end, ppid, stream } = piece;
+                let Piece { length, end, ppid, stream } = piece;
                 Received::Data { length, end, ppid, stream }
             }
             Input::Nothing | Input::Retracted => Received::Nothing,

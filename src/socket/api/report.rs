@@ -1,12 +1,12 @@
 //! What status reports (CSP) say of the sessions.
 
-use super::descriptor::{Entry, Role};
-use super::table::Table;
 use crate::runtime::csp::{self, SessionReport};
+use crate::socket::descriptor::entry::{Entry, Role};
+use crate::socket::descriptor::table::Table;
 use std::sync::{Arc, Weak};
 
 /// The sessions of all descriptors, as long as there are any.
-pub(super) struct Sessions(pub(super) Weak<Table<Arc<Entry>>>);
+pub(crate) struct Sessions(pub(crate) Weak<Table<Arc<Entry>>>);
 
 impl csp::Sessions for Sessions {
     fn report(&self) -> Vec<SessionReport> {

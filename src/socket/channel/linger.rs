@@ -3,12 +3,12 @@
 
 #![expect(clippy::disallowed_methods, reason = "lingering ends in real time")]
 
-use super::conn::Conn;
+use crate::runtime::thread;
+use crate::socket::channel::conn::Conn;
 use crate::transport::stream;
 use log::{debug, warn};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IoSliceMut};
@@ -24,8 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
 /// More closed sessions than this don't linger.
 const MAX_CLOSING: usize = 4096;
-/// How often is looked at what no event tells.
-const TICK: Duration = Duration::from_millis(20);
 const BELL: u64 = 0;
 /// What to wait for, of a backlog whose owner may drop the connection. A socket that a forked child has open as well
 /// stays in the epoll instance when it is dropped: it says so once, not for ever.
@@ -33,7 +31,7 @@ const ROOM: EpollFlags = EpollFlags::EPOLLOUT.union(EpollFlags::EPOLLONESHOT);
 
 /// The thread and its work.
 #[derive(Debug, Default)]
-pub(super) struct Linger(Mutex<Stage>);
+pub(crate) struct Linger(Mutex<Stage>);
 
 #[derive(Debug, Default)]
 enum Stage {
@@ -71,34 +69,23 @@ enum Item {
     Backlog { conn: Weak<Conn>, again: bool },
     /// Closed by its owner: gets rid of its backlog and reads until the peer ends as well, because
     /// closing a socket that has unread data destroys what is under way to the peer.
-    Closing {
-        conn: Arc<Conn>,
-        until: Instant,
-        /// A reader had to be called back: what comes after our end would destroy what is under way, so that end
-        /// waits until all is acknowledged. Such a socket is always readable, and looked at every [`TICK`].
-        deaf: bool,
-    },
+    Closing { conn: Arc<Conn>, until: Instant },
 }
 
 impl Linger {
     /// Sees to `conn`'s backlog.
-    pub(super) fn flush(&self, conn: &Arc<Conn>) {
+    pub(crate) fn flush(&self, conn: &Arc<Conn>) {
         let _ = self.add(conn, Item::Backlog { conn: Arc::downgrade(conn), again: true }, ROOM);
     }
 
     /// Ends a session in order.
-    pub(super) fn close(&self, conn: Arc<Conn>) {
-        let deaf = conn.is_deaf() && conn.backlogged();
-        let flags = if deaf {
-            EpollFlags::empty()
-        } else {
-            let finished = conn.finish();
-            if finished && (stream::pending(conn.as_fd()) == 0 || !conn.must_be_drained()) {
-                return;
-            }
-            interest(finished, false)
-        };
-        let item = Item::Closing { conn: conn.clone(), until: Instant::now() + PATIENCE, deaf };
+    pub(crate) fn close(&self, conn: Arc<Conn>) {
+        let finished = conn.finish();
+        if finished && (stream::pending(conn.as_fd()) == 0 || !conn.must_be_drained()) {
+            return;
+        }
+        let item = Item::Closing { conn: conn.clone(), until: Instant::now() + PATIENCE };
+        let flags = interest(finished, false);
         if let Err(error) = self.add(&conn, item, flags) {
             debug!("a closed session can't linger: {error}");
         }
@@ -150,7 +137,7 @@ impl Linger {
     }
 
     /// Lets closed sessions finish, not for long, and ends the thread.
-    pub(super) fn shutdown(&self) {
+    pub(crate) fn shutdown(&self) {
         let Stage::Running(running) = std::mem::replace(&mut *self.0.lock(), Stage::Over) else { return };
         running.shared.work.lock().stop = true;
         let _ = running.shared.bell.write(1);
@@ -184,12 +171,8 @@ impl Running {
         epoll.add(&bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
         let shared = Arc::new(Shared { epoll, bell, work: Mutex::default() });
         let at_work = shared.clone();
-        // The program's signals are not for this thread, from its first moment on.
-        let mut before = SigSet::empty();
-        pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
-        let thread = std::thread::Builder::new().name("rsp-linger".into()).spawn(move || at_work.run());
-        pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
-        Ok(Running { shared, thread: thread? })
+        let thread = thread::spawn("rsp-linger", move || at_work.run())?;
+        Ok(Running { shared, thread })
     }
 }
 
@@ -207,9 +190,7 @@ impl Shared {
                 }
             }
             let next = self.expire(&mut work, now).into_iter().chain(end).min();
-            let deaf = work.deaf();
             drop(work);
-            let next = if deaf.is_empty() { next } else { next.into_iter().chain(Some(now + TICK)).min() };
             let timeout = next.map_or(EpollTimeout::NONE, |next| {
                 let left = next.saturating_duration_since(now).as_millis() + 1;
                 EpollTimeout::try_from(left.min(60_000) as i32).unwrap_or(EpollTimeout::NONE)
@@ -228,7 +209,6 @@ impl Shared {
                     token => self.serve(token),
                 }
             }
-            deaf.into_iter().for_each(|token| self.serve(token));
         }
     }
 
@@ -256,12 +236,12 @@ impl Shared {
 
     fn serve(&self, token: u64) {
         let mut work = self.work.lock();
-        let (conn, closing, deaf) = match work.items.get_mut(&token) {
+        let (conn, closing) = match work.items.get_mut(&token) {
             Some(Item::Backlog { conn, again }) => {
                 *again = false;
-                (conn.upgrade(), false, false)
+                (conn.upgrade(), false)
             }
-            Some(Item::Closing { conn, deaf, .. }) => (Some(conn.clone()), true, *deaf),
+            Some(Item::Closing { conn, .. }) => (Some(conn.clone()), true),
             None => return,
         };
         let Some(conn) = conn else { return work.drop_item(token) };
@@ -284,18 +264,11 @@ impl Shared {
         let next = match drained {
             _ if !closing => Some(ROOM).filter(|_| !flushed || again),
             None => None,
-            Some(_) if deaf => {
-                let done = flushed && stream::unacknowledged(conn.as_fd()) == 0;
-                Some(EpollFlags::empty()).filter(|_| !done)
-            }
             Some(ended) => Some(interest(flushed, ended)).filter(|_| !(flushed && ended)),
         };
         match next {
             Some(flags) => _ = self.epoll.modify(conn.as_fd(), &mut EpollEvent::new(flags, token)),
             None => {
-                if deaf {
-                    conn.finish();
-                }
                 let _ = self.epoll.delete(conn.as_fd());
                 conn.lingering.store(0, Relaxed);
                 work.drop_item(token);
@@ -309,14 +282,6 @@ impl Work {
         if let Some(Item::Closing { .. }) = self.items.remove(&token) {
             self.closing -= 1;
         }
-    }
-
-    fn deaf(&self) -> Vec<u64> {
-        self.items
-            .iter()
-            .filter(|(_, item)| matches!(item, Item::Closing { deaf: true, .. }))
-            .map(|(&token, _)| token)
-            .collect()
     }
 }
 
@@ -337,8 +302,8 @@ fn drain(conn: &Conn) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::socket::sender::Outgoing;
-    use crate::socket::wait::Patience;
+    use crate::socket::channel::sender::Outgoing;
+    use crate::socket::readiness::wait::Patience;
     use std::io::Read;
     use std::os::unix::net::UnixStream;
 

@@ -1,9 +1,9 @@
 //! poll(2) over RSerPool descriptors, mapped and ordinary ones, with the full semantics: what only the
 //! library cares for is not reported, what is read ahead is.
 
-use super::descriptor::{Entry, Role};
-use super::wait::{Deadline, GLANCE, errno, new_bell};
-use super::{Library, PollEntry};
+use super::Library;
+use crate::socket::descriptor::entry::{Entry, Role};
+use crate::socket::readiness::wait::{Deadline, GLANCE, errno, new_bell};
 use crate::transport::host::descriptor_limit;
 use crate::transport::stream;
 use nix::errno::Errno;
@@ -12,6 +12,16 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// One entry of [`Library::poll`]; `events` and `revents` are poll(2)'s. Laid out as `struct pollfd`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct PollEntry {
+    pub sd: RawFd,
+    pub events: i16,
+    pub revents: i16,
+}
 
 const IN: i16 = libc::POLLIN | libc::POLLRDNORM;
 const OUT: i16 = libc::POLLOUT | libc::POLLWRNORM;
@@ -117,14 +127,14 @@ struct Bell<'a>(Arc<EventFd>, &'a [Arc<Entry>]);
 impl<'a> Bell<'a> {
     fn hang(entries: &'a [Arc<Entry>]) -> Option<Bell<'a>> {
         let bell = Bell(new_bell()?, entries);
-        entries.iter().for_each(|entry| entry.waiters.attach(&bell.0));
+        entries.iter().for_each(|entry| entry.readiness().waiters.attach(&bell.0));
         Some(bell)
     }
 }
 
 impl Drop for Bell<'_> {
     fn drop(&mut self) {
-        self.1.iter().for_each(|entry| entry.waiters.detach(&self.0));
+        self.1.iter().for_each(|entry| entry.readiness().waiters.detach(&self.0));
     }
 }
 
@@ -146,14 +156,14 @@ fn ask(entry: &PollEntry, polled: &Polled, system: &mut Vec<libc::pollfd>) -> bo
         Polled::Ours(ours) => {
             system.push(poll(ours.number(), if entry.events & IN != 0 { libc::POLLIN } else { 0 }));
             if entry.events & OUT == 0 {
-                return ours.is_closed();
+                return ours.readiness().is_closed();
             }
             let writable = writable(ours);
             system.push(match writable {
                 Writable::Ask(fd) => poll(fd, libc::POLLOUT),
                 Writable::Now | Writable::Never => poll(-1, 0),
             });
-            matches!(writable, Writable::Now) || ours.is_closed()
+            matches!(writable, Writable::Now) || ours.readiness().is_closed()
         }
     }
 }
@@ -170,7 +180,7 @@ fn answer<'a>(
         Polled::Ours(ours) => {
             let readable = next();
             let socket = if entry.events & OUT != 0 { next() } else { 0 };
-            if ours.is_closed() {
+            if ours.readiness().is_closed() {
                 return libc::POLLNVAL;
             }
             let mut revents = 0;
@@ -190,9 +200,9 @@ fn answer<'a>(
 fn look(entry: &Entry) -> bool {
     match entry.role() {
         Role::Fresh { .. } => false,
-        Role::Listener(listener) => listener.look(entry),
-        Role::Many(many) => many.look(entry),
-        Role::Single(session) => session.look(entry),
+        Role::Listener(listener) => listener.look(),
+        Role::Many(many) => many.look(),
+        Role::Single(session) => session.look(),
     }
 }
 

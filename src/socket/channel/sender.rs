@@ -1,7 +1,7 @@
 //! The sending half of a session over the TCP mapping: one system call per message, and a message
 //! once begun is never cut.
 
-use super::wait::{Deadline, Patience, errno};
+use crate::socket::readiness::wait::{Deadline, Patience, errno};
 use crate::transport::sctp_socket::send_flags;
 use crate::transport::stream;
 use crate::wire::session_frame::{FrameHeader, Greeting, HEADER_LENGTH, MAX_FRAME};
@@ -20,21 +20,21 @@ const SMALL: usize = 1024;
 
 /// A message to send.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Outgoing<'a> {
-    pub(super) data: &'a [u8],
-    pub(super) ppid: [u8; 4],
-    pub(super) stream: u16,
+pub(crate) struct Outgoing<'a> {
+    pub(crate) data: &'a [u8],
+    pub(crate) ppid: [u8; 4],
+    pub(crate) stream: u16,
     /// [`send_flags::UNORDERED`], and others that only the kernel's SCTP knows.
-    pub(super) flags: u16,
+    pub(crate) flags: u16,
     /// Milliseconds; 0: for ever. TCP gives nothing up.
-    pub(super) time_to_live: u32,
+    pub(crate) time_to_live: u32,
     /// An ASAP message instead of application data.
-    pub(super) control: bool,
+    pub(crate) control: bool,
 }
 
 impl<'a> Outgoing<'a> {
     /// One message for the control channel.
-    pub(super) fn control(data: &'a [u8]) -> Outgoing<'a> {
+    pub(crate) fn control(data: &'a [u8]) -> Outgoing<'a> {
         Outgoing { data, ppid: [0; 4], stream: 0, flags: 0, time_to_live: 0, control: true }
     }
 
@@ -65,7 +65,7 @@ enum Written {
 
 /// The sending half. One sender at a time; the lock is held while it waits for room.
 #[derive(Debug)]
-pub(super) struct Sender {
+pub(crate) struct Sender {
     half: Mutex<Half>,
     backlogged: AtomicBool,
 }
@@ -84,18 +84,18 @@ struct Half {
 
 impl Sender {
     /// A sender whose first bytes are our greeting.
-    pub(super) fn new(accepting: bool) -> Sender {
+    pub(crate) fn new(accepting: bool) -> Sender {
         let ahead = Greeting::ours(accepting).encode().to_vec();
         Sender { half: Mutex::new(Half { ahead, ..Half::default() }), backlogged: AtomicBool::new(false) }
     }
 
     /// Whether something waits for the socket to become writable ([`Sender::flush`]).
-    pub(super) fn backlogged(&self) -> bool {
+    pub(crate) fn backlogged(&self) -> bool {
         self.backlogged.load(SeqCst)
     }
 
     /// A control message that travels with the next frame.
-    pub(super) fn enclose(&self, message: &[u8]) {
+    pub(crate) fn enclose(&self, message: &[u8]) {
         let mut half = self.half.lock();
         half.ahead.extend(FrameHeader::control(message.len()).encode());
         half.ahead.extend_from_slice(message);
@@ -105,7 +105,7 @@ impl Sender {
     /// kernel does not take in time goes to the backlog, and the message counts as sent; only one that
     /// does not fit one frame is waited for instead. Every other error means that the connection is of
     /// no further use.
-    pub(super) fn send(
+    pub(crate) fn send(
         &self,
         socket: BorrowedFd<'_>,
         out: &Outgoing<'_>,
@@ -217,7 +217,7 @@ impl Sender {
     }
 
     /// Sends what has been enclosed now, followed by whole `frames`.
-    pub(super) fn open(&self, socket: BorrowedFd<'_>, frames: &[u8]) -> io::Result<()> {
+    pub(crate) fn open(&self, socket: BorrowedFd<'_>, frames: &[u8]) -> io::Result<()> {
         let mut half = self.half.lock();
         let mut first = std::mem::take(&mut half.ahead);
         first.extend_from_slice(frames);
@@ -228,7 +228,7 @@ impl Sender {
 
     /// Writes more of the backlog, and the end behind it when the application wants no more.
     /// `true`: nothing is left to do. A sender that is at work does it itself.
-    pub(super) fn flush(&self, socket: BorrowedFd<'_>) -> io::Result<bool> {
+    pub(crate) fn flush(&self, socket: BorrowedFd<'_>) -> io::Result<bool> {
         let Some(mut half) = self.half.try_lock() else { return Ok(true) };
         self.push(&mut half, socket)
     }
@@ -258,7 +258,7 @@ impl Sender {
 
     /// The application sends nothing more: ends our direction, behind what is left of the backlog.
     /// `true`: done; `false`: [`Sender::flush`] has to go on.
-    pub(super) fn finish(&self, socket: BorrowedFd<'_>) -> bool {
+    pub(crate) fn finish(&self, socket: BorrowedFd<'_>) -> bool {
         // A sender that waits for room has been called off by whoever closes.
         let mut half = self.half.lock();
         half.ended = true;

@@ -4,10 +4,11 @@
 //! no greeting, no framing, nothing is read ahead. What the kernel tells of the association becomes the
 //! end of the session, or nothing.
 
-use super::SessionParameters;
-use super::receiver::{Input, Piece};
-use super::sender::Outgoing;
-use super::wait::{Occasionally, Patience, errno};
+use crate::socket::channel::parameters::SessionParameters;
+use crate::socket::channel::receiver::{Input, Piece};
+use crate::socket::channel::sender::Outgoing;
+use crate::socket::readiness::occasionally::Occasionally;
+use crate::socket::readiness::wait::{Patience, errno};
 use crate::transport::sctp::PPID_ASAP;
 use crate::transport::sctp_socket::{Ahead, Incoming, Notification, Parameters, SctpSocket, SendInfo};
 use nix::errno::Errno;
@@ -32,7 +33,7 @@ thread_local! {
 
 /// An association.
 #[derive(Debug)]
-pub(super) struct Association {
+pub(crate) struct Association {
     socket: SctpSocket,
     /// ASAP's PPID is the control channel's.
     control: bool,
@@ -40,20 +41,18 @@ pub(super) struct Association {
     ended: AtomicBool,
     /// We broke it.
     given_up: AtomicBool,
-    inbox: Mutex<Inbox>,
+    arrivals: Mutex<Arrivals>,
 }
 
 /// The receiving half. Whoever receives has it locked.
 #[derive(Debug, Default)]
-pub(super) struct Inbox {
+pub(crate) struct Arrivals {
     /// Control messages in front of the next data.
     controls: VecDeque<Vec<u8>>,
     /// A control message of which the end has not come.
     gathering: Option<Gathering>,
     /// The last data was not the end of its message.
     inside: bool,
-    /// Something waits behind what was received last.
-    more: bool,
     end: Option<End>,
 }
 
@@ -70,24 +69,19 @@ enum End {
     Broken(i32),
 }
 
-impl Inbox {
-    /// Whether another receive call is worth while.
-    pub(super) fn has_more(&self) -> bool {
-        self.more
-    }
-
+impl Arrivals {
     /// The next control message, to be looked at before any further data.
-    pub(super) fn control(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn control(&mut self) -> Option<Vec<u8>> {
         self.controls.pop_front()
     }
 
     /// Whether a receive would find something without asking the kernel.
-    pub(super) fn settled(&self) -> bool {
+    pub(crate) fn settled(&self) -> bool {
         self.end.is_some()
     }
 
     /// Whether the rest of a message is to come.
-    pub(super) fn is_inside(&self) -> bool {
+    pub(crate) fn is_inside(&self) -> bool {
         self.inside
     }
 
@@ -129,22 +123,22 @@ impl Inbox {
 
 impl Association {
     /// An association that is up. `control`: the peer has a control channel.
-    pub(super) fn new(socket: SctpSocket, control: bool) -> Association {
+    pub(crate) fn new(socket: SctpSocket, control: bool) -> Association {
         let (ended, given_up) = (AtomicBool::new(false), AtomicBool::new(false));
-        Association { socket, control, ended, given_up, inbox: Mutex::default() }
+        Association { socket, control, ended, given_up, arrivals: Mutex::default() }
     }
 
     /// Whether we broke it.
-    pub(super) fn is_given_up(&self) -> bool {
+    pub(crate) fn is_given_up(&self) -> bool {
         self.given_up.load(SeqCst)
     }
 
-    pub(super) fn has_control(&self) -> bool {
+    pub(crate) fn has_control(&self) -> bool {
         self.control
     }
 
-    pub(super) fn inbox(&self) -> &Mutex<Inbox> {
-        &self.inbox
+    pub(crate) fn arrivals(&self) -> &Mutex<Arrivals> {
+        &self.arrivals
     }
 
     fn is_control(&self, ppid: u32) -> bool {
@@ -152,25 +146,25 @@ impl Association {
     }
 
     #[cfg(test)]
-    pub(super) fn primary(&self) -> io::Result<std::net::SocketAddr> {
+    pub(crate) fn primary(&self) -> io::Result<std::net::SocketAddr> {
         self.socket.primary(0)
     }
 
     // ----- receiving -----------------------------------------------------------------------------
 
-    /// One attempt, without waiting. Stops at control messages: `Nothing`, and [`Inbox::control`] has them.
-    pub(super) fn receive(&self, inbox: &mut Inbox, buffer: &mut [u8]) -> Input {
+    /// One attempt, without waiting. Stops at control messages: `Nothing`, and [`Arrivals::control`] has them.
+    pub(crate) fn receive(&self, arrivals: &mut Arrivals, buffer: &mut [u8]) -> Input {
         loop {
-            if !inbox.controls.is_empty() {
+            if !arrivals.controls.is_empty() {
                 return Input::Nothing;
             }
-            if let Some(end) = inbox.end {
-                return inbox.ended(end);
+            if let Some(end) = arrivals.end {
+                return arrivals.ended(end);
             }
-            let input = match inbox.gathering {
+            let input = match arrivals.gathering {
                 // The application's buffer may be tiny.
-                Some(_) => self.take_aside(inbox),
-                None => self.take(inbox, &mut *buffer),
+                Some(_) => self.take_aside(arrivals),
+                None => self.take(arrivals, &mut *buffer),
             };
             if let Some(input) = input {
                 return input;
@@ -179,61 +173,59 @@ impl Association {
     }
 
     /// Takes one thing out of the socket; `None`: go on.
-    fn take(&self, inbox: &mut Inbox, buffer: &mut [u8]) -> Option<Input> {
-        let (incoming, more) = match self.socket.recv_and_look(buffer) {
-            Ok(Some(found)) => found,
-            Ok(None) => {
-                inbox.more = false;
-                return Some(Input::Nothing);
-            }
+    fn take(&self, arrivals: &mut Arrivals, buffer: &mut [u8]) -> Option<Input> {
+        let incoming = match self.socket.recv(buffer) {
+            Ok(Some(incoming)) => incoming,
+            Ok(None) => return Some(Input::Nothing),
             Err(error) => {
-                inbox.end = Some(broken(&error));
+                arrivals.end = Some(broken(&error));
                 return None;
             }
         };
-        inbox.more = more;
         match incoming {
             Incoming::Closed if self.is_given_up() => {
-                inbox.end = Some(End::Broken(Errno::ECONNABORTED as i32));
+                arrivals.end = Some(End::Broken(Errno::ECONNABORTED as i32));
                 None
             }
             Incoming::Closed => {
-                inbox.end = Some(End::Closed);
+                arrivals.end = Some(End::Closed);
                 None
             }
-            Incoming::Notification(notification) => self.notified(inbox, notification),
+            Incoming::Notification(notification) => self.notified(arrivals, notification),
             Incoming::Data { length, end, ppid, .. }
-                if inbox.gathering.is_some() || (!inbox.inside && self.is_control(ppid)) =>
+                if arrivals.gathering.is_some() || (!arrivals.inside && self.is_control(ppid)) =>
             {
-                inbox.gather(&buffer[..length], end);
+                arrivals.gather(&buffer[..length], end);
                 None
             }
             Incoming::Data { length, end, stream, ppid, .. } => {
-                inbox.inside = !end;
+                arrivals.inside = !end;
                 Some(Input::Data(Piece { length, end, ppid: ppid.to_ne_bytes(), stream }))
             }
         }
     }
 
     /// The same for what is not the application's.
-    fn take_aside(&self, inbox: &mut Inbox) -> Option<Input> {
+    fn take_aside(&self, arrivals: &mut Arrivals) -> Option<Input> {
         let mut scratch = SCRATCH.take();
         scratch.resize(LONGEST_CONTROL, 0);
-        let input = self.take(inbox, &mut scratch);
+        let input = self.take(arrivals, &mut scratch);
         SCRATCH.set(scratch);
         input
     }
 
-    fn notified(&self, inbox: &mut Inbox, notification: Notification) -> Option<Input> {
+    fn notified(&self, arrivals: &mut Arrivals, notification: Notification) -> Option<Input> {
         match notification {
-            Notification::PeerShutdown { .. } | Notification::Ended { .. } => inbox.end = Some(End::Closed),
+            Notification::PeerShutdown { .. } | Notification::Ended { .. } => {
+                arrivals.end = Some(End::Closed)
+            }
             // A peer that started anew knows nothing of the session.
             Notification::Lost { .. } | Notification::Restarted { .. } | Notification::NotStarted { .. } => {
-                inbox.end = Some(End::Broken(Errno::ECONNRESET as i32));
+                arrivals.end = Some(End::Broken(Errno::ECONNRESET as i32));
             }
             Notification::PartialDeliveryAborted { .. } => {
-                inbox.gathering = None;
-                if std::mem::take(&mut inbox.inside) {
+                arrivals.gathering = None;
+                if std::mem::take(&mut arrivals.inside) {
                     return Some(Input::Retracted);
                 }
             }
@@ -247,39 +239,38 @@ impl Association {
 
     /// Whether a receive would find something; takes what the application does not see, up to the next
     /// control message.
-    pub(super) fn look(&self, inbox: &mut Inbox) -> bool {
-        self.skip(inbox, 1)
+    pub(crate) fn look(&self, arrivals: &mut Arrivals) -> bool {
+        self.skip(arrivals, 1)
     }
 
     /// A new association: takes the notification that it is up, and what came for the control channel.
-    pub(super) fn begin(&self, inbox: &mut Inbox) {
-        self.skip(inbox, MAX_CONTROLS);
+    pub(crate) fn begin(&self, arrivals: &mut Arrivals) {
+        self.skip(arrivals, MAX_CONTROLS);
     }
 
     /// Takes what is not the application's, with up to `most` control messages; whether what comes then
     /// is.
-    fn skip(&self, inbox: &mut Inbox, most: usize) -> bool {
-        while inbox.controls.len() < most {
-            if inbox.end.is_some() {
-                return inbox.controls.is_empty();
+    fn skip(&self, arrivals: &mut Arrivals, most: usize) -> bool {
+        while arrivals.controls.len() < most {
+            if arrivals.end.is_some() {
+                return arrivals.controls.is_empty();
             }
             match self.socket.look() {
                 Ok(None) => {
-                    inbox.more = false;
                     return false;
                 }
                 Ok(Some(Ahead::Data { ppid }))
-                    if inbox.gathering.is_none() && (inbox.inside || !self.is_control(ppid)) =>
+                    if arrivals.gathering.is_none() && (arrivals.inside || !self.is_control(ppid)) =>
                 {
-                    return inbox.controls.is_empty();
+                    return arrivals.controls.is_empty();
                 }
                 Ok(Some(_)) => {
                     // Of what is retracted here, the application has a part already.
-                    if let Some(Input::Retracted) = self.take_aside(inbox) {
-                        inbox.end = Some(End::Broken(Errno::ECONNRESET as i32));
+                    if let Some(Input::Retracted) = self.take_aside(arrivals) {
+                        arrivals.end = Some(End::Broken(Errno::ECONNRESET as i32));
                     }
                 }
-                Err(error) => inbox.end = Some(broken(&error)),
+                Err(error) => arrivals.end = Some(broken(&error)),
             }
         }
         false
@@ -290,7 +281,7 @@ impl Association {
     /// Sends a message whole, or nothing: EAGAIN when time is over, EMSGSIZE when it is too long for any
     /// send buffer that the system allows, EINVAL when there is no such stream. Every other error means that
     /// the association is of no further use.
-    pub(super) fn send(&self, out: &Outgoing<'_>, patience: &Patience<'_>) -> io::Result<()> {
+    pub(crate) fn send(&self, out: &Outgoing<'_>, patience: &Patience<'_>) -> io::Result<()> {
         let info = SendInfo {
             association: 0,
             stream: out.stream,
@@ -322,7 +313,7 @@ impl Association {
     }
 
     /// Sends nothing more; what was sent still arrives.
-    pub(super) fn finish(&self) {
+    pub(crate) fn finish(&self) {
         self.ended.store(true, SeqCst);
         if !self.is_given_up()
             && let Err(error) = self.socket.finish()
@@ -332,7 +323,7 @@ impl Association {
     }
 
     /// Breaks it: the peer gets an ABORT once nobody here uses it any more.
-    pub(super) fn abort(&self) {
+    pub(crate) fn abort(&self) {
         self.given_up.store(true, SeqCst);
         if let Err(error) = self.socket.give_up() {
             log::debug!("an association was gone before its abort: {error}");
@@ -340,7 +331,7 @@ impl Association {
     }
 
     /// Applies parameters to it.
-    pub(super) fn tune(&self, parameters: &SessionParameters) {
+    pub(crate) fn tune(&self, parameters: &SessionParameters) {
         if let Err(error) = tune(&self.socket, parameters) {
             log::debug!("parameters of an association: {error}");
         }
@@ -358,7 +349,7 @@ fn broken(error: &io::Error) -> End {
 }
 
 /// Applies parameters to an association, or to those that a socket will have.
-pub(super) fn tune(socket: &SctpSocket, parameters: &SessionParameters) -> io::Result<()> {
+pub(crate) fn tune(socket: &SctpSocket, parameters: &SessionParameters) -> io::Result<()> {
     let short = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
     let most = short(parameters.assoc_max_rxt);
     let per_path = short(parameters.path_max_rxt);

@@ -11,7 +11,7 @@ const MAX_ADDRESSES: usize = 32;
 
 /// The transport of an SCTP socket that can be reached at `local`: what others can use, or loopback if
 /// there is nothing else. `None` when there is no usable address.
-pub(super) fn sctp(port: u16, local: &[SocketAddr]) -> Option<Transport> {
+pub(crate) fn sctp(port: u16, local: &[SocketAddr]) -> Option<Transport> {
     let of = |usable: fn(Scope) -> bool| -> Vec<IpAddr> {
         let mut list: Vec<IpAddr> = Vec::new();
         for address in local.iter().map(|address| unmapped(address).ip()) {
@@ -29,7 +29,7 @@ pub(super) fn sctp(port: u16, local: &[SocketAddr]) -> Option<Transport> {
 }
 
 /// The transport of a TCP socket bound to `local`; `None` when no interface has a usable address.
-pub(super) fn tcp(local: SocketAddr) -> Option<Transport> {
+pub(crate) fn tcp(local: SocketAddr) -> Option<Transport> {
     let local = unmapped(&local);
     let address = if local.ip().is_unspecified() {
         let any = interfaces().unwrap_or_default().into_iter().filter(|interface| interface.up);

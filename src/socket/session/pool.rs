@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 const CARD_CHOICE: usize = 64;
 
 /// A registered element.
-pub(super) struct PoolSide {
-    pub(super) handle: PoolHandle,
-    pub(super) id: PeId,
+pub(crate) struct PoolSide {
+    pub(crate) handle: PoolHandle,
+    pub(crate) id: PeId,
     directory: Arc<dyn Directory>,
     /// Keeps our pool in the cache once somebody uses us.
     watch: Mutex<Option<Box<dyn Any + Send + Sync>>>,
@@ -34,12 +34,12 @@ impl Watcher for Nobody {
 }
 
 impl PoolSide {
-    pub(super) fn new(handle: PoolHandle, id: PeId, directory: Arc<dyn Directory>) -> PoolSide {
+    pub(crate) fn new(handle: PoolHandle, id: PeId, directory: Arc<dyn Directory>) -> PoolSide {
         PoolSide { handle, id, directory, watch: Mutex::new(None), cards: AtomicUsize::new(0) }
     }
 
     /// A user came: from now on the other elements are of interest.
-    pub(super) fn used(&self) {
+    pub(crate) fn used(&self) {
         let mut watch = self.watch.lock();
         if watch.is_none() {
             *watch = Some(self.directory.watch(&self.handle, self.id, Arc::new(Nobody)));
@@ -47,19 +47,19 @@ impl PoolSide {
     }
 
     /// A business card for the next user; `None` while no other element is known.
-    pub(super) fn card(&self) -> Option<Vec<u8>> {
+    pub(crate) fn card(&self) -> Option<Vec<u8>> {
         let others = self.directory.cached(&self.handle, CARD_CHOICE);
         let turn = self.cards.fetch_add(1, Relaxed);
         business_card(&self.handle, self.id, others, turn)
     }
 
     /// Takes the element out of its pool, behind whatever was asked before.
-    pub(super) fn deregister(&self) -> Result<Answer<()>, RequestError> {
+    pub(crate) fn deregister(&self) -> Result<Answer<()>, RequestError> {
         self.directory.deregister(&self.handle, self.id)
     }
 
     /// What came of that: the element is not ours any more either way.
-    pub(super) fn gone(&self, result: Result<(), RequestError>) {
+    pub(crate) fn gone(&self, result: Result<(), RequestError>) {
         if let Err(error) = result {
             log::info!("deregistration of {} in pool {:?}: {error:?}", self.id, self.handle);
         }

@@ -1,14 +1,15 @@
 //! Connecting and failing over: from a pool handle to a connection with one of its elements.
 
 use super::Library;
-use super::association::Association;
-use super::conn::Conn;
-use super::descriptor::Entry;
-use super::endpoint::Endpoint;
-use super::session::Session;
-use super::wait::{Deadline, Occasionally, Patience, errno};
 use crate::machine::LinkProtocol;
 use crate::runtime::Watcher;
+use crate::socket::channel::association::Association;
+use crate::socket::channel::conn::Conn;
+use crate::socket::descriptor::endpoint::Endpoint;
+use crate::socket::descriptor::entry::Entry;
+use crate::socket::readiness::occasionally::Occasionally;
+use crate::socket::readiness::wait::{Deadline, Patience, errno};
+use crate::socket::session::Session;
 use crate::transport::sctp_socket::SctpSocket;
 use crate::transport::stream;
 use crate::wire::{PeId, PoolElement, PoolHandle, Protocol, TransportUse};
@@ -27,25 +28,24 @@ const CARD_CHOICE: usize = 128;
 
 /// How a move is to be made.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Move {
-    pub(super) stale: Duration,
+pub(crate) struct Move {
+    pub(crate) stale: Duration,
     /// A failover: the owner is told when it is complete.
-    pub(super) failover: bool,
+    pub(crate) failover: bool,
     /// Report the element that the session had as unreachable.
-    pub(super) unreachable: bool,
+    pub(crate) unreachable: bool,
 }
 
 /// Flags the session when its element leaves the pool.
 struct Gone {
-    entry: Weak<Entry>,
     session: Weak<Session>,
     generation: u64,
 }
 
 impl Watcher for Gone {
     fn element_gone(&self) {
-        if let (Some(entry), Some(session)) = (self.entry.upgrade(), self.session.upgrade()) {
-            session.element_gone(&entry, self.generation);
+        if let Some(session) = self.session.upgrade() {
+            session.element_gone(self.generation);
         }
     }
 }
@@ -54,7 +54,7 @@ impl Library {
     /// Moves a user's session to an element of its pool. After an error, which comes after the retry
     /// delay, the session stays failed and says so. An element that refuses is reported and the next one
     /// tried, all within the connect time-out.
-    pub(super) fn move_session(
+    pub(crate) fn move_session(
         &self,
         entry: &Arc<Entry>,
         session: &Arc<Session>,
@@ -63,14 +63,13 @@ impl Library {
     ) -> io::Result<()> {
         let Some(user) = session.as_user() else { return Err(errno(Errno::EBADF)) };
         let _turn = user.moving.lock();
-        entry.check_open()?;
+        entry.readiness().check_open()?;
         *user.watch.lock() = None;
-        session.begin_move(entry);
+        let lost = session.begin_move();
         let Some(handle) = &user.handle else {
-            session.lose(entry);
+            session.lose();
             return Err(errno(Errno::EINVAL));
         };
-        let lost = session.pe_id();
         if how.unreachable && lost != PeId(0) {
             self.directory().report_unreachable(handle, lost);
             session.forget_element();
@@ -91,19 +90,19 @@ impl Library {
                 Ok(conn) => return self.settle(entry, session, handle, &element, conn, how),
                 Err(error) => {
                     debug!("element {} of {handle:?}: {error}", element.id);
-                    if !is_ours(&error) && !entry.is_closed() {
+                    if !is_ours(&error) && !entry.readiness().is_closed() {
                         self.directory().report_unreachable(handle, element.id);
                     }
                     tried.push(element.id);
                     failure = Some(error);
                 }
             }
-            if entry.is_closed() || deadline.passed() {
+            if entry.readiness().is_closed() || deadline.passed() {
                 break;
             }
         }
-        session.lose(entry);
-        entry.check_open()?;
+        session.lose();
+        entry.readiness().check_open()?;
         if let Some(error) = failure.as_ref().filter(|error| unsupported(error)) {
             static QUIET: Occasionally = Occasionally::new();
             if let Some(more) = QUIET.now() {
@@ -112,8 +111,8 @@ impl Library {
         }
         // Whoever calls again and again must not do it without pause.
         let pause = Deadline::after(user.options.retry_delay);
-        let _ = entry.waiters.wait(None, pause, || entry.is_closed());
-        entry.check_open()?;
+        let _ = entry.readiness().waiters.wait(None, pause, || entry.readiness().is_closed());
+        entry.readiness().check_open()?;
         Err(failure.unwrap_or_else(|| errno(Errno::ENOENT)))
     }
 
@@ -138,7 +137,7 @@ impl Library {
         // One at a time, because every element that is resolved counts as used.
         let mut last_resort = None;
         for items in [1, 1, FURTHER_CHOICE] {
-            let wanted = || !entry.is_closed();
+            let wanted = || !entry.readiness().is_closed();
             let elements = match self.directory().resolve_while(handle, items, how.stale, &wanted) {
                 Ok(elements) => elements,
                 Err(error) if error.is_unknown_pool() => Vec::new(),
@@ -177,7 +176,7 @@ impl Library {
             Some(Protocol::Tcp) if self.may_use(entry, LinkProtocol::Tcp) => {
                 let socket = dial_any(entry, addresses, deadline, spare)?;
                 let conn = if control { Conn::mapping(socket, false) } else { Conn::plain(socket) };
-                conn.tune(&entry.parameters.lock());
+                conn.tune(&entry.base.parameters.lock());
                 conn
             }
             _ => return Err(errno(Errno::EPROTONOSUPPORT)),
@@ -185,7 +184,7 @@ impl Library {
         let conn = Arc::new(conn);
         conn.open(session.opening().as_deref())?;
         if conn.backlogged() {
-            self.linger().flush(&conn);
+            self.linger.flush(&conn);
         }
         Ok(conn)
     }
@@ -213,20 +212,20 @@ impl Library {
         conn: Arc<Conn>,
         how: Move,
     ) -> io::Result<()> {
-        let generation = match session.moved(entry, conn, element.id, how.failover) {
+        let generation = match session.moved(conn, element.id, how.failover) {
             Ok(generation) => generation,
             Err(error) => {
-                session.lose(entry);
+                session.lose();
                 return Err(error);
             }
         };
-        let watcher = Gone { entry: Arc::downgrade(entry), session: Arc::downgrade(session), generation };
+        let watcher = Gone { session: Arc::downgrade(session), generation };
         let watch = self.directory().watch(handle, element.id, Arc::new(watcher));
         if let Some(user) = session.as_user() {
             *user.watch.lock() = Some(watch);
         }
         // Whoever closed the descriptor meanwhile did not know of this connection.
-        entry.check_open().inspect_err(|_| session.close(self.linger()))
+        entry.readiness().check_open().inspect_err(|_| session.close())
     }
 }
 
@@ -246,11 +245,11 @@ fn associate(
     let fits = |socket: &SctpSocket| socket.is_v6() || addresses.iter().all(SocketAddr::is_ipv4);
     let socket = match spare {
         Some(Endpoint::Sctp(socket)) if fits(&socket) => socket,
-        _ => Endpoint::sctp_for(entry.domain, &addresses, &entry.parameters.lock())?,
+        _ => Endpoint::sctp_for(entry.domain, &addresses, &entry.base.parameters.lock())?,
     };
     socket.connect(&addresses).map_err(with_errno)?;
-    let stop = || entry.check_open();
-    let patience = Patience { deadline, waiters: &entry.waiters, stop: &stop };
+    let stop = || entry.readiness().check_open();
+    let patience = Patience { deadline, waiters: &entry.readiness().waiters, stop: &stop };
     loop {
         match patience.writable(socket.as_fd()) {
             Ok(true) if socket.finish_connect().map_err(with_errno)? => return Ok(socket),
@@ -289,8 +288,8 @@ fn dial_any(
         Endpoint::Sctp(_) => None,
     });
     let mut result = Err(errno(Errno::EADDRNOTAVAIL));
-    let stop = || entry.check_open();
-    let patience = Patience { deadline, waiters: &entry.waiters, stop: &stop };
+    let stop = || entry.readiness().check_open();
+    let patience = Patience { deadline, waiters: &entry.readiness().waiters, stop: &stop };
     for address in addresses {
         let fits = |socket: &OwnedFd| {
             stream::local_address(socket.as_fd()).is_ok_and(|local| local.is_ipv4() == address.is_ipv4())
@@ -300,7 +299,7 @@ fn dial_any(
             None => stream::dial(address),
         }
         .and_then(|socket| await_dial(socket, &patience));
-        if result.is_ok() || entry.is_closed() {
+        if result.is_ok() || entry.readiness().is_closed() {
             break;
         }
     }

@@ -8,42 +8,42 @@ const FIRST: usize = 64;
 /// Enough for numbers up to 2^30, the kernel's own bound on descriptors.
 const BUCKETS: usize = 24;
 /// Numbers from here on have no slot.
-pub(super) const CAPACITY: usize = FIRST * ((1 << BUCKETS) - 1);
+pub(crate) const CAPACITY: usize = FIRST * ((1 << BUCKETS) - 1);
 
 /// Alone on its cache line: threads that use neighbouring numbers don't disturb each other.
 #[repr(align(64))]
 struct Slot<T>(RwLock<Option<T>>);
 
 /// Values by number. Reading locks the number's own slot, shared, for the time of a clone.
-pub(super) struct Table<T> {
+pub(crate) struct Table<T> {
     buckets: [OnceLock<Box<[Slot<T>]>>; BUCKETS],
 }
 
 impl<T: Clone> Table<T> {
-    pub(super) fn new() -> Table<T> {
+    pub(crate) fn new() -> Table<T> {
         Table { buckets: [const { OnceLock::new() }; BUCKETS] }
     }
 
-    pub(super) fn get(&self, number: usize) -> Option<T> {
+    pub(crate) fn get(&self, number: usize) -> Option<T> {
         let (bucket, at) = place(number)?;
         self.buckets[bucket].get()?[at].0.read().clone()
     }
 
     /// Sets a number's value (or takes it away); what it had before. `Err` beyond [`CAPACITY`].
-    pub(super) fn set(&self, number: usize, value: Option<T>) -> Result<Option<T>, ()> {
+    pub(crate) fn set(&self, number: usize, value: Option<T>) -> Result<Option<T>, ()> {
         let (bucket, at) = place(number).ok_or(())?;
         let slots = self.buckets[bucket]
             .get_or_init(|| (0..FIRST << bucket).map(|_| Slot(RwLock::new(None))).collect());
         Ok(std::mem::replace(&mut slots[at].0.write(), value))
     }
 
-    pub(super) fn take(&self, number: usize) -> Option<T> {
+    pub(crate) fn take(&self, number: usize) -> Option<T> {
         let (bucket, at) = place(number)?;
         self.buckets[bucket].get()?[at].0.write().take()
     }
 
     /// All numbers that have a value just now.
-    pub(super) fn numbers(&self) -> Vec<usize> {
+    pub(crate) fn numbers(&self) -> Vec<usize> {
         let mut numbers = Vec::new();
         for (bucket, slots) in self.buckets.iter().enumerate() {
             let first = FIRST * ((1 << bucket) - 1);

@@ -1,8 +1,8 @@
 //! The receiving half of a session over the TCP mapping: payload goes straight to the application's
 //! buffer, messages of middling size come several per system call, and what is not whole yet stays here.
 
-use super::blocking::{Blocking, Stay};
-use super::wait::{Occasionally, errno};
+use crate::socket::readiness::occasionally::Occasionally;
+use crate::socket::readiness::wait::errno;
 use crate::transport::stream;
 use crate::wire::session_frame::{Data, FrameHeader, FrameReader, HEADER_LENGTH, Item};
 use log::warn;
@@ -13,15 +13,11 @@ use std::io::{self, ErrorKind, IoSliceMut};
 use std::os::fd::BorrowedFd;
 
 /// Messages up to this size are delivered whole; of longer ones, what has come may be delivered.
-pub(super) const WHOLE: usize = 64 << 10;
+pub(crate) const WHOLE: usize = 64 << 10;
 /// What one read may bring beyond the message in hand.
 const SCRATCH: usize = 16 << 10;
 /// Behind messages from this size on, only the next header: copying them costs more than a system call.
 const LONG: usize = 4 << 10;
-/// Behind messages up to this size there is room for one more and the next header only: whoever empties the
-/// socket with each read acknowledges each time, and has the peer's kernel send every message in a packet of
-/// its own, which costs far more than the reads that are saved.
-const BRIEF: usize = 256;
 /// Messages longer than this are read straight into the application's buffer.
 const DIRECT: usize = 2 << 10;
 /// Most bytes read straight into the application's buffer on a guess.
@@ -35,17 +31,17 @@ thread_local! {
 
 /// Application data that was delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Piece {
-    pub(super) length: usize,
+pub(crate) struct Piece {
+    pub(crate) length: usize,
     /// The message ends with it.
-    pub(super) end: bool,
-    pub(super) ppid: [u8; 4],
-    pub(super) stream: u16,
+    pub(crate) end: bool,
+    pub(crate) ppid: [u8; 4],
+    pub(crate) stream: u16,
 }
 
 /// What one attempt to receive came to.
 #[derive(Debug)]
-pub(super) enum Input {
+pub(crate) enum Input {
     Data(Piece),
     /// So many bytes of a message that is delivered whole lie in the buffer, and no more have come:
     /// [`Receiver::resume`] when there are some, else [`Receiver::put_back`].
@@ -60,36 +56,9 @@ pub(super) enum Input {
     Broken(io::Error),
 }
 
-/// What a receive does while there is nothing to deliver.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Waits<'a> {
-    /// Returns, and keeps what came.
-    Not,
-    /// Returns, and leaves what came of a message in the caller's buffer.
-    Elsewhere,
-    /// The same, but not before it waited there.
-    In(&'a Blocking, Stay),
-}
-
-impl Waits<'_> {
-    /// One recvmsg(2).
-    pub(super) fn receive(
-        self,
-        socket: BorrowedFd<'_>,
-        parts: &mut [IoSliceMut<'_>],
-        all: bool,
-    ) -> io::Result<usize> {
-        match self {
-            Waits::In(blocking, stay) => blocking.receive(socket, parts, all, stay),
-            Waits::Not | Waits::Elsewhere => stream::receive(socket, parts),
-        }
-    }
-}
-
-/// The receiving half. Whoever receives has it locked; who waits elsewhere than in recv(2), not while waiting for
-/// a message to begin.
+/// The receiving half. Whoever receives has it locked, but not while waiting for a message to begin.
 #[derive(Debug)]
-pub(super) struct Receiver {
+pub(crate) struct Receiver {
     reader: FrameReader,
     /// Read, but not taken apart: from `at` on.
     ahead: Vec<u8>,
@@ -98,9 +67,6 @@ pub(super) struct Receiver {
     controls: VecDeque<Vec<u8>>,
     /// Payload of the last message, or of its last piece: a guess at the next.
     expected: usize,
-    /// The last read brought more than a message.
-    flowing: bool,
-    low_water: usize,
     end: Option<End>,
 }
 
@@ -112,13 +78,13 @@ enum End {
 
 /// How far a message in hand has come.
 #[derive(Debug, Clone, Copy)]
-struct Progress<'a> {
+struct Progress {
     /// Bytes of it in the buffer.
     have: usize,
     /// The socket has no more.
     dry: bool,
     /// Whether the caller would wait for the others.
-    waits: Waits<'a>,
+    stays: bool,
 }
 
 /// What a read brought.
@@ -129,40 +95,33 @@ enum Read {
 }
 
 impl Receiver {
-    pub(super) fn new(peer_accepts: bool) -> Receiver {
+    pub(crate) fn new(peer_accepts: bool) -> Receiver {
         Receiver {
             reader: FrameReader::new(peer_accepts),
             ahead: Vec::new(),
             at: 0,
             controls: VecDeque::new(),
             expected: 0,
-            flowing: false,
-            low_water: 1,
             end: None,
         }
     }
 
     /// The next control message, to be looked at before any further data.
-    pub(super) fn control(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn control(&mut self) -> Option<Vec<u8>> {
         self.controls.pop_front()
     }
 
-    /// Whether bytes were read that have not been delivered.
-    pub(super) fn has_leftover(&self) -> bool {
-        self.at < self.ahead.len()
-    }
-
-    /// One attempt; how it `waits` is the caller's choice. Stops at control messages: `Nothing`, and
+    /// One attempt, without waiting. Stops at control messages: `Nothing`, and
     /// [`Receiver::control`] has them, because what they say comes before the data behind them. A message of at
     /// most [`WHOLE`] bytes is delivered as one piece if `buffer` is long enough; bytes of a message that could not
-    /// be delivered stay here, or, if the caller waits for the others, in `buffer`.
-    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>, buffer: &mut [u8], waits: Waits<'_>) -> Input {
+    /// be delivered stay here, or, if the caller `stays` to wait for the others, in `buffer`.
+    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>, buffer: &mut [u8], stays: bool) -> Input {
         if !self.controls.is_empty() {
             return Input::Nothing;
         }
         loop {
             if let Some(data) = self.reader.data() {
-                return self.deliver(socket, data, buffer, Progress { have: 0, dry: false, waits });
+                return self.deliver(socket, data, buffer, Progress { have: 0, dry: false, stays });
             }
             let item = match self.step() {
                 Ok(item) => item,
@@ -178,10 +137,10 @@ impl Receiver {
                 Item::More => {
                     let guess = self.expected.min(buffer.len()).min(GUESS);
                     if guess > DIRECT && self.reader.at_header() {
-                        if let Some(input) = self.receive_directly(socket, &mut buffer[..], guess, waits) {
+                        if let Some(input) = self.receive_directly(socket, &mut buffer[..], guess, stays) {
                             return input;
                         }
-                    } else if let Read::Dry = self.read_with_scratch(socket, &mut [], waits) {
+                    } else if let Read::Dry = self.read_with_scratch(socket, &mut []) {
                         return Input::Nothing;
                     }
                 }
@@ -196,7 +155,7 @@ impl Receiver {
         socket: BorrowedFd<'_>,
         buffer: &mut [u8],
         guess: usize,
-        waits: Waits<'_>,
+        stays: bool,
     ) -> Option<Input> {
         let mut header = [0; HEADER_LENGTH];
         let mut scratch = scratch();
@@ -206,7 +165,7 @@ impl Receiver {
             IoSliceMut::new(self.beyond(guess, &mut scratch)),
         ];
         let room = parts.iter().map(|part| part.len()).sum();
-        let count = match self.read(socket, &mut parts, waits, false) {
+        let count = match self.read(socket, &mut parts) {
             Read::Bytes(count) => count,
             Read::Dry => {
                 BUFFER.set(scratch);
@@ -234,7 +193,7 @@ impl Receiver {
         match result {
             Ok(Item::Data(data)) => {
                 let dry = count < room;
-                Some(self.deliver(socket, data, buffer, Progress { have: fits, dry, waits }))
+                Some(self.deliver(socket, data, buffer, Progress { have: fits, dry, stays }))
             }
             Ok(_) => None,
             Err(error) => {
@@ -245,43 +204,26 @@ impl Receiver {
     }
 
     /// After [`Input::Begun`], with the same buffer.
-    pub(super) fn resume(&mut self, socket: BorrowedFd<'_>, buffer: &mut [u8], have: usize) -> Input {
+    pub(crate) fn resume(&mut self, socket: BorrowedFd<'_>, buffer: &mut [u8], have: usize) -> Input {
         match self.reader.data() {
-            Some(data) => {
-                self.deliver(socket, data, buffer, Progress { have, dry: false, waits: Waits::Elsewhere })
-            }
+            Some(data) => self.deliver(socket, data, buffer, Progress { have, dry: false, stays: true }),
             None => Input::Nothing,
         }
     }
 
     /// The reader stands in a data frame.
-    fn deliver(
-        &mut self,
-        socket: BorrowedFd<'_>,
-        data: Data,
-        buffer: &mut [u8],
-        so_far: Progress<'_>,
-    ) -> Input {
+    fn deliver(&mut self, socket: BorrowedFd<'_>, data: Data, buffer: &mut [u8], so_far: Progress) -> Input {
         let want = data.left.min(buffer.len());
         let hold = data.left <= WHOLE;
-        let Progress { mut have, mut dry, waits } = so_far;
-        let mut waited = false;
+        let Progress { mut have, mut dry, stays } = so_far;
         have += self.take_ahead(&mut buffer[have..want]);
         // Everything of the message before it can be delivered; of a long one, what is there.
         while have < want {
             let rest = &mut buffer[have..want];
-            let read = if dry && (waited || !hold || !matches!(waits, Waits::In(..))) {
-                Read::Dry
-            } else if dry {
-                // It is kept back until it is whole, so it can as well be waited for as a whole.
-                waited = true;
-                self.read(socket, &mut [IoSliceMut::new(rest)], waits, true)
-            } else {
-                let waits = if hold || have == 0 { waits } else { Waits::Not };
-                match want == data.left {
-                    true => self.read_with_scratch(socket, rest, waits),
-                    false => self.read(socket, &mut [IoSliceMut::new(rest)], waits, false),
-                }
+            let read = match want == data.left {
+                _ if dry => Read::Dry,
+                true => self.read_with_scratch(socket, rest),
+                false => self.read(socket, &mut [IoSliceMut::new(rest)]),
             };
             match read {
                 Read::Bytes(count) => {
@@ -290,13 +232,9 @@ impl Receiver {
                     dry = true;
                 }
                 Read::Dry | Read::End if !hold && have > 0 => break,
-                Read::Dry if hold && !matches!(waits, Waits::Not) && have > 0 => {
-                    // What was set when another call gave up may be more than is missing now.
-                    self.set_low_water(socket, 1);
-                    return Input::Begun(have);
-                }
+                Read::Dry if hold && stays && have > 0 => return Input::Begun(have),
                 Read::Dry if hold => {
-                    self.put_back(socket, &buffer[..have]);
+                    self.put_back(&buffer[..have]);
                     return Input::Nothing;
                 }
                 Read::Dry => return Input::Nothing,
@@ -304,7 +242,6 @@ impl Receiver {
                 Read::End => return self.ended(),
             }
         }
-        self.set_low_water(socket, 1);
         self.reader.taken(have);
         self.expected = if data.single && data.left == have { have } else { self.expected };
         let end = data.last && have == data.left;
@@ -312,7 +249,7 @@ impl Receiver {
     }
 
     /// Whether a receive would find something now; reads what the application does not see.
-    pub(super) fn look(&mut self, socket: BorrowedFd<'_>) -> bool {
+    pub(crate) fn look(&mut self, socket: BorrowedFd<'_>) -> bool {
         loop {
             if self.settle() {
                 return true;
@@ -335,11 +272,6 @@ impl Receiver {
                 }
             }
             if let Read::Dry = self.read_ahead(socket) {
-                // The other bytes of a message that is kept back until it is whole.
-                if let Some(data) = self.reader.data().filter(|data| data.left <= WHOLE) {
-                    let missing = data.left - (self.ahead.len() - self.at).min(data.left);
-                    self.set_low_water(socket, missing.max(1));
-                }
                 return false;
             }
         }
@@ -365,7 +297,7 @@ impl Receiver {
 
     /// Takes the control messages in front of the next data apart. Whether a receive would find
     /// something without asking the socket.
-    pub(super) fn settle(&mut self) -> bool {
+    pub(crate) fn settle(&mut self) -> bool {
         loop {
             if let Some(data) = self.reader.data() {
                 let there = self.ahead.len() - self.at;
@@ -384,7 +316,7 @@ impl Receiver {
     }
 
     /// Reads the peer's greeting. `Ok(false)`: it has not come whole.
-    pub(super) fn greet(&mut self, socket: BorrowedFd<'_>) -> io::Result<bool> {
+    pub(crate) fn greet(&mut self, socket: BorrowedFd<'_>) -> io::Result<bool> {
         loop {
             if self.reader.greeted() {
                 return Ok(true);
@@ -438,28 +370,14 @@ impl Receiver {
     }
 
     /// One read(2) of any shape.
-    fn read(
-        &mut self,
-        socket: BorrowedFd<'_>,
-        parts: &mut [IoSliceMut<'_>],
-        mut waits: Waits<'_>,
-        all: bool,
-    ) -> Read {
+    fn read(&mut self, socket: BorrowedFd<'_>, parts: &mut [IoSliceMut<'_>]) -> Read {
         if self.end.is_some() {
             return Read::End;
         }
-        if let Waits::In(_, stay) = &mut waits {
-            stay.flowing = self.flowing;
-            // What is taken before the wait does not count against the low water, so it must be none.
-            self.set_low_water(socket, 1);
-        }
         loop {
-            match waits.receive(socket, parts, all) {
+            match stream::receive(socket, parts) {
                 Ok(0) => self.end = Some(End::Closed),
-                Ok(count) => {
-                    self.flowing = count > HEADER_LENGTH + self.expected;
-                    return Read::Bytes(count);
-                }
+                Ok(count) => return Read::Bytes(count),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Read::Dry,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => {
@@ -471,13 +389,13 @@ impl Receiver {
     }
 
     /// Reads into `rest`, and what follows it into `ahead`.
-    fn read_with_scratch(&mut self, socket: BorrowedFd<'_>, rest: &mut [u8], waits: Waits<'_>) -> Read {
+    fn read_with_scratch(&mut self, socket: BorrowedFd<'_>, rest: &mut [u8]) -> Read {
         let mut scratch = scratch();
         let length = rest.len();
         let beyond = self.beyond(length, &mut scratch);
         let parts = &mut [IoSliceMut::new(rest), IoSliceMut::new(beyond)];
         // The first is not needed for what has no message to belong to.
-        let read = self.read(socket, &mut parts[usize::from(length == 0)..], waits, false);
+        let read = self.read(socket, &mut parts[usize::from(length == 0)..]);
         if let Read::Bytes(count) = read
             && count > length
         {
@@ -487,19 +405,13 @@ impl Receiver {
         read
     }
 
-    /// Where to put what comes behind so many bytes of a message. What belongs to a frame that has begun, and that
-    /// nobody waits for here, should not take many reads.
+    /// Where to put what comes behind so many bytes of a message.
     fn beyond<'a>(&self, length: usize, scratch: &'a mut [u8]) -> &'a mut [u8] {
-        let room = match self.expected {
-            _ if length >= LONG => HEADER_LENGTH,
-            1..=BRIEF if length > 0 || !self.reader.in_frame() => self.expected + 2 * HEADER_LENGTH,
-            _ => SCRATCH,
-        };
-        &mut scratch[..room]
+        &mut scratch[..if length >= LONG { HEADER_LENGTH } else { SCRATCH }]
     }
 
     fn read_ahead(&mut self, socket: BorrowedFd<'_>) -> Read {
-        self.read_with_scratch(socket, &mut [], Waits::Not)
+        self.read_with_scratch(socket, &mut [])
     }
 
     /// Moves payload from `ahead`; how many bytes.
@@ -513,13 +425,10 @@ impl Receiver {
     }
 
     /// `bytes`, the first of the message in hand, could not be delivered: they stand in front again.
-    pub(super) fn put_back(&mut self, socket: BorrowedFd<'_>, bytes: &[u8]) {
+    pub(crate) fn put_back(&mut self, bytes: &[u8]) {
         // What was in `ahead` has all been taken, or there would have been enough.
         self.ahead = bytes.to_vec();
         self.at = 0;
-        if let Some(data) = self.reader.data() {
-            self.set_low_water(socket, (data.left - bytes.len()).max(1));
-        }
     }
 
     /// An idle session has no buffer.
@@ -527,14 +436,6 @@ impl Receiver {
         if self.at == self.ahead.len() && self.at > 0 {
             self.ahead = Vec::new();
             self.at = 0;
-        }
-    }
-
-    fn set_low_water(&mut self, socket: BorrowedFd<'_>, bytes: usize) {
-        if self.low_water != bytes {
-            // Only spares wake-ups; without it, they find nothing to deliver.
-            let _ = stream::set_low_water(socket, bytes);
-            self.low_water = bytes;
         }
     }
 }

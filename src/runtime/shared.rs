@@ -1,0 +1,73 @@
+//! What callers and the event thread share: state that both look at, and the commands of the ones to the other.
+
+use super::cache::{Cache, Entry};
+use super::csp::Sessions;
+use super::directory::Reply;
+use super::reactor::Clock;
+use super::registrar::Embedded;
+use super::{Reachable, Watcher};
+use crate::machine::LinkProtocol;
+use crate::machine::client::Registration;
+use crate::wire::{PeId, PoolElement, PoolHandle, RegistrarId};
+use crossbeam_channel::Sender;
+use mio::Waker;
+use parking_lot::Mutex;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// What callers and the event thread share.
+pub(super) struct Shared {
+    pub cache: Cache,
+    pub clock: Clock,
+    pub commands: Sender<Command>,
+    pub waker: Arc<Waker>,
+    /// Whether the event thread was woken and has not looked yet.
+    pub woken: AtomicBool,
+    /// Home registrar's ID with bit 32 set, or 0.
+    pub home: AtomicU64,
+    /// Who knows the sessions that status reports are about.
+    pub sessions: OnceLock<Box<dyn Sessions>>,
+    pub watches: AtomicU64,
+    pub protocols: Vec<LinkProtocol>,
+    /// How long the machine may take to answer, with a margin: a bound for the case that it never does.
+    pub patience: Duration,
+    pub thread: Mutex<Option<JoinHandle<()>>>,
+    pub embedded: Mutex<Option<Embedded>>,
+    pub ended: AtomicBool,
+    /// `host::forks()` when the thread was started.
+    pub forks: u64,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("ended", &self.ended).finish_non_exhaustive()
+    }
+}
+
+/// The answer to a resolution: what the registrar chose, and the pool it became part of.
+pub(super) struct Resolved {
+    pub elements: Vec<PoolElement>,
+    pub entry: Arc<Entry>,
+}
+
+/// Names one watch of one element.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Gone {
+    pub handle: PoolHandle,
+    pub id: PeId,
+    pub number: u64,
+}
+
+pub(super) enum Command {
+    Register { registration: Registration, reply: Reply<RegistrarId> },
+    Follow { handle: PoolHandle, id: PeId, at: Weak<dyn Reachable> },
+    Deregister { handle: PoolHandle, id: PeId, reply: Reply<()> },
+    Resolve { handle: PoolHandle, items: Option<u32>, share: bool, reply: Reply<Resolved> },
+    Unreachable { handle: PoolHandle, id: PeId },
+    Watch(Gone, Arc<dyn Watcher>),
+    Unwatch(Gone),
+    Shutdown { patience: Duration },
+}

@@ -1,0 +1,650 @@
+//! The whole RSerPool socket API as safe Rust: [`Library`]. The C functions of `ffi` only convert their arguments.
+//!
+//! | file | what |
+//! |---|---|
+//! | `mod` | descriptors, addresses, registration, data, mapped numbers, options |
+//! | `connect` | from a pool handle to a connection with one of its elements; failovers |
+//! | `poll` | poll(2) over RSerPool descriptors and others |
+//! | `report` | what status reports say of the sessions |
+//! | `fork` | knowing a forked child |
+
+mod connect;
+mod fork;
+pub(crate) mod poll;
+mod report;
+
+use crate::machine::{LinkProtocol, client};
+use crate::runtime::{Answer, Directory, Runtime, Settings};
+use crate::socket::channel::conn::Conn;
+use crate::socket::channel::linger::Linger;
+use crate::socket::channel::parameters::{DEFAULT_PARAMETERS, SessionParameters};
+use crate::socket::descriptor::base::Base;
+use crate::socket::descriptor::endpoint::Endpoint;
+use crate::socket::descriptor::entry::{Entry, Role, Style};
+use crate::socket::descriptor::listener::Listener;
+use crate::socket::descriptor::many::Many;
+use crate::socket::descriptor::strangers::LISTENER;
+use crate::socket::descriptor::table::Table;
+use crate::socket::readiness::Readiness;
+use crate::socket::readiness::wait::{Deadline, errno};
+use crate::socket::session::pool::PoolSide;
+use crate::socket::session::told::{ConnectOptions, Received, SendOptions, SessionId};
+use crate::socket::session::{Home, Session};
+use crate::transport::sctp;
+use crate::transport::sctp_socket::send_flags;
+use crate::wire::{PeId, Policy, PoolElement, PoolHandle, Protocol, Transport, TransportUse};
+use connect::Move;
+use nix::errno::Errno;
+use nix::sys::epoll::Epoll;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use parking_lot::{Mutex, RwLock};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// What to register (`rsp_register`).
+#[derive(Debug, Clone)]
+pub struct Registration {
+    /// Pool handle.
+    pub handle: PoolHandle,
+    /// Policy and values.
+    pub policy: Policy,
+    /// `TAG_PoolElement_Identifier`; `None`: random.
+    pub id: Option<PeId>,
+    /// Re-registration interval; registration life is three times that.
+    pub interval: Duration,
+    /// Block for the registrar's answer.
+    pub wait: bool,
+    /// `REGF_DAEMONMODE`: without a usable local address, register as soon as there is one.
+    pub daemon: bool,
+}
+
+/// Descriptors that share one eventfd. Nested in the program's own epoll instances, the kernel allows a
+/// file 100 ways to wake somebody three levels up; this stays below.
+const BEACON_SHARE: usize = 64;
+
+/// The RSerPool socket API of one process.
+#[derive(Debug)]
+pub struct Library {
+    directory: Arc<dyn Directory>,
+    /// What sessions may run over, best first; only what the kernel has.
+    protocols: Vec<LinkProtocol>,
+    table: Arc<Table<Arc<Entry>>>,
+    beacons: Table<Arc<EventFd>>,
+    making_beacon: Mutex<()>,
+    /// Mapped numbers and the system descriptors behind them.
+    aliases: RwLock<BTreeMap<RawFd, RawFd>>,
+    linger: Arc<Linger>,
+    process: fork::Process,
+}
+
+impl Library {
+    /// Starts the event thread.
+    pub fn start(settings: Settings) -> io::Result<Library> {
+        let protocols = settings.protocols.clone();
+        let runtime = Runtime::start(settings)?;
+        let library = Library::with_directory(Arc::new(runtime.clone()), &protocols);
+        runtime.set_sessions(Box::new(report::Sessions(Arc::downgrade(&library.table))));
+        Ok(library)
+    }
+
+    /// Sockets over any directory. `protocols`: what sessions may run over, where the kernel has it.
+    pub fn with_directory(directory: Arc<dyn Directory>, protocols: &[LinkProtocol]) -> Library {
+        let has = |protocol: &LinkProtocol| *protocol == LinkProtocol::Tcp || sctp::available();
+        Library {
+            directory,
+            protocols: protocols.iter().copied().filter(has).collect(),
+            table: Arc::new(Table::new()),
+            beacons: Table::new(),
+            making_beacon: Mutex::new(()),
+            aliases: RwLock::new((0..3).map(|standard| (standard, standard)).collect()),
+            linger: Arc::default(),
+            process: fork::Process::this(),
+        }
+    }
+
+    /// Closes every descriptor, deregisters every element, ends the event thread. In a forked child it does
+    /// nothing: all that belongs to the parent.
+    pub fn shutdown(&self) {
+        if self.is_forked() {
+            return;
+        }
+        for number in self.table.numbers() {
+            if let Some(entry) = self.table.take(number) {
+                self.close_entry(&entry, false);
+            }
+        }
+        self.linger.shutdown();
+        self.directory.shutdown();
+        for share in self.beacons.numbers() {
+            self.beacons.take(share);
+        }
+    }
+
+    /// Whether this process is a fork of the one that started the library. Every call is EACCES then,
+    /// until the child has a library of its own; this one must be forgotten, not dropped.
+    pub fn is_forked(&self) -> bool {
+        !self.process.is_this()
+    }
+
+    pub(super) fn check_process(&self) -> io::Result<()> {
+        if self.is_forked() { Err(errno(Errno::EACCES)) } else { Ok(()) }
+    }
+
+    /// Where elements are registered and resolved.
+    pub fn directory(&self) -> &Arc<dyn Directory> {
+        &self.directory
+    }
+
+    // ----- descriptors ---------------------------------------------------------------------------
+
+    pub(super) fn entry(&self, sd: RawFd) -> io::Result<Arc<Entry>> {
+        self.check_process()?;
+        let entry = usize::try_from(sd).ok().and_then(|number| self.table.get(number));
+        entry.ok_or_else(|| errno(Errno::EBADF))
+    }
+
+    /// A new descriptor. `domain`: 0, AF_INET, AF_INET6; `protocol`: IPPROTO_SCTP or 0: the best that is
+    /// allowed and the kernel has (its users may connect over any); IPPROTO_TCP. Errors: EAFNOSUPPORT,
+    /// EPROTONOSUPPORT (also: not allowed, or not in the kernel), EMFILE, ENFILE, ENOMEM.
+    pub fn socket(&self, domain: i32, style: Style, protocol: i32) -> io::Result<RawFd> {
+        self.check_process()?;
+        if ![0, libc::AF_INET, libc::AF_INET6].contains(&domain) {
+            return Err(errno(Errno::EAFNOSUPPORT));
+        }
+        let protocol = match protocol {
+            0 | libc::IPPROTO_SCTP => self.protocols.first().copied(),
+            libc::IPPROTO_TCP => Some(LinkProtocol::Tcp).filter(|tcp| self.protocols.contains(tcp)),
+            _ => None,
+        };
+        let protocol = protocol.ok_or_else(|| errno(Errno::EPROTONOSUPPORT))?;
+        let role = Role::Fresh { endpoint: None, bound: false };
+        let base = self.new_base(DEFAULT_PARAMETERS)?;
+        self.publish(Arc::new(Entry::new(base, style, domain, protocol, role)))
+    }
+
+    fn new_base(&self, parameters: SessionParameters) -> io::Result<Arc<Base>> {
+        let epoll = self.unmapped(Readiness::new_epoll()?)?;
+        let beacon = self.beacon(epoll.0.as_raw_fd() as usize)?;
+        let readiness = Arc::new(Readiness::new(epoll, beacon));
+        Ok(Arc::new(Base::new(readiness, self.linger.clone(), parameters)))
+    }
+
+    /// The number becomes known.
+    fn publish(&self, entry: Arc<Entry>) -> io::Result<RawFd> {
+        let number = entry.number();
+        let stale = self.table.set(number as usize, Some(entry)).map_err(|()| errno(Errno::EMFILE))?;
+        if let Some(stale) = stale {
+            log::warn!("descriptor {number} was closed without rsp_close");
+            stale.readiness().disown();
+            self.close_entry(&stale, true);
+        }
+        Ok(number)
+    }
+
+    /// An epoll instance whose number is not that of a mapped descriptor.
+    fn unmapped(&self, epoll: Epoll) -> io::Result<Epoll> {
+        let mut taken = Vec::new();
+        let mut epoll = epoll.0;
+        while self.aliases.read().contains_key(&epoll.as_raw_fd()) {
+            let other = epoll.try_clone()?;
+            taken.push(std::mem::replace(&mut epoll, other));
+        }
+        Ok(Epoll(epoll))
+    }
+
+    fn beacon(&self, number: usize) -> io::Result<Arc<EventFd>> {
+        let share = number / BEACON_SHARE;
+        if let Some(beacon) = self.beacons.get(share) {
+            return Ok(beacon);
+        }
+        let _turn = self.making_beacon.lock();
+        if let Some(beacon) = self.beacons.get(share) {
+            return Ok(beacon);
+        }
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let beacon = Arc::new(EventFd::from_value_and_flags(1, flags)?);
+        self.beacons.set(share, Some(beacon.clone())).map_err(|()| errno(Errno::EMFILE))?;
+        Ok(beacon)
+    }
+
+    /// Closes a descriptor: deregisters its element, ends its sessions in order. Calls that wait on it end
+    /// with EBADF. A mapped number: closes the system descriptor behind it.
+    pub fn close(&self, sd: RawFd) -> io::Result<()> {
+        self.check_process()?;
+        if let Some(entry) = usize::try_from(sd).ok().and_then(|number| self.table.take(number)) {
+            self.close_entry(&entry, true);
+            return Ok(());
+        }
+        let system = self.aliases.write().remove(&sd).ok_or_else(|| errno(Errno::EBADF))?;
+        Ok(nix::unistd::close(system)?)
+    }
+
+    /// `wait`: for the registrar's answer. At the end of everything the directory waits for all at once.
+    fn close_entry(&self, entry: &Entry, wait: bool) {
+        entry.readiness().close();
+        let leaving = entry.base.pool.lock().take().map(|pool| (pool.deregister(), pool));
+        if let Some((answer, pool)) = leaving
+            && wait
+        {
+            pool.gone(answer.and_then(Answer::wait));
+        }
+        match entry.role() {
+            Role::Single(session) => session.close(),
+            Role::Many(many) => many.close(),
+            Role::Fresh { .. } | Role::Listener(_) => {}
+        }
+        // The sockets close with the last call that uses them.
+        *entry.role.write() = Role::Fresh { endpoint: None, bound: false };
+    }
+
+    // ----- addresses and registration ------------------------------------------------------------
+
+    /// Binds to addresses that share the first one's port; 0: the kernel's choice. No address: any. TCP
+    /// can't bind to several: any, with the first one's port.
+    pub fn bind(&self, sd: RawFd, addresses: &[SocketAddr]) -> io::Result<()> {
+        let entry = self.entry(sd)?;
+        let mut role = entry.role.write();
+        let Role::Fresh { bound: false, .. } = *role else { return Err(errno(Errno::EINVAL)) };
+        let endpoint = Endpoint::bind(entry.protocol, entry.domain, addresses)?;
+        *role = Role::Fresh { endpoint: Some(Arc::new(endpoint)), bound: true };
+        Ok(())
+    }
+
+    /// The bound socket of a descriptor, binding it to any address if need be.
+    fn bound(&self, entry: &Entry) -> io::Result<Arc<Endpoint>> {
+        let mut role = entry.role.write();
+        match &*role {
+            Role::Fresh { endpoint: Some(endpoint), bound: true } => return Ok(endpoint.clone()),
+            Role::Fresh { .. } => {}
+            _ => return Err(entry.readiness().refusal(Errno::EINVAL)),
+        }
+        let endpoint = Arc::new(Endpoint::bind(entry.protocol, entry.domain, &[])?);
+        *role = Role::Fresh { endpoint: Some(endpoint.clone()), bound: true };
+        Ok(endpoint)
+    }
+
+    /// Accepts sessions; called again: changes the backlog.
+    pub fn listen(&self, sd: RawFd, backlog: i32) -> io::Result<()> {
+        let entry = self.entry(sd)?;
+        match entry.role() {
+            Role::Listener(listener) => return listener.endpoint().listen(backlog),
+            Role::Many(many) => return many.endpoint().listen(backlog),
+            Role::Single(_) => return Err(errno(Errno::EINVAL)),
+            Role::Fresh { .. } => {}
+        }
+        let endpoint = self.bound(&entry)?;
+        endpoint.set_parameters(&entry.base.parameters.lock());
+        endpoint.listen(backlog)?;
+        let mut role = entry.role.write();
+        entry.readiness().add(endpoint.as_fd(), LISTENER)?;
+        *role = match entry.style {
+            Style::Stream => Role::Listener(Arc::new(Listener::new(entry.base.clone(), endpoint))),
+            Style::SeqPacket => Role::Many(Arc::new(Many::new(entry.base.clone(), endpoint))),
+        };
+        Ok(())
+    }
+
+    /// The next session, on a descriptor of its own. `None`: wait for ever. EAGAIN when time is over;
+    /// EINVAL when not listening, EOPNOTSUPP on a one-to-many descriptor; EMFILE, ENFILE, EINTR.
+    pub fn accept(&self, sd: RawFd, timeout: Option<Duration>) -> io::Result<RawFd> {
+        let entry = self.entry(sd)?;
+        let listener = match entry.role() {
+            Role::Listener(listener) => listener,
+            Role::Many(_) => return Err(errno(Errno::EOPNOTSUPP)),
+            _ => return Err(entry.readiness().refusal(Errno::EINVAL)),
+        };
+        let conn = listener.accept(Deadline::or_never(timeout))?;
+        let made = self.accepted(&entry, &conn).and_then(|new| self.publish(new));
+        made.inspect_err(|_| listener.put_back(conn))
+    }
+
+    /// A descriptor for a connection that `listener` accepted.
+    fn accepted(&self, listener: &Entry, conn: &Arc<Conn>) -> io::Result<Arc<Entry>> {
+        let (parameters, pool) = (*listener.base.parameters.lock(), listener.base.pool.lock().clone());
+        let base = self.new_base(parameters)?;
+        let home = Home::Alone(base.readiness.clone());
+        let session = Session::element(1, home, self.linger.clone(), conn.clone(), pool);
+        base.readiness.add(conn.as_fd(), session.id as u64)?;
+        session.settle(conn, &mut conn.receiving(Deadline::Never)?);
+        let role = Role::Single(Arc::new(session));
+        Ok(Arc::new(Entry::new(base, Style::Stream, listener.domain, listener.protocol, role)))
+    }
+
+    /// Registers an element at the descriptor's address (binding it if need be), or changes one's policy
+    /// values, which never waits. `Ok` also when no registrar answers or one refuses: the event thread goes
+    /// on trying. EBADF: registered under another handle, or closed meanwhile. EADDRNOTAVAIL: no usable
+    /// address (not with `daemon`).
+    pub fn register(&self, sd: RawFd, registration: Registration) -> io::Result<()> {
+        let entry = self.entry(sd)?;
+        // Until it is asked for: who closes the descriptor takes the element out after that.
+        let mut pool = entry.base.pool.lock();
+        entry.readiness().check_open()?;
+        let id = match &*pool {
+            Some(pool) if pool.handle != registration.handle => return Err(errno(Errno::EBADF)),
+            Some(pool) => pool.id,
+            None => registration.id.filter(|&id| id != PeId(0)).unwrap_or_else(random_id),
+        };
+        let endpoint = self.endpoint(&entry)?;
+        let known = endpoint.transport()?;
+        if known.is_none() && !registration.daemon {
+            return Err(errno(Errno::EADDRNOTAVAIL));
+        }
+        // Before anything waits for a registrar: from now on there may be other addresses.
+        let at: Weak<Endpoint> = Arc::downgrade(&endpoint);
+        self.directory.follow(&registration.handle, id, at);
+        // One that can't be reached is registered as soon as it can.
+        let nowhere = || Transport::new(Protocol::Tcp, TransportUse::DataPlusControl, 0, Vec::new());
+        let transport = endpoint.transport()?.or(known).unwrap_or_else(nowhere);
+        let handle = registration.handle;
+        let wait = registration.wait && pool.is_none() && !transport.addresses().is_empty();
+        pool.get_or_insert_with(|| Arc::new(PoolSide::new(handle.clone(), id, self.directory.clone())));
+        let interval = registration.interval;
+        let life = u32::try_from(interval.as_millis().saturating_mul(3)).unwrap_or(u32::MAX);
+        let home = Default::default();
+        let element = PoolElement { id, home, life, transport, policy: registration.policy, asap: None };
+        let request = client::Registration { handle: handle.clone(), element, interval };
+        let answer = self.directory.register(request);
+        drop(pool);
+        let result = match wait {
+            true => {
+                answer.and_then(|answer| answer.wait_while(&|| !entry.readiness().is_closed())).map(|_| ())
+            }
+            false => answer.map(|_| ()),
+        };
+        if wait {
+            // Whatever the answer: closing takes the element out, which ends a registration that is under way.
+            entry.readiness().check_open()?;
+        }
+        if let Err(error) = result {
+            log::warn!("registration of {id} in pool {handle:?}: {error:?}");
+        }
+        Ok(())
+    }
+
+    /// Where the element of a descriptor is reached.
+    fn endpoint(&self, entry: &Entry) -> io::Result<Arc<Endpoint>> {
+        match entry.role() {
+            Role::Listener(listener) => Ok(listener.endpoint().clone()),
+            Role::Many(many) => Ok(many.endpoint().clone()),
+            _ => self.bound(entry),
+        }
+    }
+
+    /// Takes the element out of its pool; its sessions go on. EBADF when not registered, or closed meanwhile.
+    pub fn deregister(&self, sd: RawFd, wait: bool) -> io::Result<()> {
+        let entry = self.entry(sd)?;
+        let leaving = entry.base.pool.lock().take().map(|pool| (pool.deregister(), pool));
+        let (answer, pool) = leaving.ok_or_else(|| errno(Errno::EBADF))?;
+        let result = match wait {
+            true => answer.and_then(|answer| answer.wait_while(&|| !entry.readiness().is_closed())),
+            false => answer.map(|_| ()),
+        };
+        if result.is_err() {
+            entry.readiness().check_open()?;
+        }
+        pool.gone(result);
+        Ok(())
+    }
+
+    /// Own pool handle and ID. EBADF when not registered.
+    pub fn local_name(&self, sd: RawFd) -> io::Result<(PoolHandle, PeId)> {
+        let entry = self.entry(sd)?;
+        let pool = entry.base.pool.lock();
+        pool.as_ref().map(|pool| (pool.handle.clone(), pool.id)).ok_or_else(|| errno(Errno::EBADF))
+    }
+
+    /// The connected session's pool handle (`None` on accepted descriptors) and element (0 before there is
+    /// one). EBADF on a descriptor that has no session of its own.
+    pub fn peer_name(&self, sd: RawFd) -> io::Result<(Option<PoolHandle>, PeId)> {
+        let session = self.single(&*self.entry(sd)?)?;
+        Ok((session.as_user().and_then(|user| user.handle.clone()), session.pe_id()))
+    }
+
+    // ----- users' sessions -----------------------------------------------------------------------
+
+    pub(super) fn single(&self, entry: &Entry) -> io::Result<Arc<Session>> {
+        match entry.role() {
+            Role::Single(session) => Ok(session),
+            _ => Err(errno(Errno::EBADF)),
+        }
+    }
+
+    /// Connects to an element of a pool. EBADF: no descriptor, or it has sessions already. After any
+    /// other error (ENOENT: the pool is empty; EIO: no resolution; EINVAL: no pool handle; else why the last
+    /// element could not be reached) the session exists and has failed: its descriptor is readable and
+    /// the next receive says FAILOVER_NECESSARY (or the end, on [`Style::Stream`]).
+    pub fn connect(
+        &self,
+        sd: RawFd,
+        handle: Option<PoolHandle>,
+        stale: Duration,
+        options: ConnectOptions,
+    ) -> io::Result<()> {
+        let entry = self.entry(sd)?;
+        let (readiness, linger) = (entry.base.readiness.clone(), self.linger.clone());
+        let notified = entry.style == Style::SeqPacket;
+        let session = Arc::new(Session::user(readiness, linger, handle, options, notified));
+        let spare = {
+            let mut role = entry.role.write();
+            let spare = match &*role {
+                Role::Fresh { endpoint, bound: false } => endpoint.clone(),
+                Role::Fresh { .. } => None,
+                Role::Listener(listener) => {
+                    entry.readiness().remove(listener.endpoint().as_fd());
+                    None
+                }
+                Role::Many(many) if many.sessions().is_empty() => {
+                    entry.readiness().remove(many.endpoint().as_fd());
+                    None
+                }
+                Role::Many(_) | Role::Single(_) => return Err(errno(Errno::EBADF)),
+            };
+            *role = Role::Single(session.clone());
+            spare
+        };
+        let how = Move { stale, failover: false, unreachable: false };
+        let spare = spare.and_then(Arc::into_inner);
+        self.move_session(&entry, &session, how, spare).inspect_err(|error| {
+            log::info!("descriptor {sd} could not be connected: {error}");
+        })
+    }
+
+    /// Leaves the element and connects to the next one. EBADF: not connected by [`Library::connect`].
+    /// After any other error the session has failed again: after the retry delay ENOENT (the pool is
+    /// empty), EIO (no resolution), or why the last element could not be reached; at once EINVAL (no
+    /// pool handle).
+    pub fn force_failover(&self, sd: RawFd, unreachable: bool, stale: Duration) -> io::Result<()> {
+        let entry = self.entry(sd)?;
+        let session = self.single(&entry)?;
+        self.move_session(&entry, &session, Move { stale, failover: true, unreachable }, None)
+    }
+
+    /// Whether the connected session holds a cookie. EBADF without one.
+    pub fn has_cookie(&self, sd: RawFd) -> io::Result<bool> {
+        Ok(self.single(&*self.entry(sd)?)?.has_cookie())
+    }
+
+    // ----- data ----------------------------------------------------------------------------------
+
+    /// Sends a message, whole: what the kernel does not take at once follows by itself. EAGAIN: nothing was
+    /// taken in time; EIO: the session has failed; EBADF: no such session; EINVAL: no data, no such stream;
+    /// EMSGSIZE: over TCP, more than 16 MiB without a time-out, over SCTP, more than the send buffer can be
+    /// made to hold; EINTR; others end the session.
+    pub fn send(&self, sd: RawFd, data: &[u8], options: SendOptions) -> io::Result<usize> {
+        let entry = self.entry(sd)?;
+        let role = entry.role.read();
+        let session = match &*role {
+            Role::Single(session) => Some(session.clone()),
+            Role::Many(many) => many.session(options.session),
+            Role::Fresh { .. } | Role::Listener(_) => None,
+        };
+        drop(role);
+        let session = session.ok_or_else(|| errno(Errno::EBADF))?;
+        let sent = session.send(data, &options);
+        if options.flags & send_flags::ABORT != 0
+            && sent.is_ok()
+            && let Role::Many(many) = entry.role()
+        {
+            many.remove(&session, false);
+        }
+        sent
+    }
+
+    /// Sends an element's cookie to its user; `timeout` `None`: without waiting. EINVAL: no such session, or
+    /// not an element's; EMSGSIZE: more than 65 524 bytes; EAGAIN, EINTR.
+    pub fn send_cookie(
+        &self,
+        sd: RawFd,
+        cookie: &[u8],
+        session: SessionId,
+        timeout: Option<Duration>,
+    ) -> io::Result<usize> {
+        let entry = self.entry(sd)?;
+        let session = match entry.role() {
+            Role::Single(session) => Some(session),
+            Role::Many(many) => many.session(session),
+            Role::Fresh { .. } | Role::Listener(_) => None,
+        };
+        let session = session
+            .filter(|session| session.as_user().is_none())
+            .ok_or_else(|| entry.readiness().refusal(Errno::EINVAL))?;
+        session.send_cookie(cookie, Deadline::or_now(timeout))?;
+        Ok(cookie.len())
+    }
+
+    /// Receives: notifications and cookie echoes first, then data, then what was lost. `timeout` `None`: one
+    /// non-blocking attempt. A message larger than `buffer` is delivered in parts. EAGAIN: nothing came;
+    /// ENOTCONN: nothing can come; EINVAL: a notification, and less than [`NOTIFICATION_ROOM`] for it; EINTR.
+    pub fn recv(&self, sd: RawFd, buffer: &mut [u8], timeout: Option<Duration>) -> io::Result<Received> {
+        let entry = self.entry(sd)?;
+        let deadline = Deadline::or_now(timeout);
+        match entry.role() {
+            Role::Single(session) => session.receive(buffer, deadline),
+            Role::Many(many) => many.receive(buffer, deadline),
+            Role::Fresh { .. } | Role::Listener(_) => Err(entry.readiness().refusal(Errno::ENOTCONN)),
+        }
+    }
+
+    /// After [`Library::recv`] delivered a part of a message or cookie echo (`end` false): more of it, and
+    /// nothing else. EAGAIN: not in time; ECONNRESET: it never comes; EBADF: no such session.
+    pub fn recv_rest(
+        &self,
+        sd: RawFd,
+        session: SessionId,
+        buffer: &mut [u8],
+        timeout: Option<Duration>,
+    ) -> io::Result<Received> {
+        let entry = self.entry(sd)?;
+        let deadline = Deadline::or_now(timeout);
+        match entry.role() {
+            Role::Single(session) => session.receive_rest(buffer, deadline),
+            Role::Many(many) => {
+                let session = many.session(session).ok_or_else(|| errno(Errno::EBADF))?;
+                session.receive_rest(buffer, deadline)
+            }
+            Role::Fresh { .. } | Role::Listener(_) => Err(errno(Errno::EBADF)),
+        }
+    }
+
+    // ----- mapped descriptors --------------------------------------------------------------------
+
+    fn alias(&self, sd: RawFd) -> Option<RawFd> {
+        self.aliases.read().get(&sd).copied()
+    }
+
+    /// Gives a system descriptor a number here: `to`, or its own, which it may have already. EINVAL: `system`
+    /// is none, or one of ours; EMFILE: the number is taken.
+    pub fn map(&self, system: RawFd, to: Option<RawFd>) -> io::Result<RawFd> {
+        self.check_process()?;
+        let number = to.unwrap_or(system);
+        if system < 0 || number < 0 || self.entry(system).is_ok() {
+            return Err(errno(Errno::EINVAL));
+        }
+        let mut aliases = self.aliases.write();
+        if to.is_none() && aliases.get(&number) == Some(&system) {
+            return Ok(number);
+        }
+        if self.entry(number).is_ok() || aliases.contains_key(&number) {
+            return Err(errno(Errno::EMFILE));
+        }
+        aliases.insert(number, system);
+        Ok(number)
+    }
+
+    /// Forgets a mapped number; the system descriptor stays open. EBADF: not mapped.
+    pub fn unmap(&self, sd: RawFd) -> io::Result<()> {
+        self.check_process()?;
+        self.aliases.write().remove(&sd).map(|_| ()).ok_or_else(|| errno(Errno::EBADF))
+    }
+
+    /// The system descriptor behind a mapped number; `None` if `sd` is an RSerPool descriptor; EBADF if
+    /// neither.
+    pub fn mapped(&self, sd: RawFd) -> io::Result<Option<RawFd>> {
+        match self.entry(sd) {
+            Ok(_) => Ok(None),
+            Err(error) => self.alias(sd).map(Some).ok_or(error),
+        }
+    }
+
+    // ----- options -------------------------------------------------------------------------------
+
+    /// The current system socket, for option pass-through; made if there is none yet (the first
+    /// connection uses it). EBADF; ENOTCONN while a session has no connection.
+    pub fn system_socket(&self, sd: RawFd) -> io::Result<RawFd> {
+        let entry = self.entry(sd)?;
+        if let Some(socket) = entry.system_socket() {
+            return Ok(socket);
+        }
+        // Before the role: whoever changes them holds them, and looks at the role.
+        let parameters = *entry.base.parameters.lock();
+        let mut role = entry.role.write();
+        let Role::Fresh { endpoint, .. } = &mut *role else { return Err(errno(Errno::ENOTCONN)) };
+        if endpoint.is_none() {
+            let unbound = Endpoint::unbound(entry.protocol, entry.domain)?;
+            // What the program sets comes after, and counts.
+            unbound.set_parameters(&parameters);
+            *endpoint = Some(Arc::new(unbound));
+        }
+        let endpoint = endpoint.as_ref().ok_or_else(|| errno(Errno::ENOTCONN))?;
+        Ok(endpoint.as_fd().as_raw_fd())
+    }
+
+    /// Changes what is not 0 in `change`; what holds now. For this descriptor's sessions and those it will
+    /// have.
+    pub fn session_parameters(&self, sd: RawFd, change: SessionParameters) -> io::Result<SessionParameters> {
+        Ok(self.entry(sd)?.change_parameters(change))
+    }
+
+    /// Sets a session's status text, up to 127 bytes of it. EINVAL: no such session.
+    pub fn set_status(&self, sd: RawFd, session: SessionId, text: &str) -> io::Result<()> {
+        let session = match self.entry(sd)?.role() {
+            Role::Single(session) => Some(session),
+            Role::Many(many) => many.session(session),
+            Role::Fresh { .. } | Role::Listener(_) => None,
+        };
+        let end = text.floor_char_boundary(127);
+        session.ok_or_else(|| errno(Errno::EINVAL))?.set_status(&text[..end]);
+        Ok(())
+    }
+
+    /// Basic mode: `rsp_getaddrinfo`.
+    pub fn resolve(
+        &self,
+        handle: &PoolHandle,
+        items: usize,
+        stale: Duration,
+    ) -> Result<Vec<PoolElement>, client::RequestError> {
+        if self.is_forked() {
+            return Err(client::RequestError::Shutdown);
+        }
+        self.directory.resolve(handle, items, stale)
+    }
+}
+
+fn random_id() -> PeId {
+    PeId(fastrand::u32(1..u32::MAX))
+}

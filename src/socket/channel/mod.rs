@@ -1,0 +1,19 @@
+//! One connection of a session: what it runs over, sending, receiving, lingering, parameters. It knows nothing
+//! of sessions and descriptors.
+//!
+//! | file | what |
+//! |---|---|
+//! | `conn` | a connection, whatever it runs over |
+//! | `sender`, `receiver` | the two halves of a session over the TCP mapping |
+//! | `association` | a session over the kernel's SCTP |
+//! | `linger` | what goes on when the caller is gone: backlogs, ends in order |
+//! | `parameters` | session parameters, and what they are for TCP |
+//! | `stranger` | a connection for the fuzz target |
+
+pub(crate) mod association;
+pub(crate) mod conn;
+pub(crate) mod linger;
+pub(crate) mod parameters;
+pub(crate) mod receiver;
+pub(crate) mod sender;
+pub(crate) mod stranger;
