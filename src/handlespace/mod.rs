@@ -23,13 +23,13 @@ mod view;
 
 pub use view::{ElementRef, PoolRef};
 
-use crate::wire::{CauseCode, PeId, PoolElement, PoolHandle, RegistrarId, Transport};
+use crate::wire::{CauseCode, PeId, Policy, PoolElement, PoolHandle, RegistrarId, Transport};
 use checksum::{Owners, Sum};
 use element::{Element, NewElement, Rare, Slab};
 use fastrand::Rng;
 use hash::Seeded;
-use policy::{Kind, Values};
-use pool::{Pool, has_control};
+use policy::{Carried, Kind, Values};
+use pool::{Pool, control};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
@@ -46,7 +46,7 @@ pub struct ElementKey {
 /// How many of the selected elements count as used (behaviour of rsplib: "max increment").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Increment {
-    /// 1 for deterministic and adaptive policies, 0 for random ones.
+    /// Every one for policies with degradation, 1 for the other ordered and adaptive ones, 0 for random ones.
     PolicyDefault,
     /// That many.
     Up(usize),
@@ -75,15 +75,15 @@ pub enum Change {
 pub enum Reject {
     /// PE id 0.
     InvalidId,
-    /// The pool's elements use another protocol.
+    /// The pool's elements have another transport type.
     WrongProtocol,
     /// No address or port 0.
     InvalidAddresses,
-    /// The pool's elements have another transport use.
+    /// The pool's elements have another transport use (of SCTP, which alone has one).
     WrongControlChannel,
     /// The pool has another policy.
     IncompatiblePolicy,
-    /// Policy that nobody here knows or that cannot be encoded.
+    /// A policy type that is invalid: 0x00000000 or 0x40000000 (RFC 5356 section 7.1).
     UnsupportedPolicy,
     /// A bound was reached.
     Full,
@@ -113,7 +113,7 @@ pub struct Bounds {
     pub elements: usize,
     /// Pools.
     pub pools: usize,
-    /// Bytes of pool handles and of transports other than a single IPv4 address, in all. What is
+    /// Bytes of pool handles, of unknown policies, and of transports other than a single IPv4 address, in all. What is
     /// registered once they are used up must do without.
     pub bytes: usize,
 }
@@ -135,6 +135,9 @@ pub struct Handlespace {
     rng: Rng,
     elements: Slab,
     rare: Rare,
+    carried: Carried,
+    /// Bytes in `carried`.
+    carried_bytes: usize,
     owners: Owners,
     pools: Vec<Option<Pool>>,
     free_pools: Vec<u32>,
@@ -174,6 +177,8 @@ impl Handlespace {
             rng: Rng::with_seed(seed),
             elements: Slab::new(),
             rare: Rare::default(),
+            carried: Carried::new(),
+            carried_bytes: 0,
             owners: Owners::default(),
             pools: Vec::new(),
             free_pools: Vec::new(),
@@ -191,7 +196,8 @@ impl Handlespace {
 
     /// Adds or updates an element under the home registrar it names.
     ///
-    /// A pool takes protocol, transport use and policy from its first element. A known element keeps
+    /// A pool takes transport type, transport use and policy from its first element. Transports and policies that
+    /// nobody here knows are carried as they are. A known element keeps
     /// its place among its equals unless its policy values differ; it starts anew with its reported
     /// load. A refused registration changes nothing.
     pub fn register(
@@ -215,13 +221,15 @@ impl Handlespace {
         if element.id == PeId(0) {
             return Err(Reject::InvalidId);
         }
-        if pool.is_some_and(|pool| transport.protocol() != Some(pool.protocol)) {
+        if pool.is_some_and(|pool| transport.kind() != pool.transport) {
             return Err(Reject::WrongProtocol);
         }
-        if !(1..=MAX_ADDRESSES).contains(&transport.addresses().len()) || transport.port() == 0 {
+        if matches!(transport, Transport::Address { port, addresses, .. }
+            if !(1..=MAX_ADDRESSES).contains(&addresses.len()) || *port == 0)
+        {
             return Err(Reject::InvalidAddresses);
         }
-        if pool.is_some_and(|pool| has_control(transport.usage()) != pool.control) {
+        if pool.is_some_and(|pool| control(transport) != pool.control) {
             return Err(Reject::WrongControlChannel);
         }
         let (kind, values) = policy::split(&element.policy).ok_or(Reject::UnsupportedPolicy)?;
@@ -239,18 +247,22 @@ impl Handlespace {
         values: Values,
         element: &PoolElement,
     ) -> Result<(ElementKey, Change), Reject> {
-        let protocol = element.transport.protocol().ok_or(Reject::InvalidAddresses)?;
         let name = if pool.is_none() { handle.as_bytes().len() } else { 0 };
         if self.elements.len() >= self.bounds.elements
             || pool.is_none() && self.by_handle.len() >= self.bounds.pools
-            || !self.has_room(name, [Some(&element.transport), element.asap.as_ref()])
+            || !self.has_room(
+                name + carried(&element.policy).len(),
+                [Some(&element.transport), element.asap.as_ref()],
+            )
         {
             return Err(Reject::Full);
         }
         let home = self.owners.ensure(element.home).ok_or(Reject::Full)?;
-        let pool = pool.unwrap_or_else(|| {
-            self.add_pool(Pool::new(handle.clone(), protocol, element.transport.usage(), kind))
-        });
+        let pool = pool.unwrap_or_else(|| self.add_pool(Pool::new(handle.clone(), &element.transport, kind)));
+        let values = match kind {
+            Kind::Unknown(_) => self.carry(carried(&element.policy)),
+            _ => values,
+        };
         let slot = self.elements.insert(NewElement {
             id: element.id.0,
             pool,
@@ -276,11 +288,18 @@ impl Handlespace {
     ) -> Result<(ElementKey, Change), Reject> {
         let known = &self.elements[slot];
         let from = self.owners.get(known.home).id;
+        // What is carried stays where it is, though it may be replaced there.
+        let new = carried(&element.policy);
+        let unknown = matches!(element.policy, Policy::Unknown { .. });
+        let values = if unknown { known.values } else { values };
+        let carries_the_same = !unknown || self.carried_by(slot) == new;
+        let more = if carries_the_same { 0 } else { new.len() };
         let same_transport = self.rare.equals(known.transport, Some(&element.transport));
         let same_asap = self.rare.equals(known.asap, element.asap.as_ref());
-        let same = same_transport && same_asap && known.values == values && known.life == element.life;
+        let same_policy = carries_the_same && known.values == values;
+        let same = same_transport && same_asap && same_policy && known.life == element.life;
         let transport = (!same_transport).then_some(&element.transport);
-        if !self.has_room(0, [transport, element.asap.as_ref().filter(|_| !same_asap)]) {
+        if !self.has_room(more, [transport, element.asap.as_ref().filter(|_| !same_asap)]) {
             return Err(Reject::Full);
         }
         if from != element.home && !self.change_home(slot, element.home) {
@@ -296,6 +315,11 @@ impl Handlespace {
             known.asap = self.rare.store(element.asap.as_ref());
         }
         let pool = known.pool;
+        if !carries_the_same {
+            let place = values[0] as usize;
+            self.carried_bytes = self.carried_bytes - self.carried[place].len() + new.len();
+            self.carried[place] = new.into();
+        }
         if let Some(pool) = &mut self.pools[pool as usize] {
             pool.report(&mut self.elements, slot, values, element.life);
         }
@@ -314,6 +338,9 @@ impl Handlespace {
         self.disown(slot);
         let home = self.elements[slot].home;
         self.owners.drop_if_empty(home);
+        if matches!(self.pool_of(slot).map(|pool| pool.kind), Some(Kind::Unknown(_))) {
+            self.carried_bytes -= self.carried.remove(self.elements[slot].values[0] as usize).len();
+        }
         let &Element { pool: index, id, transport, asap, .. } = &self.elements[slot];
         self.ids.remove(&Name { pool: index, id });
         if let Some(pool) = &mut self.pools[index as usize] {
@@ -384,9 +411,9 @@ impl Handlespace {
         self.by_handle.len()
     }
 
-    /// Bytes of handles and of transports other than a single IPv4 address ([`Bounds::bytes`]).
+    /// Bytes of handles, of unknown policies, and of transports other than a single IPv4 address ([`Bounds::bytes`]).
     pub fn bytes(&self) -> usize {
-        self.handle_bytes + self.rare.bytes()
+        self.handle_bytes + self.rare.bytes() + self.carried_bytes
     }
 
     /// Number of elements of one home registrar.
@@ -408,12 +435,30 @@ impl Handlespace {
         sum.to_wire()
     }
 
+    fn pool_of(&self, slot: u32) -> Option<&Pool> {
+        self.pools[self.elements[slot].pool as usize].as_ref()
+    }
+
+    /// Keeps what an element of an unknown policy says; the values that lead there.
+    fn carry(&mut self, value: &[u8]) -> Values {
+        self.carried_bytes += value.len();
+        [self.carried.insert(value.into()) as u32, 0, 0, 0]
+    }
+
+    /// What an element of an unknown policy said; nothing for one of another.
+    fn carried_by(&self, slot: u32) -> &[u8] {
+        match self.pool_of(slot).map(|pool| pool.kind) {
+            Some(Kind::Unknown(_)) => &self.carried[self.elements[slot].values[0] as usize],
+            _ => &[],
+        }
+    }
+
     fn pool_index(&self, handle: &PoolHandle) -> Option<u32> {
         self.handles.get(handle.as_bytes()).copied()
     }
 
-    /// Whether there is room for a new pool's name and for transports, of which those in eight bytes
-    /// need none.
+    /// Whether there is room for a new pool's name (or what else has bytes) and for transports, of which those in
+    /// eight bytes need none.
     fn has_room(&self, name: usize, transports: [Option<&Transport>; 2]) -> bool {
         let rare: usize = transports.into_iter().flatten().map(element::extra_bytes).sum();
         let more = name + rare;
@@ -466,5 +511,13 @@ impl Handlespace {
         if pool.disown(element.home, element.id) {
             owner.pools.remove(pool.handle.as_bytes());
         }
+    }
+}
+
+/// What a policy parameter of an unknown type has behind it.
+fn carried(policy: &Policy) -> &[u8] {
+    match policy {
+        Policy::Unknown { value, .. } => value,
+        _ => &[],
     }
 }

@@ -30,9 +30,16 @@ pub(super) enum Kind {
     WeightedRandomDpf,
     LeastUsedDpf,
     LeastUsedDegradationDpf,
+    /// One that nobody here knows, by its type: carried for others, its elements take turns. What stands behind
+    /// the type is kept in [`Carried`], at the place that the first of the values names.
+    Unknown(u32),
 }
 
-/// Splits a policy parameter; `None` for a policy that nobody here knows.
+/// What elements of unknown policies say behind their policy's type.
+pub(super) type Carried = slab::Slab<Box<[u8]>>;
+
+/// Splits a policy parameter, of an unknown policy without what it says; `None` for the types that RFC 5356
+/// section 7.1 calls invalid.
 pub(super) fn split(policy: &Policy) -> Option<(Kind, Values)> {
     use Policy as P;
     Some(match *policy {
@@ -66,12 +73,13 @@ pub(super) fn split(policy: &Policy) -> Option<(Kind, Values)> {
         P::LeastUsedDegradationDpf { load, degradation, load_dpf, distance } => {
             (Kind::LeastUsedDegradationDpf, [load, degradation, load_dpf, distance])
         }
-        P::Unknown { .. } => return None,
+        P::Unknown { policy_type: 0 | 0x4000_0000, .. } => return None,
+        P::Unknown { policy_type, .. } => (Kind::Unknown(policy_type), [0; 4]),
     })
 }
 
 /// The reverse of [`split`].
-pub(super) fn join(kind: Kind, values: &Values) -> Policy {
+pub(super) fn join(kind: Kind, values: &Values, carried: &Carried) -> Policy {
     use Policy as P;
     let [weight, degradation, weight_dpf, distance] = *values;
     let (load, load_dpf, priority) = (weight, weight_dpf, weight);
@@ -94,6 +102,10 @@ pub(super) fn join(kind: Kind, values: &Values) -> Policy {
         Kind::WeightedRandomDpf => P::WeightedRandomDpf { weight, weight_dpf, distance },
         Kind::LeastUsedDpf => P::LeastUsedDpf { load, load_dpf, distance },
         Kind::LeastUsedDegradationDpf => P::LeastUsedDegradationDpf { load, degradation, load_dpf, distance },
+        Kind::Unknown(policy_type) => {
+            let value = carried.get(values[MAIN] as usize).map(|value| value.to_vec());
+            P::Unknown { policy_type, value: value.unwrap_or_default() }
+        }
     }
 }
 
@@ -129,10 +141,12 @@ impl Kind {
         )
     }
 
-    /// How many of the selected count as used where the caller does not say.
+    /// How many of the selected count as used where the caller does not say. Every one that is returned counts
+    /// where that says something of its load (RFC 5356 section 5.2.2); a circular list advances by one (4.1.2).
     pub(super) fn default_increment(self) -> usize {
         match self {
             Kind::Random | Kind::WeightedRandom | Kind::WeightedRandomDpf => 0,
+            _ if self.degrades() => usize::MAX,
             _ => 1,
         }
     }

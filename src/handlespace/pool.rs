@@ -8,16 +8,16 @@ use super::policy::{self, Kind, Values};
 use super::sorted::Sorted;
 use super::tree::Tree;
 use super::{ElementKey, Increment};
-use crate::wire::{PoolHandle, Protocol, TransportUse};
+use crate::wire::{ParamType, PoolHandle, Protocol, Transport, TransportUse};
 use fastrand::Rng;
 
-/// A pool, named by its first element's protocol, transport use and policy.
+/// A pool, named by its first element's transport type, transport use and policy.
 #[derive(Debug)]
 pub(super) struct Pool {
     pub handle: PoolHandle,
     /// What the handle contributes to its elements' checksum.
     pub sum: Sum,
-    pub protocol: Protocol,
+    pub transport: ParamType,
     pub control: bool,
     pub kind: Kind,
     pub len: usize,
@@ -37,17 +37,18 @@ enum Order {
 }
 
 impl Pool {
-    pub(super) fn new(handle: PoolHandle, protocol: Protocol, usage: TransportUse, kind: Kind) -> Pool {
+    pub(super) fn new(handle: PoolHandle, transport: &Transport, kind: Kind) -> Pool {
         let order = match kind.is_random() {
             true => Order::Lottery(Lottery::new(kind)),
             false => Order::Sorted(Sorted::new(kind)),
         };
         let sum = Sum::of_handle(&handle);
+        let (transport, control) = (transport.kind(), control(transport));
         Pool {
             handle,
             sum,
-            protocol,
-            control: has_control(usage),
+            transport,
+            control,
             kind,
             len: 0,
             drained: 0,
@@ -210,7 +211,9 @@ impl Pool {
     }
 }
 
-/// Whether a transport use means a control channel; unknown ones read as data only.
-pub(super) fn has_control(usage: TransportUse) -> bool {
-    usage == TransportUse::DataPlusControl
+/// Whether a pool has a control channel: SCTP's transport use alone says so (RFC 5354 section 3.4), and unknown ones
+/// read as data only. The same field of the others is reserved, and where our TCP elements use it, each of a pool
+/// may say something else.
+pub(super) fn control(transport: &Transport) -> bool {
+    transport.protocol() == Some(Protocol::Sctp) && transport.usage() == TransportUse::DataPlusControl
 }

@@ -181,12 +181,26 @@ fn degradation_beyond_full_load_keeps_the_order() {
 }
 
 #[test]
-fn degradation_of_a_list_counts_its_first_unless_all_are_used() {
+fn degradation_counts_every_element_of_a_list() {
     let mut space = pool([lud(0, 10), lud(5, 10), lud(8, 10)]);
+    assert_eq!(choose(&mut space, 2, Increment::PolicyDefault), [1, 2]);
+    // 10, 15, 8.
+    assert_eq!(choose(&mut space, 3, Increment::Up(1)), [3, 1, 2]);
+    // 10, 15, 18.
     assert_eq!(choose(&mut space, 3, Increment::PolicyDefault), [1, 2, 3]);
-    assert_eq!(choose(&mut space, 3, Increment::All), [2, 3, 1]);
-    // 20, 15, 18.
-    assert_eq!(choose(&mut space, 3, Increment::Up(0)), [2, 3, 1]);
+    // 20, 25, 28.
+    assert_eq!(choose(&mut space, 3, Increment::Up(0)), [1, 2, 3]);
+    for policy in [
+        Policy::PriorityLeastUsedDegradation { load: 0, degradation: 1 },
+        Policy::LeastUsedDegradationDpf { load: 0, degradation: 1, load_dpf: 0, distance: 0 },
+        Policy::RandomizedLeastUsedDegradation { load: 0, degradation: 1 },
+        Policy::RandomizedPriorityLeastUsedDegradation { load: 0, degradation: 1 },
+    ] {
+        let mut space = pool(vec![policy; 5]);
+        let chosen = choose(&mut space, 3, Increment::PolicyDefault);
+        let count = |id| space.get(space.find(&handle("p"), PeId(id)).unwrap()).unwrap().degradation_count();
+        assert!((1..=5).all(|id| count(id) == u32::from(chosen.contains(&id))), "{chosen:?}");
+    }
 }
 
 #[test]
@@ -212,7 +226,6 @@ fn distance_makes_an_element_look_loaded() {
     assert_eq!(run(&mut space, 4), [2, 2, 1, 2]);
 }
 
-/// Asserts that `counts` fit `weights` (chi-square, p = 0.0001 for up to 9 degrees of freedom).
 /// A registrar measures anew: that says nothing of the load.
 #[test]
 fn a_new_distance_forgets_no_selection() {
@@ -230,6 +243,7 @@ fn a_new_distance_forgets_no_selection() {
     assert_eq!(count(&space, 1), 0);
 }
 
+/// Asserts that `counts` fit `weights` (chi-square, p = 0.0001 for up to 9 degrees of freedom).
 fn assert_fits(counts: &[u64], weights: &[f64]) {
     let (n, sum) = (counts.iter().sum::<u64>() as f64, weights.iter().sum::<f64>());
     let chi: f64 = counts
@@ -375,8 +389,11 @@ fn default_increments() {
     ] {
         assert_eq!(policy::split(&random).unwrap().0.default_increment(), 0);
     }
-    for other in [Policy::RoundRobin, lud(0, 0), Policy::RandomizedLeastUsed { load: 0 }] {
+    for other in [Policy::RoundRobin, wrr(1), Policy::RandomizedLeastUsed { load: 0 }] {
         assert_eq!(policy::split(&other).unwrap().0.default_increment(), 1);
+    }
+    for degrading in [lud(0, 0), Policy::RandomizedLeastUsedDegradation { load: 0, degradation: 0 }] {
+        assert_eq!(policy::split(&degrading).unwrap().0.default_increment(), usize::MAX);
     }
 }
 
@@ -398,6 +415,85 @@ fn no_such_pool() {
     assert!(space.get(key).is_none(), "a new element has a new key");
 }
 
+/// RFC 5354 section 3.4: SCTP alone has a transport use; the others' field is reserved, and kept as it came.
+#[test]
+fn the_transport_use_is_sctps() {
+    let mut space = Handlespace::new(1);
+    let mut register = |name: &str, id: u32, protocol, code: u16| {
+        let mut one = element(id, 1, Policy::RoundRobin);
+        let usage = TransportUse::from_code(code);
+        one.transport = Transport::new(protocol, usage, 4711, vec![one.transport.addresses()[0]]);
+        let result = space.register(&handle(name), &one).map(|(key, _)| key);
+        if let Ok(key) = result {
+            assert_eq!(space.get(key).unwrap().to_element(), one);
+        }
+        result.map(|_| ())
+    };
+    assert_eq!(register("sctp", 1, Protocol::Sctp, 1), Ok(()));
+    assert_eq!(register("sctp", 2, Protocol::Sctp, 0), Err(Reject::WrongControlChannel));
+    assert_eq!(register("sctp", 2, Protocol::Sctp, 2), Err(Reject::WrongControlChannel));
+    assert_eq!(register("data", 1, Protocol::Sctp, 0), Ok(()));
+    assert_eq!(register("data", 2, Protocol::Sctp, 1), Err(Reject::WrongControlChannel));
+    assert_eq!(register("data", 2, Protocol::Sctp, 7), Ok(()), "unknown ones read as data only");
+    for (name, protocol) in [
+        ("tcp", Protocol::Tcp),
+        ("udp", Protocol::Udp),
+        ("udp-lite", Protocol::UdpLite),
+        ("dccp", Protocol::Dccp { service_code: 5 }),
+    ] {
+        for (id, code) in (1..).zip([0, 1, 0x1234]) {
+            assert_eq!(register(name, id, protocol, code), Ok(()), "{name} {code}");
+        }
+    }
+    // Nor is the service code part of the transport type.
+    assert_eq!(register("dccp", 4, Protocol::Dccp { service_code: 6 }, 0), Ok(()));
+    assert_eq!(register("dccp", 5, Protocol::Udp, 0), Err(Reject::WrongProtocol));
+}
+
+/// Opaque transports (RFC 5354 section 3.16) and policies that nobody here knows are carried byte for byte.
+#[test]
+fn what_nobody_knows_is_carried() {
+    let mut space = Handlespace::new(1);
+    let private = |value: &[u8]| Policy::Unknown { policy_type: 0x8000_1234, value: value.to_vec() };
+    let opaque = |id, policy| PoolElement {
+        transport: Transport::Opaque(vec![id as u8; 3]),
+        ..element(id, 1, policy)
+    };
+    let all = [opaque(1, private(b"one")), opaque(2, private(b"")), opaque(3, private(b"of another length"))];
+    for one in &all {
+        let (key, change) = space.register(&handle("p"), one).unwrap();
+        assert_eq!((change, space.get(key).unwrap().to_element()), (Change::Added, one.clone()));
+        assert_eq!(space.register(&handle("p"), one).unwrap(), (key, Change::Same));
+    }
+    assert_eq!(run(&mut space, 4), [1, 2, 3, 1], "they take turns");
+    let changed = opaque(2, private(b"now with something"));
+    let (key, change) = space.register(&handle("p"), &changed).unwrap();
+    assert_eq!((change, space.get(key).unwrap().to_element()), (Change::Updated, changed));
+    assert_eq!(run(&mut space, 2), [2, 3], "and keep their places");
+    assert!(matches!(
+        space.pool(&handle("p")).unwrap().policy(),
+        Policy::Unknown { policy_type: 0x8000_1234, .. }
+    ));
+    // Another private policy is another policy, another transport another transport.
+    let other = opaque(4, Policy::Unknown { policy_type: 0x8000_1235, value: vec![] });
+    assert_eq!(space.register(&handle("p"), &other), Err(Reject::IncompatiblePolicy));
+    let other = element(4, 1, private(b""));
+    assert_eq!(space.register(&handle("p"), &other), Err(Reject::WrongProtocol));
+    // What is carried has a bound, and is given back.
+    space.set_bounds(Bounds { bytes: 200, ..Bounds::default() });
+    let long = opaque(4, private(&[7; 300]));
+    assert_eq!(space.register(&handle("p"), &long), Err(Reject::Full));
+    assert_eq!(space.register(&handle("p"), &opaque(1, private(&[7; 300]))), Err(Reject::Full));
+    for _ in 0..50 {
+        let (key, _) = space.register(&handle("p"), &opaque(4, private(&[7; 100]))).unwrap();
+        space.remove(key).unwrap();
+    }
+    for id in 1..=3 {
+        space.remove(space.find(&handle("p"), PeId(id)).unwrap()).unwrap();
+    }
+    assert!(space.is_empty() && space.carried.is_empty() && space.carried_bytes == 0);
+}
+
 #[test]
 fn refusals_in_order() {
     let mut space = Handlespace::new(1);
@@ -405,12 +501,15 @@ fn refusals_in_order() {
     let good = element(1, 1, wrr(2));
     let mut bad = good.clone();
     let try_it = |space: &mut Handlespace, e: &PoolElement| space.register(&p, e).map(|_| ());
-    bad.policy = Policy::Unknown { policy_type: 0xb000_2004, value: vec![0; 12] };
-    assert_eq!(try_it(&mut space, &bad), Err(Reject::UnsupportedPolicy));
+    // RFC 5356 section 7.1 calls these two invalid.
+    for policy_type in [0, 0x4000_0000] {
+        bad.policy = Policy::Unknown { policy_type, value: vec![0; 12] };
+        assert_eq!(try_it(&mut space, &bad), Err(Reject::UnsupportedPolicy));
+    }
     assert_eq!(space.pool_count(), 0, "a refusal leaves nothing behind");
-    bad.transport = Transport::Opaque(vec![1]);
-    assert_eq!(try_it(&mut space, &bad), Err(Reject::InvalidAddresses));
     assert_eq!(try_it(&mut space, &good), Ok(()));
+    bad.transport = Transport::Opaque(vec![1]);
+    assert_eq!(try_it(&mut space, &bad), Err(Reject::WrongProtocol));
 
     bad.policy = Policy::RoundRobin;
     let address = good.transport.addresses()[0];
@@ -424,12 +523,10 @@ fn refusals_in_order() {
         bad.transport = Transport::new(Protocol::Tcp, control, port, vec![address; count]);
         assert_eq!(try_it(&mut space, &bad), Err(Reject::InvalidAddresses));
     }
-    bad.transport = Transport::new(Protocol::Tcp, control, 1, vec![address; 64]);
-    assert_eq!(try_it(&mut space, &bad), Err(Reject::WrongControlChannel));
     bad.transport = Transport::new(Protocol::Tcp, TransportUse::Other(7), 1, vec![address; 64]);
     assert_eq!(try_it(&mut space, &bad), Err(Reject::IncompatiblePolicy));
     bad.policy = wrr(9);
-    assert_eq!(try_it(&mut space, &bad), Ok(()), "unknown transport use reads as data only");
+    assert_eq!(try_it(&mut space, &bad), Ok(()), "what is reserved is no transport use");
     let key = space.find(&p, PeId(2)).unwrap();
     assert_eq!(space.get(key).unwrap().to_element(), bad, "and is kept as it came");
     // A known element is measured by the same rules.

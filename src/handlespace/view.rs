@@ -66,7 +66,7 @@ impl<'a> ElementRef<'a> {
 
     /// Its policy values.
     pub fn policy(&self) -> Policy {
-        policy::join(self.pool().kind, &self.element().values)
+        policy::join(self.pool().kind, &self.element().values, &self.space.carried)
     }
 
     /// How often it was selected since it last reported its load (policies with degradation only;
@@ -134,7 +134,7 @@ impl<'a> PoolRef<'a> {
     pub fn policy(&self) -> Policy {
         let some = self.pool().owned.iter().find_map(|(_, ids)| ids.first());
         let values = some.map_or([0; 4], |(_, slot)| self.space.elements[slot].values);
-        policy::join(self.pool().kind, &values)
+        policy::join(self.pool().kind, &values, &self.space.carried)
     }
 
     /// Elements in order of identifier.

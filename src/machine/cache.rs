@@ -4,9 +4,9 @@
 use super::Time;
 use super::client::Resolution;
 use crate::handlespace::{Handlespace, Increment};
-use crate::wire::{PeId, Policy, PoolElement, PoolHandle, Protocol, TransportUse};
+use crate::wire::{ParamType, PeId, Policy, PoolElement, PoolHandle, TransportUse};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::mem::{Discriminant, discriminant};
 use std::time::Duration;
 
 /// One cached pool: its last resolution, from which elements are chosen by the pool's policy.
@@ -34,8 +34,9 @@ impl CachedPool {
 
     /// Takes over a newer answer or push: its elements keep their place in the policy's order if they
     /// were known. Elements that it does not name go, unless it is only a part of a pool that a
-    /// subscription keeps here as a whole. Elements that do not fit the pool (another policy or
-    /// protocol than the first one's) are left out, as a registrar does.
+    /// subscription keeps here as a whole. Elements that do not fit the pool (another transport type
+    /// than the first one's) are left out, as a registrar does. The pool's policy is the answer's overall one; an
+    /// element that says another counts with the overall one's values.
     pub fn update(&mut self, now: Time, resolution: &Resolution) {
         let part_of_pushed = self.pushed && self.complete && !resolution.complete;
         if !part_of_pushed {
@@ -43,18 +44,20 @@ impl CachedPool {
             self.complete = resolution.complete;
             self.pushed = resolution.subscribed;
         }
+        let overall = overall(resolution);
         for element in &resolution.elements {
-            let _ = self.space.register(&self.pool, element);
+            let _ = self.space.register(&self.pool, &fitted(element, overall));
         }
         self.updated = self.updated.max(now);
     }
 
-    /// Removes what `resolution` does not name, or names with what its pool can't have (policy, protocol
-    /// or transport use changed): a pool that changed as a whole starts afresh.
+    /// Removes what `resolution` does not name, or names with what its pool can't have (policy or transport
+    /// type changed): a pool that changed as a whole starts afresh.
     fn retain(&mut self, resolution: &Resolution) {
         let Some(some) = self.space.elements_after(None).next() else { return };
         let common = traits(&some.to_element());
-        let named = resolution.elements.iter().filter(|element| traits(element) == common);
+        let overall = overall(resolution);
+        let named = resolution.elements.iter().filter(|element| traits(&fitted(element, overall)) == common);
         let named: BTreeSet<PeId> = named.map(|element| element.id).collect();
         let all = self.space.elements_after(None);
         let gone: Vec<_> = all.filter(|e| !named.contains(&e.id())).map(|e| e.key()).collect();
@@ -100,16 +103,30 @@ impl CachedPool {
     }
 }
 
-/// What all elements of a pool have in common.
-fn traits(element: &PoolElement) -> (Discriminant<Policy>, Option<Protocol>, bool) {
-    let control = element.transport.usage() == TransportUse::DataPlusControl;
-    (discriminant(&element.policy), element.transport.protocol(), control)
+/// The pool's policy, whatever its elements say (RFC 5352 section 2.2.6).
+fn overall(resolution: &Resolution) -> &Policy {
+    resolution.policy.as_ref().unwrap_or(&Policy::RoundRobin)
+}
+
+/// An element with the pool's policy: with its own values if it has them.
+fn fitted<'a>(element: &'a PoolElement, overall: &Policy) -> Cow<'a, PoolElement> {
+    match element.policy.type_code() == overall.type_code() {
+        true => Cow::Borrowed(element),
+        false => Cow::Owned(PoolElement { policy: overall.clone(), ..element.clone() }),
+    }
+}
+
+/// What all elements of a pool have in common; of SCTP, the transport use as well.
+fn traits(element: &PoolElement) -> (u32, ParamType, bool) {
+    let kind = element.transport.kind();
+    let control = kind == ParamType::SCTP && element.transport.usage() == TransportUse::DataPlusControl;
+    (element.policy.type_code(), kind, control)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{RegistrarId, Transport};
+    use crate::wire::{Protocol, RegistrarId, Transport};
 
     fn element(id: u32, policy: Policy) -> PoolElement {
         PoolElement {
@@ -207,7 +224,8 @@ mod tests {
     #[test]
     fn loads_grow_with_use_until_the_next_answer() {
         let lud = |id, load| element(id, Policy::LeastUsedDegradation { load, degradation: 10 });
-        let answer = Resolution { policy: None, elements: vec![lud(1, 0), lud(2, 15)], ..part(&[]) };
+        let policy = Some(Policy::LeastUsedDegradation { load: 0, degradation: 0 });
+        let answer = Resolution { policy, elements: vec![lud(1, 0), lud(2, 15)], ..part(&[]) };
         let mut cached = CachedPool::new(Time(0), 1, &answer);
         assert_eq!(run(&mut cached, 4), [1, 1, 2, 1]);
         cached.update(Time(1), &answer);
@@ -219,9 +237,14 @@ mod tests {
         let mut cached = CachedPool::new(Time(0), 1, &part(&[1, 2]));
         let priority = |id, priority| element(id, Policy::Priority { priority });
         let elements = vec![priority(1, 1), element(2, Policy::Random), priority(3, 9)];
-        cached.update(Time(1), &Resolution { elements, ..part(&[]) });
+        let policy = Some(Policy::Priority { priority: 5 });
+        cached.update(Time(1), &Resolution { policy, elements, ..part(&[]) });
         assert_eq!(run(&mut cached, 2), [3, 3]);
-        assert_eq!(ids(cached.select(9)), [3, 1], "the misfit is left out");
+        assert_eq!(
+            ids(cached.select(9)),
+            [3, 2, 1],
+            "who says another policy counts with the overall one's values"
+        );
 
         let mut moved = part(&[3, 1]);
         for element in &mut moved.elements {
@@ -230,6 +253,25 @@ mod tests {
         }
         cached.update(Time(2), &moved);
         assert_eq!(cached.select(9), moved.elements, "all changed their protocol");
+    }
+
+    /// RFC 5352 section 2.2.6: the overall policy parameter alone says what a pool's policy is, and its absence
+    /// that it is round robin.
+    #[test]
+    fn the_overall_policy_is_the_pools() {
+        let priority = |id, priority| element(id, Policy::Priority { priority });
+        let elements = vec![priority(1, 1), priority(2, 9)];
+        for policy in [None, Some(Policy::RoundRobin)] {
+            let answer = Resolution { policy, elements: elements.clone(), ..part(&[]) };
+            assert_eq!(run(&mut CachedPool::new(Time(0), 1, &answer), 4), [1, 2, 1, 2]);
+        }
+        let policy = Some(Policy::Priority { priority: 0 });
+        let answer = Resolution { policy, elements, ..part(&[]) };
+        let mut cached = CachedPool::new(Time(0), 1, &answer);
+        assert_eq!(run(&mut cached, 2), [2, 2]);
+        // Another overall policy begins afresh, with the same elements.
+        cached.update(Time(1), &Resolution { policy: None, ..answer });
+        assert_eq!(run(&mut cached, 4), [1, 2, 1, 2]);
     }
 
     #[test]

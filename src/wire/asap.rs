@@ -3,7 +3,7 @@
 use super::code::{AsapType, ParamType};
 use super::handle::MAX_HANDLE;
 use super::reader::{Param, Reader, Unrecognized, without_answer};
-use super::writer::{MAX_MESSAGE, Writer, param_len};
+use super::writer::{Lengths, MAX_MESSAGE, Writer, param_len};
 use super::{
     DecodeError, Decoded, OperationError, PeId, Policy, PoolElement, PoolHandle, RegistrarId, Transport,
 };
@@ -159,7 +159,12 @@ impl Asap {
 
     /// The same, behind what is in `out` already.
     pub fn encode_into(&self, out: &mut Vec<u8>) {
-        Writer::message(out, self.kind().0, self.flags(), |w| self.write(w));
+        self.encode_with(Lengths::Padded, out);
+    }
+
+    /// The same with lengths of that kind.
+    pub fn encode_with(&self, lengths: Lengths, out: &mut Vec<u8>) {
+        Writer::message(out, lengths, self.kind().0, self.flags(), |w| self.write(w));
     }
 
     fn write(&self, w: &mut Writer<'_>) {
@@ -283,16 +288,25 @@ impl<'a> Body<'a> {
     fn decode(bytes: &'a [u8]) -> Result<Decoded<Asap>, DecodeError> {
         let (kind, flags, reader) = Reader::message(bytes)?;
         let mut body = Body { reader, unrecognized: Vec::new() };
-        let message = body.message(AsapType(kind), flags & 1 != 0, bytes)?;
-        body.reader.end(&mut body.unrecognized)?;
+        if AsapType(kind).name().is_none() {
+            return Err(DecodeError::unknown_message(bytes));
+        }
+        let message = body.message(AsapType(kind), flags & 1 != 0)?;
         Ok(Decoded { message, unrecognized: body.unrecognized })
     }
 
-    fn message(&mut self, kind: AsapType, flag: bool, bytes: &[u8]) -> Result<Asap, DecodeError> {
+    fn message(&mut self, kind: AsapType, flag: bool) -> Result<Asap, DecodeError> {
+        // The only two with something before the parameters.
+        let registrar = match kind {
+            AsapType::ENDPOINT_KEEP_ALIVE | AsapType::SERVER_ANNOUNCE => self.reader.u32()?,
+            _ => 0,
+        };
+        let registrar = RegistrarId(registrar);
+        self.reader.check(&mut self.unrecognized)?;
         Ok(match kind {
             AsapType::REGISTRATION => {
                 let handle = self.handle()?;
-                let element = self.reader.require(&[ParamType::ELEMENT], &mut self.unrecognized)?;
+                let element = self.reader.require(&[ParamType::ELEMENT])?;
                 Asap::Registration { handle, element: PoolElement::decode(element, &mut self.unrecognized)? }
             }
             AsapType::DEREGISTRATION => Asap::Deregistration { handle: self.handle()?, id: self.pe_id()? },
@@ -317,7 +331,6 @@ impl<'a> Body<'a> {
             }
             AsapType::HANDLE_RESOLUTION_RESPONSE => self.handle_resolution_response(flag)?,
             AsapType::ENDPOINT_KEEP_ALIVE => {
-                let registrar = RegistrarId(self.reader.u32()?);
                 let handle = self.handle()?;
                 let id = self.optional(ParamType::PE_ID)?.map(PeId::decode).transpose()?;
                 Asap::EndpointKeepAlive { home: flag, registrar, handle, id }
@@ -329,9 +342,8 @@ impl<'a> Body<'a> {
                 Asap::EndpointUnreachable { handle: self.handle()?, id: self.pe_id()? }
             }
             AsapType::SERVER_ANNOUNCE => {
-                let registrar = RegistrarId(self.reader.u32()?);
                 let mut transports = Vec::new();
-                while let Some(param) = self.reader.next(ParamType::TRANSPORTS, &mut self.unrecognized)? {
+                while let Some(param) = self.reader.next(ParamType::TRANSPORTS)? {
                     transports.push(Transport::decode(param, &mut self.unrecognized)?);
                 }
                 Asap::ServerAnnounce { registrar, transports }
@@ -339,32 +351,29 @@ impl<'a> Body<'a> {
             AsapType::COOKIE => Asap::Cookie { cookie: self.cookie()? },
             AsapType::COOKIE_ECHO => Asap::CookieEcho { cookie: self.cookie()? },
             AsapType::BUSINESS_CARD => self.business_card()?,
-            AsapType::ERROR => {
-                let error = self.reader.require(&[ParamType::ERROR], &mut self.unrecognized)?;
-                Asap::Error { error: OperationError::decode(error)? }
-            }
-            _ => return Err(DecodeError::unknown_message(bytes)),
+            // The caller knows that there is no other.
+            _ => Asap::Error { error: OperationError::decode(self.reader.require(&[ParamType::ERROR])?)? },
         })
     }
 
-    fn optional(&mut self, kind: ParamType) -> Result<Option<Param<'a>>, DecodeError> {
-        self.reader.next(&[kind], &mut self.unrecognized)
+    fn optional(&self, kind: ParamType) -> Result<Option<Param<'a>>, DecodeError> {
+        self.reader.find(&[kind])
     }
 
-    fn handle(&mut self) -> Result<PoolHandle, DecodeError> {
-        PoolHandle::decode(self.reader.require(&[ParamType::HANDLE], &mut self.unrecognized)?)
+    fn handle(&self) -> Result<PoolHandle, DecodeError> {
+        PoolHandle::decode(self.reader.require(&[ParamType::HANDLE])?)
     }
 
-    fn pe_id(&mut self) -> Result<PeId, DecodeError> {
-        PeId::decode(self.reader.require(&[ParamType::PE_ID], &mut self.unrecognized)?)
+    fn pe_id(&self) -> Result<PeId, DecodeError> {
+        PeId::decode(self.reader.require(&[ParamType::PE_ID])?)
     }
 
-    fn error(&mut self) -> Result<Option<OperationError>, DecodeError> {
+    fn error(&self) -> Result<Option<OperationError>, DecodeError> {
         self.optional(ParamType::ERROR)?.map(OperationError::decode).transpose()
     }
 
-    fn cookie(&mut self) -> Result<Vec<u8>, DecodeError> {
-        let mut param = self.reader.require(&[ParamType::COOKIE], &mut self.unrecognized)?;
+    fn cookie(&self) -> Result<Vec<u8>, DecodeError> {
+        let mut param = self.reader.require(&[ParamType::COOKIE])?;
         Ok(param.value.rest().to_vec())
     }
 
@@ -381,7 +390,7 @@ impl<'a> Body<'a> {
         let handle = self.handle()?;
         let (mut error, mut policy, mut total) = (None, None, None);
         let (mut elements, mut departed, mut retired) = (Vec::new(), Vec::new(), Vec::new());
-        while let Some(mut param) = self.reader.next(PARTS, &mut self.unrecognized)? {
+        while let Some(mut param) = self.reader.next(PARTS)? {
             match param.kind {
                 ParamType::POLICY => policy = Some(Policy::decode(param)?),
                 ParamType::ELEMENT => elements.push(PoolElement::decode(param, &mut self.unrecognized)?),
@@ -411,9 +420,7 @@ impl<'a> Body<'a> {
     fn business_card(&mut self) -> Result<Asap, DecodeError> {
         let handle = self.handle()?;
         let (mut policy, mut elements) = (None, Vec::new());
-        while let Some(param) =
-            self.reader.next(&[ParamType::POLICY, ParamType::ELEMENT], &mut self.unrecognized)?
-        {
+        while let Some(param) = self.reader.next(&[ParamType::POLICY, ParamType::ELEMENT])? {
             match param.kind {
                 ParamType::POLICY => policy = Some(Policy::decode(param)?),
                 _ => elements.push(PoolElement::decode(param, &mut self.unrecognized)?),

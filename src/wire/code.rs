@@ -126,20 +126,10 @@ impl ParamType {
         ParamType::OPAQUE,
     ];
 
-    /// The type without its two "what if unknown" bits, which rsplib ignores when it compares types.
-    pub const fn base(self) -> ParamType {
-        ParamType(self.0 & 0x3fff)
-    }
-
-    /// Whether RFC 5354 defines it.
+    /// Whether RFC 5354 defines it. The two high bits, which say what to do with an unknown type, are part of the
+    /// number: 0x8009 is another type than 0x9, and an unknown one (rsplib takes it for a pool handle).
     pub const fn is_standard(self) -> bool {
         matches!(self.0, 0x01..=0x10)
-    }
-
-    /// Whether a received type is this one. RFC types match whatever their two high bits say; of
-    /// the private ones the bits are part of the number.
-    pub fn matches(self, received: ParamType) -> bool {
-        received == self || (self.is_standard() && received.base() == self)
     }
 }
 
@@ -182,10 +172,9 @@ mod tests {
     }
 
     #[test]
-    fn high_bits_matter_for_private_types_only() {
-        assert!(ParamType::HANDLE.matches(ParamType(0xc009)));
-        assert!(ParamType::ITEMS.matches(ParamType(0x803f)));
-        assert!(!ParamType::ITEMS.matches(ParamType(0x003f)));
+    fn high_bits_are_part_of_the_number() {
+        assert!(ParamType::HANDLE.is_standard() && ParamType::OPAQUE.is_standard());
+        assert!(![0xc009, 0x8010, 0x0011, 0x0000, 0x803f].iter().any(|&code| ParamType(code).is_standard()));
         assert_eq!(Unknown::of(ParamType(0x7fff)), Unknown::StopAndReport);
         assert_eq!(Unknown::of(ParamType(0xbfff)), Unknown::Skip);
     }

@@ -2,7 +2,7 @@
 
 use super::code::{EnrpType, ParamType};
 use super::reader::{Reader, Unrecognized, without_answer};
-use super::writer::{MAX_MESSAGE, Writer, param_len};
+use super::writer::{Lengths, MAX_MESSAGE, Writer, param_len};
 use super::{DecodeError, Decoded, OperationError, PoolElement, PoolHandle, RegistrarId, ServerInformation};
 
 /// An ENRP message: who, to whom (0: everybody), what.
@@ -126,7 +126,12 @@ impl EnrpMessage {
 
     /// The same, behind what is in `out` already.
     pub fn encode_into(&self, out: &mut Vec<u8>) {
-        Writer::message(out, self.body.kind().0, self.body.flags(), |w| {
+        self.encode_with(Lengths::Padded, out);
+    }
+
+    /// The same with lengths of that kind.
+    pub fn encode_with(&self, lengths: Lengths, out: &mut Vec<u8>) {
+        Writer::message(out, lengths, self.body.kind().0, self.body.flags(), |w| {
             w.u32(self.sender.0);
             w.u32(self.receiver.0);
             self.body.write(w);
@@ -145,11 +150,12 @@ impl EnrpMessage {
 
     fn read(bytes: &[u8]) -> Result<Decoded<EnrpMessage>, DecodeError> {
         let (kind, flags, mut reader) = Reader::message(bytes)?;
+        if EnrpType(kind).name().is_none() {
+            return Err(DecodeError::unknown_message(bytes));
+        }
         let mut unrecognized = Vec::new();
         let (sender, receiver) = (RegistrarId(reader.u32()?), RegistrarId(reader.u32()?));
-        let body = read_body(EnrpType(kind), flags, &mut reader, &mut unrecognized)?
-            .ok_or_else(|| DecodeError::unknown_message(bytes))?;
-        reader.end(&mut unrecognized)?;
+        let body = read_body(EnrpType(kind), flags, &mut reader, &mut unrecognized)?;
         Ok(Decoded { message: EnrpMessage { sender, receiver, body }, unrecognized })
     }
 }
@@ -192,15 +198,32 @@ impl Enrp {
     }
 }
 
-/// Reads what follows the two identifiers; `None` if the type is unknown.
+/// Reads what follows the two identifiers, of a type that is known.
 fn read_body(
     kind: EnrpType,
     flags: u8,
     reader: &mut Reader<'_>,
     unrecognized: &mut Unrecognized,
-) -> Result<Option<Enrp>, DecodeError> {
+) -> Result<Enrp, DecodeError> {
     let flag = flags & 1 != 0;
-    Ok(Some(match kind {
+    // What stands before the parameters, of those that have something there.
+    let (mut action, mut target) = (UpdateAction::Add, RegistrarId(0));
+    match kind {
+        EnrpType::HANDLE_UPDATE => {
+            action = match reader.u16()? {
+                0 => UpdateAction::Add,
+                1 => UpdateAction::Delete,
+                _ => return Err(reader.invalid("unknown update action")),
+            };
+            reader.u16()?;
+        }
+        EnrpType::INIT_TAKEOVER | EnrpType::INIT_TAKEOVER_ACK | EnrpType::TAKEOVER_SERVER => {
+            target = RegistrarId(reader.u32()?);
+        }
+        _ => {}
+    }
+    reader.check(unrecognized)?;
+    Ok(match kind {
         EnrpType::PRESENCE => read_presence(flag, reader, unrecognized)?,
         EnrpType::HANDLE_TABLE_REQUEST => Enrp::HandleTableRequest { own_only: flag },
         EnrpType::HANDLE_TABLE_RESPONSE => {
@@ -208,34 +231,24 @@ fn read_body(
             Enrp::HandleTableResponse { rejected: flag, more: flags & 2 != 0, pools }
         }
         EnrpType::HANDLE_UPDATE => {
-            let action = match reader.u16()? {
-                0 => UpdateAction::Add,
-                1 => UpdateAction::Delete,
-                _ => return Err(reader.invalid("unknown update action")),
-            };
-            reader.u16()?;
-            let handle = PoolHandle::decode(reader.require(&[ParamType::HANDLE], unrecognized)?)?;
-            let element = reader.require(&[ParamType::ELEMENT], unrecognized)?;
-            let element = PoolElement::decode(element, unrecognized)?;
+            let handle = PoolHandle::decode(reader.require(&[ParamType::HANDLE])?)?;
+            let element = PoolElement::decode(reader.require(&[ParamType::ELEMENT])?, unrecognized)?;
             Enrp::HandleUpdate { takeover_suggested: flag, action, handle, element }
         }
         EnrpType::LIST_REQUEST => Enrp::ListRequest,
         EnrpType::LIST_RESPONSE => {
             let mut servers = Vec::new();
-            while let Some(server) = reader.next(&[ParamType::SERVER], unrecognized)? {
+            while let Some(server) = reader.next(&[ParamType::SERVER])? {
                 servers.push(ServerInformation::decode(server, unrecognized)?);
             }
             Enrp::ListResponse { rejected: flag, servers }
         }
-        EnrpType::INIT_TAKEOVER => Enrp::InitTakeover { target: RegistrarId(reader.u32()?) },
-        EnrpType::INIT_TAKEOVER_ACK => Enrp::InitTakeoverAck { target: RegistrarId(reader.u32()?) },
-        EnrpType::TAKEOVER_SERVER => Enrp::TakeoverServer { target: RegistrarId(reader.u32()?) },
-        EnrpType::ERROR => {
-            let error = reader.require(&[ParamType::ERROR], unrecognized)?;
-            Enrp::Error { error: OperationError::decode(error)? }
-        }
-        _ => return Ok(None),
-    }))
+        EnrpType::INIT_TAKEOVER => Enrp::InitTakeover { target },
+        EnrpType::INIT_TAKEOVER_ACK => Enrp::InitTakeoverAck { target },
+        EnrpType::TAKEOVER_SERVER => Enrp::TakeoverServer { target },
+        // The caller knows that there is no other.
+        _ => Enrp::Error { error: OperationError::decode(reader.require(&[ParamType::ERROR])?)? },
+    })
 }
 
 /// RFC 5353 section 2.1: both parameters may be missing, rsplib always sends both.
@@ -245,7 +258,7 @@ fn read_presence(
     unrecognized: &mut Unrecognized,
 ) -> Result<Enrp, DecodeError> {
     let (mut checksum, mut server) = (None, None);
-    while let Some(param) = reader.next(&[ParamType::CHECKSUM, ParamType::SERVER], unrecognized)? {
+    while let Some(param) = reader.next(&[ParamType::CHECKSUM, ParamType::SERVER])? {
         match param.kind {
             ParamType::CHECKSUM => checksum = Some(param.value.exactly::<2>()?),
             _ => server = Some(ServerInformation::decode(param, unrecognized)?),
@@ -260,7 +273,7 @@ fn read_pools(
     unrecognized: &mut Unrecognized,
 ) -> Result<Vec<(PoolHandle, Vec<PoolElement>)>, DecodeError> {
     let mut pools: Vec<(PoolHandle, Vec<PoolElement>)> = Vec::new();
-    while let Some(param) = reader.next(&[ParamType::HANDLE, ParamType::ELEMENT], unrecognized)? {
+    while let Some(param) = reader.next(&[ParamType::HANDLE, ParamType::ELEMENT])? {
         if param.kind == ParamType::HANDLE {
             pools.push((PoolHandle::decode(param)?, Vec::new()));
             continue;

@@ -9,7 +9,7 @@
 //!   bytes again.
 //!
 //! Where RFC and rsplib 3.4.4 differ, both readings are accepted, and what is sent is what both
-//! understand. Nothing in this room knows the rest of the crate, a clock, a socket or randomness.
+//! understand. Parameters may come in any order, among others that have no business there. Nothing in this room knows the rest of the crate, a clock, a socket or randomness.
 
 pub mod asap;
 pub mod cause;
@@ -38,7 +38,7 @@ pub use error::OperationError;
 pub use handle::{PeId, PoolHandle, RegistrarId};
 pub use param::{PoolElement, Protocol, ServerInformation, Transport, TransportUse};
 pub use policy::{Policy, PolicyType, policy_name, policy_type_by_name};
-pub use writer::MAX_MESSAGE;
+pub use writer::{Lengths, MAX_MESSAGE};
 
 /// The result of decoding: the message, and the unknown parameters that the sender wants reported
 /// (type bits `01` and `11`, RFC 5354 section 3.13), each as its whole TLV.

@@ -91,6 +91,15 @@ impl Transport {
         Transport::Address { protocol, port, usage, addresses }
     }
 
+    /// The transport type, as the type of its parameter: what all elements of a pool have in common (RFC 5352
+    /// section 3.1). DCCP's service code is no part of it.
+    pub fn kind(&self) -> ParamType {
+        match self {
+            Transport::Address { protocol, .. } => protocol.param(),
+            Transport::Opaque(_) => ParamType::OPAQUE,
+        }
+    }
+
     /// The protocol; `None` for an opaque transport.
     pub fn protocol(&self) -> Option<Protocol> {
         match self {
@@ -170,8 +179,9 @@ impl Transport {
             ParamType::UDP_LITE => Protocol::UdpLite,
             _ => Protocol::Sctp,
         };
+        value.check(unrecognized)?;
         let mut addresses = Vec::new();
-        while let Some(address) = value.next_nested(&[ParamType::IPV4, ParamType::IPV6], unrecognized)? {
+        while let Some(address) = value.next(&[ParamType::IPV4, ParamType::IPV6])? {
             if addresses.len() == MAX_ADDRESSES {
                 return Err(value.invalid("too many addresses"));
             }
@@ -243,14 +253,15 @@ impl PoolElement {
     ) -> Result<PoolElement, DecodeError> {
         let mut value = param.value;
         let (id, home, life) = (PeId(value.u32()?), RegistrarId(value.u32()?), value.u32()?);
-        let transport = value.require(ParamType::TRANSPORTS, unrecognized)?;
-        let transport = Transport::decode(transport, unrecognized)?;
-        let policy = Policy::decode(value.require(&[ParamType::POLICY], unrecognized)?)?;
-        let asap = match value.next_nested(ParamType::TRANSPORTS, unrecognized)? {
+        value.check(unrecognized)?;
+        let policy = Policy::decode(value.require(&[ParamType::POLICY])?)?;
+        // The first transport is the user's, the second one ASAP's, wherever the policy stands.
+        let transport = Transport::decode(value.require(ParamType::TRANSPORTS)?, unrecognized)?;
+        value.next(ParamType::TRANSPORTS)?;
+        let asap = match value.next(ParamType::TRANSPORTS)? {
             Some(asap) => Some(Transport::decode(asap, unrecognized)?),
             None => None,
         };
-        value.end_nested(unrecognized)?;
         Ok(PoolElement { id, home, life, transport, policy, asap })
     }
 }
@@ -274,8 +285,9 @@ impl ServerInformation {
     ) -> Result<ServerInformation, DecodeError> {
         let mut value = param.value;
         let id = RegistrarId(value.u32()?);
+        value.check(unrecognized)?;
         let mut transports = Vec::new();
-        while let Some(transport) = value.next_nested(ParamType::TRANSPORTS, unrecognized)? {
+        while let Some(transport) = value.next(ParamType::TRANSPORTS)? {
             transports.push(Transport::decode(transport, unrecognized)?);
         }
         Ok(ServerInformation { id, transports })

@@ -19,7 +19,7 @@ pub(crate) struct Reader<'a> {
     rest: &'a [u8],
     /// Offset of `rest` in the message.
     at: usize,
-    /// The parameter that is being read; empty on the level of the message.
+    /// The parameter, or message, that is being read.
     tlv: &'a [u8],
 }
 
@@ -35,7 +35,7 @@ impl<'a> Reader<'a> {
     ///
     /// Bytes behind the declared length are not looked at: they may be padding.
     pub(crate) fn message(bytes: &'a [u8]) -> Result<(u8, u8, Reader<'a>), DecodeError> {
-        let whole = Reader { rest: bytes, at: 0, tlv: &[] };
+        let whole = Reader { rest: bytes, at: 0, tlv: bytes };
         let Some(&[kind, flags, high, low]) = bytes.first_chunk::<4>() else {
             return Err(whole.invalid("shorter than a message header"));
         };
@@ -49,7 +49,7 @@ impl<'a> Reader<'a> {
         let Some(body) = bytes.get(4..length) else {
             return Err(whole.invalid("message shorter than its declared length"));
         };
-        Ok((kind, flags, Reader { rest: body, at: 4, tlv: &[] }))
+        Ok((kind, flags, Reader { rest: body, at: 4, tlv: &bytes[..length] }))
     }
 
     /// Nothing left.
@@ -116,82 +116,55 @@ impl<'a> Reader<'a> {
         Ok(Param { kind: ParamType(u16::from_be_bytes([k0, k1])), value })
     }
 
-    /// The next parameter if it is one of `wanted`; unknown ones before it are treated as their
-    /// two high bits ask, known ones that are not wanted are an error. `None` at the end.
-    pub(crate) fn next(
-        &mut self,
-        wanted: &[ParamType],
-        unrecognized: &mut Unrecognized,
-    ) -> Result<Option<Param<'a>>, DecodeError> {
-        self.seek(wanted, unrecognized, true)
-    }
-
-    /// The same within a parameter that contains others: known ones that have no business there
-    /// are passed over, as rsplib does.
-    pub(crate) fn next_nested(
-        &mut self,
-        wanted: &[ParamType],
-        unrecognized: &mut Unrecognized,
-    ) -> Result<Option<Param<'a>>, DecodeError> {
-        self.seek(wanted, unrecognized, false)
-    }
-
-    fn seek(
-        &mut self,
-        wanted: &[ParamType],
-        unrecognized: &mut Unrecognized,
-        strict: bool,
-    ) -> Result<Option<Param<'a>>, DecodeError> {
-        while !self.is_empty() {
-            let before = self.clone();
-            let mut param = self.param()?;
-            if let Some(kind) = wanted.iter().find(|wanted| wanted.matches(param.kind)) {
-                param.kind = *kind;
-                return Ok(Some(param));
-            }
+    /// Looks at every parameter up to the end: unknown ones are treated as their two high bits ask, and
+    /// lengths that lead nowhere are an error. Once for each message and each parameter that contains others;
+    /// what is looked for afterwards may stand anywhere, among parameters that nobody expected.
+    pub(crate) fn check(&self, unrecognized: &mut Unrecognized) -> Result<(), DecodeError> {
+        let mut all = self.clone();
+        while !all.is_empty() {
+            let param = all.param()?;
             if !param.kind.is_standard() {
                 param.unknown(unrecognized)?;
-            } else if strict {
-                return Err(before.invalid("parameter not expected here"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The next parameter that is one of `wanted`; others are passed over. `None` at the end.
+    pub(crate) fn next(&mut self, wanted: &[ParamType]) -> Result<Option<Param<'a>>, DecodeError> {
+        while !self.is_empty() {
+            let param = self.param()?;
+            if wanted.contains(&param.kind) {
+                return Ok(Some(param));
             }
         }
         Ok(None)
     }
 
-    /// A parameter that must be there.
-    pub(crate) fn require(
-        &mut self,
-        wanted: &[ParamType],
-        unrecognized: &mut Unrecognized,
-    ) -> Result<Param<'a>, DecodeError> {
-        match self.next(wanted, unrecognized)? {
-            Some(param) => Ok(param),
-            None => Err(self.invalid("mandatory parameter missing")),
-        }
+    /// The first parameter that is one of `wanted`, wherever it stands among those not yet read.
+    pub(crate) fn find(&self, wanted: &[ParamType]) -> Result<Option<Param<'a>>, DecodeError> {
+        self.clone().next(wanted)
     }
 
-    /// Reads to the end of a message; what is left must be skippable.
-    pub(crate) fn end(&mut self, unrecognized: &mut Unrecognized) -> Result<(), DecodeError> {
-        self.next(&[], unrecognized).map(|_| ())
+    /// The same if it must be there.
+    pub(crate) fn require(&self, wanted: &[ParamType]) -> Result<Param<'a>, DecodeError> {
+        self.find(wanted)?.ok_or_else(|| self.invalid("mandatory parameter missing"))
     }
 
-    /// The same at the end of a parameter that contains others.
-    pub(crate) fn end_nested(&mut self, unrecognized: &mut Unrecognized) -> Result<(), DecodeError> {
-        self.next_nested(&[], unrecognized).map(|_| ())
-    }
-
-    /// "This makes no sense": cause 0x3 with the parameter, or rsplib's 0x10 for the whole message.
+    /// "This makes no sense": cause 0x3 with the parameter, or with the message if it is none of a parameter's
+    /// (RFC 5354 section 3.12.4).
     pub(crate) fn invalid(&self, reason: &'static str) -> DecodeError {
-        let cause = match self.tlv {
-            [] => Cause::bare(CauseCode::INVALID_MESSAGE),
-            tlv => Cause { code: CauseCode::INVALID_VALUES, data: excerpt(tlv) },
-        };
-        DecodeError { at: self.at, reason, cause: Some(cause) }
+        self.wrong(reason, self.tlv)
     }
 
-    /// A length that leads nowhere: cause 0x3; there is no TLV to show.
+    /// A length that leads nowhere: the same with what is there of the parameter.
     fn bad_length(&self, reason: &'static str) -> DecodeError {
-        DecodeError { at: self.at, reason, cause: Some(Cause::bare(CauseCode::INVALID_VALUES)) }
+        self.wrong(reason, self.rest)
+    }
+
+    fn wrong(&self, reason: &'static str, what: &[u8]) -> DecodeError {
+        let cause = Cause { code: CauseCode::INVALID_VALUES, data: excerpt(what) };
+        DecodeError { at: self.at, reason, cause: Some(cause) }
     }
 }
 
@@ -255,7 +228,8 @@ mod tests {
     fn lengths_that_lead_nowhere() {
         for bytes in [&[0, 9, 0][..], &[0, 9, 0, 3], &[0, 9, 0, 6, b'x'], &[0, 9, 0xff, 0xff, 0, 0]] {
             let error = body(bytes).param().unwrap_err();
-            assert_eq!(error.cause, Some(Cause::bare(CauseCode::INVALID_VALUES)), "{bytes:?}");
+            let shown = Cause { code: CauseCode::INVALID_VALUES, data: bytes.to_vec() };
+            assert_eq!(error.cause, Some(shown), "{bytes:?}");
         }
     }
 
@@ -263,7 +237,9 @@ mod tests {
     fn the_two_high_bits_decide() {
         let with = |high: u8| [high, 0x33, 0, 4, 0, 9, 0, 5, b'x', 0, 0, 0];
         let read = |high: u8, unrecognized: &mut Unrecognized| {
-            body(&with(high)).require(&[ParamType::HANDLE], unrecognized).map(|mut p| p.value.rest().to_vec())
+            let bytes = with(high);
+            body(&bytes).check(unrecognized)?;
+            body(&bytes).require(&[ParamType::HANDLE]).map(|mut param| param.value.rest().to_vec())
         };
         let mut unrecognized = Vec::new();
         assert_eq!(read(0x00, &mut unrecognized).unwrap_err().cause, None);

@@ -220,6 +220,14 @@ proptest! {
             _ => None,
         };
         prop_assert_eq!(Asap::plain_resolution(&bytes), plain);
+        let mut exact = Vec::new();
+        message.encode_with(Lengths::Exact, &mut exact);
+        prop_assert_eq!(exact.len(), bytes.len());
+        prop_assert_eq!(frame::first_message(&exact), Ok(Some(bytes.len())));
+        prop_assert_eq!(Asap::decode(&exact), known(message.clone()));
+        // The padding need not even be there.
+        let length = usize::from(u16::from_be_bytes([exact[2], exact[3]]));
+        prop_assert_eq!(Asap::decode(&exact[..length]), known(message.clone()));
         prop_assert_eq!(Asap::decode(&bytes), known(message));
     }
 
@@ -228,7 +236,41 @@ proptest! {
         let bytes = message.encode();
         prop_assert_eq!(bytes.len(), message.encoded_len());
         prop_assert_eq!(frame::first_message(&bytes), Ok(Some(bytes.len())));
+        let mut exact = Vec::new();
+        message.encode_with(Lengths::Exact, &mut exact);
+        prop_assert_eq!(exact.len(), bytes.len());
+        prop_assert_eq!(EnrpMessage::decode(&exact), known(message.clone()));
         prop_assert_eq!(EnrpMessage::decode(&bytes), known(message));
+    }
+
+    /// RFC 5354 does not say that the order of a figure binds, nor that a message with a known parameter too many
+    /// is none. Where several of a kind are meant, their order stays.
+    #[test]
+    fn parameters_in_another_order_and_unexpected_ones(
+        message in asap(),
+        turn in any::<prop::sample::Index>(),
+        stranger in prop::sample::select(vec![
+            &[0, 15, 0, 6, 1, 2, 0, 0][..],
+            &[0x80, 9, 0, 4],
+            &[0x80, 0x19, 0, 5, 7, 0, 0, 0],
+            &[0, 11, 0, 8, 0, 0, 0, 1],
+        ]),
+    ) {
+        let bytes = message.encode();
+        let fixed = if matches!(message.kind(), AsapType::ENDPOINT_KEEP_ALIVE | AsapType::SERVER_ANNOUNCE) { 8 } else { 4 };
+        let places = boundaries(&bytes, fixed);
+        let parts: Vec<&[u8]> = places.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect();
+        let kinds: std::collections::BTreeSet<&[u8]> = parts.iter().map(|part| &part[..2]).collect();
+        let mut turned = parts.clone();
+        // What stands more than once would change places among itself; transports of several types do as well.
+        let several = kinds.len() < parts.len() || message.kind() == AsapType::SERVER_ANNOUNCE;
+        if !several && !parts.is_empty() {
+            turned.rotate_left(turn.index(parts.len()));
+        }
+        let turned = [&bytes[..fixed], &turned.concat()].concat();
+        prop_assert_eq!(Asap::decode(&turned), known(message.clone()));
+        let place = places[turn.index(places.len())];
+        prop_assert_eq!(Asap::decode(&insert(&bytes, place, stranger)), known(message));
     }
 
     #[test]
@@ -404,7 +446,7 @@ fn an_answer_is_due_or_not() {
     assert_eq!(cause(&[error, 0, 0, 4]), None);
     assert_eq!(cause(&[error, 0, 0, 3]), None);
     assert_eq!(cause(&[error, 0, 0, 8, 0x7f, 0xff, 0, 4]), None);
-    assert_eq!(cause(&[2, 0, 0, 4]), Some(CauseCode::INVALID_MESSAGE));
+    assert_eq!(cause(&[2, 0, 0, 4]), Some(CauseCode::INVALID_VALUES));
     assert_eq!(cause(&[5, 0, 0, 8, 0, 9, 0, 4]), Some(CauseCode::INVALID_VALUES));
 }
 

@@ -82,7 +82,7 @@ impl Model {
                 }
             };
             Model::enter(&mut entry, from);
-        } else if old.policy != element.policy || entry.used > 0 {
+        } else if (old.policy != element.policy && pool != UNKNOWN) || entry.used > 0 {
             (entry.order, entry.used) = (order, 0);
         }
         self.entries.push(entry);
@@ -158,9 +158,11 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-const POOLS: u8 = 16;
+const POOLS: u8 = 17;
 /// Pools from here on draw by chance.
 const RANDOM: u8 = 9;
+/// But for the one of a policy that nobody knows.
+const UNKNOWN: u8 = 16;
 
 /// Each pool has its policy, so that every policy has a pool.
 fn policy_of(pool: u8, value: u32) -> Policy {
@@ -183,6 +185,10 @@ fn policy_of(pool: u8, value: u32) -> Policy {
         12 => Policy::RandomizedPriorityLeastUsed { load, degradation: large },
         13 => Policy::RandomizedLeastUsedDegradation { load, degradation: large },
         14 => Policy::RandomizedPriorityLeastUsedDegradation { load, degradation: large },
+        UNKNOWN => {
+            let value = value.to_be_bytes()[..value as usize % 5].to_vec();
+            Policy::Unknown { policy_type: 0x8000_1234, value }
+        }
         _ => Policy::WeightedRandomDpf { weight: value, weight_dpf: MAX / 4, distance: small },
     }
 }
@@ -238,7 +244,7 @@ fn make(pool: u8, id: u32, home: u32, value: u32, variant: u8) -> PoolElement {
 
 fn name(pool: u8) -> PoolHandle {
     // Handles whose order is not the order of their numbers, one a prefix of another.
-    let names = ["m", "z", "a", "aa", "q", "b", "ab", "c", "zz", "n", "aab", "mm", "y", "x", "bc", "d"];
+    let names = ["m", "z", "a", "aa", "q", "b", "ab", "c", "zz", "n", "aab", "mm", "y", "x", "bc", "d", "u"];
     handle(names[pool as usize])
 }
 
@@ -293,12 +299,14 @@ impl Pair {
             let waiting = self.model.entries.iter().any(|e| e.pool == 1 && e.element.policy != wrr(0));
             self.laps[1] += u64::from(waiting);
         }
-        if pool < RANDOM {
+        if pool < RANDOM || pool == UNKNOWN {
             assert_eq!(ids, ranking[..items.min(ranking.len())]);
         } else {
             self.check_draw(pool, &ids, items.min(ranking.len()));
         }
         let count = match increment {
+            // With degradation, all that are returned.
+            Increment::PolicyDefault if matches!(pool, 4 | 6 | 8 | 13 | 14) => usize::MAX,
             Increment::PolicyDefault => usize::from(!matches!(pool, 9 | 10 | 15)),
             Increment::Up(count) => count,
             Increment::All => usize::MAX,

@@ -115,7 +115,8 @@ pub struct Registration {
 /// What a registrar says about a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolution {
-    /// The pool's policy (of the answer, else of the first element).
+    /// The pool's policy: the overall one of the answer; round robin if a positive answer names none (RFC 5352
+    /// section 2.2.6).
     pub policy: Option<Policy>,
     /// In the registrar's order.
     pub elements: Vec<PoolElement>,

@@ -261,10 +261,8 @@ impl Client {
         let complete = answer.is_complete(items);
         let error = answer.error.take();
         let resolution = Resolution {
-            policy: answer
-                .policy
-                .take()
-                .or_else(|| answer.elements.first().map(|first| first.policy.clone())),
+            // RFC 5352 section 2.2.6: what elements say of their policy is not what the pool's is.
+            policy: answer.policy.take().or_else(|| error.is_none().then_some(Policy::RoundRobin)),
             elements: std::mem::take(&mut answer.elements),
             complete,
             subscribed: answer.subscribed,

@@ -239,6 +239,76 @@ fn padding_that_nobody_counts() {
     }
 }
 
+/// RFC 5354 section 3.10 draws user transport, policy, ASAP transport. They are told apart wherever the policy
+/// stands, and among parameters that have no business there.
+#[test]
+fn an_element_in_another_order() {
+    let line = "Registration pool=\"pool\" pe=0x00000001 home=0x00000000 life=30s tcp 192.0.2.1:7 \
+                RoundRobin asap=sctp 192.0.2.1:4000";
+    let (user, policy) = ("0005 0010 0007 0000 0001 0008 c0000201", "0008 0008 00000001");
+    let (asap_transport, handle) = ("0004 0010 0fa0 0000 0001 0008 c0000201", "0009 0008 706f6f6c");
+    let fixed = "00000001 00000000 00007530";
+    for element in [
+        format!("000a 0038 {fixed} {user} {policy} {asap_transport}"),
+        format!("000a 0038 {fixed} {policy} {user} {asap_transport}"),
+        format!("000a 0038 {fixed} {user} {asap_transport} {policy}"),
+        // A cookie, a type that is not the handle's although its low bits are.
+        format!("000a 0044 {fixed} 000d 0004 {user} 8009 0004 {policy} {asap_transport} 0009 0004"),
+    ] {
+        let length = if element.starts_with("000a 0044") { "0050" } else { "0044" };
+        let form = if element.contains(&format!("{user} {policy} {asap_transport}")) { Exact } else { Other };
+        asap(form, line, &format!("01 00 {length} {handle} {element}"));
+        asap(Other, line, &format!("01 00 {length} {element} {handle}"));
+    }
+}
+
+/// RFC 5354 section 3: the two high bits are part of the type, and say what to do with one that is not known.
+#[test]
+fn known_types_with_high_bits_are_unknown() {
+    let resolution = |first: &str| Asap::decode(&unhex(&format!("05 00 0010 {first} 0009 0008 706f6f6c")));
+    let expected = |unrecognized| {
+        let handle = PoolHandle::new(b"pool").unwrap();
+        let message = Asap::HandleResolution { subscribe: false, handle, items: None };
+        Ok(Decoded { message, unrecognized })
+    };
+    assert_eq!(resolution("8009 0004"), expected(vec![]));
+    assert_eq!(resolution("c009 0004"), expected(vec![unhex("c009 0004")]));
+    let cause = resolution("4009 0004").unwrap_err().cause.unwrap();
+    assert_eq!((cause.code, cause.data), (CauseCode::UNRECOGNIZED_PARAMETER, unhex("4009 0004")));
+    // None of them is a pool handle.
+    let alone = Asap::decode(&unhex("05 00 000c 8009 0008 706f6f6c")).unwrap_err();
+    assert_eq!(alone.reason, "mandatory parameter missing");
+    assert!(Asap::decode(&unhex("0c 00 000a 800d 0006 6162 0000")).is_err());
+}
+
+/// RFC 5354 section 3.12.4: what is wrong goes back with cause 0x3, as the parameter or the message that it is in.
+#[test]
+fn invalid_values_are_shown() {
+    let shown = |error: DecodeError| error.cause.map(|cause| (cause.code, cause.data));
+    let invalid = |hex: &str| Some((CauseCode::INVALID_VALUES, unhex(hex)));
+    for (message, wrong) in [
+        // No pool handle; an identifier of three bytes; a length beyond the message.
+        ("02 00 000c 000e 0008 00000001", "02 00 000c 000e 0008 00000001"),
+        ("02 00 0014 0009 0008 706f6f6c 000e 0007 01020300", "000e 0007 010203"),
+        ("05 00 000c 0009 0040 706f6f6c", "0009 0040 706f6f6c"),
+    ] {
+        assert_eq!(shown(Asap::decode(&unhex(message)).unwrap_err()), invalid(wrong), "{message}");
+    }
+    let update = "04 00 0010 0000000a 0000000b 0007 0000";
+    assert_eq!(shown(EnrpMessage::decode(&unhex(update)).unwrap_err()), invalid(update));
+}
+
+/// RFC 5353 section 3.7: what is unknown is so however short it is.
+#[test]
+fn unknown_messages_without_identifiers() {
+    for (kind, told) in [("0b", false), ("4b", true), ("8b", false), ("cb", false)] {
+        let bytes = unhex(&format!("{kind} 00 0004"));
+        let cause = EnrpMessage::decode(&bytes).unwrap_err().cause;
+        let expected = Cause { code: CauseCode::UNRECOGNIZED_MESSAGE, data: bytes };
+        assert_eq!(cause, told.then_some(expected), "{kind}");
+    }
+}
+
 /// RFC 5353 section 2.1: both parameters are optional, and the receiver may be nobody.
 #[test]
 fn presences() {

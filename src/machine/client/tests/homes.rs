@@ -166,7 +166,8 @@ fn unexpected_messages_are_ignored() {
     ] {
         bench.receive(link(1), message).expect([]);
     }
-    let complaint = Asap::Error { error: CauseCode::INVALID_MESSAGE.into() };
+    let cause = crate::wire::Cause { code: CauseCode::INVALID_VALUES, data: vec![1, 2, 3] };
+    let complaint = Asap::Error { error: OperationError(vec![cause]) };
     bench
         .feed(|client, now| client.handle_message(now, link(1), &[1, 2, 3]))
         .expect([Send(link(1), complaint)]);

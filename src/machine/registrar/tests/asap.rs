@@ -120,10 +120,8 @@ fn registrations_are_refused_for_the_reasons_that_clients_know() {
         [rejected(pe, 2, C::WRONG_PROTOCOL)]
     );
     assert_eq!(try_with(2, &other(tcp, control, "10.0.0.9:0")), [rejected(pe, 2, C::INVALID_ADDRESSES)]);
-    assert_eq!(
-        try_with(2, &other(tcp, TransportUse::DataOnly, "10.0.0.9:7")),
-        [rejected(pe, 2, C::INCONSISTENT_CONTROL)]
-    );
+    // Of TCP, the field is reserved.
+    assert_eq!(try_with(3, &other(tcp, TransportUse::DataOnly, "10.0.0.9:7")), [added(3), registered(pe, 3)]);
     assert_eq!(
         try_with(2, &|element| element.policy = Policy::Random),
         [rejected(pe, 2, C::INCONSISTENT_POLICY)]

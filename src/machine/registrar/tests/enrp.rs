@@ -409,7 +409,7 @@ fn undecodable_messages_get_an_error_with_the_sender_as_receiver() {
     let [Saw(Event::Complaint { .. }), Effect::Enrp(_, B, Enrp::Error { error })] = &effects[..] else {
         panic!("{effects:?}")
     };
-    assert_eq!(error.code(), CauseCode::INVALID_MESSAGE);
+    assert_eq!(error.code(), CauseCode::INVALID_VALUES);
     let mut error = broken;
     error[0] = 0x0a;
     bench.registrar.handle_message(bench.now, link, &error);
