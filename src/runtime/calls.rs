@@ -13,6 +13,7 @@ use super::{Reachable, Settings, Watcher};
 use crate::machine::LinkProtocol;
 use crate::machine::client::{Registration, RequestError};
 use crate::transport::host;
+use crate::transport::tls::Mode;
 use crate::wire::{PeId, PoolElement, PoolHandle, RegistrarId};
 use crossbeam_channel::unbounded;
 use parking_lot::Mutex;
@@ -95,18 +96,23 @@ fn is_missed(protocol: LinkProtocol) -> bool {
 impl Runtime {
     /// Starts the event thread, named `rserpool`, with all signals blocked.
     ///
-    /// Errors: what the system says when descriptors, memory or threads are short. That the kernel has
+    /// Errors: `InvalidInput` if TLS is wanted and the certificates can't be used; what the system says when
+    /// descriptors, memory or threads are short. That the kernel has
     /// no SCTP is none, even if nothing else is allowed: no registrar is found then.
     pub fn start(settings: Settings) -> io::Result<Runtime> {
         let forks = host::forks();
         let mut settings = settings;
         settings.protocols.retain(|protocol| is_available(*protocol) || is_missed(*protocol));
+        let keeper = settings.tls.open()?;
+        if keeper.is_some() && settings.tls.mode() == Mode::Require {
+            super::security::without_sctp(&mut settings.protocols);
+        }
         let clock = Clock::start();
-        let (reactor, waker) = library::reactor(clock, &mut settings)?;
+        let (reactor, waker) = library::reactor(clock, &mut settings, keeper.as_ref())?;
         let protocols = settings.protocols.clone();
         settings.registrars.retain(|target| protocols.contains(&target.protocol));
         let embedded = match settings.embedded_registrar {
-            true => Some(Embedded::start()?),
+            true => Some(Embedded::start(&settings.tls)?),
             false => None,
         };
         if let Some(embedded) = &embedded {
@@ -133,7 +139,7 @@ impl Runtime {
             ended: AtomicBool::new(false),
             forks,
         });
-        let looping = library::Library::new(reactor, settings, inbox, Arc::downgrade(&shared));
+        let looping = library::Library::new(reactor, settings, keeper, inbox, Arc::downgrade(&shared));
         *shared.thread.lock() = Some(spawn("rserpool", move || looping.run())?);
         Ok(Runtime { shared })
     }

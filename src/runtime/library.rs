@@ -3,14 +3,14 @@
 use super::csp::{Component, Reporter};
 use super::directory::Reply;
 use super::groups::{Groups, Purpose};
-use super::reactor::{Clock, Input, Limits, Reactor};
+use super::reactor::{Admission, Clock, Input, Limits, Reactor};
 use super::shared::{Command, Gone, Resolved, Shared};
-use super::{Reachable, Settings, Watcher, targets};
+use super::{Keeper, Reachable, Settings, Watcher, targets};
 use crate::machine::client::{Client, Config, Event, Registration, RequestError, Resolution};
 use crate::machine::{LinkProtocol, RequestId, Service, Target, Time};
 use crate::transport::host;
 use crate::transport::multicast::groups_of;
-use crate::wire::{ASAP_PORT, PeId, PoolHandle, RegistrarId};
+use crate::wire::{ASAP_PORT, ASAP_TLS_PORT, PeId, PoolHandle, RegistrarId};
 use crossbeam_channel::Receiver;
 use mio::Waker;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -26,6 +26,8 @@ const COMMAND_BUDGET: usize = 1024;
 const TIDYING: Duration = Duration::from_secs(60);
 /// Links of a process: its registrars, and those that take its elements over.
 const MAX_LINKS: usize = 256;
+/// Those of them that have not proved themselves by a certificate.
+const MAX_UNPROVED: usize = 32;
 
 /// Who waits for the answer to a request.
 enum Waiting {
@@ -36,9 +38,16 @@ enum Waiting {
 
 /// The reactor of an event thread. Made by the caller's thread, so that it gets the errors.
 /// Takes SCTP out of the settings if the kernel has it but gives no port.
-pub(super) fn reactor(clock: Clock, settings: &mut Settings) -> io::Result<(Reactor, Arc<Waker>)> {
-    let limits = Limits { links: MAX_LINKS, ..Limits::default() };
+pub(super) fn reactor(
+    clock: Clock,
+    settings: &mut Settings,
+    keeper: Option<&Keeper>,
+) -> io::Result<(Reactor, Arc<Waker>)> {
+    let limits = Limits { links: MAX_LINKS, unproved: MAX_UNPROVED, ..Limits::default() };
     let mut reactor = Reactor::new(clock, limits)?;
+    if let Some(keeper) = keeper {
+        reactor.secure(keeper.mode(), Some(keeper.credentials().clone()));
+    }
     // Registrars that take elements over associate with the port that their association came from.
     if settings.protocols.contains(&LinkProtocol::Sctp)
         && let Err(error) = reactor.associate(Service::Asap, &[])
@@ -50,11 +59,12 @@ pub(super) fn reactor(clock: Clock, settings: &mut Settings) -> io::Result<(Reac
     Ok((reactor, waker))
 }
 
-fn config(settings: &Settings) -> Config {
-    let localhost: [SocketAddr; 2] =
-        [(Ipv4Addr::LOCALHOST, ASAP_PORT).into(), (Ipv6Addr::LOCALHOST, ASAP_PORT).into()];
+fn config(settings: &Settings, keeper: Option<&Keeper>) -> Config {
+    let port = settings.tls.port(ASAP_PORT, ASAP_TLS_PORT);
+    let localhost: [SocketAddr; 2] = [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
     Config {
         registrars: settings.registrars.clone(),
+        scope: keeper.and_then(Keeper::scope),
         fallback: targets(&settings.protocols, &localhost),
         protocols: settings.protocols.clone(),
         announce_timeout: settings.announce_timeout,
@@ -79,6 +89,7 @@ pub(super) struct Library {
     reactor: Reactor,
     groups: Groups,
     reporter: Option<Reporter>,
+    keeper: Option<Keeper>,
     state: State,
 }
 
@@ -95,6 +106,8 @@ struct State {
     /// Watched pools as they were last pushed, if as a whole.
     pushed: HashMap<PoolHandle, BTreeSet<PeId>>,
     listening: bool,
+    /// Which registrars are let in.
+    admission: Admission,
     /// Own elements whose addresses may change.
     followed: BTreeMap<(PoolHandle, PeId), Weak<dyn Reachable>>,
     /// Those of them that have none: they are registered when they have.
@@ -110,6 +123,7 @@ impl Library {
     pub fn new(
         reactor: Reactor,
         settings: Settings,
+        keeper: Option<Keeper>,
         inbox: Receiver<Command>,
         shared: Weak<Shared>,
     ) -> Library {
@@ -118,7 +132,7 @@ impl Library {
             // Registrars can still be found otherwise.
             groups.want(&mut reactor, Service::Asap, group, Purpose::Hear);
         }
-        let client = Client::new(config(&settings), host::seed(), reactor.now());
+        let client = Client::new(config(&settings, keeper.as_ref()), host::seed(), reactor.now());
         let state = State {
             client,
             inbox,
@@ -129,21 +143,23 @@ impl Library {
             watches: BTreeMap::new(),
             pushed: HashMap::new(),
             listening: false,
+            admission: keeper.as_ref().map_or(Admission::Plain, |keeper| keeper.mode().into()),
             followed: BTreeMap::new(),
             homeless: BTreeMap::new(),
             tidied: reactor.now(),
             component: Component::new(settings.csp_identifier),
             ending: None,
         };
-        Library { reporter: reporter(&settings, reactor.now()), reactor, groups, state }
+        Library { reporter: reporter(&settings, reactor.now()), reactor, groups, keeper, state }
     }
 
     /// Until a shutdown is complete.
     pub fn run(mut self) {
-        let Library { reactor, groups, reporter, state } = &mut self;
+        let Library { reactor, groups, reporter, keeper, state } = &mut self;
         loop {
             let report = reporter.as_ref().map(Reporter::poll_timeout);
-            let until = [state.client.poll_timeout(), state.ending, report, groups.poll_timeout()];
+            let files = keeper.as_ref().map(Keeper::poll_timeout);
+            let until = [state.client.poll_timeout(), state.ending, report, groups.poll_timeout(), files];
             let until = until.into_iter().flatten().min();
             let turned = reactor.turn(until, &mut |reactor, input| {
                 state.input(reactor, input);
@@ -153,6 +169,9 @@ impl Library {
                 return;
             }
             groups.handle_timeout(reactor);
+            if let Some(keeper) = keeper {
+                keeper.turn(reactor, false);
+            }
             let now = reactor.now();
             if state.client.poll_timeout().is_some_and(|time| time <= now) {
                 state.client.handle_timeout(now);
@@ -334,7 +353,8 @@ impl State {
             return;
         }
         let any = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)), (Ipv4Addr::UNSPECIFIED, 0).into()];
-        let listening = any.into_iter().find_map(|local| reactor.listen(Service::Asap, local).ok());
+        let listening =
+            any.into_iter().find_map(|local| reactor.listen(Service::Asap, local, self.admission).ok());
         match listening {
             Some(local) => {
                 let target = Target { protocol: LinkProtocol::Tcp, addresses: vec![local] };

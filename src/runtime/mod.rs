@@ -13,6 +13,7 @@
 //! | `reactor` | the loops' engine: links, listeners, groups, timers |
 //! | `distances` | which links to measure, for policies that want to know how far an element is |
 //! | `groups` | multicast groups, tried again while they can't be used |
+//! | `security` | what a process proves itself by, kept up to date |
 //! | `complaints` | log lines that appear once per cause |
 
 pub mod address;
@@ -26,6 +27,7 @@ mod groups;
 mod library;
 mod reactor;
 pub mod registrar;
+mod security;
 mod settings;
 mod shared;
 #[cfg(test)]
@@ -34,6 +36,7 @@ pub(crate) mod thread;
 
 pub use calls::Runtime;
 pub use directory::{Answer, Directory};
+pub use security::{Keeper, Tls, TlsStatus};
 pub use settings::{Settings, parse_announce, parse_transport, targets};
 
 /// Where users reach an element. Asked from the event thread whenever the interfaces change; must not block.

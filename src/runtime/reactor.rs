@@ -9,6 +9,9 @@
 
 mod groups;
 mod links;
+mod security;
+#[cfg(test)]
+mod security_tests;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +34,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::Duration;
+
+pub(crate) use security::{Admission, Security};
 
 /// Messages taken from one link before others are served.
 const READ_BUDGET: usize = 64;
@@ -106,6 +111,10 @@ pub(crate) struct Limits {
     pub partial: Duration,
     /// What was queued before a close.
     pub close: Duration,
+    /// From the connection to the peer's proof of who it is.
+    pub proof: Duration,
+    /// Accepted connections without that proof at a time.
+    pub unproved: usize,
 }
 
 impl Default for Limits {
@@ -117,6 +126,8 @@ impl Default for Limits {
             dial: Duration::from_secs(5),
             partial: Duration::from_secs(10),
             close: Duration::from_secs(5),
+            proof: Duration::from_secs(5),
+            unproved: 1024,
         }
     }
 }
@@ -153,6 +164,8 @@ enum Timer {
     Dial { slot: usize, link: LinkId, left: usize },
     /// A link may have an old half message.
     Partial { slot: usize, link: LinkId },
+    /// An accepted link has had its time to prove itself, or a refused one to hear why.
+    Proof { slot: usize, link: LinkId },
     /// A closing link has had its time.
     Close { slot: usize, link: LinkId },
     /// A listener has rested.
@@ -165,6 +178,7 @@ enum Timer {
 struct Listening {
     socket: Listener,
     service: Service,
+    admission: Admission,
 }
 
 #[derive(Debug)]
@@ -183,6 +197,10 @@ pub(crate) struct Counters {
     pub garbage: u64,
     pub half_messages: u64,
     pub overflows: u64,
+    pub handshakes: u64,
+    pub handshakes_failed: u64,
+    /// Accepted without TLS where it is asked for.
+    pub plain: u64,
 }
 
 /// See the module.
@@ -204,6 +222,7 @@ pub(crate) struct Reactor {
     changes: VecDeque<(LinkId, LinkChange)>,
     counters: Counters,
     complaints: Complaints,
+    security: Security,
 }
 
 impl Reactor {
@@ -225,6 +244,7 @@ impl Reactor {
             changes: VecDeque::new(),
             counters: Counters::default(),
             complaints: Complaints::default(),
+            security: Security::default(),
         })
     }
 
@@ -260,13 +280,19 @@ impl Reactor {
         self.complaints.note(self.now, cause, detail);
     }
 
-    /// Accepts links of a service over TCP at `local`; where it listens in the end.
-    pub fn listen(&mut self, service: Service, local: SocketAddr) -> io::Result<SocketAddr> {
+    /// Accepts links of a service over TCP at `local`, from those whom `admission` lets in; where it listens
+    /// in the end.
+    pub fn listen(
+        &mut self,
+        service: Service,
+        local: SocketAddr,
+        admission: Admission,
+    ) -> io::Result<SocketAddr> {
         let socket = TcpListener::bind(local)?;
         let address = socket.local_address();
         let token = Token(LISTENERS + self.listeners.len());
         register(self.registry(), &socket, token, Interest::READABLE)?;
-        self.listeners.push(Listening { socket: Listener::Tcp(socket), service });
+        self.listeners.push(Listening { socket: Listener::Tcp(socket), service, admission });
         Ok(address)
     }
 
@@ -281,7 +307,11 @@ impl Reactor {
         let port = socket.port();
         let token = Token(LISTENERS + self.listeners.len());
         register(self.registry(), &socket, token, Interest::READABLE)?;
-        self.listeners.push(Listening { socket: Listener::Sctp(socket), service });
+        self.listeners.push(Listening {
+            socket: Listener::Sctp(socket),
+            service,
+            admission: Admission::Plain,
+        });
         Ok(port)
     }
 
@@ -323,6 +353,7 @@ impl Reactor {
         }
         self.events = events;
         self.serve_the_rest(handler);
+        self.look_again();
         self.fire_timers(handler);
         self.report_changes(handler);
         self.flush();
@@ -330,7 +361,11 @@ impl Reactor {
     }
 
     fn patience(&self, until: Option<Time>) -> Duration {
-        if self.links.has_ready() || !self.accepting.is_empty() || !self.changes.is_empty() {
+        if self.links.has_ready()
+            || !self.accepting.is_empty()
+            || !self.changes.is_empty()
+            || self.looks_again()
+        {
             return Duration::ZERO;
         }
         if self.groups.has_ready() {
@@ -421,6 +456,7 @@ impl Reactor {
                 Timer::Dial { slot, link, left } => self.dial_timed_out(slot, link, left),
                 Timer::Partial { slot, link } => self.check_partial(slot, link),
                 Timer::Close { slot, link } => self.close_timed_out(slot, link),
+                Timer::Proof { slot, link } => self.proof_timed_out(slot, link),
                 Timer::Accept { listener } => self.accept(listener),
                 Timer::Interfaces => {
                     if let Some(list) = self.refresh_groups() {
@@ -441,14 +477,17 @@ impl Reactor {
 
     fn accept_connections(&mut self, listener: usize) {
         for _ in 0..ACCEPT_BUDGET {
-            let Some(Listening { socket: Listener::Tcp(socket), service }) = self.listeners.get(listener)
-            else {
+            let Some(listening) = self.listeners.get(listener) else { return };
+            let (service, admission) = (listening.service, listening.admission);
+            if admission != Admission::Plain && !self.has_room_for_unproved() {
+                return self.arm(ACCEPT_REST, Timer::Accept { listener });
+            }
+            let Some(Listening { socket: Listener::Tcp(socket), .. }) = self.listeners.get(listener) else {
                 return;
             };
-            let service = *service;
             match socket.accept() {
                 Ok(None) => return,
-                Ok(Some(link)) => self.accepted(service, Link::Tcp(link)),
+                Ok(Some(link)) => self.accepted(service, Link::Tcp(link), admission),
                 Err(error) => {
                     self.complain("accept", format_args!("can't accept connections for now: {error}"));
                     self.arm(ACCEPT_REST, Timer::Accept { listener });
@@ -460,7 +499,8 @@ impl Reactor {
     }
 
     fn accept_associations(&mut self, listener: usize) {
-        let Some(Listening { socket: Listener::Sctp(socket), service }) = self.listeners.get_mut(listener)
+        let Some(Listening { socket: Listener::Sctp(socket), service, .. }) =
+            self.listeners.get_mut(listener)
         else {
             return;
         };
@@ -469,7 +509,7 @@ impl Reactor {
         let status = socket.read_events(ACCEPT_BUDGET, &mut |event| events.push(event));
         for event in events {
             match event {
-                EndpointEvent::Accepted(link) => self.accepted(service, Link::Sctp(link)),
+                EndpointEvent::Accepted(link) => self.accepted(service, Link::Sctp(link), Admission::Plain),
                 EndpointEvent::DialDone(link, result) => self.dialled(LinkId(link), result.map(Link::Sctp)),
             }
         }

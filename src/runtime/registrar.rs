@@ -3,17 +3,18 @@
 
 use super::distances::Distances;
 use super::groups::{Groups, Purpose};
-use super::reactor::{Clock, Input, Limits, Reactor};
+use super::reactor::{Admission, Clock, Input, Limits, Reactor};
 use super::settings::is_available;
-use super::targets;
 use super::thread::spawn;
+use super::{Keeper, Tls, TlsStatus, targets};
 use crate::machine::registrar::{Config, Event, Registrar};
 use crate::machine::{LinkChange, LinkProtocol, Output, Service, Target, Time};
 use crate::transport::host;
 use crate::transport::interfaces::Interface;
 use crate::transport::multicast::{DEFAULT_TTL, groups_of};
 use crate::transport::scope::{Scope, reaches, usable};
-use crate::wire::{ASAP_PORT, ENRP_PORT, Protocol, Transport, TransportUse};
+use crate::transport::tls::Mode;
+use crate::wire::{ASAP_PORT, ASAP_TLS_PORT, ENRP_PORT, ENRP_TLS_PORT, Protocol, Transport, TransportUse};
 use mio::{Registry, Token, Waker};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -62,6 +63,8 @@ pub struct Options {
     pub asap: Listen,
     /// The ENRP service.
     pub enrp: Listen,
+    /// Certificates and what is done with them.
+    pub tls: Tls,
     /// Group for announcements to clients; `None`: off.
     pub asap_announce: Option<SocketAddr>,
     /// Group of the registrars; `None`: off.
@@ -79,6 +82,7 @@ impl Default for Options {
             protocols: vec![LinkProtocol::Sctp, LinkProtocol::Tcp],
             asap: Listen::auto(ASAP_PORT),
             enrp: Listen::auto(ENRP_PORT),
+            tls: Tls::default(),
             asap_announce: None,
             enrp_announce: None,
             ttl: DEFAULT_TTL,
@@ -104,6 +108,12 @@ pub struct LinkStats {
     pub half_messages: u64,
     /// Dropped for not reading.
     pub overflows: u64,
+    /// Handshakes begun (TLS).
+    pub handshakes: u64,
+    /// Those that failed, and connections that never proved who they are.
+    pub handshakes_failed: u64,
+    /// Connections without TLS where it is allowed.
+    pub plain: u64,
 }
 
 /// A registrar and its sockets.
@@ -116,6 +126,7 @@ pub struct Server {
     asap: Bound,
     enrp: Bound,
     min_scope: Scope,
+    keeper: Option<Keeper>,
 }
 
 /// Where a service listens.
@@ -128,17 +139,31 @@ struct Bound {
 
 impl Server {
     /// Binds everything. Errors: `EADDRINUSE` if a port that was asked for explicitly is taken, over
-    /// either protocol, and what else the system says to such an address.
+    /// either protocol, and what else the system says to such an address; `InvalidInput` if TLS is wanted
+    /// and the certificates can't be used.
     pub fn bind(options: Options) -> io::Result<Server> {
         let mut options = options;
         options.protocols.retain(|protocol| is_available(*protocol));
         let limits = Limits { links: most_links(options.max_links), ..Limits::default() };
         let mut reactor = Reactor::new(Clock::start(), limits)?;
-        let protocols = &options.protocols;
-        let asap = listen(&mut reactor, Service::Asap, &options.asap, protocols)?;
-        let enrp = listen(&mut reactor, Service::Enrp, &options.enrp, protocols)?;
-
+        let keeper = options.tls.open()?;
         let mut config = options.machine;
+        if let Some(keeper) = &keeper {
+            secure(&mut reactor, keeper, &mut options.protocols)?;
+            config.scope = keeper.scope();
+        }
+        let admission = keeper.as_ref().map_or(Admission::Plain, |keeper| keeper.mode().into());
+        let protocols = &options.protocols;
+        let asap = listen(&mut reactor, Service::Asap, &options.asap, protocols, admission)?;
+        let enrp = listen(&mut reactor, Service::Enrp, &options.enrp, protocols, admission)?;
+        if admission == Admission::Mixed {
+            for (service, at, port) in
+                [(Service::Asap, &options.asap, ASAP_TLS_PORT), (Service::Enrp, &options.enrp, ENRP_TLS_PORT)]
+            {
+                listen_for_tls(&mut reactor, service, at, port);
+            }
+        }
+
         let min_scope = scope_of(config.min_address_scope);
         let interfaces = reactor.follow_interfaces()?.to_vec();
         config.asap_transports = transports(&asap, &interfaces, min_scope);
@@ -159,7 +184,7 @@ impl Server {
         }
         let machine = Registrar::new(config, host::seed(), reactor.now());
         let distances = Distances::default();
-        Ok(Server { reactor, machine, groups, distances, asap, enrp, min_scope })
+        Ok(Server { reactor, machine, groups, distances, asap, enrp, min_scope, keeper })
     }
 
     /// Where the ASAP service listens over TCP.
@@ -185,6 +210,19 @@ impl Server {
         self.reactor.set_max_links(most_links(options.max_links));
         self.machine.reconfigure(now, options.machine);
         drain(&mut self.machine, &mut self.distances, &mut self.reactor);
+    }
+
+    /// What TLS proves us by, if it is on.
+    pub fn tls_status(&self) -> Option<TlsStatus> {
+        self.keeper.as_ref().map(Keeper::status)
+    }
+
+    /// Loads certificates, authorities and lists anew; connections whose peer would not be let in any more
+    /// end. If the files can't be used, what was loaded before stays, with a line in the log.
+    pub fn reload_tls(&mut self) {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.turn(&mut self.reactor, true);
+        }
     }
 
     /// The machine, to read.
@@ -218,14 +256,18 @@ impl Server {
             garbage: counters.garbage,
             half_messages: counters.half_messages,
             overflows: counters.overflows,
+            handshakes: counters.handshakes,
+            handshakes_failed: counters.handshakes_failed,
+            plain: counters.plain,
         }
     }
 
     /// Waits until something happens or `until`, and deals with it; the caller's own sources that became
     /// ready are added to `ready`.
     pub fn turn(&mut self, until: Option<Time>, ready: &mut Vec<Token>) -> io::Result<()> {
-        let Server { reactor, machine, groups, distances, asap, enrp, min_scope } = self;
-        let until = [until, machine.poll_timeout(), groups.poll_timeout()].into_iter().flatten().min();
+        let Server { reactor, machine, groups, distances, asap, enrp, min_scope, keeper } = self;
+        let files = keeper.as_ref().map(Keeper::poll_timeout);
+        let until = [until, machine.poll_timeout(), groups.poll_timeout(), files].into_iter().flatten().min();
         reactor.turn(until, &mut |reactor, input| {
             let now = reactor.now();
             match input {
@@ -268,6 +310,9 @@ impl Server {
             drain(machine, distances, reactor);
         })?;
         groups.handle_timeout(reactor);
+        if let Some(keeper) = keeper {
+            keeper.turn(reactor, false);
+        }
         let now = reactor.now();
         for link in distances.take_due() {
             if let Some(round_trip) = reactor.round_trip(link) {
@@ -340,21 +385,50 @@ fn report(machine: &Registrar, reactor: &mut Reactor, event: Event) {
     }
 }
 
+/// Has links prove themselves. Errors: our own certificate is none of a registrar.
+fn secure(reactor: &mut Reactor, keeper: &Keeper, protocols: &mut Vec<LinkProtocol>) -> io::Result<()> {
+    let (roles, scope) = (keeper.roles(), keeper.scope());
+    if !roles.is_registrar(scope.as_deref()) {
+        let scope = scope.unwrap_or_else(|| "any scope".into());
+        let text = format!("TLS: our certificate is none of a registrar of {scope}: it says {roles}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    if keeper.mode() == Mode::Require {
+        super::security::without_sctp(protocols);
+    }
+    reactor.secure(keeper.mode(), Some(keeper.credentials().clone()));
+    Ok(())
+}
+
+/// Where both are admitted, those who insist on TLS find it at its own port as well.
+fn listen_for_tls(reactor: &mut Reactor, service: Service, at: &Listen, port: u16) {
+    if !at.fallback {
+        return;
+    }
+    for address in &at.addresses {
+        let address = SocketAddr::new(address.ip(), port);
+        if let Err(error) = listen_at(reactor, service, address, Admission::Proved) {
+            log::warn!("{service:?}: no TLS at {address}: {error}");
+        }
+    }
+}
+
 /// Binds a service's addresses; where it listens in the end.
 fn listen(
     reactor: &mut Reactor,
     service: Service,
     listen: &Listen,
     protocols: &[LinkProtocol],
+    admission: Admission,
 ) -> io::Result<Bound> {
     let mut bound = Bound::default();
     // The addresses of an SCTP endpoint share one port.
     let mut port = listen.addresses.first().map_or(0, SocketAddr::port);
     if protocols.contains(&LinkProtocol::Tcp) {
         for &address in &listen.addresses {
-            let local = match listen_at(reactor, service, address) {
+            let local = match listen_at(reactor, service, address, admission) {
                 Err(error) if listen.fallback && address.port() != 0 => {
-                    let local = listen_at(reactor, service, SocketAddr::new(address.ip(), 0))?;
+                    let local = listen_at(reactor, service, SocketAddr::new(address.ip(), 0), admission)?;
                     log::warn!("{service:?}: {address}: {error}; using port {} instead", local.port());
                     local
                 }
@@ -415,14 +489,19 @@ fn at_port_or_any(
 }
 
 /// Where there is no IPv6, the unspecified address is IPv4's.
-fn listen_at(reactor: &mut Reactor, service: Service, address: SocketAddr) -> io::Result<SocketAddr> {
-    match reactor.listen(service, address) {
+fn listen_at(
+    reactor: &mut Reactor,
+    service: Service,
+    address: SocketAddr,
+    admission: Admission,
+) -> io::Result<SocketAddr> {
+    match reactor.listen(service, address, admission) {
         Err(error)
             if address.is_ipv6()
                 && address.ip().is_unspecified()
                 && matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) =>
         {
-            reactor.listen(service, (Ipv4Addr::UNSPECIFIED, address.port()).into())
+            reactor.listen(service, (Ipv4Addr::UNSPECIFIED, address.port()).into(), admission)
         }
         other => other,
     }
@@ -513,7 +592,7 @@ pub(super) struct Embedded {
 
 impl Embedded {
     /// Takes the default ports on localhost; if another registrar has them already, joins it.
-    pub fn start() -> io::Result<Embedded> {
+    pub fn start(tls: &Tls) -> io::Result<Embedded> {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let at = |asap, enrp, peers| {
             let listen = |port| Listen { addresses: vec![local(port)], fallback: false };
@@ -523,11 +602,13 @@ impl Embedded {
                 asap: listen(asap),
                 enrp: listen(enrp),
                 protocols: vec![LinkProtocol::Tcp],
+                tls: tls.clone(),
                 ..Options::default()
             })
         };
-        let mut server = at(ASAP_PORT, ENRP_PORT, Vec::new())
-            .or_else(|_| at(0, 0, targets(&[LinkProtocol::Tcp], &[local(ENRP_PORT)])))?;
+        let (asap, enrp) = (tls.port(ASAP_PORT, ASAP_TLS_PORT), tls.port(ENRP_PORT, ENRP_TLS_PORT));
+        let mut server = at(asap, enrp, Vec::new())
+            .or_else(|_| at(0, 0, targets(&[LinkProtocol::Tcp], &[local(enrp)])))?;
         let (address, waker) = (server.asap.tcp[0], server.waker());
         log::info!("embedded registrar {} at {address}", server.machine().id());
         let stop = Arc::new(AtomicBool::new(false));

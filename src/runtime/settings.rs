@@ -1,11 +1,11 @@
 //! What a process can set, and the `RSP_*` variables that set it from outside.
 
-use super::address;
+use super::{Tls, address};
 use crate::machine::{LinkProtocol, Target, client};
 use crate::transport::multicast::ASAP_GROUP;
 use crate::transport::sctp;
-use crate::wire::ASAP_PORT;
 use crate::wire::csp::CSP_PORT;
+use crate::wire::{ASAP_PORT, ASAP_TLS_PORT};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -23,6 +23,8 @@ pub struct Settings {
     pub embedded_registrar: bool,
     /// Which protocols may be used, best first (`RSP_TRANSPORT`).
     pub protocols: Vec<LinkProtocol>,
+    /// Certificates and what is done with them (`RSP_TLS`, `RSP_TLS_DIR` ..).
+    pub tls: Tls,
     /// Announce group to listen on; `None`: off.
     pub announce: Option<SocketAddr>,
     pub announce_timeout: Duration,
@@ -43,6 +45,7 @@ impl Default for Settings {
             registrars: Vec::new(),
             embedded_registrar: false,
             protocols: vec![LinkProtocol::Sctp, LinkProtocol::Tcp],
+            tls: Tls::default(),
             announce: Some(ASAP_GROUP),
             announce_timeout: machine.announce_timeout,
             connect_timeout: machine.connect_timeout,
@@ -125,7 +128,7 @@ impl Settings {
     }
 
     fn from_variables(variable: impl Fn(&str) -> Option<String>) -> io::Result<Settings> {
-        let mut settings = Settings::default();
+        let mut settings = Settings { tls: Tls::from_variables(&variable)?, ..Settings::default() };
         // The transport decides what the registrars' addresses mean, so it comes first.
         const NAMES: [&str; 12] = [
             "RSP_TRANSPORT",
@@ -161,7 +164,7 @@ impl Settings {
                         self.embedded_registrar = true;
                         continue;
                     }
-                    let addresses = address::parse_list(host, ASAP_PORT)
+                    let addresses = address::parse_list(host, self.tls.port(ASAP_PORT, ASAP_TLS_PORT))
                         .map_err(|error| bad(name, value, &error.to_string()))?;
                     self.registrars.extend(targets(&self.protocols, &addresses));
                 }
@@ -243,6 +246,14 @@ mod tests {
     }
 
     #[test]
+    fn where_tls_is_required_registrars_have_its_port() {
+        let settings = from(&[("RSP_TLS_DIR", "/x"), ("RSP_REGISTRAR", "10.1.1.1")]).unwrap();
+        assert_eq!(settings.registrars[0].addresses, ["10.1.1.1:3864".parse().unwrap()]);
+        let settings = from(&[("RSP_TLS_DIR", "/x"), ("RSP_TLS", "allow"), ("RSP_REGISTRAR", "10.1.1.1")]);
+        assert_eq!(settings.unwrap().registrars[0].addresses, ["10.1.1.1:3863".parse().unwrap()]);
+    }
+
+    #[test]
     fn nonsense_is_named() {
         for (name, value) in [
             ("RSP_TRANSPORT", "pigeon"),
@@ -250,6 +261,7 @@ mod tests {
             ("RSP_ANNOUNCE", "10.1.1.1"),
             ("RSP_CONNECT_TIMEOUT", "soon"),
             ("RSP_CSP_IDENTIFIER", "-1"),
+            ("RSP_TLS", "perhaps"),
         ] {
             let error = from(&[(name, value)]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput);

@@ -1,4 +1,4 @@
-//! Sockets: one [`Link`] over TCP or kernel SCTP, listeners, UDP multicast, the interface list.
+//! Sockets: one [`Link`] over TCP, TLS or kernel SCTP, listeners, UDP multicast, the interface list.
 //!
 //! Nothing here raises SIGPIPE, every descriptor is close-on-exec and non-blocking. This room knows
 //! message boundaries (`wire::frame`), not messages.
@@ -13,6 +13,7 @@ pub mod sctp_socket;
 mod sctp_sys;
 pub mod stream;
 pub mod tcp;
+pub mod tls;
 
 #[cfg(test)]
 pub(crate) mod netns;
@@ -53,6 +54,8 @@ pub enum Link {
     Tcp(tcp::TcpLink),
     /// Over SCTP.
     Sctp(sctp::SctpLink),
+    /// Over TLS on TCP.
+    Tls(Box<tls::TlsLink>),
 }
 
 impl Link {
@@ -62,6 +65,7 @@ impl Link {
         match self {
             Link::Tcp(link) => link.read_messages(budget, message),
             Link::Sctp(link) => link.read_messages(budget, message),
+            Link::Tls(link) => link.read_messages(budget, message),
         }
     }
 
@@ -70,6 +74,7 @@ impl Link {
         match self {
             Link::Tcp(link) => link.send(bytes),
             Link::Sctp(link) => link.send(bytes),
+            Link::Tls(link) => link.send(bytes),
         }
     }
 
@@ -78,6 +83,7 @@ impl Link {
         match self {
             Link::Tcp(link) => link.flush(),
             Link::Sctp(link) => link.flush(),
+            Link::Tls(link) => link.flush(),
         }
     }
 
@@ -86,6 +92,7 @@ impl Link {
         match self {
             Link::Tcp(link) => link.finish_connect(),
             Link::Sctp(link) => link.finish_connect(),
+            Link::Tls(link) => link.finish_connect(),
         }
     }
 
@@ -94,6 +101,7 @@ impl Link {
         match self {
             Link::Tcp(link) => link.is_partial(),
             Link::Sctp(_) => false,
+            Link::Tls(link) => link.is_partial(),
         }
     }
 
@@ -102,6 +110,24 @@ impl Link {
         match self {
             Link::Tcp(link) => link.buffered(),
             Link::Sctp(link) => link.buffered(),
+            Link::Tls(link) => link.buffered(),
+        }
+    }
+
+    /// Says that nothing more comes, behind what is queued, where the protocol has words for that: whoever
+    /// hears nothing but the end of the connection can't know whether that was all.
+    pub fn end(&mut self) -> io::Result<QueueStatus> {
+        match self {
+            Link::Tls(link) => link.end(),
+            other => other.flush(),
+        }
+    }
+
+    /// What the peer's certificate is called; `None` where it has none.
+    pub fn names(&self) -> Option<Vec<String>> {
+        match self {
+            Link::Tls(link) => Some(link.names()),
+            Link::Tcp(_) | Link::Sctp(_) => None,
         }
     }
 
@@ -110,6 +136,7 @@ impl Link {
         match self {
             Link::Tcp(link) => link.peer_addresses(),
             Link::Sctp(link) => link.peer_addresses(),
+            Link::Tls(link) => link.peer_addresses(),
         }
     }
 
@@ -118,6 +145,7 @@ impl Link {
         match self {
             Link::Tcp(link) => link.round_trip(),
             Link::Sctp(link) => link.round_trip(),
+            Link::Tls(link) => link.round_trip(),
         }
     }
 
@@ -126,6 +154,7 @@ impl Link {
         match self {
             Link::Tcp(link) => link.local_addresses(),
             Link::Sctp(link) => link.local_addresses(),
+            Link::Tls(link) => link.local_addresses(),
         }
     }
 }
@@ -135,6 +164,7 @@ impl AsFd for Link {
         match self {
             Link::Tcp(link) => link.as_fd(),
             Link::Sctp(link) => link.as_fd(),
+            Link::Tls(link) => link.as_fd(),
         }
     }
 }

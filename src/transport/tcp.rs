@@ -3,6 +3,7 @@
 //! An idle link costs its descriptor and this struct: bytes are read into one buffer per thread, and only
 //! what is left of an unfinished message (less than 64 KiB) is kept with the link.
 
+use super::tls::FIRST_BYTE as TLS;
 use super::{QueueStatus, ReadStatus};
 use crate::wire::frame;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
@@ -33,8 +34,7 @@ pub struct TcpLink {
     socket: Socket,
     peer: SocketAddr,
     connecting: bool,
-    /// The beginning of a message whose end has not come yet, or whole messages beyond a call's budget.
-    partial: Vec<u8>,
+    frames: Frames,
     /// Bytes that the kernel did not take; those before `written` it has taken since.
     queue: Vec<u8>,
     written: usize,
@@ -71,7 +71,7 @@ impl TcpLink {
             socket,
             peer,
             connecting,
-            partial: Vec::new(),
+            frames: Frames::default(),
             queue: Vec::new(),
             written: 0,
             bound: QUEUE_BOUND,
@@ -85,70 +85,44 @@ impl TcpLink {
 
     /// Hands up to `budget` whole messages to `message`. What is left of an unfinished message stays.
     pub fn read_messages(&mut self, budget: usize, message: &mut dyn FnMut(&[u8])) -> io::Result<ReadStatus> {
-        let mut buffer = SCRATCH.take();
-        buffer.resize(LONGEST_MESSAGE, 0);
-        let (result, rest) = self.read_into(&mut buffer, budget, message);
-        self.partial.clear();
-        match result {
-            Ok(ReadStatus::Drained | ReadStatus::More) => self.partial.extend_from_slice(&buffer[rest]),
-            _ => self.partial = Vec::new(),
-        }
-        if self.partial.is_empty() && self.partial.capacity() > KEPT_CAPACITY {
-            self.partial = Vec::new();
-        }
-        SCRATCH.set(buffer);
-        result
-    }
-
-    /// The loop of `read_messages`; also says which part of `buffer` was not handed out.
-    fn read_into(
-        &mut self,
-        buffer: &mut [u8],
-        budget: usize,
-        message: &mut dyn FnMut(&[u8]),
-    ) -> (io::Result<ReadStatus>, std::ops::Range<usize>) {
-        let (mut start, mut end, mut handed) = (0, self.partial.len(), 0);
-        buffer[..end].copy_from_slice(&self.partial);
-        let mut exhausted = false;
-        loop {
-            match frame::first_message(&buffer[start..end]) {
-                Ok(Some(_)) if handed == budget => return (Ok(ReadStatus::More), start..end),
-                Ok(Some(length)) => {
-                    message(&buffer[start..start + length]);
-                    (start, handed) = (start + length, handed + 1);
-                    continue;
-                }
-                Ok(None) => {}
-                Err(_) => return (Ok(ReadStatus::Garbage), start..end),
-            }
-            // A read that did not fill the buffer has emptied the socket; asking again would cost a system
-            // call per message.
-            if exhausted {
-                return (Ok(ReadStatus::Drained), start..end);
-            }
-            buffer.copy_within(start..end, 0);
-            (start, end) = (0, end - start);
-            let room = buffer.len() - end;
-            match (&self.socket).read(&mut buffer[end..]) {
-                Ok(0) => return (Ok(ReadStatus::Closed), start..end),
-                Ok(count) => (end, exhausted) = (end + count, count < room),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    return (Ok(ReadStatus::Drained), start..end);
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return (Err(error), start..end),
-            }
-        }
+        let TcpLink { frames, socket, .. } = self;
+        // A read that did not fill the buffer has emptied the socket; asking again would cost a system
+        // call per message.
+        frames.read_messages(budget, message, true, &mut |buffer| (&*socket).read(buffer))
     }
 
     /// Whether the beginning of a message waits for its end.
     pub fn is_partial(&self) -> bool {
-        !self.partial.is_empty()
+        self.frames.is_partial()
     }
 
     /// Bytes kept with the link: unfinished message and send queue.
     pub fn buffered(&self) -> usize {
-        self.partial.len() + self.waiting()
+        self.frames.len() + self.waiting()
+    }
+
+    /// Whether the garbage that came is TLS.
+    pub fn is_tls(&self) -> bool {
+        self.frames.is_tls
+    }
+
+    /// For who reads the bytes himself.
+    pub(super) fn reader(&self) -> impl Read {
+        &self.socket
+    }
+
+    /// The first byte that comes, left where it is: `None` before it has come; at the end of the stream,
+    /// `UnexpectedEof`.
+    pub fn first_byte(&self) -> io::Result<Option<u8>> {
+        let mut byte = [MaybeUninit::new(0)];
+        match self.socket.peek(&mut byte) {
+            Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
+            // SAFETY: it was initialised, and since then only written to.
+            #[allow(unsafe_code)]
+            Ok(_) => Ok(Some(unsafe { byte[0].assume_init() })),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn waiting(&self) -> usize {
@@ -262,6 +236,95 @@ impl TcpLink {
     pub fn local_addresses(&self) -> Vec<SocketAddr> {
         let local = self.socket.local_addr().ok().and_then(|local| local.as_socket());
         local.map(canonical).into_iter().collect()
+    }
+}
+
+/// Cuts a stream of bytes into messages.
+#[derive(Debug, Default)]
+pub(super) struct Frames {
+    /// The beginning of a message whose end has not come yet, or whole messages beyond a call's budget.
+    partial: Vec<u8>,
+    /// What came is the beginning of a TLS connection.
+    is_tls: bool,
+}
+
+impl Frames {
+    pub fn is_partial(&self) -> bool {
+        !self.partial.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.partial.len()
+    }
+
+    /// Hands up to `budget` whole messages of what `read` gives to `message`. `short_is_all`: a read that does
+    /// not fill the buffer says that there is nothing more.
+    pub fn read_messages(
+        &mut self,
+        budget: usize,
+        message: &mut dyn FnMut(&[u8]),
+        short_is_all: bool,
+        read: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<ReadStatus> {
+        let mut buffer = SCRATCH.take();
+        buffer.resize(LONGEST_MESSAGE, 0);
+        let (result, rest) = self.read_into(&mut buffer, budget, message, short_is_all, read);
+        self.partial.clear();
+        match result {
+            Ok(ReadStatus::Drained | ReadStatus::More) => self.partial.extend_from_slice(&buffer[rest]),
+            _ => self.partial = Vec::new(),
+        }
+        if self.partial.is_empty() && self.partial.capacity() > KEPT_CAPACITY {
+            self.partial = Vec::new();
+        }
+        SCRATCH.set(buffer);
+        result
+    }
+
+    /// The loop of `read_messages`; also says which part of `buffer` was not handed out.
+    fn read_into(
+        &mut self,
+        buffer: &mut [u8],
+        budget: usize,
+        message: &mut dyn FnMut(&[u8]),
+        short_is_all: bool,
+        read: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>,
+    ) -> (io::Result<ReadStatus>, std::ops::Range<usize>) {
+        let (mut start, mut end, mut handed) = (0, self.partial.len(), 0);
+        buffer[..end].copy_from_slice(&self.partial);
+        let mut exhausted = false;
+        loop {
+            // A handshake record; read as a message, it would be one that lacks its end.
+            if let [TLS, 3, ..] = buffer[start..end] {
+                self.is_tls = true;
+                return (Ok(ReadStatus::Garbage), start..end);
+            }
+            match frame::first_message(&buffer[start..end]) {
+                Ok(Some(_)) if handed == budget => return (Ok(ReadStatus::More), start..end),
+                Ok(Some(length)) => {
+                    message(&buffer[start..start + length]);
+                    (start, handed) = (start + length, handed + 1);
+                    continue;
+                }
+                Ok(None) => {}
+                Err(_) => return (Ok(ReadStatus::Garbage), start..end),
+            }
+            if exhausted {
+                return (Ok(ReadStatus::Drained), start..end);
+            }
+            buffer.copy_within(start..end, 0);
+            (start, end) = (0, end - start);
+            let room = buffer.len() - end;
+            match read(&mut buffer[end..]) {
+                Ok(0) => return (Ok(ReadStatus::Closed), start..end),
+                Ok(count) => (end, exhausted) = (end + count, short_is_all && count < room),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return (Ok(ReadStatus::Drained), start..end);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return (Err(error), start..end),
+            }
+        }
     }
 }
 
@@ -397,7 +460,7 @@ mod tests {
         });
         assert_eq!(read(&mut link, 4), (vec![4, 8, 65_536, 12], ReadStatus::Drained));
         assert!(!link.is_partial());
-        assert!(link.partial.capacity() <= KEPT_CAPACITY, "an idle link keeps no large buffer");
+        assert!(link.frames.partial.capacity() <= KEPT_CAPACITY, "an idle link keeps no large buffer");
         drop(writer.join().unwrap());
         assert_eq!(read(&mut link, 1), (vec![], ReadStatus::Closed));
     }

@@ -2,10 +2,13 @@
 #![allow(clippy::disallowed_methods)]
 
 mod bench;
+mod ca;
 mod decode;
 mod json;
 mod register;
 mod resolve;
+#[path = "../common/tls.rs"]
+mod tls;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -14,6 +17,8 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(name = "rspctl", version, max_term_width = 100)]
 struct Options {
+    #[command(flatten)]
+    tls: tls::TlsArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -24,16 +29,20 @@ enum Command {
     Register(register::RegisterArgs),
     /// Print messages given in hexadecimal, one line each.
     Decode(decode::DecodeArgs),
+    Ca(ca::CaArgs),
     /// Measure a registrar under load.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
 }
 
 fn main() -> ExitCode {
-    match Options::parse().command {
+    let options = Options::parse();
+    resolve::TLS.get_or_init(|| options.tls);
+    match options.command {
         Command::Resolve(args) => resolve::run(&args),
         Command::Register(args) => register::run(&args),
         Command::Decode(args) => decode::run(&args),
+        Command::Ca(args) => ca::run(&args),
         Command::Bench(command) => bench::run(&command),
     }
 }

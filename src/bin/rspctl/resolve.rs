@@ -1,9 +1,11 @@
 //! `rspctl resolve`: ask a registrar for a pool's elements.
 
+use crate::tls::TlsArgs;
 use clap::Args;
 use rserpool::runtime::{Directory, Runtime, Settings, address, targets};
-use rserpool::wire::{ASAP_PORT, PoolElement, PoolHandle};
+use rserpool::wire::{ASAP_PORT, ASAP_TLS_PORT, PoolElement, PoolHandle};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Resolve a pool handle and print the chosen elements, best first.
@@ -48,11 +50,18 @@ fn resolve(args: &ResolveArgs) -> Result<Vec<PoolElement>, String> {
     result.map_err(|error| format!("\"{handle}\": {error}"))
 }
 
+/// The options about TLS, for every subcommand that speaks to a registrar.
+pub static TLS: OnceLock<TlsArgs> = OnceLock::new();
+
 /// The library's runtime with the registrars of the command line before all others.
 pub fn start(registrars: &[String]) -> Result<Runtime, String> {
     let mut settings = Settings::from_env().map_err(|error| error.to_string())?;
+    if let Some(tls) = TLS.get() {
+        tls.apply(&mut settings.tls)?;
+    }
+    let port = settings.tls.port(ASAP_PORT, ASAP_TLS_PORT);
     for registrar in registrars.iter().rev() {
-        let addresses = address::parse_list(registrar, ASAP_PORT)
+        let addresses = address::parse_list(registrar, port)
             .map_err(|error| format!("--registrar={registrar}: {error}"))?;
         settings.registrars.splice(0..0, targets(&settings.protocols, &addresses));
     }

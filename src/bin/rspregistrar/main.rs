@@ -11,6 +11,8 @@ mod options;
 mod page;
 mod process;
 mod signals;
+#[path = "../common/tls.rs"]
+mod tls;
 
 use configuration::{Configuration, Failure};
 use std::ffi::OsString;
@@ -60,7 +62,8 @@ fn run(arguments: Vec<OsString>, configuration: Configuration) -> Result<(), Str
 /// Says what can be said without starting.
 fn check(configuration: &Configuration) -> Result<(), String> {
     let options = &configuration.options;
-    let wrong = options.server().err().or_else(|| options.http().err()).or_else(|| options.reports().err());
+    let server = options.server().and_then(|server| server.tls.open().map_err(|error| error.to_string()));
+    let wrong = server.err().or_else(|| options.http().err()).or_else(|| options.reports().err());
     if let Some(wrong) = wrong {
         return Err(configuration.explain(wrong));
     }

@@ -1,13 +1,14 @@
 //! The command line: rsplib's spelling, with one or two dashes, always `--option=value`.
 
+use crate::tls::TlsArgs;
 use clap::Parser;
 use rserpool::machine::registrar::Config;
 use rserpool::machine::{LinkProtocol, Target};
 use rserpool::runtime::registrar::{Listen, Options as ServerOptions};
-use rserpool::runtime::{address, parse_announce, parse_transport, targets};
+use rserpool::runtime::{Tls, address, parse_announce, parse_transport, targets};
 use rserpool::transport::multicast::{ASAP_GROUP, ENRP_GROUP};
 use rserpool::wire::csp::CSP_PORT;
-use rserpool::wire::{ASAP_PORT, ENRP_PORT, RegistrarId};
+use rserpool::wire::{ASAP_PORT, ASAP_TLS_PORT, ENRP_PORT, ENRP_TLS_PORT, RegistrarId};
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -119,6 +120,9 @@ pub struct Options {
     /// Take over an element when its registrar suggests so
     #[arg(long)]
     supporttakeoversuggestion: bool,
+
+    #[command(flatten)]
+    tls: TlsArgs,
 
     /// Component status reports go to ADDRESS[:PORT] (or CSP_SERVER)
     #[arg(long, value_name = "ADDRESS")]
@@ -333,16 +337,19 @@ impl Options {
     pub fn server(&self) -> Result<ServerOptions, String> {
         let protocols = parse_transport(&self.transport)
             .ok_or_else(|| wrong("transport", &self.transport, "not auto, sctp or tcp"))?;
+        let mut tls = Tls::from_env().map_err(|error| error.to_string())?;
+        self.tls.apply(&mut tls)?;
         let (mut machine, _) = self.machine()?;
-        machine.peers = self.peers(&protocols)?;
+        machine.peers = self.peers(&protocols, tls.port(ENRP_PORT, ENRP_TLS_PORT))?;
         let group = |name: &str, text: &str, usual| {
             parse_announce(text, usual).map_err(|error| wrong(name, text, error))
         };
         Ok(ServerOptions {
             machine,
             protocols,
-            asap: self.listen("asap", &self.asap, ASAP_PORT)?,
-            enrp: self.listen("enrp", &self.enrp, ENRP_PORT)?,
+            asap: self.listen("asap", &self.asap, tls.port(ASAP_PORT, ASAP_TLS_PORT))?,
+            enrp: self.listen("enrp", &self.enrp, tls.port(ENRP_PORT, ENRP_TLS_PORT))?,
+            tls,
             asap_announce: group("asapannounce", &self.asapannounce, ASAP_GROUP)?,
             enrp_announce: group("enrpannounce", &self.enrpannounce, ENRP_GROUP)?,
             ttl: self.announcettl,
@@ -403,12 +410,12 @@ impl Options {
         address.map(Some).map_err(|error| wrong("http", text, error))
     }
 
-    fn peers(&self, protocols: &[LinkProtocol]) -> Result<Vec<Target>, String> {
+    fn peers(&self, protocols: &[LinkProtocol], port: u16) -> Result<Vec<Target>, String> {
         let mut peers = Vec::new();
         for peer in &self.peer {
             let addresses = match port_alone(peer) {
                 Some(_) => Err("a port without an address".to_string()),
-                None => address::parse_list(peer, ENRP_PORT).map_err(|error| error.to_string()),
+                None => address::parse_list(peer, port).map_err(|error| error.to_string()),
             };
             let addresses = addresses.map_err(|error| wrong("peer", peer, error))?;
             peers.extend(targets(protocols, &addresses));

@@ -179,6 +179,7 @@ impl Process<'_> {
             }
             if self.asked.reload() {
                 logging::reopen();
+                self.server.reload_tls();
                 self.reload();
             }
             if self.asked.status() {

@@ -6,8 +6,12 @@
 //!               ▼                     ▼              ▼
 //!             Down(Refused)        Closing        Down(..)
 //! ```
+//!
+//! Over TLS the way to Up leads through Proving (see [`super::security`]).
 
+use super::security::Admission;
 use super::{FIRST_BUDGET, HEAVY, READ_BUDGET, Reactor, Timer, deregister, register};
+use crate::machine::trust::Roles;
 use crate::machine::{LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Service, Target, Time};
 use crate::transport::tcp::{LONGEST_MESSAGE, TcpLink};
 use crate::transport::{Link, QueueStatus, ReadStatus};
@@ -16,6 +20,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Outputs of one drain beyond this are sent at once instead of being collected.
@@ -28,23 +33,35 @@ const KEPT_CAPACITY: usize = 64 << 10;
 const SMALL: usize = 16 << 10;
 
 #[derive(Debug)]
-enum Phase {
-    /// Connecting; the addresses not yet tried, last first.
-    Dialling(Vec<SocketAddr>),
+pub(super) enum Phase {
+    /// Connecting; the ways not yet tried, last first.
+    Dialling(Vec<Way>),
     /// The same over SCTP, where the endpoint does it.
     Associating,
+    /// Connected, but who is at the other end is not known yet. The machine has not heard of it, or still
+    /// believes it to be dialled: then the ways not yet tried.
+    Proving(Option<Vec<Way>>),
+    /// The peer was refused and is told why; it goes when it has heard that.
+    Refusing,
     Up,
     /// The machine has forgotten it; it goes when its queue is empty.
     Closing,
 }
 
+/// One way to dial: where, and whether with TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Way {
+    pub to: SocketAddr,
+    pub secure: bool,
+}
+
 #[derive(Debug)]
-struct Slot {
-    id: LinkId,
-    service: Service,
+pub(super) struct Slot {
+    pub id: LinkId,
+    pub service: Service,
     /// Taken out while it is being read from.
-    link: Option<Link>,
-    phase: Phase,
+    pub link: Option<Link>,
+    pub phase: Phase,
     /// What the machine sent in this drain.
     batch: Vec<u8>,
     dirty: bool,
@@ -83,6 +100,10 @@ pub(super) struct Links {
     spare: Vec<u8>,
     /// Number of the last accepted link.
     incoming: u64,
+    /// Accepted links that have not proved themselves, oldest first; some of them are gone.
+    pub unproved: VecDeque<(usize, LinkId, Time)>,
+    /// How many there are.
+    pub proving: usize,
     /// Bytes held for all links.
     held: usize,
 }
@@ -110,6 +131,10 @@ impl Links {
         self.by_id.len()
     }
 
+    pub fn slot_count(&self) -> usize {
+        self.slots.len()
+    }
+
     pub fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }
@@ -126,12 +151,12 @@ impl Links {
         Some(index)
     }
 
-    fn get(&mut self, index: usize) -> Option<&mut Slot> {
+    pub fn get(&mut self, index: usize) -> Option<&mut Slot> {
         self.slots.get_mut(index)?.as_mut()
     }
 
     /// The slot, if it still is the one of `link`.
-    fn get_as(&mut self, index: usize, link: LinkId) -> Option<&mut Slot> {
+    pub fn get_as(&mut self, index: usize, link: LinkId) -> Option<&mut Slot> {
         self.get(index).filter(|slot| slot.id == link)
     }
 
@@ -164,6 +189,9 @@ impl Links {
 
     fn remove(&mut self, index: usize) -> Option<Slot> {
         let slot = self.slots.get_mut(index)?.take()?;
+        if matches!(slot.phase, Phase::Proving(None)) {
+            self.proving -= 1;
+        }
         self.by_id.remove(&slot.id);
         self.held -= slot.held;
         self.free.push(index);
@@ -180,7 +208,7 @@ impl Links {
     }
 
     /// Counts what the link holds; what it is, if that is much and the total is beyond `bound`.
-    fn count_held(&mut self, index: usize, bound: usize) -> bool {
+    pub fn count_held(&mut self, index: usize, bound: usize) -> bool {
         let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut) else { return false };
         let held = slot.link.as_ref().map_or(0, Link::buffered);
         self.held = self.held - slot.held + held;
@@ -200,9 +228,8 @@ impl Reactor {
             _ if self.links.len() >= self.limits.links => self.down(link, LinkDown::Refused),
             LinkProtocol::Sctp => self.associate_with(link, service, &target.addresses),
             LinkProtocol::Tcp => {
-                let mut rest = target.addresses;
-                rest.reverse();
-                let index = self.links.insert(link, service, Phase::Dialling(rest));
+                let ways = self.ways(&target.addresses);
+                let index = self.links.insert(link, service, Phase::Dialling(ways));
                 self.dial_next(index);
             }
         }
@@ -248,22 +275,25 @@ impl Reactor {
     }
 
     /// Dials the next address of the slot's target, or gives up.
-    fn dial_next(&mut self, index: usize) {
+    pub(super) fn dial_next(&mut self, index: usize) {
         let Some(slot) = self.links.get(index) else { return };
         if let Some(failed) = slot.link.take() {
             deregister(self.poll.registry(), &failed);
         }
         while let Phase::Dialling(rest) = &mut slot.phase
-            && let Some(address) = rest.pop()
+            && let Some(Way { to: address, secure }) = rest.pop()
         {
-            let started = TcpLink::dial(address, None).map(Link::Tcp).and_then(|link| {
-                let interest = Interest::READABLE | Interest::WRITABLE;
-                register(self.poll.registry(), &link, Token(index), interest)?;
-                Ok(link)
-            });
+            let left = rest.len();
+            let (id, service) = (slot.id, slot.service);
+            let dialled = TcpLink::dial(address, None);
+            let started =
+                dialled.and_then(|link| self.security.dialled(link, secure, service)).and_then(|link| {
+                    let interest = Interest::READABLE | Interest::WRITABLE;
+                    register(self.poll.registry(), &link, Token(index), interest)?;
+                    Ok(link)
+                });
             match started {
                 Ok(link) => {
-                    let (id, left) = (slot.id, rest.len());
                     slot.link = Some(link);
                     self.set_queue_bound(index);
                     self.arm(self.limits.dial, Timer::Dial { slot: index, link: id, left });
@@ -280,6 +310,7 @@ impl Reactor {
         match self.links.get(index) {
             Some(Slot { link: Some(Link::Tcp(link)), .. }) => link.set_queue_bound(bound),
             Some(Slot { link: Some(Link::Sctp(link)), .. }) => link.set_queue_bound(bound),
+            Some(Slot { link: Some(Link::Tls(link)), .. }) => link.set_queue_bound(bound),
             _ => {}
         }
     }
@@ -288,6 +319,7 @@ impl Reactor {
         let Some(slot) = self.links.get_as(index, link) else { return };
         match &slot.phase {
             Phase::Dialling(rest) if rest.len() == left => self.dial_next(index),
+            Phase::Proving(Some(rest)) if rest.len() == left => self.proof_timed_out(index, link),
             Phase::Associating => {
                 let service = slot.service;
                 if let Some(endpoint) = self.endpoint(service) {
@@ -299,7 +331,7 @@ impl Reactor {
         }
     }
 
-    pub(super) fn accepted(&mut self, service: Service, link: Link) {
+    pub(super) fn accepted(&mut self, service: Service, link: Link, admission: Admission) {
         self.counters.accepted += 1;
         if self.links.len() >= self.limits.links {
             self.counters.refused += 1;
@@ -315,19 +347,23 @@ impl Reactor {
             self.links.remove(index);
             return self.complain("register", format_args!("can't watch a connection: {error}"));
         }
-        self.up(index, id, link);
+        match (admission, link) {
+            (Admission::Plain, link) | (_, link @ Link::Sctp(_)) => self.up(index, id, link),
+            (_, link) => self.ask_for_proof(index, id, link, admission),
+        }
     }
 
-    fn up(&mut self, index: usize, id: LinkId, link: Link) {
+    pub(super) fn up(&mut self, index: usize, id: LinkId, link: Link) {
+        let roles = link.names().map(|names| Arc::new(Roles::parse(names.iter().map(String::as_str))));
         let Some(slot) = self.links.get_as(index, id) else { return };
         let protocol = match &link {
-            Link::Tcp(_) => LinkProtocol::Tcp,
+            Link::Tcp(_) | Link::Tls(_) => LinkProtocol::Tcp,
             Link::Sctp(_) => LinkProtocol::Sctp,
         };
         let (peer, local) = (link.peer_addresses(), link.local_addresses());
         slot.phase = Phase::Up;
         slot.link = Some(link);
-        let ends = LinkEnds { service: slot.service, protocol, peer, local, roles: None };
+        let ends = LinkEnds { service: slot.service, protocol, peer, local, roles };
         log::trace!("{id:?}: up, {ends:?}");
         self.set_queue_bound(index);
         self.changes.push_back((id, LinkChange::Up(ends)));
@@ -345,6 +381,7 @@ impl Reactor {
         let Some(link) = slot.link.as_mut() else { return };
         if matches!(slot.phase, Phase::Dialling(_)) {
             match link.finish_connect() {
+                Ok(true) if matches!(link, Link::Tls(_)) => self.proof_begins(index),
                 Ok(true) => {
                     let id = slot.id;
                     if let Some(link) = slot.link.take() {
@@ -368,6 +405,9 @@ impl Reactor {
     {
         let Some(slot) = self.links.get(index) else { return };
         slot.ended |= ended;
+        if matches!(slot.phase, Phase::Proving(_) | Phase::Refusing) {
+            return self.hear_unproved(index, handler);
+        }
         if slot.heavy || slot.ready { self.links.make_ready(index) } else { self.read(index, handler) }
     }
 
@@ -408,7 +448,13 @@ impl Reactor {
             Ok(ReadStatus::Closed) => self.drop_up(index, id, LinkDown::Closed),
             Ok(ReadStatus::Garbage) => {
                 self.counters.garbage += 1;
-                self.complain_about(index, "garbage", "what came is no ASAP or ENRP message");
+                let link = self.links.get(index).and_then(|slot| slot.link.as_ref());
+                match link {
+                    Some(Link::Tcp(link)) if link.is_tls() => {
+                        self.complain_about(index, "tls", "it speaks TLS, which is off here");
+                    }
+                    _ => self.complain_about(index, "garbage", "what came is no ASAP or ENRP message"),
+                }
                 self.drop_up(index, id, LinkDown::Garbage);
             }
             Err(error) => {
@@ -478,7 +524,7 @@ impl Reactor {
         self.drop_up(index, id, LinkDown::Garbage);
     }
 
-    fn complain_about(&mut self, index: usize, cause: &str, what: &str) {
+    pub(super) fn complain_about(&mut self, index: usize, cause: &str, what: &str) {
         let Some(slot) = self.links.get(index) else { return };
         let peer = slot.link.as_ref().and_then(|link| link.peer_addresses().first().copied());
         let service = slot.service;
@@ -492,10 +538,10 @@ impl Reactor {
         let links = &mut self.links;
         let Some(&index) = links.by_id.get(&link) else { return };
         let Some(slot) = links.slots[index].as_mut() else { return };
-        if matches!(slot.phase, Phase::Closing) {
+        if matches!(slot.phase, Phase::Closing | Phase::Refusing) {
             return;
         }
-        let dialling = matches!(slot.phase, Phase::Dialling(_) | Phase::Associating);
+        let dialling = matches!(slot.phase, Phase::Dialling(_) | Phase::Associating | Phase::Proving(_));
         if dialling && slot.batch.len() + bytes.len() > self.limits.queue {
             return self.drop_link(index, LinkDown::Overflow);
         }
@@ -524,7 +570,7 @@ impl Reactor {
         let Some(&index) = self.links.by_id.get(&link) else { return };
         let Some(slot) = self.links.get(index) else { return };
         match slot.phase {
-            Phase::Dialling(_) => return self.remove(index),
+            Phase::Dialling(_) | Phase::Proving(_) | Phase::Refusing => return self.remove(index),
             Phase::Associating => {
                 let service = slot.service;
                 if let Some(endpoint) = self.endpoint(service) {
@@ -562,15 +608,17 @@ impl Reactor {
         self.links.dirty = dirty;
     }
 
-    fn flush_slot(&mut self, index: usize) {
+    pub(super) fn flush_slot(&mut self, index: usize) {
         let links = &mut self.links;
         let Some(slot) = links.slots.get_mut(index).and_then(Option::as_mut) else { return };
         slot.dirty = false;
         // While dialling: sent when it is up. Without a link: it is being read from, and flushed after that.
-        let (false, Some(link)) = (matches!(slot.phase, Phase::Dialling(_)), slot.link.as_mut()) else {
+        let early = matches!(slot.phase, Phase::Dialling(_) | Phase::Proving(_));
+        let (false, Some(link)) = (early, slot.link.as_mut()) else {
             return;
         };
         let result = match slot.batch.is_empty() {
+            true if matches!(slot.phase, Phase::Closing) => link.end(),
             true => link.flush(),
             false => {
                 let mut batch = std::mem::take(&mut slot.batch);
@@ -579,7 +627,10 @@ impl Reactor {
                     batch.clear();
                     links.spare = batch;
                 }
-                result
+                match &slot.phase {
+                    Phase::Closing if result.is_ok() => link.end(),
+                    _ => result,
+                }
             }
         };
         match result {
@@ -597,6 +648,7 @@ impl Reactor {
         let id = slot.id;
         match status {
             QueueStatus::Empty if matches!(slot.phase, Phase::Closing) => return self.remove(index),
+            _ if matches!(slot.phase, Phase::Refusing) => return,
             QueueStatus::Empty if slot.congested => {
                 slot.congested = false;
                 if std::mem::take(&mut slot.unread) {
@@ -624,9 +676,10 @@ impl Reactor {
     }
 
     /// Ends a link from our side of the machine's view: it is told.
-    fn drop_link(&mut self, index: usize, why: LinkDown) {
+    pub(super) fn drop_link(&mut self, index: usize, why: LinkDown) {
         let Some(slot) = self.links.get(index) else { return };
-        let told = (!matches!(slot.phase, Phase::Closing)).then_some(slot.id);
+        let unknown = matches!(slot.phase, Phase::Closing | Phase::Refusing | Phase::Proving(None));
+        let told = (!unknown).then_some(slot.id);
         self.remove(index);
         if let Some(id) = told {
             self.down(id, why);
@@ -640,7 +693,7 @@ impl Reactor {
         }
     }
 
-    fn remove(&mut self, index: usize) {
+    pub(super) fn remove(&mut self, index: usize) {
         if let Some(Slot { link: Some(link), .. }) = self.links.remove(index) {
             deregister(self.poll.registry(), &link);
         }

@@ -69,7 +69,7 @@ impl World {
     }
 
     fn listen(&mut self) -> SocketAddr {
-        self.reactor.listen(Service::Asap, localhost()).unwrap()
+        self.reactor.listen(Service::Asap, localhost(), Admission::Plain).unwrap()
     }
 
     /// A client, and the link's number here.

@@ -1,0 +1,360 @@
+//! Links that have to prove who is at their other end before the machine hears of them.
+//!
+//! ```text
+//!   Dialling ──connected──┐                  ┌──► Up
+//!                         ├──► Proving ──────┤ failed          the alert is sent, the peer's FIN came,
+//!   accepted ─────────────┘   │ 5 s, or      └──► Refusing ──► or 1 s passed ──► gone
+//!                             │ room is needed
+//!                             ▼
+//!                           gone; if it was dialled: the next way
+//! ```
+
+use super::links::{Phase, Way};
+use super::{Input, Reactor, Timer};
+use crate::machine::{LinkDown, LinkId, Service};
+use crate::transport::Link;
+use crate::transport::tcp::TcpLink;
+use crate::transport::tls::{Credentials, FIRST_BYTE, Failure, Mode, Purpose, TlsLink};
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// An unproved link that is older makes room for a new one.
+const STALLED: Duration = Duration::from_secs(1);
+/// How long a peer may take to hear why it was refused, and what it may send meanwhile, in bytes.
+const REFUSAL: (Duration, usize) = (Duration::from_secs(1), 64 << 10);
+/// Links looked at again in one turn after the credentials changed.
+const LOOKS: usize = 16;
+
+/// Whom a listener lets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// Whoever comes, without TLS.
+    Plain,
+    /// Whoever proves itself by a certificate.
+    Proved,
+    /// Both: the first byte tells.
+    Mixed,
+}
+
+impl From<Mode> for Admission {
+    fn from(mode: Mode) -> Admission {
+        match mode {
+            Mode::Off => Admission::Plain,
+            Mode::Allow => Admission::Mixed,
+            Mode::Require => Admission::Proved,
+        }
+    }
+}
+
+/// What the links of a reactor prove themselves by.
+#[derive(Debug, Default)]
+pub(crate) struct Security {
+    mode: Mode,
+    credentials: Option<Arc<Credentials>>,
+    /// After a change: slots from here on are still to be looked at.
+    looking: Option<usize>,
+}
+
+fn purpose(service: Service) -> Purpose {
+    match service {
+        Service::Asap => Purpose::Asap,
+        Service::Enrp => Purpose::Enrp,
+    }
+}
+
+impl Security {
+    /// The link of a connection that is being dialled.
+    pub fn dialled(&self, link: TcpLink, secure: bool, service: Service) -> io::Result<Link> {
+        match &self.credentials {
+            Some(credentials) if secure => {
+                let link = TlsLink::dialled(link, credentials, purpose(service))?;
+                Ok(Link::Tls(Box::new(link)))
+            }
+            None if secure => Err(ErrorKind::Unsupported.into()),
+            _ => Ok(Link::Tcp(link)),
+        }
+    }
+}
+
+impl Reactor {
+    /// From now on links prove themselves by these credentials. Those that are up stay, unless the new
+    /// credentials would not let them in.
+    pub fn secure(&mut self, mode: Mode, credentials: Option<Arc<Credentials>>) {
+        self.security = Security { mode, credentials, looking: Some(0) };
+    }
+
+    /// The ways to somebody at `addresses`, last first.
+    pub(super) fn ways(&self, addresses: &[SocketAddr]) -> Vec<Way> {
+        let ways = addresses.iter().flat_map(|&to| {
+            let (secure, plain) = (Way { to, secure: true }, Way { to, secure: false });
+            match self.security.mode {
+                Mode::Off => [Some(plain), None],
+                Mode::Allow => [Some(secure), Some(plain)],
+                Mode::Require => [Some(secure), None],
+            }
+        });
+        let mut ways: Vec<Way> = ways.flatten().collect();
+        ways.reverse();
+        ways
+    }
+
+    /// Whether one more unproved link can be accepted: if need be, the oldest goes when it has had some time.
+    pub(super) fn has_room_for_unproved(&mut self) -> bool {
+        if self.links.proving < self.limits.unproved {
+            return true;
+        }
+        while let Some(&(slot, link, since)) = self.links.unproved.front() {
+            let proving = |phase: &Phase| matches!(phase, Phase::Proving(None));
+            if !self.links.get_as(slot, link).is_some_and(|slot| proving(&slot.phase)) {
+                self.links.unproved.pop_front();
+                continue;
+            }
+            if self.now - since < STALLED {
+                return false;
+            }
+            self.links.unproved.pop_front();
+            self.counters.handshakes_failed += 1;
+            self.complain_about(slot, "unproved", "it has not proved itself, and others are waiting");
+            self.remove(slot);
+            return true;
+        }
+        true
+    }
+
+    /// A link was accepted of which it isn't known yet who is at the other end.
+    pub(super) fn ask_for_proof(&mut self, index: usize, id: LinkId, link: Link, admission: Admission) {
+        let Some(slot) = self.links.get_as(index, id) else { return };
+        let service = slot.service;
+        slot.phase = Phase::Proving(None);
+        slot.link = Some(link);
+        self.links.proving += 1;
+        self.links.unproved.push_back((index, id, self.now));
+        // Those that are gone are many only if they come and go fast.
+        if self.links.unproved.len() > 4 * self.limits.unproved {
+            let links = &mut self.links;
+            let mut list = std::mem::take(&mut links.unproved);
+            list.retain(|&(slot, link, _)| {
+                links.get_as(slot, link).is_some_and(|slot| matches!(slot.phase, Phase::Proving(None)))
+            });
+            links.unproved = list;
+        }
+        if admission == Admission::Proved {
+            self.begin_tls(index, service);
+        }
+        self.arm(self.limits.proof, Timer::Proof { slot: index, link: id });
+    }
+
+    /// Makes an accepted TCP link one over TLS.
+    fn begin_tls(&mut self, index: usize, service: Service) {
+        let credentials = self.security.credentials.clone();
+        let Some(slot) = self.links.get(index) else { return };
+        let Some(Link::Tcp(link)) = slot.link.take_if(|link| matches!(link, Link::Tcp(_))) else { return };
+        let made = match &credentials {
+            Some(credentials) => TlsLink::accepted(link, credentials, purpose(service)),
+            None => Err(Failure::Broken("there are no credentials".into())),
+        };
+        match made {
+            Ok(link) => {
+                slot.link = Some(Link::Tls(Box::new(link)));
+                self.counters.handshakes += 1;
+            }
+            Err(failure) => {
+                log::error!("no TLS: {failure}");
+                self.drop_link(index, LinkDown::Broken);
+            }
+        }
+    }
+
+    /// A dialled link is connected.
+    pub(super) fn proof_begins(&mut self, index: usize) {
+        let Some(slot) = self.links.get(index) else { return };
+        if let Phase::Dialling(rest) = &mut slot.phase {
+            let rest = std::mem::take(rest);
+            slot.phase = Phase::Proving(Some(rest));
+            self.counters.handshakes += 1;
+            self.prove(index);
+        }
+    }
+
+    /// Something came over a link that has not proved itself, or was refused.
+    pub(super) fn hear_unproved<F>(&mut self, index: usize, handler: &mut F)
+    where
+        F: FnMut(&mut Reactor, Input<'_>),
+    {
+        let Some(slot) = self.links.get(index) else { return };
+        let (id, service) = (slot.id, slot.service);
+        match (&slot.phase, &mut slot.link) {
+            (Phase::Refusing, Some(Link::Tls(link))) => {
+                let mut most = REFUSAL.1;
+                if !link.drain(&mut most) {
+                    self.remove(index);
+                }
+                return;
+            }
+            (Phase::Proving(_), Some(Link::Tcp(link))) => match link.first_byte() {
+                Ok(None) => return,
+                Ok(Some(FIRST_BYTE)) => self.begin_tls(index, service),
+                Ok(Some(_)) => return self.admit_plain(index, id, handler),
+                Err(_) => return self.drop_link(index, LinkDown::Closed),
+            },
+            _ => {}
+        }
+        self.prove(index);
+        // What the peer sent right behind its proof.
+        if let Some(slot) = self.links.get_as(index, id)
+            && matches!(slot.phase, Phase::Up)
+        {
+            self.report_changes(handler);
+            self.read(index, handler);
+        }
+    }
+
+    /// At a listener that takes both.
+    fn admit_plain<F>(&mut self, index: usize, id: LinkId, handler: &mut F)
+    where
+        F: FnMut(&mut Reactor, Input<'_>),
+    {
+        let Some(link) = self.links.get(index).and_then(|slot| slot.link.take()) else { return };
+        self.counters.plain += 1;
+        self.links.proving -= 1;
+        self.up(index, id, link);
+        self.report_changes(handler);
+        self.read(index, handler);
+    }
+
+    /// Goes on with a handshake.
+    pub(super) fn prove(&mut self, index: usize) {
+        let Some(slot) = self.links.get(index) else { return };
+        let id = slot.id;
+        let Some(Link::Tls(link)) = &mut slot.link else { return };
+        match link.prove() {
+            Ok(false) => {
+                if self.links.count_held(index, self.limits.buffered) {
+                    self.counters.overflows += 1;
+                    self.drop_link(index, LinkDown::Overflow);
+                }
+            }
+            Ok(true) => {
+                if matches!(slot.phase, Phase::Proving(None)) {
+                    self.links.proving -= 1;
+                }
+                let Some(link) = self.links.get(index).and_then(|slot| slot.link.take()) else { return };
+                self.up(index, id, link);
+                self.flush_slot(index);
+            }
+            Err(failure) => self.proof_failed(index, &failure),
+        }
+    }
+
+    fn proof_failed(&mut self, index: usize, failure: &Failure) {
+        self.counters.handshakes_failed += 1;
+        let Some(slot) = self.links.get(index) else { return };
+        let (id, service) = (slot.id, slot.service);
+        let peer = slot.link.as_ref().and_then(|link| link.peer_addresses().first().copied());
+        let peer = peer.map_or("a peer".into(), |peer| peer.to_string());
+        let (cause, hint) = match failure {
+            Failure::Plain => ("plain", "; tls=allow admits peers without TLS beside the others"),
+            Failure::Refused(_) => ("refused", ""),
+            Failure::Distrusted(_) => ("distrusted", ""),
+            Failure::Silent | Failure::Broken(_) => ("handshake", ""),
+        };
+        match &mut slot.phase {
+            // It was dialled: perhaps there is another way.
+            Phase::Proving(Some(rest)) => {
+                let rest = std::mem::take(rest);
+                let without = rest.last().is_some_and(|way| !way.secure);
+                // A peer that has a certificate, or wants ours, will not be better without.
+                let has_tls = matches!(failure, Failure::Refused(_) | Failure::Distrusted(_));
+                if !without || has_tls {
+                    self.complain(cause, format_args!("{service:?} at {peer}: {failure}"));
+                }
+                let Some(slot) = self.links.get_as(index, id) else { return };
+                let skip = usize::from(without && has_tls);
+                let left = rest.len() - skip;
+                slot.phase = Phase::Dialling(rest[..left].to_vec());
+                // The alert goes out with the link's end as far as the kernel takes it.
+                if let Some(Link::Tls(link)) = &mut slot.link {
+                    let _ = link.flush();
+                    link.finish();
+                }
+                self.dial_next(index);
+            }
+            _ => {
+                let text = format!("{service:?} connection from {peer} refused: {failure}{hint}");
+                self.complain(cause, format_args!("{text}"));
+                self.refuse(index, id);
+            }
+        }
+    }
+
+    /// Sends the alert and waits for the peer to have read it: closed with something unread, the connection
+    /// would be reset, and the alert lost.
+    fn refuse(&mut self, index: usize, id: LinkId) {
+        let Some(slot) = self.links.get_as(index, id) else { return };
+        if matches!(slot.phase, Phase::Proving(None)) {
+            self.links.proving -= 1;
+        }
+        let Some(slot) = self.links.get_as(index, id) else { return };
+        slot.phase = Phase::Refusing;
+        let mut most = REFUSAL.1;
+        let waits = match &mut slot.link {
+            Some(Link::Tls(link)) => {
+                let _ = link.flush();
+                link.finish();
+                link.drain(&mut most)
+            }
+            _ => false,
+        };
+        match waits {
+            true => self.arm(REFUSAL.0, Timer::Proof { slot: index, link: id }),
+            false => self.remove(index),
+        }
+    }
+
+    /// A link had its time to prove itself, or to hear why it was refused.
+    pub(super) fn proof_timed_out(&mut self, index: usize, id: LinkId) {
+        let Some(slot) = self.links.get_as(index, id) else { return };
+        match &mut slot.phase {
+            Phase::Refusing => self.remove(index),
+            Phase::Proving(None) => {
+                self.counters.handshakes_failed += 1;
+                self.complain_about(index, "unproved", "it has not proved itself in time");
+                self.remove(index);
+            }
+            Phase::Proving(Some(_)) => {
+                self.proof_failed(index, &Failure::Broken("it has not proved itself in time".into()));
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether links are still to be looked at after a change of the credentials.
+    pub(super) fn looks_again(&self) -> bool {
+        self.security.looking.is_some()
+    }
+
+    /// Drops those links that would not be let in any more, a few at a time.
+    pub(super) fn look_again(&mut self) {
+        let Some(from) = self.security.looking else { return };
+        let Some(credentials) = self.security.credentials.clone() else {
+            self.security.looking = None;
+            return;
+        };
+        let (mut index, mut looked) = (from, 0);
+        while looked < LOOKS && index < self.links.slot_count() {
+            if let Some(slot) = self.links.get(index)
+                && let (Phase::Up, Some(Link::Tls(link))) = (&slot.phase, &slot.link)
+            {
+                looked += 1;
+                if !link.is_believed_by(&credentials) {
+                    self.complain_about(index, "no longer", "its certificate is no longer valid, or revoked");
+                    self.drop_link(index, LinkDown::Broken);
+                }
+            }
+            index += 1;
+        }
+        self.security.looking = (index < self.links.slot_count()).then_some(index);
+    }
+}
