@@ -68,7 +68,7 @@ interop-bench: all
 	interop/side-by-side
 
 fuzz:
-	cd fuzz && for target in wire registrar session client; do \
+	cd fuzz && for target in wire registrar session client datagrams notifications settings; do \
 	    $(CARGO) fuzz run -s none $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 man:

@@ -5,9 +5,11 @@
 mod client;
 mod registrar;
 mod session;
+mod strangers;
 pub use client::client;
 pub use registrar::registrar;
 pub use session::session;
+pub use strangers::{datagrams, notifications, settings};
 
 use crate::wire::{Asap, CspReport, EnrpMessage, MAX_MESSAGE, PoolHandle, frame, show};
 

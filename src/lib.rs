@@ -11,6 +11,8 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+// For the fuzz targets and tests, which have debug assertions; not in what is released.
+#[cfg(any(test, debug_assertions))]
 #[doc(hidden)]
 pub mod fuzz;
 pub mod handlespace;

@@ -1,5 +1,8 @@
 //! Every committed input of the fuzz targets, on any compiler.
 
+// Without debug assertions there are no fuzz functions in the library.
+#![cfg(debug_assertions)]
+
 use std::path::Path;
 
 fn replay(target: &str, run: fn(&[u8])) {
@@ -36,4 +39,19 @@ fn session() {
 #[test]
 fn client() {
     replay("client", rserpool::fuzz::client);
+}
+
+#[test]
+fn datagrams() {
+    replay("datagrams", rserpool::fuzz::datagrams);
+}
+
+#[test]
+fn notifications() {
+    replay("notifications", rserpool::fuzz::notifications);
+}
+
+#[test]
+fn settings() {
+    replay("settings", rserpool::fuzz::settings);
 }

@@ -96,7 +96,7 @@ const PARTIAL_DELIVERY_EVENT: u16 = 0x8006;
 
 impl Notification {
     /// Reads one, or the beginning of one; `None`: less than its fixed part.
-    pub(super) fn parse(bytes: &[u8]) -> Option<Notification> {
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Notification> {
         let kind = u16_at(bytes, 0)?;
         Some(match kind {
             ASSOC_CHANGE => Notification::parse_change(bytes)?,

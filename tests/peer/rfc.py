@@ -335,10 +335,21 @@ def dial(over, to, source=None):
         made.bind((source, 0))
     if over == "sctp":
         subscribe(made)
-    made.settimeout(5)
+    made.settimeout(2)
     made.connect(to)
     made.settimeout(None)
     return made
+
+
+def dial_any(over, transport):
+    """A connection with one of a transport's IPv4 addresses; None if there is none."""
+    port, _, ips = transport
+    for ip in (ip for ip in ips if ":" not in ip):
+        try:
+            return dial(over, (ip, port))
+        except OSError:
+            pass
+    return None
 
 
 # RFC 5353 and the server's side of RFC 5352.
@@ -456,12 +467,11 @@ class Registrar:
                         self.claim(name, pe)
 
     def claim(self, name, pe):
-        port, _, ips = read_transport(*pe.asap)
-        try:
-            over = "sctp" if pe.asap[0] == SCTP else "tcp"
-            link = Connection(self.loop, over, dial(over, (ips[0], port)), ASAP_PPID, self.asap, self.ended)
-        except OSError:
+        over = "sctp" if pe.asap[0] == SCTP else "tcp"
+        made = dial_any(over, read_transport(*pe.asap))
+        if made is None:
             return
+        link = Connection(self.loop, over, made, ASAP_PPID, self.asap, self.ended)
         self.owners[name, pe.id] = link
         link.send(message(KEEP_ALIVE, 1, struct.pack("!I", self.id), [handle(name)]))
 
@@ -553,10 +563,8 @@ class Registrar:
             peer = self.peers[ident] = Peer(ident)
             for kind, one in kinds:
                 if kind == (SCTP if self.over == "sctp" else TCP) and peer.connection is None:
-                    port, _, ips = read_transport(kind, one)
-                    try:
-                        made = dial(self.over, ([ip for ip in ips if ":" not in ip][0], port))
-                    except (OSError, IndexError):
+                    made = dial_any(self.over, read_transport(kind, one))
+                    if made is None:
                         continue
                     peer.connection = Connection(self.loop, self.over, made, ENRP_PPID, self.enrp, self.lost)
                     peer.connection.send(self.presence(ident, True))

@@ -16,4 +16,5 @@ pub(crate) mod linger;
 pub(crate) mod parameters;
 pub(crate) mod receiver;
 pub(crate) mod sender;
+#[cfg(any(test, debug_assertions))]
 pub(crate) mod stranger;
