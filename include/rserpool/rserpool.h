@@ -311,7 +311,8 @@ int rsp_initarg(struct rsp_info *info,
 int rsp_initialize(struct rsp_info *info);
 
 /* Closes every descriptor, deregisters every pool element, ends the library. Does nothing if it
- * doesn't run. The library can be initialised again. */
+ * doesn't run. The library can be initialised again. In a signal handler that interrupted a call of this library it
+ * does nothing. */
 void rsp_cleanup(void);
 
 /* Resolves a pool handle (1 to 32 bytes) to up to `items` elements (1 to 128, RSPGETADDRS_*), chosen by the
@@ -367,10 +368,12 @@ unsigned int rsp_getpolicybyname(const char *policyName);
  * readable when rsp_recvmsg or rsp_accept has something.
  *
  * domain: AF_INET, AF_INET6, or 0 for either. type: SOCK_STREAM (one session, no notifications) or
- * SOCK_SEQPACKET. protocol: IPPROTO_SCTP; where the kernel has no SCTP, sessions run over TCP, unless
+ * SOCK_SEQPACKET, with SOCK_NONBLOCK: as if O_NONBLOCK were set later. protocol: IPPROTO_SCTP; where the kernel has no SCTP, sessions run over TCP, unless
  * -transport=sctp or RSP_TRANSPORT=sctp. IPPROTO_TCP: TCP only.
  * -1: EACCES (not initialised), EPROTONOSUPPORT, EAFNOSUPPORT, EMFILE, ENFILE, ENOMEM. */
-int rsp_socket(int domain, int type, int protocol);
+int rsp_socket(int domain,
+               int type,
+               int protocol);
 
 /* Changes the SCTP parameters of the descriptor's associations, those it has and those it will have (over
  * TCP, what comes nearest): fields that are not 0 are taken over, those that are 0 are filled in.
@@ -399,7 +402,8 @@ int rsp_getsockname(int sd, unsigned char *handle, size_t *handleSize, uint32_t 
 int rsp_getpeername(int sd, unsigned char *handle, size_t *handleSize, uint32_t *identifier);
 
 /* Closes a descriptor: deregisters its pool element, ends its sessions, wakes calls that are blocked on
- * it with EBADF. A mapped descriptor's system descriptor is closed too. -1: EBADF. */
+ * it with EBADF. A mapped descriptor's system descriptor is closed too. -1: EBADF, EDEADLK (in a signal handler that
+ * interrupted a call of this library). */
 int rsp_close(int sd);
 
 /* getsockopt(2) on the system socket in use. -1: EBADF, ENOTCONN (none in use), ENOTSOCK, EFAULT, EINVAL,
@@ -411,7 +415,7 @@ int rsp_getsockopt(int sd,
                    socklen_t *optlen);
 
 /* setsockopt(2) on the system socket in use. -1: EBADF, ENOTCONN (none in use), ENOTSOCK, EFAULT, EINVAL,
- * ENOPROTOOPT, EMFILE, ENFILE, ENOMEM. */
+ * ENOPROTOOPT, EOPNOTSUPP (SO_RCVTIMEO, SO_SNDTIMEO: each call has its own time-out), EMFILE, ENFILE, ENOMEM. */
 int rsp_setsockopt(int sd,
                    int level,
                    int optname,
@@ -493,8 +497,8 @@ int rsp_csp_setstatus(int sd, rserpool_session_t sessionID, const char *statusTe
 
 /* Sends one message. sessionID matters on descriptors with many sessions only. sctpPPID: in network byte
  * order. sctpTimeToLive: milliseconds, 0: no limit. sctpFlags: SCTP_UNORDERED, SCTP_EOF, SCTP_ABORT.
- * timeout: milliseconds; 0 or less: don't wait for room. Returns the number of bytes.
- * -1: EBADF (also: unknown session), EAGAIN, EINTR, EIO (session has failed), EPIPE (session is over), EFAULT,
+ * timeout: milliseconds; 0 or less, MSG_DONTWAIT or O_NONBLOCK: don't wait for room. Returns the number of bytes.
+ * -1: EOPNOTSUPP (flags other than MSG_DONTWAIT, MSG_NOSIGNAL, which is always on, and MSG_EOR), EBADF (also: unknown session), EAGAIN, EINTR, EIO (session has failed), EPIPE (session is over), EFAULT,
  * EINVAL (no data; over SCTP: no such stream), EMSGSIZE (past 16 MiB without waiting; over SCTP: more than the
  * send buffer can hold), ENOMEM; and ECONNRESET, ETIMEDOUT, EHOSTUNREACH and other connection errors, after
  * which RSERPOOL_FAILOVER_NECESSARY follows. RFC 5352 section 6.5. */
@@ -519,11 +523,11 @@ ssize_t rsp_send_cookie(int sd,
                         rserpool_session_t sessionID,
                         int timeout);
 
-/* Receives data, a notification or a cookie echo. msg_flags: set it to 0 before; out come
+/* Receives data, a notification or a cookie echo. msg_flags: set it to 0 or MSG_DONTWAIT before; out come
  * MSG_RSERPOOL_NOTIFICATION, MSG_RSERPOOL_COOKIE_ECHO, and MSG_EOR when the message ends here; what
  * did not fit into the buffer comes with the next calls. rinfo may be NULL; buffer NULL: throw away.
- * timeout: milliseconds; negative: don't wait. Returns the number of bytes, 0: end of the session.
- * -1: EBADF, EAGAIN, EINTR, EINVAL (buffer too small for the notification, which stays), EFAULT, ENOTCONN (no
+ * timeout: milliseconds; negative, or O_NONBLOCK: don't wait. Returns the number of bytes, 0: end of the session.
+ * -1: EOPNOTSUPP (MSG_WAITALL, MSG_TRUNC, MSG_ERRQUEUE), EBADF, EAGAIN, EINTR, EINVAL (buffer too small for the notification, which stays), EFAULT, ENOTCONN (no
  * session to come). RFC 5352 sections 6.6 and 3.8. */
 ssize_t rsp_recvmsg(int sd,
                     void *buffer,
@@ -545,8 +549,11 @@ ssize_t rsp_recvfullmsg(int sd,
  * -1: EBADF, EAGAIN, EINVAL, EFAULT, ENOTCONN. */
 ssize_t rsp_read(int fd, void *buffer, size_t bufferLength);
 
-/* rsp_read; flags are not used. */
-ssize_t rsp_recv(int sd, void *buffer, size_t bufferLength, int flags);
+/* rsp_read; for a mapped descriptor with flags recv(2). EOPNOTSUPP: flags other than MSG_DONTWAIT, which changes nothing. */
+ssize_t rsp_recv(int sd,
+                 void *buffer,
+                 size_t bufferLength,
+                 int flags);
 
 /* Sends one message with PPID 0 on stream 0 without waiting; for a mapped descriptor write(2).
  * -1: EBADF, EAGAIN, EIO, EPIPE, EFAULT, EINVAL, EMSGSIZE, ENOMEM, ECONNRESET, ETIMEDOUT, EHOSTUNREACH, as
@@ -555,8 +562,12 @@ ssize_t rsp_write(int fd,
                   const char *buffer,
                   size_t bufferLength);
 
-/* rsp_write; for a mapped descriptor send(2), which gets the flags (ENOTSOCK if it is none). */
-ssize_t rsp_send(int sd, const void *buffer, size_t bufferLength, int flags);
+/* rsp_write; for a mapped descriptor send(2), which gets the flags (ENOTSOCK if it is none). EOPNOTSUPP: flags other than
+ * MSG_DONTWAIT, MSG_NOSIGNAL and MSG_EOR, which change nothing. */
+ssize_t rsp_send(int sd,
+                 const void *buffer,
+                 size_t bufferLength,
+                 int flags);
 
 /* Prints a notification on one line, without a newline. */
 void rsp_print_notification(const union rserpool_notification *notification, FILE *fd);

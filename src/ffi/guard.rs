@@ -2,6 +2,7 @@
 
 use crate::machine::client::RequestError;
 use libc::{c_char, c_int, c_uint, c_ulong, ssize_t};
+use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -74,6 +75,20 @@ pub(super) fn guard_or<T>(failed: T, body: impl FnOnce() -> Result<T, Errno>) ->
     guard_panics(failed, body)
 }
 
+/// [`guard`] for the functions that take something apart. EDEADLK in a signal handler that interrupted a call of
+/// this library on the same thread: that call may hold what this one would wait for.
+pub(super) fn guard_alone<T: Failure>(body: impl FnOnce() -> Result<T, Errno>) -> T {
+    match INSIDE.get() {
+        0 => guard(body),
+        _ => guard_panics(T::FAILED, || Err(Errno(libc::EDEADLK))),
+    }
+}
+
+thread_local! {
+    /// Calls that this thread is in: more than one only where a signal handler interrupted the others.
+    static INSIDE: Cell<u32> = const { Cell::new(0) };
+}
+
 /// [`guard_or`] for bodies without a system call that pthread_cancel(3) could end: it costs some 30 ns less.
 pub(super) fn guard_panics<T>(failed: T, body: impl FnOnce() -> Result<T, Errno>) -> T {
     let errno = match catch_unwind(AssertUnwindSafe(body)) {
@@ -108,12 +123,14 @@ impl Uncancelled {
         let mut before = 0;
         // SAFETY: changes nothing but this thread's state.
         unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &mut before) };
+        INSIDE.set(INSIDE.get() + 1);
         Uncancelled(before)
     }
 }
 
 impl Drop for Uncancelled {
     fn drop(&mut self) {
+        INSIDE.set(INSIDE.get() - 1);
         // SAFETY: as above; what it was before. Deferred cancellation, the usual, does not act here.
         unsafe { pthread_setcancelstate(self.0, std::ptr::null_mut()) };
     }

@@ -68,6 +68,15 @@ pub(super) fn failover_result(result: Result<(), Errno>) -> Result<c_int, Errno>
     }
 }
 
+/// What of a receive call's flags is a wish of the caller's. Flags that were never set, or are those of the last call,
+/// are none: kept because programs don't clear them. (MSG_OOB and MSG_PEEK are the numbers of
+/// MSG_RSERPOOL_NOTIFICATION and MSG_RSERPOOL_COOKIE_ECHO, so they are none here either.)
+pub(super) fn flags_in(flags: c_int) -> c_int {
+    const ASKED: c_int = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_TRUNC | libc::MSG_ERRQUEUE;
+    const GIVEN: c_int = libc::MSG_EOR | MSG_RSERPOOL_NOTIFICATION | MSG_RSERPOOL_COOKIE_ECHO;
+    if flags & !(ASKED | GIVEN) == 0 { flags & ASKED } else { 0 }
+}
+
 /// Receive calls add to the caller's flags instead of setting them; only MSG_EOR is also taken away, by a part of a
 /// message. Kept because programs that don't clear their flags in between know by it whether a message is whole.
 pub(super) fn flags_out(before: c_int, now: c_int, length: usize) -> c_int {

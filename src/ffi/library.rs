@@ -4,7 +4,7 @@ use super::abi::rsp_info;
 use super::constants::{RSPLIB_REVISION, RSPLIB_VERSION};
 use super::convert::{reference, reference_mut};
 use super::current::{self, Started};
-use super::guard::{Errno, guard, guard_or};
+use super::guard::{Errno, guard, guard_alone, guard_or};
 use super::{info, logging};
 use libc::{c_char, c_int};
 use std::ffi::CStr;
@@ -76,10 +76,11 @@ pub unsafe extern "C" fn rsp_initialize(info: *mut rsp_info) -> c_int {
 }
 
 /// Closes every descriptor, deregisters every pool element, ends the library. Does nothing if it
-/// doesn't run. The library can be initialised again.
+/// doesn't run. The library can be initialised again. In a signal handler that interrupted a call of this library it
+/// does nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_cleanup() {
-    guard(|| {
+    guard_alone(|| {
         current::stop();
         logging::keep_companion_alive();
         Ok(())

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 /// Sends one message. sessionID matters on descriptors with many sessions only. sctpPPID: in network byte
 /// order. sctpTimeToLive: milliseconds, 0: no limit. sctpFlags: SCTP_UNORDERED, SCTP_EOF, SCTP_ABORT.
-/// timeout: milliseconds; 0 or less: don't wait for room. Returns the number of bytes.
-/// -1: EBADF (also: unknown session), EAGAIN, EINTR, EIO (session has failed), EPIPE (session is over), EFAULT,
+/// timeout: milliseconds; 0 or less, MSG_DONTWAIT or O_NONBLOCK: don't wait for room. Returns the number of bytes.
+/// -1: EOPNOTSUPP (flags other than MSG_DONTWAIT, MSG_NOSIGNAL, which is always on, and MSG_EOR), EBADF (also: unknown session), EAGAIN, EINTR, EIO (session has failed), EPIPE (session is over), EFAULT,
 /// EINVAL (no data; over SCTP: no such stream), EMSGSIZE (past 16 MiB without waiting; over SCTP: more than the
 /// send buffer can hold), ENOMEM; and ECONNRESET, ETIMEDOUT, EHOSTUNREACH and other connection errors, after
 /// which RSERPOOL_FAILOVER_NECESSARY follows. RFC 5352 section 6.5.
@@ -33,16 +33,16 @@ pub unsafe extern "C" fn rsp_sendmsg(
     timeout: c_int,
 ) -> ssize_t {
     guard(|| {
-        // MSG_NOSIGNAL, the one flag that would make sense, is always on.
-        let _ = msg_flags;
         let library = descriptors()?;
+        let waits = legacy::send_timeout(timeout).filter(|_| msg_flags & libc::MSG_DONTWAIT as c_uint == 0);
+        check_flags(msg_flags as c_int, SEND_FLAGS).map_err(|bad| blame(&library, sd, bad))?;
         let options = SendOptions {
             session: sessionID,
             ppid: sctpPPID,
             stream: sctpStreamID,
             time_to_live: sctpTimeToLive,
             flags: sctpFlags,
-            timeout: legacy::send_timeout(timeout),
+            timeout: waits,
         };
         // SAFETY: the caller's bytes.
         send(&library, sd, unsafe { input(data, dataLength) }, options)
@@ -84,11 +84,11 @@ pub unsafe extern "C" fn rsp_send_cookie(
     })
 }
 
-/// Receives data, a notification or a cookie echo. msg_flags: set it to 0 before; out come
+/// Receives data, a notification or a cookie echo. msg_flags: set it to 0 or MSG_DONTWAIT before; out come
 /// MSG_RSERPOOL_NOTIFICATION, MSG_RSERPOOL_COOKIE_ECHO, and MSG_EOR when the message ends here; what
 /// did not fit into the buffer comes with the next calls. rinfo may be NULL; buffer NULL: throw away.
-/// timeout: milliseconds; negative: don't wait. Returns the number of bytes, 0: end of the session.
-/// -1: EBADF, EAGAIN, EINTR, EINVAL (buffer too small for the notification, which stays), EFAULT, ENOTCONN (no
+/// timeout: milliseconds; negative, or O_NONBLOCK: don't wait. Returns the number of bytes, 0: end of the session.
+/// -1: EOPNOTSUPP (MSG_WAITALL, MSG_TRUNC, MSG_ERRQUEUE), EBADF, EAGAIN, EINTR, EINVAL (buffer too small for the notification, which stays), EFAULT, ENOTCONN (no
 /// session to come). RFC 5352 sections 6.6 and 3.8.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_recvmsg(
@@ -104,7 +104,10 @@ pub unsafe extern "C" fn rsp_recvmsg(
         // SAFETY: NULL or the caller's.
         unsafe {
             let flags = reference_mut(msg_flags).map_err(|bad| blame(&library, sd, bad))?;
-            let delivery = receive(&library, sd, (buffer, bufferLength), legacy::receive_timeout(timeout));
+            let asked = legacy::flags_in(*flags);
+            check_flags(asked, libc::MSG_DONTWAIT).map_err(|bad| blame(&library, sd, bad))?;
+            let waits = legacy::receive_timeout(timeout).filter(|_| asked & libc::MSG_DONTWAIT == 0);
+            let delivery = receive(&library, sd, (buffer, bufferLength), waits);
             report(delivery, rinfo, flags)
         }
     })
@@ -126,6 +129,9 @@ pub unsafe extern "C" fn rsp_recvfullmsg(
         // SAFETY: NULL or the caller's.
         unsafe {
             let flags = reference_mut(msg_flags).map_err(|bad| blame(&library, sd, bad))?;
+            let asked = legacy::flags_in(*flags);
+            check_flags(asked, libc::MSG_DONTWAIT).map_err(|bad| blame(&library, sd, bad))?;
+            let timeout = if asked & libc::MSG_DONTWAIT == 0 { timeout } else { 0 };
             let delivery = receive_full(&library, sd, (buffer, bufferLength), timeout);
             report(delivery, rinfo, flags)
         }
@@ -142,7 +148,7 @@ pub unsafe extern "C" fn rsp_read(fd: c_int, buffer: *mut c_void, bufferLength: 
     })
 }
 
-/// rsp_read; flags are not used.
+/// rsp_read; for a mapped descriptor with flags recv(2). EOPNOTSUPP: flags other than MSG_DONTWAIT, which changes nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_recv(
     sd: c_int,
@@ -151,9 +157,17 @@ pub unsafe extern "C" fn rsp_recv(
     flags: c_int,
 ) -> ssize_t {
     guard(|| {
-        let _ = flags;
-        // SAFETY: the caller's buffer.
-        unsafe { read(sd, buffer, bufferLength) }
+        match descriptors()?.mapped(sd)? {
+            // SAFETY: the kernel checks the pointer.
+            Some(system) if flags != 0 => checked(unsafe { libc::recv(system, buffer, bufferLength, flags) }),
+            // SAFETY: the caller's buffer.
+            Some(_) => unsafe { read(sd, buffer, bufferLength) },
+            None => {
+                check_flags(flags, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_CMSG_CLOEXEC)?;
+                // SAFETY: the caller's buffer.
+                unsafe { read(sd, buffer, bufferLength) }
+            }
+        }
     })
 }
 
@@ -173,7 +187,8 @@ pub unsafe extern "C" fn rsp_write(fd: c_int, buffer: *const c_char, bufferLengt
     })
 }
 
-/// rsp_write; for a mapped descriptor send(2), which gets the flags (ENOTSOCK if it is none).
+/// rsp_write; for a mapped descriptor send(2), which gets the flags (ENOTSOCK if it is none). EOPNOTSUPP: flags other than
+/// MSG_DONTWAIT, MSG_NOSIGNAL and MSG_EOR, which change nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_send(
     sd: c_int,
@@ -188,10 +203,21 @@ pub unsafe extern "C" fn rsp_send(
             Some(system) => {
                 checked(unsafe { libc::send(system, buffer, bufferLength, flags | libc::MSG_NOSIGNAL) })
             }
-            // SAFETY: the caller's bytes.
-            None => send(&library, sd, unsafe { input(buffer, bufferLength) }, SendOptions::default()),
+            None => {
+                check_flags(flags, SEND_FLAGS)?;
+                // SAFETY: the caller's bytes.
+                send(&library, sd, unsafe { input(buffer, bufferLength) }, SendOptions::default())
+            }
         }
     })
+}
+
+/// Flags of send(2) that messages go well with.
+const SEND_FLAGS: c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_EOR;
+
+/// EOPNOTSUPP for a flag that nobody here does anything about: better than to do something else.
+fn check_flags(flags: c_int, known: c_int) -> Result<(), Errno> {
+    if flags & !known == 0 { Ok(()) } else { Err(Errno(libc::EOPNOTSUPP)) }
 }
 
 /// Prints a notification on one line, without a newline.

@@ -3,7 +3,7 @@
 use super::abi::rserpool_session_parameters;
 use super::convert::{reference_mut, unpack_addresses};
 use super::current::{descriptors, library};
-use super::guard::{Errno, guard};
+use super::guard::{Errno, guard, guard_alone};
 use crate::socket::{SessionParameters, Style};
 use crate::wire::PeId;
 use libc::{c_int, c_uchar, c_void, size_t, sockaddr, socklen_t};
@@ -12,7 +12,7 @@ use libc::{c_int, c_uchar, c_void, size_t, sockaddr, socklen_t};
 /// readable when rsp_recvmsg or rsp_accept has something.
 ///
 /// domain: AF_INET, AF_INET6, or 0 for either. type: SOCK_STREAM (one session, no notifications) or
-/// SOCK_SEQPACKET. protocol: IPPROTO_SCTP; where the kernel has no SCTP, sessions run over TCP, unless
+/// SOCK_SEQPACKET, with SOCK_NONBLOCK: as if O_NONBLOCK were set later. protocol: IPPROTO_SCTP; where the kernel has no SCTP, sessions run over TCP, unless
 /// -transport=sctp or RSP_TRANSPORT=sctp. IPPROTO_TCP: TCP only.
 /// -1: EACCES (not initialised), EPROTONOSUPPORT, EAFNOSUPPORT, EMFILE, ENFILE, ENOMEM.
 #[unsafe(no_mangle)]
@@ -27,7 +27,11 @@ pub(super) fn open(domain: c_int, socket_type: c_int, protocol: c_int) -> Result
         libc::SOCK_SEQPACKET => Style::SeqPacket,
         _ => return Err(Errno(libc::EPROTONOSUPPORT)),
     };
-    Ok(library.socket(domain, style, protocol)?)
+    let sd = library.socket(domain, style, protocol)?;
+    if socket_type & libc::SOCK_NONBLOCK != 0 {
+        library.set_nonblocking(sd)?;
+    }
+    Ok(sd)
 }
 
 /// Changes the SCTP parameters of the descriptor's associations, those it has and those it will have (over
@@ -149,10 +153,11 @@ unsafe fn give_name(
 }
 
 /// Closes a descriptor: deregisters its pool element, ends its sessions, wakes calls that are blocked on
-/// it with EBADF. A mapped descriptor's system descriptor is closed too. -1: EBADF.
+/// it with EBADF. A mapped descriptor's system descriptor is closed too. -1: EBADF, EDEADLK (in a signal handler that
+/// interrupted a call of this library).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_close(sd: c_int) -> c_int {
-    guard(|| {
+    guard_alone(|| {
         descriptors()?.close(sd)?;
         Ok(0)
     })
@@ -176,7 +181,7 @@ pub unsafe extern "C" fn rsp_getsockopt(
 }
 
 /// setsockopt(2) on the system socket in use. -1: EBADF, ENOTCONN (none in use), ENOTSOCK, EFAULT, EINVAL,
-/// ENOPROTOOPT, EMFILE, ENFILE, ENOMEM.
+/// ENOPROTOOPT, EOPNOTSUPP (SO_RCVTIMEO, SO_SNDTIMEO: each call has its own time-out), EMFILE, ENFILE, ENOMEM.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_setsockopt(
     sd: c_int,
@@ -187,6 +192,11 @@ pub unsafe extern "C" fn rsp_setsockopt(
 ) -> c_int {
     guard(|| {
         let system = system_socket(sd)?;
+        let time_out = matches!(optname, libc::SO_RCVTIMEO | libc::SO_SNDTIMEO);
+        if level == libc::SOL_SOCKET && time_out && descriptors()?.mapped(sd)?.is_none() {
+            // Each call has its own; those without don't wait.
+            return Err(Errno(libc::EOPNOTSUPP));
+        }
         // SAFETY: the kernel checks the pointers.
         checked(unsafe { libc::setsockopt(system, level, optname, optval, optlen) })
     })

@@ -19,8 +19,8 @@ pub struct Liveness {
     pub probe_interval: Duration,
     /// Probes without answer before the connection is broken.
     pub probes: u32,
-    /// How long sent data may stay unacknowledged.
-    pub user_timeout: Duration,
+    /// How long the peer's host may leave everything unanswered that it is sent.
+    pub patience: Duration,
 }
 
 /// A bound TCP socket. An unspecified IPv6 address takes IPv4 connections as well.
@@ -130,8 +130,48 @@ pub fn tune(socket: BorrowedFd<'_>, liveness: &Liveness) -> io::Result<()> {
         .with_time(liveness.probe_after)
         .with_interval(liveness.probe_interval)
         .with_retries(liveness.probes);
-    socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(liveness.user_timeout))
+    // No TCP_USER_TIMEOUT: the kernel counts a peer that acknowledges and does not read as one that is gone.
+    socket.set_tcp_keepalive(&keepalive)
+}
+
+/// What a peer's host owes us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owed {
+    /// Something was sent, or waits to be, that it has not acknowledged.
+    pub outstanding: bool,
+    /// Something of that, or a question whether there is room, was sent more than once.
+    pub unanswered: bool,
+    /// Time since its last sign of life.
+    pub heard: Duration,
+}
+
+/// What the kernel knows of a connection's outstanding data. An error: the connection is over.
+#[allow(unsafe_code)]
+pub fn owed(socket: BorrowedFd<'_>) -> io::Result<Owed> {
+    // SAFETY: all zero bytes are a valid tcp_info.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: pointer and length are those of `info`, alive for the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut queued: libc::c_int = 0;
+    // SAFETY: the request writes one int through its argument.
+    let known = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut queued) } == 0;
+    Ok(Owed {
+        outstanding: info.tcpi_unacked > 0 || (known && queued > 0),
+        unanswered: info.tcpi_retransmits > 0 || info.tcpi_probes > 0,
+        heard: Duration::from_millis(u64::from(info.tcpi_last_ack_recv)),
+    })
 }
 
 /// Our address of a socket.

@@ -4,6 +4,7 @@
 /* Which error it is, the transport says; these are TCP's. */
 #define PROTOCOL IPPROTO_TCP
 
+#include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
 #include <signal.h>
@@ -265,6 +266,54 @@ static void interrupted(void)
     OK(rsp_close(server));
 }
 
+/* A program that wants no call to wait, by fcntl(2) or with the call, and what is refused instead of ignored. */
+static void not_waiting(void)
+{
+    int server = element("Never", SOCK_SEQPACKET, 0);
+    int listener = element("Accepts", SOCK_STREAM, 0);
+    int client = user("Never", SOCK_SEQPACKET);
+    rserpool_session_t session = expect_session(server, RSERPOOL_SESSION_ADD);
+    struct timeval time = {1, 0};
+    struct rsp_loadinfo load = {PPT_ROUNDROBIN, 0, 0, 0, 0, 0};
+    int made = (int)OK(rsp_socket(0, SOCK_SEQPACKET | SOCK_NONBLOCK, PROTOCOL));
+
+    HOLDS(fcntl(made, F_GETFL) & O_NONBLOCK);
+    OK(rsp_close(made));
+    flags = MSG_DONTWAIT;
+    FAILS(EAGAIN, rsp_recvmsg(client, buffer, BUFFER, NULL, &flags, SOON));
+    FAILS(EAGAIN, rsp_recvfullmsg(client, buffer, BUFFER, NULL, &flags, -1));
+    flags = MSG_WAITALL;
+    FAILS(EOPNOTSUPP, rsp_recvmsg(client, buffer, BUFFER, NULL, &flags, 0));
+    /* What was never set is no wish. */
+    flags = (int)0xdeadbeef;
+    FAILS(EAGAIN, rsp_recvmsg(client, buffer, BUFFER, NULL, &flags, 0));
+    flags = 0;
+    FAILS(EOPNOTSUPP, rsp_recv(client, buffer, BUFFER, MSG_PEEK));
+    FAILS(EAGAIN, rsp_recv(client, buffer, BUFFER, MSG_DONTWAIT));
+    FAILS(EOPNOTSUPP, rsp_send(client, "x", 1, MSG_OOB));
+    FAILS(EOPNOTSUPP, rsp_sendmsg(client, "x", 1, MSG_OOB, 0, 0, 0, 0, 0, 0));
+    FAILS(EOPNOTSUPP, rsp_setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof(time)));
+    FAILS(EOPNOTSUPP, rsp_setsockopt(client, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof(time)));
+    OK(fcntl(client, F_SETFL, O_NONBLOCK));
+    OK(fcntl(server, F_SETFL, O_NONBLOCK));
+    OK(fcntl(listener, F_SETFL, O_NONBLOCK));
+    FAILS(EAGAIN, rsp_recvmsg(client, buffer, BUFFER, NULL, &flags, SOON));
+    FAILS(EAGAIN, rsp_recvfullmsg(client, buffer, BUFFER, NULL, &flags, -1));
+    FAILS(EAGAIN, rsp_recvmsg(server, buffer, BUFFER, NULL, &flags, SOON));
+    FAILS(EAGAIN, rsp_accept(listener, -1));
+    OK(rsp_sendmsg(client, "here", 4, MSG_DONTWAIT | MSG_NOSIGNAL, 0, 0, 0, 0, 0, SOON));
+    fill(client, 0);
+    FAILS(EAGAIN, rsp_sendmsg(client, "x", 1, 0, 0, 0, 0, 0, 0, SOON));
+    fill(server, session);
+    FAILS(EAGAIN, rsp_send_cookie(server, NAME("cookie"), session, -1));
+    /* New values, which never wait anyway. */
+    OK(rsp_register(server, NAME("Never"), &load, 30000, 0));
+    OK(rsp_deregister(server, 0));
+    OK(rsp_close(client));
+    OK(rsp_close(server));
+    OK(rsp_close(listener));
+}
+
 /* Elements that can't be reached, and why. */
 static void unreachable(void)
 {
@@ -460,6 +509,7 @@ int main(void)
     roles();
     lost();
     interrupted();
+    not_waiting();
     unreachable();
     rsp_cleanup();
     silent_registrar();

@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -453,6 +454,81 @@ static void cancelled(void)
     OK(rsp_close(session));
 }
 
+static int torn;
+static volatile sig_atomic_t deadlocks, handled;
+
+/* Takes everything down, wherever the program is. */
+static void on_alarm(int number)
+{
+    int before = errno;
+
+    (void)number;
+    handled++;
+    if (rsp_close(torn) < 0 && errno == EDEADLK) {
+        deadlocks++;
+        errno = 0;
+        rsp_cleanup();
+        if (errno != EDEADLK) {
+            _Exit(2);
+        }
+    }
+    errno = before;
+}
+
+static void on_alarm_in_a_call(int number)
+{
+    (void)number;
+    FAILS(EDEADLK, rsp_close(torn));
+    errno = 0;
+    rsp_cleanup();
+    SAME(EDEADLK, errno);
+}
+
+/* A handler that interrupts a call of the library can't close or clean up; it is told so instead of hanging. */
+static void handlers_that_close(void)
+{
+    struct itimerval timer = {{0, 300}, {0, 300}};
+    struct sigaction action;
+    int element_sd = element("Handlers", SOCK_STREAM, 0);
+    int client = user("Handlers", SOCK_STREAM);
+    int session = (int)OK(rsp_accept(element_sd, SOON));
+    int flags = 0;
+    char byte;
+
+    torn = user("Handlers", SOCK_STREAM);
+    memset(&action, 0, sizeof(action));
+    action.sa_handler = on_alarm_in_a_call;
+    OK(sigaction(SIGALRM, &action, NULL));
+    timer.it_interval.tv_usec = 0;
+    timer.it_value.tv_usec = 50000;
+    OK(setitimer(ITIMER_REAL, &timer, NULL));
+    FAILS(EINTR, rsp_recvmsg(session, &byte, 1, NULL, &flags, SOON));
+    timer.it_interval.tv_usec = timer.it_value.tv_usec = 300;
+    action.sa_handler = on_alarm;
+    action.sa_flags = SA_RESTART;
+    OK(sigaction(SIGALRM, &action, NULL));
+    OK(setitimer(ITIMER_REAL, &timer, NULL));
+    /* Until it came within a call; at any other time the close succeeds, and later ones are EBADF. */
+    for (int i = 0; i < 1000000 && deadlocks < 3; i++) {
+        if (handled > deadlocks) {
+            timer.it_interval.tv_usec = timer.it_value.tv_usec = 0;
+            OK(setitimer(ITIMER_REAL, &timer, NULL));
+            torn = user("Handlers", SOCK_STREAM);
+            handled = deadlocks;
+            timer.it_interval.tv_usec = timer.it_value.tv_usec = 300;
+            OK(setitimer(ITIMER_REAL, &timer, NULL));
+        }
+        rsp_sendmsg(client, "x", 1, 0, 0, 0, 0, 0, 0, 0);
+        rsp_recvmsg(session, &byte, 1, NULL, &flags, 1);
+    }
+    timer.it_interval.tv_usec = timer.it_value.tv_usec = 0;
+    OK(setitimer(ITIMER_REAL, &timer, NULL));
+    HOLDS(deadlocks >= 3);
+    OK(rsp_close(client));
+    OK(rsp_close(session));
+    OK(rsp_close(element_sd));
+}
+
 int main(void)
 {
     note_handlers();
@@ -471,6 +547,7 @@ int main(void)
     no_sigpipe();
     many_threads();
     cancelled();
+    handlers_that_close();
     rsp_cleanup();
     return checked();
 }

@@ -173,6 +173,11 @@ impl Library {
         Ok(Arc::new(Base::new(readiness, self.linger.clone(), parameters)))
     }
 
+    /// Calls on the descriptor wait no longer (O_NONBLOCK).
+    pub fn set_nonblocking(&self, sd: RawFd) -> io::Result<()> {
+        self.entry(sd)?.readiness().set_nonblocking()
+    }
+
     /// The number becomes known.
     fn publish(&self, entry: Arc<Entry>) -> io::Result<RawFd> {
         let number = entry.number();
@@ -340,7 +345,8 @@ impl Library {
         let nowhere = || Transport::new(Protocol::Tcp, TransportUse::DataPlusControl, 0, Vec::new());
         let transport = endpoint.transport()?.or(known).unwrap_or_else(nowhere);
         let handle = registration.handle;
-        let wait = registration.wait && pool.is_none() && !transport.addresses().is_empty();
+        let blocks = entry.readiness().check_blocking().is_ok();
+        let wait = registration.wait && blocks && pool.is_none() && !transport.addresses().is_empty();
         pool.get_or_insert_with(|| Arc::new(PoolSide::new(handle.clone(), id, self.directory.clone())));
         let interval = registration.interval;
         let life = u32::try_from(interval.as_millis().saturating_mul(3)).unwrap_or(u32::MAX);
@@ -379,7 +385,7 @@ impl Library {
         let entry = self.entry(sd)?;
         let leaving = entry.base.pool.lock().take().map(|pool| (pool.deregister(), pool));
         let (answer, pool) = leaving.ok_or_else(|| errno(Errno::EBADF))?;
-        let result = match wait {
+        let result = match wait && entry.readiness().check_blocking().is_ok() {
             true => answer.and_then(|answer| answer.wait_while(&|| !entry.readiness().is_closed())),
             false => answer.map(|_| ()),
         };

@@ -11,7 +11,8 @@ use nix::errno::Errno;
 use parking_lot::{Mutex, MutexGuard};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 /// A connection. It ends when the last call that uses it is over.
 #[derive(Debug)]
@@ -19,6 +20,10 @@ pub(crate) struct Conn {
     kind: Kind,
     /// Under which number [`super::linger`] sees to it; 0: it does not.
     pub(crate) lingering: AtomicU64,
+    /// Whether [`super::silence`] looks whether the peer's host answers.
+    pub(crate) listened_to: AtomicBool,
+    /// For how long it may not (milliseconds); 0: that is the kernel's business.
+    patience: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -40,7 +45,12 @@ pub(crate) enum Receiving<'a> {
 
 impl Conn {
     fn new(kind: Kind) -> Conn {
-        Conn { kind, lingering: AtomicU64::new(0) }
+        Conn {
+            kind,
+            lingering: AtomicU64::new(0),
+            listened_to: AtomicBool::new(false),
+            patience: AtomicU32::new(0),
+        }
     }
 
     /// A TCP connection that speaks the mapping; `accepting`: the peer dialled.
@@ -78,7 +88,10 @@ impl Conn {
     pub(crate) fn tune(&self, parameters: &SessionParameters) {
         match &self.kind {
             Kind::Mapping { socket, .. } | Kind::Plain { socket, .. } => {
-                if let Err(error) = stream::tune(socket.as_fd(), &liveness(parameters)) {
+                let liveness = liveness(parameters);
+                self.patience
+                    .store(u32::try_from(liveness.patience.as_millis()).unwrap_or(u32::MAX), Relaxed);
+                if let Err(error) = stream::tune(socket.as_fd(), &liveness) {
                     log::debug!("parameters of a connection: {error}");
                 }
             }
@@ -141,6 +154,14 @@ impl Conn {
             }
         }
         Ok(done)
+    }
+
+    /// How long the peer's host may leave what it is sent unanswered; `None`: the kernel sees to that.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        match self.patience.load(Relaxed) {
+            0 => None,
+            milliseconds => Some(Duration::from_millis(u64::from(milliseconds))),
+        }
     }
 
     /// A control message that travels with the next data.

@@ -1,10 +1,11 @@
 //! What has to go on when the caller is gone: the rest of a message that the kernel did not take at
-//! once, and the graceful end of a closed session. One thread, started when there is something to do.
+//! once, the graceful end of a closed session, looking whether peers answer. One thread, started when there is something to do.
 
 #![expect(clippy::disallowed_methods, reason = "lingering ends in real time")]
 
 use crate::runtime::thread;
 use crate::socket::channel::conn::Conn;
+use crate::socket::channel::silence::Silence;
 use crate::transport::stream;
 use log::{debug, warn};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -13,7 +14,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::os::fd::AsFd;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -53,6 +54,7 @@ struct Shared {
     epoll: Epoll,
     bell: EventFd,
     work: Mutex<Work>,
+    silence: Silence,
 }
 
 #[derive(Debug, Default)]
@@ -78,6 +80,19 @@ impl Linger {
         let _ = self.add(conn, Item::Backlog { conn: Arc::downgrade(conn), again: true }, ROOM);
     }
 
+    /// Something was sent on `conn`: sees to it that a peer whose host is gone is noticed.
+    pub(crate) fn sent(&self, conn: &Arc<Conn>) {
+        if conn.listened_to.load(Relaxed) || conn.patience().is_none() || conn.listened_to.swap(true, SeqCst)
+        {
+            return;
+        }
+        if let Ok(shared) = self.shared()
+            && shared.silence.listen(conn)
+        {
+            let _ = shared.bell.write(1);
+        }
+    }
+
     /// Ends a session in order.
     pub(crate) fn close(&self, conn: Arc<Conn>) {
         let finished = conn.finish();
@@ -91,19 +106,23 @@ impl Linger {
         }
     }
 
-    fn add(&self, conn: &Conn, item: Item, flags: EpollFlags) -> io::Result<()> {
+    /// The thread, started if need be.
+    fn shared(&self) -> io::Result<Arc<Shared>> {
         let mut stage = self.0.lock();
-        let shared = match &*stage {
-            Stage::Running(running) => running.shared.clone(),
+        match &*stage {
+            Stage::Running(running) => Ok(running.shared.clone()),
             Stage::Idle => {
                 let new = Running::start().inspect_err(|error| warn!("no thread to linger: {error}"))?;
                 let shared = new.shared.clone();
                 *stage = Stage::Running(new);
-                shared
+                Ok(shared)
             }
-            Stage::Over => return Err(ErrorKind::BrokenPipe.into()),
-        };
-        drop(stage);
+            Stage::Over => Err(ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn add(&self, conn: &Conn, item: Item, flags: EpollFlags) -> io::Result<()> {
+        let shared = self.shared()?;
         let mut work = shared.work.lock();
         let closing = matches!(item, Item::Closing { .. });
         let known = conn.lingering.load(Relaxed);
@@ -169,7 +188,7 @@ impl Running {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         epoll.add(&bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
-        let shared = Arc::new(Shared { epoll, bell, work: Mutex::default() });
+        let shared = Arc::new(Shared { epoll, bell, work: Mutex::default(), silence: Silence::default() });
         let at_work = shared.clone();
         let thread = thread::spawn("rsp-linger", move || at_work.run())?;
         Ok(Running { shared, thread })
@@ -189,8 +208,9 @@ impl Shared {
                     return;
                 }
             }
-            let next = self.expire(&mut work, now).into_iter().chain(end).min();
+            let next = self.expire(&mut work, now).into_iter().chain(end);
             drop(work);
+            let next = next.chain(self.silence.look()).min();
             let timeout = next.map_or(EpollTimeout::NONE, |next| {
                 let left = next.saturating_duration_since(now).as_millis() + 1;
                 EpollTimeout::try_from(left.min(60_000) as i32).unwrap_or(EpollTimeout::NONE)

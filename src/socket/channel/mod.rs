@@ -7,6 +7,7 @@
 //! | `sender`, `receiver` | the two halves of a session over the TCP mapping |
 //! | `association` | a session over the kernel's SCTP |
 //! | `linger` | what goes on when the caller is gone: backlogs, ends in order |
+//! | `silence` | noticing that a peer's host is gone |
 //! | `parameters` | session parameters, and what they are for TCP |
 //! | `stranger` | a connection for the fuzz target |
 
@@ -16,5 +17,6 @@ pub(crate) mod linger;
 pub(crate) mod parameters;
 pub(crate) mod receiver;
 pub(crate) mod sender;
+pub(crate) mod silence;
 #[cfg(any(test, debug_assertions))]
 pub(crate) mod stranger;

@@ -41,16 +41,16 @@ pub(crate) const DEFAULT_PARAMETERS: SessionParameters = SessionParameters {
     hb_interval: 15_000,
 };
 
-/// SCTP's parameters for TCP: a heartbeat is a keep-alive probe, and data may stay unacknowledged as
-/// long as SCTP would retransmit it on one path.
+/// SCTP's parameters for TCP: a heartbeat is a keep-alive probe, and the peer's host may answer nothing as long as SCTP
+/// would retransmit on one path.
 pub(crate) fn liveness(parameters: &SessionParameters) -> Liveness {
     let milliseconds = |value: u32| Duration::from_millis(u64::from(value));
     let second = Duration::from_secs(1);
     let longest = parameters.rto_max.max(parameters.rto_min);
     let mut rto = u64::from(parameters.rto_initial.clamp(parameters.rto_min.min(longest), longest));
-    let mut patience = 0;
+    let mut total = 0;
     for _ in 0..=parameters.path_max_rxt.min(100) {
-        patience += rto;
+        total += rto;
         rto = (rto * 2).min(u64::from(longest));
     }
     Liveness {
@@ -58,7 +58,7 @@ pub(crate) fn liveness(parameters: &SessionParameters) -> Liveness {
         probe_after: milliseconds(parameters.hb_interval).clamp(second, 32_767 * second),
         probe_interval: milliseconds(longest).clamp(second, 32_767 * second),
         probes: parameters.path_max_rxt.clamp(1, 100),
-        user_timeout: Duration::from_millis(patience.clamp(100, u64::from(u32::MAX >> 1))),
+        patience: Duration::from_millis(total.clamp(100, u64::from(u32::MAX >> 1))),
     }
 }
 
@@ -70,7 +70,7 @@ mod tests {
     fn parameters_become_time_outs() {
         let usual = liveness(&DEFAULT_PARAMETERS);
         // 2 + 4 + 5 + 5 seconds.
-        assert_eq!(usual.user_timeout, Duration::from_secs(16));
+        assert_eq!(usual.patience, Duration::from_secs(16));
         assert_eq!((usual.probe_after, usual.probes), (Duration::from_secs(15), 3));
         let extreme = SessionParameters {
             rto_initial: u32::MAX,

@@ -10,10 +10,6 @@ use parking_lot::{Mutex, MutexGuard};
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::time::Duration;
-
-/// How long a message of several frames, once begun, waits for a peer that takes nothing.
-const STALL: Duration = Duration::from_secs(30);
 
 /// Up to this size, copying a frame together costs less than having the kernel gather it.
 const SMALL: usize = 1024;
@@ -102,8 +98,7 @@ impl Sender {
     }
 
     /// Sends a message whole. EAGAIN: time was over before it had begun. Once it has begun, what the
-    /// kernel does not take in time goes to the backlog, and the message counts as sent; only one that
-    /// does not fit one frame is waited for instead. Every other error means that the connection is of
+    /// kernel does not take in time goes to the backlog, and the message counts as sent. Every other error means that the connection is of
     /// no further use.
     pub(crate) fn send(
         &self,
@@ -127,7 +122,8 @@ impl Sender {
         self.frames(&mut half, socket, out, patience)
     }
 
-    /// A message of several frames.
+    /// A message of several frames. Nobody may come between the parts, so from the first one on there is no way back:
+    /// what the kernel does not take in time goes to the backlog, however slowly the peer reads.
     fn frames(
         &self,
         half: &mut Half,
@@ -140,28 +136,32 @@ impl Sender {
         }
         let (first, mut left) = out.data.split_at(MAX_FRAME);
         let header = out.header(first.len(), true, false);
-        self.frame(half, socket, &header, first, patience)?;
-        // Nobody may come between the parts, so from here on there is no way back: no time-out but for
-        // a peer that takes nothing at all, and a signal does not end it.
+        let mut written = self.frame(half, socket, &header, first, patience)?;
         while !left.is_empty() {
-            let stalled = Patience { deadline: Deadline::after(STALL), ..*patience };
-            let pushed = self.push(half, socket)?;
             let (part, rest) = left.split_at(left.len().min(MAX_FRAME));
             let header = out.header(part.len(), false, rest.is_empty());
-            let result = match pushed {
-                true => self.frame(half, socket, &header, part, &stalled).map(|_| left = rest),
-                false => stalled.writable(socket).and_then(|ready| match ready {
-                    true => Ok(()),
-                    false => Err(errno(Errno::EAGAIN)),
-                }),
-            };
-            match result {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(errno(Errno::ETIMEDOUT)),
-                result => result?,
+            if written == Written::Whole {
+                match self.frame(half, socket, &header, part, patience) {
+                    Ok(now) => written = now,
+                    Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                        written = Written::Begun;
+                        self.put_off(half, &header, part);
+                    }
+                    Err(error) => return Err(error),
+                }
+            } else {
+                self.put_off(half, &header, part);
             }
+            left = rest;
         }
         Ok(())
+    }
+
+    /// A frame follows what is in the backlog.
+    fn put_off(&self, half: &mut Half, header: &FrameHeader, payload: &[u8]) {
+        half.backlog.extend(header.encode());
+        half.backlog.extend_from_slice(payload);
+        self.backlogged.store(true, SeqCst);
     }
 
     fn frame(

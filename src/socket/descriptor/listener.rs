@@ -54,6 +54,7 @@ impl Listener {
             if deadline.passed() {
                 return Err(errno(Errno::EAGAIN));
             }
+            self.base.readiness.check_blocking()?;
             self.base.readiness.wait_readable(deadline.min(next))?;
         }
     }

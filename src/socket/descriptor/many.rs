@@ -93,7 +93,7 @@ impl Many {
     }
 
     /// Receives from whichever session has something.
-    pub(crate) fn receive(&self, buffer: &mut [u8], deadline: Deadline) -> io::Result<Received> {
+    pub(crate) fn receive(&self, buffer: &mut [u8], mut deadline: Deadline) -> io::Result<Received> {
         let mut events = [EpollEvent::empty(); 32];
         let mut in_vain = 0;
         loop {
@@ -114,6 +114,9 @@ impl Many {
                 continue;
             }
             let wake = self.housekeep();
+            if !matches!(deadline, Deadline::Now) && self.readiness().check_blocking().is_err() {
+                deadline = Deadline::Now;
+            }
             let count = self.readiness().wait(&mut events, deadline.min(wake))?;
             self.sort(&events[..count]);
             // Events that leave nothing to do, strangers' for example, don't make it longer.

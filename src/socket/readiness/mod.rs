@@ -5,6 +5,7 @@ pub(crate) mod occasionally;
 pub(crate) mod wait;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use parking_lot::Mutex;
@@ -135,6 +136,22 @@ impl Readiness {
     /// EBADF once the descriptor was closed.
     pub(crate) fn check_open(&self) -> io::Result<()> {
         if self.is_closed() { Err(errno(Errno::EBADF)) } else { Ok(()) }
+    }
+
+    /// Sets O_NONBLOCK, as a program may by fcntl(2).
+    pub(crate) fn set_nonblocking(&self) -> io::Result<()> {
+        fcntl(self.epoll().0.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        Ok(())
+    }
+
+    /// EAGAIN for a call that would wait although the program made the descriptor non-blocking.
+    pub(crate) fn check_blocking(&self) -> io::Result<()> {
+        match fcntl(self.epoll().0.as_fd(), FcntlArg::F_GETFL) {
+            Ok(flags) if OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK) => {
+                Err(errno(Errno::EAGAIN))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Why a call on it fails: `otherwise`, unless it was closed meanwhile.

@@ -350,6 +350,12 @@ impl Session {
         if state.is(conn) { Ok(()) } else { Err(self.readiness().refusal(Errno::EIO)) }
     }
 
+    /// Why not to wait (any longer): [`Session::stop_on`], or the program wants no call to.
+    fn stop_wait(&self, conn: &Conn) -> io::Result<()> {
+        self.stop_on(conn)?;
+        self.readiness().check_blocking()
+    }
+
     /// The descriptor is closed, or the session taken out of it: ends the session in order.
     pub(crate) fn close(&self) {
         if let Some(user) = self.as_user() {

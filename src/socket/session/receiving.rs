@@ -61,6 +61,7 @@ impl Session {
             if deadline.passed() {
                 return Err(errno(Errno::EAGAIN));
             }
+            readiness.check_blocking()?;
             readiness.wait_readable(deadline)?;
         }
     }
@@ -83,7 +84,7 @@ impl Session {
                 Attempt::Ended { .. } => return Err(reset()),
                 Attempt::Nothing => {}
             }
-            let stop = || self.stop_on(&conn);
+            let stop = || self.stop_wait(&conn);
             let patience = Patience { deadline, waiters: &self.readiness().waiters, stop: &stop };
             if !patience.readable(conn.as_fd())? {
                 return Err(errno(Errno::EAGAIN));
@@ -248,7 +249,7 @@ impl Session {
     fn await_more(&self, conn: &Conn, deadline: Deadline) -> io::Result<()> {
         let late = |more| if more { Ok(()) } else { Err(errno(Errno::EAGAIN)) };
         let readiness = self.readiness();
-        let stop = || self.stop_on(conn);
+        let stop = || self.stop_wait(conn);
         if self.alone() && !readiness.is_raised() {
             stop()?;
             return late(readiness.wait(&mut [EpollEvent::empty()], deadline)? > 0);

@@ -71,9 +71,10 @@ impl Session {
     }
 
     fn transmit(&self, conn: &Arc<Conn>, out: &Outgoing<'_>, deadline: Deadline) -> io::Result<usize> {
-        let stop = || self.stop_on(conn);
+        let stop = || self.stop_wait(conn);
         let patience = Patience { deadline, waiters: &self.readiness().waiters, stop: &stop };
         let sent = conn.send(out, &patience);
+        self.linger.sent(conn);
         if conn.backlogged() {
             self.linger.flush(conn);
         }

@@ -5,6 +5,7 @@ pub(super) mod descriptors;
 pub(super) mod failover;
 pub(super) mod many;
 mod peers;
+pub(super) mod silence;
 
 use super::channel::conn::Conn;
 use super::descriptor::endpoint::Endpoint;
@@ -149,6 +150,7 @@ macro_rules! tests_over {
             descriptors::what_a_descriptor_is_not_for
             data::flags_end_or_break_a_session
             data::threads_share_a_session
+            silence::a_peer_that_does_not_read_is_alive
         }
     };
     ($world:expr; $($subject:ident :: $name:ident)*) => {
