@@ -292,6 +292,8 @@ fn the_tools_options_are_on_its_page() {
     for (title, command) in [
         ("RESOLVE", &["resolve"][..]),
         ("REGISTER", &["register"]),
+        ("PROXY", &["proxy"]),
+        ("WATCH", &["watch"]),
         ("DECODE", &["decode"]),
         ("BENCH RESOLVE", &["bench", "resolve"]),
     ] {

@@ -95,6 +95,16 @@ impl CachedPool {
         Some(self.space.get(key)?.to_element())
     }
 
+    /// Whether an element is known.
+    pub fn contains(&self, id: PeId) -> bool {
+        self.space.find(&self.pool, id).is_some()
+    }
+
+    /// All elements, by identifier.
+    pub fn elements(&self) -> Vec<PoolElement> {
+        self.space.elements_after(None).map(|element| element.to_element()).collect()
+    }
+
     /// Forgets an element reported unreachable.
     pub fn remove(&mut self, id: PeId) {
         if let Some(key) = self.space.find(&self.pool, id) {

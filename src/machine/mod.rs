@@ -8,6 +8,7 @@
 //! touches a clock, socket, thread, lock, global state or the iteration order of a hash map.
 
 pub mod cache;
+pub mod choice;
 pub mod client;
 pub mod registrar;
 pub mod session;

@@ -9,7 +9,7 @@ use super::registrar::Embedded;
 use super::settings::is_available;
 use super::shared::{Command, Gone, Resolved, Shared};
 use super::thread::spawn;
-use super::{Reachable, Settings, Watcher};
+use super::{Follower, Pool, Reachable, Settings, Watcher};
 use crate::machine::LinkProtocol;
 use crate::machine::client::{Registration, RequestError};
 use crate::transport::host;
@@ -160,6 +160,52 @@ impl Runtime {
     pub fn set_sessions(&self, sessions: Box<dyn Sessions>) {
         if self.shared.sessions.set(sessions).is_err() {
             log::error!("the sessions to report were set before");
+        }
+    }
+}
+
+/// Keeps a pool followed; ends that when dropped.
+struct Attendance {
+    shared: Arc<Shared>,
+    handle: PoolHandle,
+    number: u64,
+}
+
+impl Drop for Attendance {
+    fn drop(&mut self) {
+        if self.shared.is_ours() {
+            self.shared.command(Command::Leave { handle: self.handle.clone(), number: self.number });
+        }
+    }
+}
+
+impl Runtime {
+    /// Follows a pool: subscribes to it and keeps what is pushed, until the answer is dropped. `told` hears of
+    /// each change after the pool has it.
+    pub fn follow_pool(&self, handle: &PoolHandle, told: Option<Arc<dyn Follower>>) -> Arc<Pool> {
+        let number = self.shared.watches.fetch_add(1, Ordering::Relaxed);
+        let pool = Pool::new(self.shared.clock, host::seed(), handle.clone(), told);
+        if self.shared.is_ours() {
+            let (handle, follower) = (handle.clone(), pool.follower());
+            self.shared.command(Command::Attend { handle, number, follower });
+        }
+        let shared = self.shared.clone();
+        pool.keep(Box::new(Attendance { shared, handle: handle.clone(), number }));
+        pool
+    }
+
+    /// Ends without a word to anybody: registrars find the links closed and take the elements for lost, so that
+    /// their users leave them. For elements that can't be used any more; those that end in order do
+    /// [`Directory::deregister`].
+    pub fn abandon(&self) {
+        if self.shared.is_ours() {
+            self.shared.command(Command::Abandon);
+            self.shared.ended.store(true, Ordering::Relaxed);
+            if let Some(thread) = self.shared.thread.lock().take()
+                && thread.join().is_err()
+            {
+                log::error!("the event thread panicked");
+            }
         }
     }
 }

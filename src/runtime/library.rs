@@ -5,7 +5,7 @@ use super::directory::Reply;
 use super::groups::{Groups, Purpose};
 use super::reactor::{Admission, Clock, Input, Limits, Reactor};
 use super::shared::{Command, Gone, Resolved, Shared};
-use super::{Keeper, Reachable, Settings, Watcher, targets};
+use super::{Follower, Keeper, Reachable, Settings, Watcher, targets};
 use crate::machine::client::{Client, Config, Event, Registration, RequestError, Resolution};
 use crate::machine::{LinkProtocol, RequestId, Service, Target, Time};
 use crate::transport::host;
@@ -103,6 +103,8 @@ struct State {
     sharing: HashMap<(PoolHandle, Option<u32>), RequestId>,
     last_request: u64,
     watches: BTreeMap<Gone, Arc<dyn Watcher>>,
+    /// Followed pools.
+    followers: BTreeMap<(PoolHandle, u64), Arc<dyn Follower>>,
     /// Watched pools as they were last pushed, if as a whole.
     pushed: HashMap<PoolHandle, BTreeSet<PeId>>,
     listening: bool,
@@ -117,6 +119,8 @@ struct State {
     component: Component,
     /// Since when nothing but the end is waited for.
     ending: Option<Time>,
+    /// The end is to come without a word to anybody.
+    abandoned: bool,
 }
 
 impl Library {
@@ -141,6 +145,7 @@ impl Library {
             sharing: HashMap::new(),
             last_request: 0,
             watches: BTreeMap::new(),
+            followers: BTreeMap::new(),
             pushed: HashMap::new(),
             listening: false,
             admission: keeper.as_ref().map_or(Admission::Plain, |keeper| keeper.mode().into()),
@@ -149,6 +154,7 @@ impl Library {
             tidied: reactor.now(),
             component: Component::new(settings.csp_identifier),
             ending: None,
+            abandoned: false,
         };
         Library { reporter: reporter(&settings, reactor.now()), reactor, groups, keeper, state }
     }
@@ -176,6 +182,9 @@ impl Library {
             if state.client.poll_timeout().is_some_and(|time| time <= now) {
                 state.client.handle_timeout(now);
                 state.drain(reactor);
+            }
+            if state.abandoned {
+                return;
             }
             state.tidy(now);
             if let Some(reporter) = reporter
@@ -268,6 +277,22 @@ impl State {
                     self.unpush(&gone.handle);
                 }
             }
+            Command::Attend { handle, number, follower } => {
+                self.client.subscribe(now, &handle);
+                // Whoever was first got the whole pool with the subscription; who comes later asks.
+                let again = self.followers(&handle).next().is_some() || self.pushed.contains_key(&handle);
+                self.followers.insert((handle.clone(), number), follower);
+                if again {
+                    self.last_request += 1;
+                    self.client.resolve(now, RequestId(self.last_request), &handle, Some(u32::MAX));
+                }
+            }
+            Command::Leave { handle, number } => {
+                if self.followers.remove(&(handle.clone(), number)).is_some() {
+                    self.client.unsubscribe(now, &handle);
+                }
+            }
+            Command::Abandon => self.abandoned = true,
             Command::Shutdown { patience } => {
                 self.ending = Some(now + patience + Duration::from_millis(500));
                 self.client.shutdown(now, patience);
@@ -382,9 +407,13 @@ impl State {
             Event::Pool { handle, resolution } => self.pool(now, handle, &resolution),
             Event::ElementGone { handle, id } => {
                 self.element_left(&handle, id);
+                self.followers(&handle).for_each(|follower| follower.left(id, true));
                 self.watchers(&handle, Some(id)).for_each(|(_, watcher)| watcher.element_gone());
             }
-            Event::ElementRetired { handle, id } => self.element_left(&handle, id),
+            Event::ElementRetired { handle, id } => {
+                self.element_left(&handle, id);
+                self.followers(&handle).for_each(|follower| follower.left(id, false));
+            }
             Event::Home { registrar, .. } => self.home(now, registrar),
             Event::NoRegistrar { at, roles } => reactor.complain(
                 "no registrar",
@@ -431,6 +460,7 @@ impl State {
         if let Some(shared) = self.shared.upgrade() {
             shared.cache.update(now, &handle, resolution);
         }
+        self.followers(&handle).for_each(|follower| follower.pool(now, resolution));
         if !resolution.complete || self.watchers(&handle, None).next().is_none() {
             return;
         }
@@ -455,6 +485,11 @@ impl State {
         let bound = |id: u32, number| Gone { handle: handle.clone(), id: PeId(id), number };
         let (first, last) = id.map_or((0, u32::MAX), |id| (id.0, id.0));
         self.watches.range(bound(first, 0)..=bound(last, u64::MAX))
+    }
+
+    fn followers(&self, handle: &PoolHandle) -> impl Iterator<Item = &Arc<dyn Follower>> {
+        let bound = |number| (handle.clone(), number);
+        self.followers.range(bound(0)..=bound(u64::MAX)).map(|(_, follower)| follower)
     }
 
     fn element_left(&mut self, handle: &PoolHandle, id: PeId) {

@@ -8,6 +8,7 @@
 //! | `shared`, `thread` | what the callers and the event thread share; how threads are started |
 //! | `calls` | [`Runtime`]: the callers' side |
 //! | `cache` | resolutions, read on the callers' threads |
+//! | `pool` | [`Pool`]: a followed pool, for plain connections |
 //! | `library` | the event thread's loop around the client machine |
 //! | `registrar` | the loop around the registrar machine |
 //! | `reactor` | the loops' engine: links, listeners, groups, timers |
@@ -25,6 +26,7 @@ mod directory;
 mod distances;
 mod groups;
 mod library;
+mod pool;
 mod reactor;
 pub mod registrar;
 mod security;
@@ -36,6 +38,7 @@ pub(crate) mod thread;
 
 pub use calls::Runtime;
 pub use directory::{Answer, Directory};
+pub use pool::{Follower, Pool};
 pub use security::{Keeper, Tls, TlsStatus};
 pub use settings::{Settings, parse_announce, parse_transport, targets};
 

@@ -5,7 +5,7 @@ use super::csp::Sessions;
 use super::directory::Reply;
 use super::reactor::Clock;
 use super::registrar::Embedded;
-use super::{Reachable, Watcher};
+use super::{Follower, Reachable, Watcher};
 use crate::machine::LinkProtocol;
 use crate::machine::client::Registration;
 use crate::wire::{PeId, PoolElement, PoolHandle, RegistrarId};
@@ -62,12 +62,44 @@ pub(super) struct Gone {
 }
 
 pub(super) enum Command {
-    Register { registration: Registration, reply: Reply<RegistrarId> },
-    Follow { handle: PoolHandle, id: PeId, at: Weak<dyn Reachable> },
-    Deregister { handle: PoolHandle, id: PeId, reply: Reply<()> },
-    Resolve { handle: PoolHandle, items: Option<u32>, share: bool, reply: Reply<Resolved> },
-    Unreachable { handle: PoolHandle, id: PeId },
+    Register {
+        registration: Registration,
+        reply: Reply<RegistrarId>,
+    },
+    Follow {
+        handle: PoolHandle,
+        id: PeId,
+        at: Weak<dyn Reachable>,
+    },
+    Deregister {
+        handle: PoolHandle,
+        id: PeId,
+        reply: Reply<()>,
+    },
+    Resolve {
+        handle: PoolHandle,
+        items: Option<u32>,
+        share: bool,
+        reply: Reply<Resolved>,
+    },
+    Unreachable {
+        handle: PoolHandle,
+        id: PeId,
+    },
     Watch(Gone, Arc<dyn Watcher>),
     Unwatch(Gone),
-    Shutdown { patience: Duration },
+    Attend {
+        handle: PoolHandle,
+        number: u64,
+        follower: Arc<dyn Follower>,
+    },
+    Leave {
+        handle: PoolHandle,
+        number: u64,
+    },
+    /// Ends without a word to anybody.
+    Abandon,
+    Shutdown {
+        patience: Duration,
+    },
 }

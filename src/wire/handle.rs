@@ -38,6 +38,32 @@ impl PoolHandle {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+
+    /// Reads what [`fmt::Display`] writes, and other bytes as they are: `\\` is a backslash, `\"` a quotation
+    /// mark, `\xNN` a byte. Errors say what is wrong.
+    pub fn read(text: &[u8]) -> Result<PoolHandle, String> {
+        let mut bytes = Vec::with_capacity(text.len());
+        let mut rest = text;
+        while let Some((&byte, behind)) = rest.split_first() {
+            let (taken, byte) = match (byte, behind) {
+                (b'\\', [quoted @ (b'\\' | b'"'), ..]) => (1, *quoted),
+                (b'\\', [b'x', high, low, ..]) => {
+                    let digit = |digit: u8| char::from(digit).to_digit(16);
+                    let value = digit(*high).zip(digit(*low)).map(|(high, low)| high << 4 | low);
+                    let value = value.and_then(|value| u8::try_from(value).ok());
+                    (3, value.ok_or("pool handle: two hexadecimal digits follow \\x")?)
+                }
+                (b'\\', _) => return Err("pool handle: a backslash is written \\\\, any byte \\xNN".into()),
+                _ => (0, byte),
+            };
+            bytes.push(byte);
+            rest = &behind[taken..];
+        }
+        PoolHandle::new(&bytes).ok_or_else(|| match bytes.is_empty() {
+            true => "pool handle: empty".into(),
+            false => format!("pool handle: {} bytes, {MAX_HANDLE} are the limit", bytes.len()),
+        })
+    }
 }
 
 impl AsRef<[u8]> for PoolHandle {
@@ -52,16 +78,29 @@ impl std::borrow::Borrow<[u8]> for PoolHandle {
     }
 }
 
-/// Printable bytes as they are, the others as `\xNN`.
+/// Characters that a terminal acts on, or that make two handles look alike or one read backwards.
+fn is_shown(character: char) -> bool {
+    let invisible = matches!(character,
+        '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    !character.is_control() && !invisible
+}
+
+/// UTF-8 as it is; backslash and quotation mark with a backslash before them; control characters and bytes that
+/// are no UTF-8 as `\xNN`. [`PoolHandle::read`] reads it back.
 impl fmt::Display for PoolHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for &byte in self.as_bytes() {
-            match byte {
-                b'\\' => f.write_str("\\\\")?,
-                b'"' => f.write_str("\\\"")?,
-                0x20..=0x7e => write!(f, "{}", byte as char)?,
-                _ => write!(f, "\\x{byte:02x}")?,
+        let bytes = |f: &mut fmt::Formatter<'_>, bytes: &[u8]| {
+            bytes.iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))
+        };
+        for chunk in self.as_bytes().utf8_chunks() {
+            for character in chunk.valid().chars() {
+                match character {
+                    '\\' | '"' => write!(f, "\\{character}")?,
+                    shown if is_shown(shown) => write!(f, "{shown}")?,
+                    other => bytes(f, other.encode_utf8(&mut [0; 4]).as_bytes())?,
+                }
             }
+            bytes(f, chunk.invalid())?;
         }
         Ok(())
     }
@@ -109,3 +148,43 @@ macro_rules! hex_display {
     )*};
 }
 hex_display!(PeId, RegistrarId);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn spelling() {
+        for (bytes, text) in [
+            (&b"WebPool"[..], "WebPool"),
+            ("Köln/東京".as_bytes(), "Köln/東京"),
+            (b"a\\b\"c", r#"a\\b\"c"#),
+            (b"\xff\xc3", r"\xff\xc3"),
+            (b"a\n\x7f", r"a\x0a\x7f"),
+            ("\u{202e}x".as_bytes(), r"\xe2\x80\xaex"),
+        ] {
+            let handle = PoolHandle::new(bytes).unwrap();
+            assert_eq!(handle.to_string(), text);
+            assert_eq!(PoolHandle::read(text.as_bytes()), Ok(handle));
+        }
+        assert_eq!(PoolHandle::read(b"\xff").unwrap().as_bytes(), b"\xff", "other bytes as they are");
+        for bad in [&b""[..], b"a\\", b"\\x", b"\\xg0", b"\\n", &[b'x'; MAX_HANDLE + 1]] {
+            assert!(PoolHandle::read(bad).unwrap_err().starts_with("pool handle: "), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(bytes in proptest::collection::vec(any::<u8>(), 1..100)) {
+            let handle = PoolHandle::new(&bytes).unwrap();
+            prop_assert_eq!(PoolHandle::read(handle.to_string().as_bytes()), Ok(handle));
+        }
+
+        #[test]
+        fn so_is_text(text in ".{1,30}") {
+            let handle = PoolHandle::new(text.as_bytes()).unwrap();
+            prop_assert_eq!(PoolHandle::read(handle.to_string().as_bytes()), Ok(handle));
+        }
+    }
+}

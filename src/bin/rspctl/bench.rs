@@ -1,12 +1,15 @@
 //! `rspctl bench`: closed-loop load at a registrar over TCP.
 
+use crate::{handle, out};
 use clap::{Args, Subcommand};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use rserpool::wire::{Asap, PoolHandle, frame};
+use rserpool::runtime::address;
+use rserpool::wire::{ASAP_PORT, Asap, frame};
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -21,7 +24,7 @@ pub enum BenchCommand {
 #[derive(Args)]
 pub struct ResolveArgs {
     /// Pool handle to resolve; an unknown one measures the "unknown pool handle" answer.
-    pool: String,
+    pool: OsString,
     /// Registrar's ASAP address over TCP.
     #[arg(long, default_value = "localhost:3863", value_name = "HOST:PORT")]
     registrar: String,
@@ -32,7 +35,7 @@ pub struct ResolveArgs {
     #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     depth: u32,
     /// How long to measure, after a tenth of that to warm up (0.1 to 3600).
-    #[arg(long, short, default_value_t = 5.0)]
+    #[arg(long, short, default_value_t = 5.0, value_name = "S", value_parser = seconds)]
     seconds: f64,
     /// Elements to ask for in each request; 0 leaves it to the registrar.
     #[arg(long, default_value_t = 1)]
@@ -42,7 +45,18 @@ pub struct ResolveArgs {
     json: bool,
 }
 
-/// Runs the subcommand.
+/// How long to wait for a connection, and for an answer.
+const CONNECT: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(3);
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("a number from 0.1 to 3600 is expected".into()),
+    }
+}
+
+/// Runs the subcommand. Exit status 1 if the registrar could not be reached, or answered nothing.
 pub fn run(command: &BenchCommand) -> ExitCode {
     let BenchCommand::Resolve(args) = command;
     match Load::new(args).and_then(|mut load| load.run(args.seconds)) {
@@ -51,7 +65,7 @@ pub fn run(command: &BenchCommand) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("rspctl: bench resolve: {}: {error}", args.registrar);
+            out::complain(format_args!("rspctl: bench resolve: {}: {error}", args.registrar));
             ExitCode::FAILURE
         }
     }
@@ -81,20 +95,15 @@ struct Report {
 
 impl Load {
     fn new(args: &ResolveArgs) -> io::Result<Load> {
-        let invalid = |what: &str| io::Error::new(ErrorKind::InvalidInput, what.to_string());
-        if !(0.1..=3600.0).contains(&args.seconds) {
-            return Err(invalid("--seconds must be 0.1 to 3600"));
-        }
-        let handle =
-            PoolHandle::new(args.pool.as_bytes()).ok_or_else(|| invalid("empty or too long pool handle"))?;
+        let invalid = |what: String| io::Error::new(ErrorKind::InvalidInput, what);
+        let handle = handle::parse(&args.pool).map_err(invalid)?;
         let items = (args.items > 0).then_some(args.items);
         let request = Asap::HandleResolution { subscribe: false, handle, items }.encode();
-        let address: SocketAddr =
-            args.registrar.to_socket_addrs()?.next().ok_or_else(|| invalid("host without address"))?;
+        let addresses = address::parse(&args.registrar, ASAP_PORT)?;
         let poll = Poll::new()?;
         let mut connections = Vec::new();
         for token in 0..args.connections as usize {
-            let stream = std::net::TcpStream::connect(address)?;
+            let stream = connect(&addresses)?;
             stream.set_nodelay(true)?;
             stream.set_nonblocking(true)?;
             let mut stream = TcpStream::from_std(stream);
@@ -141,9 +150,12 @@ impl Load {
                     }
                 }
             }
-            if now - answered > Duration::from_secs(3) {
-                return Err(io::Error::new(ErrorKind::TimedOut, "no answer within 3 s"));
+            if now - answered > ANSWER {
+                return Err(io::Error::new(ErrorKind::TimedOut, format!("no answer within {ANSWER:?}")));
             }
+        }
+        if latencies.is_empty() {
+            return Err(io::Error::new(ErrorKind::TimedOut, "nothing was answered"));
         }
         Ok(Report {
             elapsed: now - warm,
@@ -152,6 +164,18 @@ impl Load {
             request_length: self.request.len(),
         })
     }
+}
+
+/// The first address that accepts.
+fn connect(addresses: &[SocketAddr]) -> io::Result<std::net::TcpStream> {
+    let mut failure = io::Error::from(ErrorKind::AddrNotAvailable);
+    for address in addresses {
+        match std::net::TcpStream::connect_timeout(address, CONNECT) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 impl Connection {
@@ -224,9 +248,9 @@ impl Report {
                 "latency_us": { "p50": micros(0.5), "p90": micros(0.9), "p99": micros(0.99),
                                 "p999": micros(0.999), "max": micros(1.0) },
             });
-            println!("{report}");
+            out::line(report);
         } else {
-            println!(
+            out::line(format_args!(
                 "{} connections, depth {}, {:.1} s: {} answers, {rate:.0}/s ({} B asked, {} B answered)",
                 args.connections,
                 args.depth,
@@ -234,15 +258,15 @@ impl Report {
                 self.latencies.len(),
                 self.request_length,
                 self.response_length
-            );
-            println!(
+            ));
+            out::line(format_args!(
                 "latency in us: p50 {:.1}  p90 {:.1}  p99 {:.1}  p99.9 {:.1}  max {:.1}",
                 micros(0.5),
                 micros(0.9),
                 micros(0.99),
                 micros(0.999),
                 micros(1.0)
-            );
+            ));
         }
     }
 }

@@ -61,7 +61,7 @@ pub fn run(args: &DecodeArgs) -> ExitCode {
         // Whoever was reading has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("rspctl: decode: {error}");
+            crate::out::complain(format_args!("rspctl: decode: {error}"));
             ExitCode::FAILURE
         }
     }

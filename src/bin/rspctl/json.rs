@@ -2,8 +2,8 @@
 //!
 //! Every message has `protocol` (`asap`, `enrp`, `csp`), `type` (as `show` prints it) and
 //! `unrecognized` (whole TLVs in hexadecimal); ENRP ones also `sender` and `receiver`. Identifiers
-//! and other byte strings are hexadecimal text, pool handles text with `\xNN` for what is not
-//! printable, and loads, degradations and distance penalties the plain 32-bit numbers of the wire.
+//! and other byte strings are hexadecimal text, pool handles UTF-8 text with `\xNN` for
+//! other bytes, as `rspctl` reads them back, and loads, degradations and distance penalties the plain 32-bit numbers of the wire.
 
 use rserpool::wire::enrp::UpdateAction;
 use rserpool::wire::{

@@ -4,11 +4,15 @@
 mod bench;
 mod ca;
 mod decode;
+mod handle;
 mod json;
+mod out;
+mod proxy;
 mod register;
 mod resolve;
 #[path = "../common/tls.rs"]
 mod tls;
+mod watch;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -27,6 +31,8 @@ struct Options {
 enum Command {
     Resolve(resolve::ResolveArgs),
     Register(register::RegisterArgs),
+    Proxy(proxy::ProxyArgs),
+    Watch(watch::WatchArgs),
     /// Print messages given in hexadecimal, one line each.
     Decode(decode::DecodeArgs),
     Ca(ca::CaArgs),
@@ -35,12 +41,25 @@ enum Command {
     Bench(bench::BenchCommand),
 }
 
+/// Log lines to standard error: warnings, or what RSP_LOG says.
+fn start_logging() {
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(log::LevelFilter::Warn).format_timestamp_millis();
+    if let Ok(filters) = std::env::var("RSP_LOG") {
+        builder.parse_filters(&filters);
+    }
+    builder.init();
+}
+
 fn main() -> ExitCode {
+    start_logging();
     let options = Options::parse();
     resolve::TLS.get_or_init(|| options.tls);
     match options.command {
         Command::Resolve(args) => resolve::run(&args),
         Command::Register(args) => register::run(&args),
+        Command::Proxy(args) => proxy::run(&args),
+        Command::Watch(args) => watch::run(&args),
         Command::Decode(args) => decode::run(&args),
         Command::Ca(args) => ca::run(&args),
         Command::Bench(command) => bench::run(&command),

@@ -1,9 +1,11 @@
 //! `rspctl resolve`: ask a registrar for a pool's elements.
 
 use crate::tls::TlsArgs;
+use crate::{handle, out};
 use clap::Args;
 use rserpool::runtime::{Directory, Runtime, Settings, address, targets};
-use rserpool::wire::{ASAP_PORT, ASAP_TLS_PORT, PoolElement, PoolHandle};
+use rserpool::wire::{ASAP_PORT, ASAP_TLS_PORT, PoolElement};
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -12,7 +14,7 @@ use std::time::Duration;
 #[derive(Args)]
 pub struct ResolveArgs {
     /// Pool handle.
-    pool: String,
+    pool: OsString,
     /// How many elements to ask for (1 to 1000).
     #[arg(long, short = 'n', default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
     items: u16,
@@ -28,22 +30,24 @@ pub struct ResolveArgs {
 pub fn run(args: &ResolveArgs) -> ExitCode {
     match resolve(args) {
         Ok(elements) if elements.is_empty() => {
-            eprintln!("rspctl: resolve: pool \"{}\" is empty or unknown", args.pool);
+            let pool = args.pool.to_string_lossy();
+            out::complain(format_args!("rspctl: resolve: pool \"{pool}\" is empty or unknown"));
             ExitCode::FAILURE
         }
         Ok(elements) => {
-            elements.iter().for_each(|element| print(element, args.json));
+            // A reader that has seen enough goes away.
+            let _ = elements.iter().all(|element| print(element, args.json));
             ExitCode::SUCCESS
         }
         Err(reason) => {
-            eprintln!("rspctl: resolve: {reason}");
+            out::complain(format_args!("rspctl: resolve: {reason}"));
             ExitCode::FAILURE
         }
     }
 }
 
 fn resolve(args: &ResolveArgs) -> Result<Vec<PoolElement>, String> {
-    let handle = PoolHandle::new(args.pool.as_bytes()).ok_or("empty or too long pool handle")?;
+    let handle = handle::parse(&args.pool)?;
     let runtime = start(&args.registrar)?;
     let result = runtime.resolve(&handle, usize::from(args.items), Duration::ZERO);
     runtime.shutdown();
@@ -55,6 +59,11 @@ pub static TLS: OnceLock<TlsArgs> = OnceLock::new();
 
 /// The library's runtime with the registrars of the command line before all others.
 pub fn start(registrars: &[String]) -> Result<Runtime, String> {
+    Runtime::start(settings(registrars)?).map_err(|error| format!("cannot start: {error}"))
+}
+
+/// The library's settings with the registrars of the command line before all others.
+pub fn settings(registrars: &[String]) -> Result<Settings, String> {
     let mut settings = Settings::from_env().map_err(|error| error.to_string())?;
     if let Some(tls) = TLS.get() {
         tls.apply(&mut settings.tls)?;
@@ -65,10 +74,11 @@ pub fn start(registrars: &[String]) -> Result<Runtime, String> {
             .map_err(|error| format!("--registrar={registrar}: {error}"))?;
         settings.registrars.splice(0..0, targets(&settings.protocols, &addresses));
     }
-    Runtime::start(settings).map_err(|error| format!("cannot start: {error}"))
+    Ok(settings)
 }
 
-fn print(element: &PoolElement, json: bool) {
+/// `false`: nobody reads any more.
+fn print(element: &PoolElement, json: bool) -> bool {
     let addresses: Vec<String> = element.transport.socket_addresses().map(|a| a.to_string()).collect();
     let protocol = element.transport.protocol().map_or("opaque".into(), |p| format!("{p:?}").to_lowercase());
     if json {
@@ -77,15 +87,15 @@ fn print(element: &PoolElement, json: bool) {
             "protocol": protocol, "use": format!("{:?}", element.transport.usage()),
             "addresses": addresses, "policy": element.policy.to_string(),
         });
-        println!("{line}");
+        out::line(line)
     } else {
-        println!(
+        out::line(format_args!(
             "{} {protocol} {} {} home {} life {} s",
             element.id,
             addresses.join(","),
             element.policy,
             element.home,
             element.life / 1000
-        );
+        ))
     }
 }

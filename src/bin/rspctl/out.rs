@@ -1,0 +1,22 @@
+//! Standard output, whose reader may go away: then there is nobody to tell, and that is no mistake.
+
+use std::io::{self, ErrorKind, Write};
+
+/// Writes a line; `false` if nobody reads any more.
+pub fn line(text: impl std::fmt::Display) -> bool {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Ok(()) => true,
+        Err(error) => {
+            if error.kind() != ErrorKind::BrokenPipe {
+                complain(format_args!("rspctl: standard output: {error}"));
+            }
+            false
+        }
+    }
+}
+
+/// Writes a line to standard error, if anybody reads that.
+pub fn complain(text: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}

@@ -1,0 +1,196 @@
+//! Sockets of the proxy: TCP and UNIX alike.
+
+use super::options::Place;
+use super::relay::End;
+use mio::event::Source;
+use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 4096;
+/// When to ask a silent client's host whether it is still there, and how often.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+const KEEP_ALIVE_AGAIN: Duration = Duration::from_secs(10);
+
+/// A connection.
+#[derive(Debug)]
+pub enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Who is at the other end, and which of our addresses is at this one; none for UNIX sockets.
+    pub fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        match self {
+            Stream::Tcp(stream) => stream.peer_addr().ok().zip(stream.local_addr().ok()),
+            Stream::Unix(_) => None,
+        }
+    }
+
+    /// What went wrong.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        match self {
+            Stream::Tcp(stream) => stream.take_error(),
+            Stream::Unix(stream) => stream.take_error(),
+        }
+    }
+
+    /// The peer shall not take the close for an end in order.
+    pub fn reset_on_close(&self) {
+        if let Stream::Tcp(stream) = self {
+            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+impl End for Stream {
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => (&mut &*stream).read(buffer),
+            Stream::Unix(stream) => (&mut &*stream).read(buffer),
+        }
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => (&mut &*stream).write(bytes),
+            Stream::Unix(stream) => (&mut &*stream).write(bytes),
+        }
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+        }
+    }
+}
+
+/// Begins to connect.
+pub fn connect(address: SocketAddr) -> io::Result<Stream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    Ok(Stream::Tcp(stream))
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub enum Listener {
+    Tcp(TcpListener),
+    /// Its file goes with it.
+    Unix(UnixListener, PathBuf),
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Listener::Unix(_, path) = self {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+impl Listener {
+    /// One for each address of the place.
+    pub fn bind(place: &Place) -> io::Result<Vec<Listener>> {
+        match place {
+            Place::Unix(path) => Ok(vec![bind_unix(path)?]),
+            Place::Tcp(_, addresses) => {
+                let mut bound = Vec::new();
+                let mut failure = None;
+                for &address in addresses {
+                    match bind_tcp(address) {
+                        Ok(listener) => bound.push(Listener::Tcp(listener)),
+                        // A host name may have addresses of a family that this kernel lacks.
+                        Err(error) if is_family(&error) && addresses.len() > 1 => failure = Some(error),
+                        Err(error) => return Err(error),
+                    }
+                }
+                match failure {
+                    Some(error) if bound.is_empty() => Err(error),
+                    _ => Ok(bound),
+                }
+            }
+        }
+    }
+
+    pub fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Listener::Tcp(listener) => listener.accept().map(|(stream, _)| Stream::Tcp(stream)),
+            Listener::Unix(listener, _) => listener.accept().map(|(stream, _)| Stream::Unix(stream)),
+        }
+    }
+
+    /// As it is written.
+    pub fn address(&self) -> String {
+        match self {
+            Listener::Tcp(listener) => {
+                listener.local_addr().map_or_else(|e| e.to_string(), |a| a.to_string())
+            }
+            Listener::Unix(_, path) => format!("unix:{}", path.display()),
+        }
+    }
+}
+
+fn is_family(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}
+
+/// What is accepted inherits the options.
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let made = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None);
+    let socket = match made {
+        // Every address of a host without IPv6.
+        Err(error) if is_family(&error) && address.ip().is_unspecified() && address.is_ipv6() => {
+            return bind_tcp((IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()).into());
+        }
+        made => made?,
+    };
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE_AGAIN).with_retries(3);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(TcpListener::from_std(socket.into()))
+}
+
+/// A socket file that nobody serves any more is taken over.
+fn bind_unix(path: &Path) -> io::Result<Listener> {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+    if is_socket
+        && let Err(error) = std::os::unix::net::UnixStream::connect(path)
+        && error.kind() == ErrorKind::ConnectionRefused
+    {
+        fs::remove_file(path)?;
+    }
+    Ok(Listener::Unix(UnixListener::bind(path)?, path.to_owned()))
+}
+
+macro_rules! source {
+    ($name:ident, $($kind:ident),*) => {
+        impl Source for $name {
+            fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+                match self { $($name::$kind(inner, ..) => inner.register(registry, token, interests)),* }
+            }
+            fn reregister(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+                match self { $($name::$kind(inner, ..) => inner.reregister(registry, token, interests)),* }
+            }
+            fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+                match self { $($name::$kind(inner, ..) => inner.deregister(registry)),* }
+            }
+        }
+    };
+}
+source!(Stream, Tcp, Unix);
+source!(Listener, Tcp, Unix);

@@ -1,0 +1,199 @@
+//! What the kernel knows of TCP sockets of this network namespace (sock_diag(7)): whether a connection was
+//! accepted, how many a port has, whether it is listened on. Without permissions, without touching the sockets'
+//! processes.
+
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+const HEADER: usize = 16;
+const REQUEST: usize = HEADER + 56;
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_DUMP: u16 = 0x300;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+/// States as the kernel numbers them.
+const ESTABLISHED: u8 = 1;
+const SYN_RECEIVED: u8 = 3;
+const CLOSE_WAIT: u8 = 8;
+const LISTEN: u8 = 10;
+const NEW_SYN_RECEIVED: u8 = 12;
+
+/// One socket of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Found {
+    state: u8,
+    /// 0: no process has it.
+    inode: u32,
+    /// Its own address.
+    ip: IpAddr,
+}
+
+/// What became of a connection that somebody on this machine made to a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// A process has it.
+    Yes,
+    /// It waits in the listener's queue.
+    NotYet,
+    /// The kernel does not know it: its other end is elsewhere.
+    Unknown,
+}
+
+/// Whether the other end of a connection of ours, from `own` to `peer`, was accepted.
+pub fn accepted(own: SocketAddr, peer: SocketAddr) -> io::Result<Accepted> {
+    let families = match (own.ip().to_canonical(), own.is_ipv6()) {
+        // The other end of an IPv4 connection may be a socket for both.
+        (IpAddr::V4(_), _) => &[libc::AF_INET, libc::AF_INET6][..],
+        _ => &[libc::AF_INET6][..],
+    };
+    for &family in families {
+        let found = ask(request(family, 0, 0, Some((peer, own)), peer.port()))?;
+        match found.first() {
+            Some(Found { state: SYN_RECEIVED | NEW_SYN_RECEIVED, .. }) => return Ok(Accepted::Unknown),
+            Some(Found { inode: 0, .. }) => return Ok(Accepted::NotYet),
+            Some(_) => return Ok(Accepted::Yes),
+            None => {}
+        }
+    }
+    Ok(Accepted::Unknown)
+}
+
+/// Connections that a local port has, accepted or not.
+pub fn connections(port: u16) -> io::Result<usize> {
+    all(port, 1 << ESTABLISHED | 1 << CLOSE_WAIT).map(|found| found.len())
+}
+
+/// The addresses at which a local port is listened on, one for each socket.
+pub fn listeners(port: u16) -> io::Result<Vec<IpAddr>> {
+    all(port, 1 << LISTEN).map(|found| found.iter().map(|found| found.ip).collect())
+}
+
+fn all(port: u16, states: u32) -> io::Result<Vec<Found>> {
+    let mut found = ask(request(libc::AF_INET, NLM_F_DUMP, states, None, port))?;
+    found.extend(ask(request(libc::AF_INET6, NLM_F_DUMP, states, None, port))?);
+    Ok(found)
+}
+
+/// `struct inet_diag_req_v2`: for one connection (its own address and its peer), or for all of a port.
+fn request(
+    family: i32,
+    flags: u16,
+    states: u32,
+    ends: Option<(SocketAddr, SocketAddr)>,
+    port: u16,
+) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(REQUEST);
+    bytes.extend((REQUEST as u32).to_ne_bytes());
+    bytes.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+    bytes.extend([0; 8]);
+    bytes.extend([family as u8, libc::IPPROTO_TCP as u8, 0, 0]);
+    bytes.extend(states.to_ne_bytes());
+    bytes.extend(port.to_be_bytes());
+    bytes.extend(ends.map_or(0, |(_, peer)| peer.port()).to_be_bytes());
+    let address = |ip: IpAddr| match (ip.to_canonical(), family) {
+        (IpAddr::V4(ip), libc::AF_INET) => {
+            let mut words = [0; 16];
+            words[..4].copy_from_slice(&ip.octets());
+            words
+        }
+        (IpAddr::V4(ip), _) => ip.to_ipv6_mapped().octets(),
+        (IpAddr::V6(ip), _) => ip.octets(),
+    };
+    let (own, peer) = ends.map_or(([0; 16], [0; 16]), |(own, peer)| (address(own.ip()), address(peer.ip())));
+    bytes.extend(own);
+    bytes.extend(peer);
+    // Any interface, no cookie.
+    bytes.extend(0u32.to_ne_bytes());
+    bytes.extend([0xff; 8]);
+    bytes
+}
+
+fn ask(request: Vec<u8>) -> io::Result<Vec<Found>> {
+    let netlink =
+        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
+    send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
+    let is_dump = u16::from_ne_bytes([request[6], request[7]]) & NLM_F_DUMP != 0;
+    answers(&netlink, is_dump)
+}
+
+fn answers(netlink: &OwnedFd, is_dump: bool) -> io::Result<Vec<Found>> {
+    let mut found = Vec::new();
+    let mut buffer = vec![0; 32 << 10];
+    loop {
+        let length = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        let mut rest = &buffer[..length];
+        while let Some(header) = rest.get(..HEADER) {
+            let word =
+                |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+            let length = usize::try_from(word(0)).unwrap_or(usize::MAX);
+            let Some(message) = rest.get(HEADER..length) else {
+                return Err(ErrorKind::InvalidData.into());
+            };
+            match u16::from_ne_bytes([header[4], header[5]]) {
+                NLMSG_DONE => return Ok(found),
+                NLMSG_ERROR => return refused(message).map(|()| found),
+                SOCK_DIAG_BY_FAMILY => {
+                    found.push(read(message).ok_or(ErrorKind::InvalidData)?);
+                    if !is_dump {
+                        return Ok(found);
+                    }
+                }
+                _ => {}
+            }
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+    }
+}
+
+/// `struct inet_diag_msg`.
+fn read(message: &[u8]) -> Option<Found> {
+    let inode = u32::from_ne_bytes(*message.get(68..72)?.first_chunk()?);
+    let ip = match i32::from(message[0]) {
+        libc::AF_INET => IpAddr::from(*message.get(8..12)?.first_chunk::<4>()?),
+        _ => IpAddr::from(*message.get(8..24)?.first_chunk::<16>()?),
+    };
+    Some(Found { state: message[1], inode, ip })
+}
+
+/// That there is no such socket is an answer.
+fn refused(message: &[u8]) -> io::Result<()> {
+    let Some(code) = message.first_chunk::<4>() else { return Err(ErrorKind::InvalidData.into()) };
+    match -i32::from_ne_bytes(*code) {
+        0 | libc::ENOENT => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn the_kernel_tells_who_was_accepted() {
+        for place in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
+            // Not every machine has IPv6.
+            let Ok(listener) = TcpListener::bind(place) else { continue };
+            let port = listener.local_addr().unwrap().port();
+            let host = if place.starts_with("[::1]") { "[::1]" } else { "127.0.0.1" };
+            let here = vec![listener.local_addr().unwrap().ip()];
+            assert_eq!((listeners(port).unwrap(), connections(port).unwrap()), (here, 0), "{place}");
+            let user = TcpStream::connect(format!("{host}:{port}")).unwrap();
+            let (own, peer) = (user.local_addr().unwrap(), user.peer_addr().unwrap());
+            assert_eq!(accepted(own, peer).unwrap(), Accepted::NotYet, "{place}");
+            assert_eq!(connections(port).unwrap(), 1);
+            let (server, _) = listener.accept().unwrap();
+            assert_eq!(accepted(own, peer).unwrap(), Accepted::Yes, "{place}");
+            drop(listener);
+            assert!(listeners(port).unwrap().is_empty());
+            drop(user);
+            drop(server);
+        }
+        let nobody = "192.0.2.1:9".parse().unwrap();
+        assert_eq!(accepted("127.0.0.1:9".parse().unwrap(), nobody).unwrap(), Accepted::Unknown);
+    }
+}
