@@ -11,6 +11,8 @@
 #   make interop-bench  theirs and ours measured side by side in one guest of the lab
 #   make fuzz         each fuzz target for FUZZ_SECONDS
 #   make install      honours DESTDIR, prefix, libdir, includedir, mandir; PROFILE=debug installs that build
+#   make install-service  systemd units, configuration and completions; honours sysconfdir, unitdir as well
+#   make deb          Debian packages in target/deb
 #   make clean
 
 prefix     ?= /usr/local
@@ -19,6 +21,8 @@ libdir     ?= $(prefix)/lib
 includedir ?= $(prefix)/include
 mandir     ?= $(prefix)/share/man
 pkgdir     ?= $(libdir)/pkgconfig
+sysconfdir ?= $(prefix)/etc
+unitdir    ?= $(prefix)/lib/systemd/system
 compatdir  ?= $(libdir)/rserpool/compat
 CARGO      ?= cargo
 CC         ?= cc
@@ -29,7 +33,8 @@ VERSION    := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1
 SOVERSION  := 0
 FUZZ_SECONDS ?= 600
 
-.PHONY: all build examples demo test check bench soak compat interop interop-bench fuzz man install uninstall clean
+.PHONY: all build examples demo test check bench soak compat interop interop-bench fuzz man install install-service deb \
+    uninstall clean
 
 all: build examples
 
@@ -90,6 +95,24 @@ install: build man
 	for page in $(TARGET)/man/*.[1-8]; do \
 	    [ -e "$$page" ] || continue; \
 	    install -D -m 644 "$$page" "$(DESTDIR)$(mandir)/man$${page##*.}/$${page##*/}"; done
+
+install-service: build
+	install -d "$(DESTDIR)$(unitdir)" "$(DESTDIR)$(sysconfdir)/rserpool" "$(DESTDIR)$(prefix)/share/bash-completion/completions" \
+	    "$(DESTDIR)$(prefix)/share/zsh/vendor-completions" "$(DESTDIR)$(prefix)/share/fish/vendor_completions.d"
+	for unit in systemd/*.service; do \
+	    sed -e 's|@bindir@|$(bindir)|g; s|@sysconfdir@|$(sysconfdir)|g' "$$unit" \
+	        > "$(DESTDIR)$(unitdir)/$${unit#systemd/}" || exit 1; done
+	[ -e "$(DESTDIR)$(sysconfdir)/rserpool/registrar.toml" ] || \
+	    install -m 644 systemd/registrar.toml "$(DESTDIR)$(sysconfdir)/rserpool/"
+	for program in rspregistrar rspctl; do \
+	    case $$program in rspctl) word="completions " ;; *) word=--completions= ;; esac; \
+	    $(BUILD)/$$program $${word}bash > "$(DESTDIR)$(prefix)/share/bash-completion/completions/$$program" && \
+	    $(BUILD)/$$program $${word}zsh > "$(DESTDIR)$(prefix)/share/zsh/vendor-completions/_$$program" && \
+	    $(BUILD)/$$program $${word}fish > "$(DESTDIR)$(prefix)/share/fish/vendor_completions.d/$$program.fish" || exit 1; \
+	done
+
+deb:
+	scripts/deb $(PROFILE)
 
 uninstall:
 	rm -f "$(DESTDIR)$(bindir)/rspregistrar" "$(DESTDIR)$(bindir)/rspctl" \

@@ -295,11 +295,27 @@ fn the_tools_options_are_on_its_page() {
         ("PROXY", &["proxy"]),
         ("WATCH", &["watch"]),
         ("DECODE", &["decode"]),
+        ("EVENTS", &["events"]),
+        ("DOCTOR", &["doctor"]),
         ("BENCH RESOLVE", &["bench", "resolve"]),
     ] {
         let help = offered(&help(env!("CARGO_BIN_EXE_rspctl"), command));
         let help = help.difference(&general).cloned().collect();
         problems.extend(same_options(title, &defined(page.section(title).expect("section")), &help));
+    }
+    for (title, commands) in [
+        ("POOLS, ELEMENTS, PEERS, STATUS, MIB", &["pools", "elements", "peers", "status", "mib"]),
+        (
+            "DRAIN, UNDRAIN, SET, DEREGISTER, MAINTENANCE",
+            &["drain", "undrain", "set", "deregister", "maintenance"],
+        ),
+    ] {
+        let help =
+            commands.iter().flat_map(|command| offered(&help(env!("CARGO_BIN_EXE_rspctl"), &[command])));
+        let help = help.filter(|option| !general.contains(option)).collect();
+        // The options of "set" share an entry.
+        let section = page.section(title).expect("section");
+        problems.extend(same_options(title, &defined(section), &help));
     }
     report(problems);
 }

@@ -22,7 +22,7 @@ pub(super) struct Pool {
     pub kind: Kind,
     pub len: usize,
     /// How many of them are drained: not among those to choose from.
-    drained: usize,
+    pub drained: usize,
     /// How often elements were chosen.
     pub selected: u64,
     /// Elements by identifier, per home registrar (by index). Few registrars, many elements.

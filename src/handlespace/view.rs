@@ -125,6 +125,11 @@ impl<'a> PoolRef<'a> {
         self.len() == 0
     }
 
+    /// How many of its elements are drained.
+    pub fn drained(&self) -> usize {
+        self.pool().drained
+    }
+
     /// How often its elements were chosen since it exists.
     pub fn selected(&self) -> u64 {
         self.pool().selected
@@ -142,7 +147,8 @@ impl<'a> PoolRef<'a> {
         Box::new(self.elements_after(None))
     }
 
-    fn elements_after(self, after: Option<PeId>) -> impl Iterator<Item = ElementRef<'a>> + 'a {
+    /// Elements in order of identifier, those after `after` only.
+    pub fn elements_after(self, after: Option<PeId>) -> impl Iterator<Item = ElementRef<'a>> + 'a {
         let space = self.space;
         Merged::new(self.pool(), after).map(move |slot| ElementRef { space, slot })
     }
@@ -210,6 +216,13 @@ impl Handlespace {
     /// All pools in order of handle.
     pub fn pools(&self) -> Box<dyn Iterator<Item = PoolRef<'_>> + '_> {
         Box::new(self.by_handle.values().map(|&index| PoolRef { space: self, index }))
+    }
+
+    /// Pools in order of handle, those after `after` only. To start costs O(log n).
+    pub fn pools_after(&self, after: Option<&PoolHandle>) -> impl Iterator<Item = PoolRef<'_>> + '_ {
+        let from = after.map_or(Bound::Unbounded, |handle| Bound::Excluded(handle.as_bytes()));
+        let pools = self.by_handle.range::<[u8], _>((from, Bound::Unbounded));
+        pools.map(|(_, &index)| PoolRef { space: self, index })
     }
 
     /// Elements in order of (handle, id), those after `after` only. To start costs O(log n) and the

@@ -256,6 +256,11 @@ impl Reactor {
         self.poll.registry()
     }
 
+    /// Where the time comes from.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
     /// The time of the current turn.
     pub fn now(&self) -> Time {
         self.now
@@ -268,6 +273,11 @@ impl Reactor {
     /// Links at a time from now on; those that are up stay.
     pub fn set_max_links(&mut self, links: usize) {
         self.limits.links = links;
+    }
+
+    /// See [`Reactor::set_max_links`].
+    pub fn max_links(&self) -> usize {
+        self.limits.links
     }
 
     /// Links that are up, dialling or closing.

@@ -7,14 +7,17 @@ use super::reactor::{Admission, Clock, Input, Limits, Reactor};
 use super::settings::is_available;
 use super::thread::spawn;
 use super::{Keeper, Tls, TlsStatus, targets};
-use crate::machine::registrar::{Config, Event, Registrar};
+use crate::machine::registrar::{Config, Event, Histogram, Impossible, Operated, Operation, Registrar, What};
 use crate::machine::{LinkChange, LinkProtocol, Output, Service, Target, Time};
 use crate::transport::host;
 use crate::transport::interfaces::Interface;
 use crate::transport::multicast::{DEFAULT_TTL, groups_of};
 use crate::transport::scope::{Scope, reaches, usable};
 use crate::transport::tls::Mode;
-use crate::wire::{ASAP_PORT, ASAP_TLS_PORT, ENRP_PORT, ENRP_TLS_PORT, Protocol, Transport, TransportUse};
+use crate::wire::{
+    ASAP_PORT, ASAP_TLS_PORT, ENRP_PORT, ENRP_TLS_PORT, PeId, PoolHandle, Protocol, RegistrarId, Transport,
+    TransportUse,
+};
 use mio::{Registry, Token, Waker};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -96,6 +99,8 @@ impl Default for Options {
 pub struct LinkStats {
     /// Connections up, being made or being closed.
     pub open: usize,
+    /// So many can be.
+    pub most: usize,
     /// Connections accepted so far.
     pub accepted: u64,
     /// Closed at once because there were too many.
@@ -127,6 +132,10 @@ pub struct Server {
     enrp: Bound,
     min_scope: Scope,
     keeper: Option<Keeper>,
+    /// The last happening that was logged.
+    told: u64,
+    turns: Histogram,
+    announced: (Option<SocketAddr>, Option<SocketAddr>),
 }
 
 /// Where a service listens.
@@ -184,7 +193,20 @@ impl Server {
         }
         let machine = Registrar::new(config, host::seed(), reactor.now());
         let distances = Distances::default();
-        Ok(Server { reactor, machine, groups, distances, asap, enrp, min_scope, keeper })
+        let turns = Histogram::default();
+        Ok(Server {
+            reactor,
+            machine,
+            groups,
+            distances,
+            asap,
+            enrp,
+            min_scope,
+            keeper,
+            told: 0,
+            turns,
+            announced: (clients, registrars),
+        })
     }
 
     /// Where the ASAP service listens over TCP.
@@ -225,6 +247,22 @@ impl Server {
         }
     }
 
+    /// The groups of announcements to clients and of the registrars.
+    pub fn groups(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
+        self.announced
+    }
+
+    /// Where other registrars reach us, as we tell them.
+    pub fn own_enrp_addresses(&self) -> Vec<IpAddr> {
+        let mut addresses = Vec::new();
+        for &address in self.machine.enrp_transports().iter().flat_map(Transport::addresses) {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        addresses
+    }
+
     /// The machine, to read.
     pub fn machine(&self) -> &Registrar {
         &self.machine
@@ -250,6 +288,7 @@ impl Server {
         let counters = self.reactor.counters();
         LinkStats {
             open: self.reactor.link_count(),
+            most: self.reactor.max_links(),
             accepted: counters.accepted,
             refused: counters.refused,
             messages: counters.messages,
@@ -265,7 +304,7 @@ impl Server {
     /// Waits until something happens or `until`, and deals with it; the caller's own sources that became
     /// ready are added to `ready`.
     pub fn turn(&mut self, until: Option<Time>, ready: &mut Vec<Token>) -> io::Result<()> {
-        let Server { reactor, machine, groups, distances, asap, enrp, min_scope, keeper } = self;
+        let Server { reactor, machine, groups, distances, asap, enrp, min_scope, keeper, .. } = self;
         let files = keeper.as_ref().map(Keeper::poll_timeout);
         let until = [until, machine.poll_timeout(), groups.poll_timeout(), files].into_iter().flatten().min();
         reactor.turn(until, &mut |reactor, input| {
@@ -326,7 +365,46 @@ impl Server {
             drain(machine, distances, reactor);
             reactor.flush();
         }
+        self.tell();
+        self.turns.add(self.reactor.clock().now() - self.now());
         Ok(())
+    }
+
+    /// Logs what happened to elements in this turn.
+    fn tell(&mut self) {
+        let last = self.machine.last_happening();
+        if self.told == last {
+            return;
+        }
+        let told = std::mem::replace(&mut self.told, last);
+        if !log::log_enabled!(log::Level::Info) {
+            return;
+        }
+        let mut known = self.machine.happenings_after(told).peekable();
+        let first = known.peek().map_or(last + 1, |first| first.number);
+        if first > told + 1 {
+            log::info!("{} changes more than are kept to be told", first - told - 1);
+        }
+        known.for_each(|happening| tell(&happening.what, self.machine.id()));
+    }
+
+    /// How long turns took, without waiting.
+    pub fn turn_times(&self) -> &Histogram {
+        &self.turns
+    }
+
+    /// Does what an operator wants with an element, or asks its home registrar to.
+    pub fn operate(
+        &mut self,
+        handle: &PoolHandle,
+        id: PeId,
+        operation: &Operation,
+    ) -> Result<Operated, Impossible> {
+        let now = self.reactor.now();
+        let result = self.machine.operate(now, handle, id, operation);
+        drain(&mut self.machine, &mut self.distances, &mut self.reactor);
+        self.reactor.flush();
+        result
     }
 
     /// Leaves in order: peers are told and links closed, which may take up to `patience`.
@@ -344,6 +422,36 @@ impl Server {
     }
 }
 
+/// What happened to an element, in a line.
+fn tell(what: &What, ourselves: RegistrarId) {
+    let at = |address: &Option<SocketAddr>| address.map_or(String::new(), |address| format!(" at {address}"));
+    let by = |from: &Option<SocketAddr>| from.map_or(String::new(), |address| format!(" by {address}"));
+    match what {
+        // The words by which scripts find it in rsplib's log, as with `Serving`.
+        What::Registered { handle, id, home, address, size } if *home == ourselves => {
+            log::info!("Successfully registered {handle}/{id}{}, {size} in its pool", at(address));
+        }
+        What::Registered { handle, id, home, address, size } => {
+            log::info!("Registrar {home} has {handle}/{id}{}, {size} in its pool", at(address));
+        }
+        What::Removed { handle, id, reason, address, left, .. } => {
+            log::info!("Removed {handle}/{id}: {reason}; it was{}, {left} left in its pool", at(address));
+        }
+        What::Refused { handle, id, cause, from } => {
+            log::info!("Refused {handle}/{id}{}: {cause:?}", by(from));
+        }
+        What::Reported { handle, id, from } => {
+            log::info!("Reported as unreachable{}: {handle}/{id}", by(from));
+        }
+        What::Moved { handle, id, from, to } => {
+            log::info!("{handle}/{id} has registrar {to} instead of {from}");
+        }
+        What::Operated { handle, id, action } => log::info!("{handle}/{id}: {action}"),
+        // Of others, `report` tells.
+        What::PeerFound { .. } | What::PeerDead { .. } | What::TakenOver { .. } | What::Serving => {}
+    }
+}
+
 /// Connections at a time.
 fn most_links(asked: Option<usize>) -> usize {
     let descriptors = host::descriptor_limit().saturating_sub(RESERVED_DESCRIPTORS).max(16);
@@ -358,22 +466,15 @@ fn drain(machine: &mut Registrar, distances: &mut Distances, reactor: &mut React
             distances.gone(link);
         }
         if let Some(event) = reactor.execute(output) {
-            report(machine, reactor, event);
+            report(reactor, event);
         }
     }
 }
 
-fn report(machine: &Registrar, reactor: &mut Reactor, event: Event) {
+fn report(reactor: &mut Reactor, event: Event) {
     match event {
-        Event::ElementAdded { handle, id } => {
-            let element = machine.handlespace().find(&handle, id);
-            match element.and_then(|key| machine.handlespace().get(key)).map(|element| element.home()) {
-                Some(home) if home != machine.id() => log::debug!("Registrar {home} has {handle}/{id}"),
-                // The words by which scripts find it in rsplib's log, as with `Serving`.
-                _ => log::debug!("Successfully registered {handle}/{id}"),
-            }
-        }
-        Event::ElementRemoved { handle, id, reason } => log::debug!("Removed {handle}/{id}: {reason}"),
+        // See `tell`.
+        Event::ElementAdded { .. } | Event::ElementRemoved { .. } => {}
         Event::PeerAdded { id } => log::info!("registrar {id} is there"),
         Event::PeerDead { id } => log::warn!("registrar {id} is dead"),
         Event::TakeoverStarted { target } => log::info!("taking over from registrar {target}"),

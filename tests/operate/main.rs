@@ -5,11 +5,24 @@
 #[path = "../common/process.rs"]
 mod process;
 
+mod browser;
 mod configuration;
+mod cost;
+mod doctor;
+mod elements;
 mod life;
+mod page;
+mod prometheus;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+/// Says that something is not tested, and why.
+fn skipped(what: &str, why: &str) {
+    use std::io::Write;
+    // Past the harness's capture.
+    let _ = writeln!(std::io::stderr(), "SKIPPED {what}: {why}");
+}
 
 /// A file or folder of this test's own, not there yet.
 fn scratch(name: &str) -> PathBuf {

@@ -1,8 +1,10 @@
 //! `rspctl decode`: messages in hexadecimal, for people or as JSON.
 
 use crate::json;
+use crate::pcap::{Capture, Captured, Kind};
 use clap::{Args, ValueEnum};
 use rserpool::wire::{Asap, CspReport, DecodeError, EnrpMessage, frame, show};
+use std::fs::File;
 use std::io::{self, BufRead, Write};
 use std::process::ExitCode;
 
@@ -11,7 +13,7 @@ use std::process::ExitCode;
 pub struct DecodeArgs {
     /// Which protocol the messages belong to.
     protocol: Protocol,
-    /// One or more messages back to back in hexadecimal, or `-`: such lines from standard input.
+    /// One or more messages back to back in hexadecimal, or `-`: such lines from standard input; of pcap, files.
     ///
     /// Spaces, colons and a leading `0x` do not matter; empty lines and lines that begin with `#`
     /// are passed over. Every message gives one line. Of one that cannot be decoded it is what can be
@@ -35,6 +37,8 @@ enum Protocol {
     Enrp,
     /// Component status reports.
     Csp,
+    /// Both of the first, in captures as tcpdump -w writes them: HEX are files.
+    Pcap,
 }
 
 impl Protocol {
@@ -43,6 +47,7 @@ impl Protocol {
             Protocol::Asap => "asap",
             Protocol::Enrp => "enrp",
             Protocol::Csp => "csp",
+            Protocol::Pcap => "pcap",
         }
     }
 }
@@ -50,7 +55,9 @@ impl Protocol {
 /// Runs the subcommand.
 pub fn run(args: &DecodeArgs) -> ExitCode {
     let (mut stdout, mut stderr) = (io::stdout().lock(), io::stderr());
-    let decoded = if args.hex == ["-"] {
+    let decoded = if matches!(args.protocol, Protocol::Pcap) {
+        args.captures(&mut stdout, &mut stderr)
+    } else if args.hex == ["-"] {
         args.lines(&mut io::stdin().lock(), &mut stdout, &mut stderr)
     } else {
         args.line(&args.hex.join(" "), "", &mut stdout, &mut stderr)
@@ -68,6 +75,82 @@ pub fn run(args: &DecodeArgs) -> ExitCode {
 }
 
 impl DecodeArgs {
+    /// Decodes the messages in files of captured packets, or standard input.
+    fn captures(&self, out: &mut impl Write, errors: &mut impl Write) -> io::Result<bool> {
+        let mut good = true;
+        for path in &self.hex {
+            let input: Box<dyn io::Read> = match path.as_str() {
+                "-" => Box::new(io::stdin().lock()),
+                path => match File::open(path) {
+                    Ok(file) => Box::new(io::BufReader::new(file)),
+                    Err(error) => {
+                        writeln!(errors, "rspctl: decode: {path}: {error}")?;
+                        good = false;
+                        continue;
+                    }
+                },
+            };
+            // What goes wrong with writing ends everything, with reading only this file.
+            let mut capture = match Capture::open(input) {
+                Ok(capture) => capture,
+                Err(error) => {
+                    writeln!(errors, "rspctl: decode: {path}: {error}")?;
+                    good = false;
+                    continue;
+                }
+            };
+            loop {
+                match capture.next_packet() {
+                    Ok(Some(messages)) => {
+                        for message in messages {
+                            good &= self.captured(&message, out, errors)?;
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        writeln!(errors, "rspctl: decode: {path}: {error}")?;
+                        good = false;
+                        break;
+                    }
+                }
+            }
+            if capture.passed_over > 0 {
+                writeln!(errors, "rspctl: decode: {path}: {} packets passed over", capture.passed_over)?;
+            }
+        }
+        Ok(good)
+    }
+
+    /// One captured message: when, between whom, and the message.
+    fn captured(
+        &self,
+        captured: &Captured,
+        out: &mut impl Write,
+        errors: &mut impl Write,
+    ) -> io::Result<bool> {
+        let protocol = match captured.kind {
+            Kind::Asap => Protocol::Asap,
+            Kind::Enrp => Protocol::Enrp,
+        };
+        let of_it = DecodeArgs { protocol, hex: Vec::new(), json: self.json, reencode: self.reencode };
+        let Captured { time: (seconds, micros), from, to, bytes, .. } = captured;
+        let mut line = Vec::new();
+        let place = format!("{seconds}.{micros:06} {from} > {to}: ");
+        let good = of_it.line(&json::hex(bytes), &place, &mut line, errors)?;
+        for line in String::from_utf8_lossy(&line).lines() {
+            if !self.json {
+                writeln!(out, "{place}{line}")?;
+                continue;
+            }
+            let mut value: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+            value["time"] = format!("{seconds}.{micros:06}").into();
+            value["from"] = from.as_str().into();
+            value["to"] = to.as_str().into();
+            writeln!(out, "{value}")?;
+        }
+        Ok(good)
+    }
+
     /// Decodes line by line; `false` if something could not be decoded.
     fn lines(
         &self,
@@ -130,7 +213,8 @@ impl DecodeArgs {
     /// What to print for one message.
     fn message(&self, bytes: &[u8]) -> Result<String, DecodeError> {
         let (mut value, reencoded) = match self.protocol {
-            Protocol::Asap => {
+            // Of a capture, each message has a protocol of its own.
+            Protocol::Asap | Protocol::Pcap => {
                 let decoded = Asap::decode(bytes)?;
                 (self.json.then(|| json::asap(&decoded)), decoded.message.encode())
             }
@@ -160,7 +244,7 @@ impl DecodeArgs {
 
     fn show(&self, bytes: &[u8]) -> String {
         match self.protocol {
-            Protocol::Asap => show::asap(bytes),
+            Protocol::Asap | Protocol::Pcap => show::asap(bytes),
             Protocol::Enrp => show::enrp(bytes),
             Protocol::Csp => show::csp(bytes),
         }

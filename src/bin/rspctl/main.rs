@@ -4,9 +4,13 @@
 mod bench;
 mod ca;
 mod decode;
+mod doctor;
 mod handle;
 mod json;
+mod operate;
 mod out;
+mod page;
+mod pcap;
 mod proxy;
 mod register;
 mod resolve;
@@ -14,7 +18,7 @@ mod resolve;
 mod tls;
 mod watch;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 
 /// Reliable Server Pooling from a shell (RFC 5351-5356).
@@ -36,6 +40,16 @@ enum Command {
     /// Print messages given in hexadecimal, one line each.
     Decode(decode::DecodeArgs),
     Ca(ca::CaArgs),
+    #[command(flatten)]
+    See(operate::See),
+    #[command(flatten)]
+    Act(operate::Act),
+    Doctor(doctor::DoctorArgs),
+    /// Print what completes commands in a shell: bash, zsh, fish, elvish, powershell.
+    #[command(hide = true)]
+    Completions {
+        shell: clap_complete::Shell,
+    },
     /// Measure a registrar under load.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -62,6 +76,15 @@ fn main() -> ExitCode {
         Command::Watch(args) => watch::run(&args),
         Command::Decode(args) => decode::run(&args),
         Command::Ca(args) => ca::run(&args),
+        Command::See(see) => operate::see(&see),
+        Command::Act(act) => operate::act(&act),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Options::command(), "rspctl", &mut text);
+            let _ = std::io::Write::write_all(&mut std::io::stdout(), &text);
+            ExitCode::SUCCESS
+        }
         Command::Bench(command) => bench::run(&command),
     }
 }

@@ -15,7 +15,7 @@ use toml::de::{DeString, DeTable, DeValue};
 /// Read where no file is named, if it is there.
 const DEFAULT_FILE: &str = "/etc/rserpool/registrar.toml";
 /// Options that only the command line has.
-const NOT_IN_FILES: [&str; 4] = ["config", "check", "help", "version"];
+const NOT_IN_FILES: [&str; 5] = ["config", "check", "completions", "help", "version"];
 /// Options that a reload takes; the others need a restart.
 const TAKEN_AT_RELOAD: &[&str] = &[
     "autoclosetimeout",
@@ -26,6 +26,7 @@ const TAKEN_AT_RELOAD: &[&str] = &[
     "downtime",
     "endpointkeepalivetimeoutinterval",
     "endpointkeepalivetransmissioninterval",
+    "httptoken",
     "logappend",
     "logfile",
     "logformat",
@@ -98,7 +99,7 @@ impl Configuration {
             for Entry { option, arguments, place } in entries {
                 if given.value_source(&option) != Some(ValueSource::CommandLine) {
                     all.extend(arguments.into_iter().map(OsString::from));
-                    places.insert(option, place);
+                    places.insert(option.replace('_', "-"), place);
                 }
             }
         }

@@ -1,7 +1,9 @@
-//! The status page's server: a few short-lived connections on the registrar's own poll. Nothing here
-//! waits, and a page with very many elements is made in pieces, as fast as its reader takes them.
+//! The operator's page's server: a few connections on the registrar's own poll. Nothing here waits, and a page
+//! with very many elements is made in pieces, as fast as its reader takes them.
 
-use super::page::{self, Asked, Page};
+use super::events::{self, Stream};
+use super::page::{self, Answer, Page, Site};
+use super::request::{self, Request};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Token};
 use rserpool::machine::Time;
@@ -10,10 +12,10 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// Connections at a time; beyond, the oldest goes.
+/// Connections at a time; beyond, the oldest that is no event stream goes.
 const MAX_CONNECTIONS: usize = 64;
-/// Bytes of a request's head.
-const MAX_REQUEST: usize = 8192;
+/// Event streams among them; beyond, no more are taken, so that there is room for others.
+const MAX_STREAMS: usize = 16;
 /// How long pages are made before others are served.
 const SLICE: Duration = Duration::from_millis(5);
 /// From the connection to the end of the request, and without progress in sending the answer.
@@ -23,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 enum State {
     Reading(Vec<u8>),
     Writing { out: Vec<u8>, written: usize, rest: Option<Page> },
+    Streaming { out: Vec<u8>, written: usize, stream: Stream },
 }
 
 #[derive(Debug)]
@@ -36,36 +39,40 @@ struct Connection {
 #[derive(Debug)]
 pub struct Http {
     listener: TcpListener,
+    local: SocketAddr,
     first: usize,
     connections: Vec<Option<Connection>>,
     /// Connections that wait for their turn, not for their socket.
     ready: Vec<usize>,
+    /// What the answers need to know beside the server.
+    pub site: Site,
 }
 
 impl Http {
     /// Listens at `address`; uses tokens from `first` to `first` + 64.
-    pub fn bind(server: &Server, address: SocketAddr, first: usize) -> io::Result<Http> {
+    pub fn bind(server: &Server, address: SocketAddr, first: usize, site: Site) -> io::Result<Http> {
         let mut listener = TcpListener::bind(address)?;
         server.registry().register(&mut listener, Token(first), Interest::READABLE)?;
         let connections = (0..MAX_CONNECTIONS).map(|_| None).collect();
-        Ok(Http { listener, first, connections, ready: Vec::new() })
+        let local = listener.local_addr()?;
+        Ok(Http { listener, local, first, connections, ready: Vec::new(), site })
     }
 
     /// Where it listens.
-    pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    pub fn address(&self) -> SocketAddr {
+        self.local
     }
 
     /// When to call [`Http::turn`] even if nothing happens.
-    pub fn poll_timeout(&self, now: Time) -> Option<Time> {
+    pub fn poll_timeout(&self, server: &Server) -> Option<Time> {
         if !self.ready.is_empty() {
-            return Some(now);
+            return Some(server.now());
         }
-        self.connections.iter().flatten().map(|connection| connection.deadline).min()
+        self.connections.iter().flatten().map(|connection| connection.poll_timeout(server)).min()
     }
 
     /// One of our tokens is ready.
-    pub fn ready(&mut self, server: &Server, token: Token) {
+    pub fn ready(&mut self, server: &mut Server, token: Token) {
         match token.0.checked_sub(self.first) {
             Some(0) => self.accept(server),
             Some(number) if self.is_page(number - 1) => self.queue(number - 1),
@@ -86,8 +93,8 @@ impl Http {
         }
     }
 
-    /// Goes on with what waits for its turn, and ends what waited too long.
-    pub fn turn(&mut self, server: &Server) {
+    /// Goes on with what waits for its turn, tells news, and ends what waited too long.
+    pub fn turn(&mut self, server: &mut Server) {
         let begin = Instant::now();
         let mut waiting = std::mem::take(&mut self.ready).into_iter();
         while begin.elapsed() < SLICE
@@ -99,31 +106,40 @@ impl Http {
         let served = std::mem::replace(&mut self.ready, waiting.collect());
         served.into_iter().for_each(|number| self.queue(number));
         let now = server.now();
-        for connection in &mut self.connections {
-            if connection.as_ref().is_some_and(|connection| connection.deadline <= now) {
-                *connection = None;
+        for number in 0..MAX_CONNECTIONS {
+            let Some(connection) = &self.connections[number] else { continue };
+            if connection.deadline <= now {
+                self.connections[number] = None;
+            } else if connection.is_stream() && connection.poll_timeout(server) <= now {
+                self.serve(server, number);
             }
         }
     }
 
-    fn accept(&mut self, server: &Server) {
+    /// Event streams that are open.
+    pub fn streams(&self) -> usize {
+        self.connections.iter().flatten().filter(|connection| connection.is_stream()).count()
+    }
+
+    fn accept(&mut self, server: &mut Server) {
         loop {
             let mut stream = match self.listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return log::debug!("status page: {error}"),
+                Err(error) => return log::debug!("operator's page: {error}"),
             };
             let free = self.connections.iter().position(Option::is_none);
             let oldest = || {
-                let age = |number: &usize| self.connections[*number].as_ref().map(|c| c.deadline);
+                let age =
+                    |number: &usize| self.connections[*number].as_ref().map(|c| (c.is_stream(), c.deadline));
                 (0..MAX_CONNECTIONS).min_by_key(age).unwrap_or(0)
             };
             let number = free.unwrap_or_else(oldest);
             let token = Token(self.first + 1 + number);
             let interest = Interest::READABLE | Interest::WRITABLE;
             if let Err(error) = server.registry().register(&mut stream, token, interest) {
-                return log::debug!("status page: {error}");
+                return log::debug!("operator's page: {error}");
             }
             let deadline = server.now() + PATIENCE;
             self.connections[number] =
@@ -132,9 +148,10 @@ impl Http {
         }
     }
 
-    fn serve(&mut self, server: &Server, number: usize) {
+    fn serve(&mut self, server: &mut Server, number: usize) {
+        let streams = self.streams();
         let Some(Some(connection)) = self.connections.get_mut(number) else { return };
-        match connection.go_on(server) {
+        match connection.go_on(server, &self.site, self.local, streams) {
             Ok(Progress::Waits) => {}
             Ok(Progress::More) => self.queue(number),
             Ok(Progress::Done) | Err(_) => self.connections[number] = None,
@@ -151,27 +168,48 @@ enum Progress {
 }
 
 impl Connection {
-    fn go_on(&mut self, server: &Server) -> io::Result<Progress> {
+    fn is_stream(&self) -> bool {
+        matches!(self.state, State::Streaming { .. })
+    }
+
+    fn poll_timeout(&self, server: &Server) -> Time {
+        match &self.state {
+            State::Streaming { stream, .. } => self.deadline.min(stream.poll_timeout(server)),
+            _ => self.deadline,
+        }
+    }
+
+    fn go_on(
+        &mut self,
+        server: &mut Server,
+        site: &Site,
+        local: SocketAddr,
+        streams: usize,
+    ) -> io::Result<Progress> {
         if let State::Reading(head) = &mut self.state {
-            let Some(answer) = read_request(&mut self.stream, head)? else { return Ok(Progress::Waits) };
-            let (out, rest) = page::answer(server, answer);
-            let is_long = rest.is_some();
-            self.state = State::Writing { out, written: 0, rest };
-            if is_long {
-                return Ok(Progress::More);
+            let Some(request) = read_request(&mut self.stream, head)? else { return Ok(Progress::Waits) };
+            let request = match request {
+                Ok(request) if !request.is_for(local) => Err("421 Misdirected Request"),
+                Ok(request) if request.path == "/events" && request.with_body && streams >= MAX_STREAMS => {
+                    Err(page::TOO_MANY_STREAMS)
+                }
+                other => other,
+            };
+            match page::answer(server, site, streams, request) {
+                Answer::Whole(out) => self.state = State::Writing { out, written: 0, rest: None },
+                Answer::Long(out, page) => {
+                    self.state = State::Writing { out, written: 0, rest: Some(page) };
+                    return Ok(Progress::More);
+                }
+                Answer::Stream(out, stream) => self.state = State::Streaming { out, written: 0, stream },
             }
         }
+        if self.is_stream() {
+            return self.stream_on(server);
+        }
         let State::Writing { out, written, rest } = &mut self.state else { return Ok(Progress::Waits) };
-        while *written < out.len() {
-            match self.stream.write(&out[*written..]) {
-                Ok(count) => {
-                    *written += count;
-                    self.deadline = server.now() + PATIENCE;
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Progress::Waits),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+        if !write_on(&mut self.stream, out, written, || self.deadline = server.now() + PATIENCE)? {
+            return Ok(Progress::Waits);
         }
         let Some(page) = rest else {
             let _ = self.stream.shutdown(std::net::Shutdown::Write);
@@ -184,9 +222,60 @@ impl Connection {
         }
         Ok(Progress::More)
     }
+
+    /// News for an event stream; its reader says nothing more but that it goes.
+    fn stream_on(&mut self, server: &Server) -> io::Result<Progress> {
+        let mut nothing = [0; 512];
+        loop {
+            match self.stream.read(&mut nothing) {
+                Ok(0) => return Ok(Progress::Done),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let State::Streaming { out, written, stream } = &mut self.state else { return Ok(Progress::Waits) };
+        stream.go_on(server, out);
+        if out.len() - *written > events::MAX_UNREAD {
+            return Ok(Progress::Done);
+        }
+        if write_on(&mut self.stream, out, written, || {})? {
+            out.clear();
+            *written = 0;
+            // Longer than the longest silence: while something is unread, no progress ends it.
+            self.deadline = server.now() + PATIENCE;
+        }
+        Ok(Progress::Waits)
+    }
 }
 
-fn read_request(stream: &mut TcpStream, head: &mut Vec<u8>) -> io::Result<Option<Asked>> {
+/// Writes what the socket takes; whether that was all.
+fn write_on(
+    stream: &mut TcpStream,
+    out: &[u8],
+    written: &mut usize,
+    mut progress: impl FnMut(),
+) -> io::Result<bool> {
+    while *written < out.len() {
+        match stream.write(&out[*written..]) {
+            Ok(count) => {
+                *written += count;
+                progress();
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}
+
+/// What was asked for, or the status to refuse it with. `None`: the request is not complete.
+fn read_request(
+    stream: &mut TcpStream,
+    head: &mut Vec<u8>,
+) -> io::Result<Option<Result<Request, &'static str>>> {
     let mut buffer = [0; 2048];
     loop {
         match stream.read(&mut buffer) {
@@ -196,44 +285,8 @@ fn read_request(stream: &mut TcpStream, head: &mut Vec<u8>) -> io::Result<Option
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         }
-        if let Some(asked) = parse(head) {
-            return Ok(Some(asked));
+        if let Some(request) = request::parse(head) {
+            return Ok(Some(request));
         }
-    }
-}
-
-fn parse(head: &[u8]) -> Option<Asked> {
-    let mut headers = [httparse::EMPTY_HEADER; 64];
-    let mut request = httparse::Request::new(&mut headers);
-    match request.parse(head) {
-        Ok(httparse::Status::Complete(_)) => {}
-        Ok(httparse::Status::Partial) if head.len() < MAX_REQUEST => return None,
-        Ok(httparse::Status::Partial) => return Some(Err("431 Request Header Fields Too Large")),
-        Err(_) => return Some(Err("400 Bad Request")),
-    }
-    let path = request.path.unwrap_or("/").split('?').next().unwrap_or("/").to_string();
-    Some(match request.method {
-        Some("GET") => Ok((path, true)),
-        Some("HEAD") => Ok((path, false)),
-        _ => Err("405 Method Not Allowed"),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn requests_are_taken_apart() {
-        assert_eq!(
-            parse(b"GET /healthz?x=1 HTTP/1.1\r\nHost: a\r\n\r\n"),
-            Some(Ok(("/healthz".into(), true)))
-        );
-        assert_eq!(parse(b"HEAD / HTTP/1.0\r\n\r\n"), Some(Ok(("/".into(), false))));
-        assert_eq!(parse(b"GET / HT"), None);
-        assert_eq!(parse(b"POST / HTTP/1.1\r\n\r\n"), Some(Err("405 Method Not Allowed")));
-        assert_eq!(parse(&[0; 10]), Some(Err("400 Bad Request")));
-        let endless = [b"GET / HTTP/1.1\r\nA: ".to_vec(), vec![b'x'; MAX_REQUEST]].concat();
-        assert_eq!(parse(&endless), Some(Err("431 Request Header Fields Too Large")));
     }
 }

@@ -2,18 +2,25 @@
 //! [`Server`]; one thread, one poll.
 #![allow(clippy::disallowed_methods)]
 
+mod api;
 mod configuration;
 mod daemon;
+mod events;
+mod handles;
 mod http;
 mod logging;
 mod metrics;
+mod mib;
 mod options;
 mod page;
 mod process;
+mod process_metrics;
+mod request;
 mod signals;
 #[path = "../common/tls.rs"]
 mod tls;
 
+use clap::CommandFactory;
 use configuration::{Configuration, Failure};
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -45,6 +52,12 @@ fn run(arguments: Vec<OsString>, configuration: Configuration) -> Result<(), Str
     if configuration.options.check {
         return check(&configuration);
     }
+    if let Some(shell) = configuration.options.completions {
+        let mut text = Vec::new();
+        clap_complete::generate(shell, &mut options::Options::command(), "rspregistrar", &mut text);
+        let _ = io::stdout().write_all(&text);
+        return Ok(());
+    }
     let asked = signals::start().map_err(|error| format!("signals: {error}"))?;
     let pid_file = configuration.options.daemonpidfile.clone();
     if let Some(path) = &pid_file {
@@ -64,6 +77,7 @@ fn check(configuration: &Configuration) -> Result<(), String> {
     let options = &configuration.options;
     let server = options.server().and_then(|server| server.tls.open().map_err(|error| error.to_string()));
     let wrong = server.err().or_else(|| options.http().err()).or_else(|| options.reports().err());
+    let wrong = wrong.or_else(|| options.token().err());
     if let Some(wrong) = wrong {
         return Err(configuration.explain(wrong));
     }

@@ -29,6 +29,9 @@ pub struct Options {
     /// Say whether the configuration is good, and end
     #[arg(long)]
     pub check: bool,
+    /// Print what completes the options in a shell, and end
+    #[arg(long, value_name = "SHELL", hide = true)]
+    pub completions: Option<clap_complete::Shell>,
     /// Our ID, decimal or 0xHEX; 0: random
     #[arg(long, value_name = "ID", default_value = "0", value_parser = identifier)]
     identifier: u32,
@@ -64,6 +67,9 @@ pub struct Options {
     /// Elements at a time
     #[arg(long, value_name = "N")]
     maxelements: Option<usize>,
+    /// Whoever sends the first line of FILE as a bearer token may change things over --http
+    #[arg(long, value_name = "FILE")]
+    httptoken: Option<PathBuf>,
     /// Pools that /metrics tells apart; the others are summed up
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub maxmetricpools: usize,
@@ -381,6 +387,18 @@ impl Options {
         Ok(listen)
     }
 
+    /// What those have to know who may change things.
+    pub fn token(&self) -> Result<Option<Vec<u8>>, String> {
+        let Some(path) = &self.httptoken else { return Ok(None) };
+        let wrong = |why: &dyn std::fmt::Display| format!("--httptoken={}: {why}", path.display());
+        let text = std::fs::read(path).map_err(|error| wrong(&error))?;
+        let line = text.split(|&byte| byte == b'\n').next().unwrap_or_default().trim_ascii();
+        match line.len() {
+            LEAST_TOKEN.. => Ok(Some(line.to_vec())),
+            _ => Err(wrong(&format_args!("its first line has less than {LEAST_TOKEN} bytes"))),
+        }
+    }
+
     /// What went wrong with one of our addresses, under its option's name.
     pub fn named(&self, error: &std::io::Error) -> String {
         let text = error.to_string();
@@ -458,6 +476,8 @@ impl Options {
     }
 }
 
+/// Bytes of a token that is not guessed.
+const LEAST_TOKEN: usize = 16;
 /// Milliseconds between two status reports.
 const LEAST_CSP_INTERVAL: u64 = 250;
 

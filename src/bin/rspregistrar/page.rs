@@ -1,48 +1,118 @@
-//! What the status page says: `/healthz`, `/handlespace`, `/metrics`.
+//! What the operator's page answers: the page itself, `/events`, `/api/..`, `/healthz`, `/handlespace`, `/metrics`,
+//! `/mib`.
 
-use super::metrics;
+use super::events::{self, Stream};
+use super::metrics::{self, Format, Program};
+use super::request::Request;
+use super::{api, handles, mib};
 use rserpool::handlespace::ElementRef;
 use rserpool::machine::Time;
 use rserpool::machine::registrar::Registrar;
 use rserpool::runtime::registrar::Server;
-use rserpool::wire::{PeId, Policy, PoolHandle, Transport};
+use rserpool::wire::{PeId, PoolHandle};
 use serde_json::{Map, Value, json};
+use std::time::SystemTime;
 
 /// Elements per piece of the handlespace: less than a millisecond's work.
 const PIECE: usize = 128;
 /// Bytes of a piece after which it is not made longer: pool handles may be long.
 const PIECE_BYTES: usize = 64 << 10;
+/// Refusal of an event stream.
+pub const TOO_MANY_STREAMS: &str = "503 Service Unavailable";
 
-/// What was asked for: `Ok(path)`, or `Err(status)`. `None`: the request is not complete.
-pub type Asked = Result<(String, bool), &'static str>;
+/// What answers need to know beside the server.
+#[derive(Debug)]
+pub struct Site {
+    pub started: SystemTime,
+    /// Pools that /metrics tells apart.
+    pub max_metric_pools: usize,
+    /// When the configuration was read again last, and whether it was taken.
+    pub reload: Option<(SystemTime, bool)>,
+    /// Who knows this may change things.
+    pub token: Option<Vec<u8>>,
+}
 
-/// The answer to a request: what to send at once, and the page that the rest comes from.
-pub fn answer(server: &Server, asked: Asked) -> (Vec<u8>, Option<Page>) {
-    let (path, with_body) = match asked {
-        Ok(asked) => asked,
-        Err(status) => return (short(status, status, true), None),
+/// What is sent to a request: at once, in pieces, or for ever.
+#[derive(Debug)]
+pub enum Answer {
+    Whole(Vec<u8>),
+    Long(Vec<u8>, Page),
+    Stream(Vec<u8>, Stream),
+}
+
+/// The answer to a request, or to one that is refused.
+pub fn answer(
+    server: &mut Server,
+    site: &Site,
+    streams: usize,
+    request: Result<Request, &'static str>,
+) -> Answer {
+    let request = match request {
+        Ok(request) => request,
+        Err(status) => return Answer::Whole(short(status, status, true)),
     };
-    match path.as_str() {
-        "/healthz" if server.machine().is_serving() => (short("200 OK", "ok", with_body), None),
-        "/healthz" => (short("503 Service Unavailable", "starting", with_body), None),
+    let with_body = request.with_body;
+    let json = |value: &Value| whole("200 OK", "application/json", &format!("{value}\n"), with_body);
+    if request.is_post {
+        let (status, value) = handles::answer(server, site.token.as_deref(), &request);
+        return Answer::Whole(whole(status, "application/json", &format!("{value}\n"), true));
+    }
+    Answer::Whole(match request.path.as_str() {
+        "/" => home(with_body),
+        "/healthz" if server.machine().is_serving() => short("200 OK", "ok", with_body),
+        "/healthz" => short("503 Service Unavailable", "starting", with_body),
         "/metrics" => {
-            let body = metrics::encode(server);
-            (whole("200 OK", metrics::CONTENT_TYPE, &body, with_body), None)
+            let Site { started, max_metric_pools: max_pools, reload, .. } = *site;
+            let format = Format::wanted(&request.accept);
+            let body = metrics::encode(server, &Program { max_pools, started, reload, streams }, format);
+            whole("200 OK", format.content_type(), &body, with_body)
         }
         "/handlespace" => {
             // The end of the connection is the end of the page, since its length is not known yet.
-            let head = head("200 OK", "application/json") + "\r\n";
-            (head.into_bytes(), with_body.then(Page::default))
+            let head = (head("200 OK", "application/json") + "\r\n").into_bytes();
+            return match with_body {
+                true => Answer::Long(head, Page::default()),
+                false => Answer::Whole(head),
+            };
         }
-        "/" => (short("200 OK", "rspregistrar: /healthz /handlespace /metrics", with_body), None),
-        _ => (short("404 Not Found", "no such page", with_body), None),
-    }
+        "/events" => {
+            let mut out = events::HEAD.as_bytes().to_vec();
+            if with_body {
+                let last = request.last_event.as_deref().or(request.text("last"));
+                let stream = Stream::begin(server, last, site.started, &mut out);
+                return Answer::Stream(out, stream);
+            }
+            out
+        }
+        "/mib" => json(&mib::read(server, site.started)),
+        "/api/status" => json(&api::status(server, site.started)),
+        "/api/peers" => json(&api::peers(server)),
+        "/api/pools" => json(&api::pools(server, &request)),
+        "/api/elements" => match api::elements(server, &request) {
+            Some(value) => json(&value),
+            None => short("404 Not Found", "no such pool", with_body),
+        },
+        "/api/happenings" => {
+            let after = request.text("after").and_then(|text| text.parse().ok()).unwrap_or(0);
+            let (happenings, left_out) = api::happenings_after(server, after);
+            json(&json!({ "happenings": happenings, "left_out": left_out }))
+        }
+        _ => short("404 Not Found", "no such page", with_body),
+    })
 }
 
 fn head(status: &str, content_type: &str) -> String {
-    format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nCache-Control: no-store\r\nConnection: close\r\n"
-    )
+    let mut head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nCache-Control: no-store\r\n\
+         X-Content-Type-Options: nosniff\r\nConnection: close\r\n"
+    );
+    if status.starts_with("503") {
+        head += "Retry-After: 5\r\n";
+    }
+    if status.starts_with("401") {
+        head += "WWW-Authenticate: Bearer\r\n";
+    }
+    head
 }
 
 fn whole(status: &str, content_type: &str, body: &str, with_body: bool) -> Vec<u8> {
@@ -56,6 +126,25 @@ fn whole(status: &str, content_type: &str, body: &str, with_body: bool) -> Vec<u
 
 fn short(status: &str, text: &str, with_body: bool) -> Vec<u8> {
     whole(status, "text/plain; charset=utf-8", &format!("{text}\n"), with_body)
+}
+
+/// The page for people: one file, whose script and style run because they carry this answer's number.
+fn home(with_body: bool) -> Vec<u8> {
+    let nonce = format!("{:032x}", fastrand::u128(..));
+    let body = include_str!("page.html")
+        .replace("{{nonce}}", &nonce)
+        .replace("{{version}}", env!("CARGO_PKG_VERSION"));
+    let policy = format!(
+        "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    );
+    let mut out = head("200 OK", "text/html; charset=utf-8");
+    out += &format!("Content-Security-Policy: {policy}\r\nReferrer-Policy: no-referrer\r\n");
+    out += &format!("Content-Length: {}\r\n\r\n", body.len());
+    if with_body {
+        out += &body;
+    }
+    out.into_bytes()
 }
 
 /// The handlespace as JSON, in pieces. Elements may come and go between two of them; each piece
@@ -133,7 +222,7 @@ fn beginning(server: &Server) -> String {
 
 /// Up to the list of the pool's elements. Handles that are text as text, others as `\xNN` escapes.
 fn pool(registrar: &Registrar, handle: &PoolHandle) -> String {
-    let policy = registrar.handlespace().pool(handle).map(|pool| policy_name(&pool.policy()));
+    let policy = registrar.handlespace().pool(handle).map(|pool| api::policy_name(&pool.policy()));
     opened(&json!({ "handle": handle.to_string(), "policy": policy }), "elements")
 }
 
@@ -144,10 +233,6 @@ fn opened(object: &Value, list: &str) -> String {
     text + &format!(",\"{list}\":[")
 }
 
-fn policy_name(policy: &Policy) -> String {
-    policy.name().map_or_else(|| format!("0x{:08x}", policy.type_code()), str::to_string)
-}
-
 fn describe(element: ElementRef<'_>, age: Option<f64>) -> Value {
     let whole = element.to_element();
     let mut values = Map::new();
@@ -155,19 +240,12 @@ fn describe(element: ElementRef<'_>, age: Option<f64>) -> Value {
     json!({
         "id": whole.id.to_string(),
         "home": whole.home.to_string(),
-        "life_ms": whole.life,
-        "transport": transport(&whole.transport),
-        "asap_transport": whole.asap.as_ref().map(transport),
+        "life_ms": element.life(),
+        "drained": element.marks().drained,
+        "transport": api::transport(&whole.transport),
+        "asap_transport": whole.asap.as_ref().map(api::transport),
         "policy": whole.policy.to_string(),
         "policy_values": values,
         "age_s": age,
-    })
-}
-
-fn transport(transport: &Transport) -> Value {
-    json!({
-        "protocol": transport.protocol().map(|protocol| format!("{protocol:?}").to_lowercase()),
-        "use": format!("{:?}", transport.usage()),
-        "addresses": transport.socket_addresses().map(|address| address.to_string()).collect::<Vec<_>>(),
     })
 }

@@ -3,6 +3,7 @@
 
 use super::configuration::{Configuration, Failure};
 use super::http::Http;
+use super::page::Site;
 use super::signals::Asked;
 use super::{daemon, logging};
 use rserpool::machine::Time;
@@ -14,7 +15,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 const HTTP: usize = FIRST_TOKEN;
 /// How long peers and clients may take to read our goodbye.
@@ -27,6 +28,7 @@ struct Reloaded {
     configuration: Configuration,
     server: ServerOptions,
     reports: Option<(SocketAddr, Duration)>,
+    token: Option<Vec<u8>>,
 }
 
 impl Reloaded {
@@ -40,7 +42,8 @@ impl Reloaded {
         options.http().map_err(explain)?;
         let server = options.server().map_err(explain)?;
         let reports = options.reports().map_err(explain)?;
-        Ok(Reloaded { configuration, server, reports })
+        let token = options.token().map_err(explain)?;
+        Ok(Reloaded { configuration, server, reports, token })
     }
 }
 
@@ -74,7 +77,13 @@ pub fn run(arguments: Vec<OsString>, configuration: Configuration, asked: &Asked
     let server = Server::bind(server_options).map_err(|error| explain(options.named(&error)))?;
     let http = http.map(|address| {
         let wrong = |error| explain(options.named_http(address, &error));
-        Http::bind(&server, address, HTTP).map_err(wrong)
+        let site = Site {
+            started: SystemTime::now(),
+            max_metric_pools: options.maxmetricpools,
+            reload: None,
+            token: options.token().map_err(explain)?,
+        };
+        Http::bind(&server, address, HTTP, site).map_err(wrong)
     });
     let http = http.transpose()?;
     let reporter = reports.map(|(to, interval)| Reporter::new(to, interval, server.now())).transpose();
@@ -115,7 +124,7 @@ impl Process<'_> {
             }
         }
         if let Some(http) = &self.http {
-            lines += &format!("HTTP {}\n", http.address()?);
+            lines += &format!("HTTP {}\n", http.address());
         }
         let id = self.server.machine().id();
         let from = self.configuration.file.as_ref().map(|path| format!(", options from {}", path.display()));
@@ -165,8 +174,7 @@ impl Process<'_> {
         let mut tokens = Vec::new();
         let mut is_serving = false;
         while !self.asked.end() {
-            let now = self.server.now();
-            let page = self.http.as_ref().and_then(|http| http.poll_timeout(now));
+            let page = self.http.as_ref().and_then(|http| http.poll_timeout(&self.server));
             let report = self.reporter.as_ref().map(Reporter::poll_timeout);
             let watchdog = self.watchdog.map(|(_, next)| next);
             let status = is_serving.then_some(self.status.1);
@@ -174,7 +182,7 @@ impl Process<'_> {
             self.server.turn(until, &mut tokens)?;
             for token in tokens.drain(..) {
                 if let Some(http) = &mut self.http {
-                    http.ready(&self.server, token);
+                    http.ready(&mut self.server, token);
                 }
             }
             if self.asked.reload() {
@@ -203,7 +211,7 @@ impl Process<'_> {
     fn tick(&mut self) {
         let now = self.server.now();
         if let Some(http) = &mut self.http {
-            http.turn(&self.server);
+            http.turn(&mut self.server);
         }
         if let Some(reporter) = &mut self.reporter
             && reporter.poll_timeout() <= now
@@ -247,6 +255,9 @@ impl Process<'_> {
 
     /// Takes what can be taken, and says what can't. After a mistake, everything stays as it was.
     fn reloaded(&mut self, result: Result<Reloaded, String>) {
+        if let Some(http) = &mut self.http {
+            http.site.reload = Some((SystemTime::now(), result.is_ok()));
+        }
         let said = match result.and_then(|reloaded| self.take(reloaded)) {
             Ok(said) => {
                 log::info!("reload: {said}");
@@ -262,7 +273,7 @@ impl Process<'_> {
     }
 
     fn take(&mut self, reloaded: Reloaded) -> Result<String, String> {
-        let Reloaded { configuration, server, reports } = reloaded;
+        let Reloaded { configuration, server, reports, token } = reloaded;
         let options = &configuration.options;
         // What can fail comes first.
         let reporter =
@@ -278,6 +289,10 @@ impl Process<'_> {
         }
         if !changes.taken.is_empty() {
             self.server.reconfigure(server);
+        }
+        if let Some(http) = &mut self.http {
+            http.site.max_metric_pools = configuration.options.maxmetricpools;
+            http.site.token = token;
         }
         self.configuration.options = configuration.options;
         if !changes.need_restart.is_empty() {

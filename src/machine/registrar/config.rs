@@ -178,6 +178,8 @@ pub struct Stats {
     pub adoptions: u64,
     /// Resolutions answered "unknown pool".
     pub unknown_pools: u64,
+    /// Other registrars that died. Their elements are taken over unless all of them have registered elsewhere by then.
+    pub peers_dead: u64,
     /// Takeovers of dead registrars, by us or others.
     pub takeovers_seen: u64,
     pub subscription_messages: u64,

@@ -113,6 +113,8 @@ struct Side {
     generation: u32,
     /// Over which it is registered with us.
     link: Option<LinkId>,
+    /// When we learnt of it.
+    since: Time,
     /// Last (re-)registration, update or answer.
     heard: Time,
     /// When the keep-alive that lacks an answer was sent.
@@ -369,6 +371,11 @@ impl Registrar {
         self.id
     }
 
+    /// Where peers reach us.
+    pub fn enrp_transports(&self) -> &[Transport] {
+        &self.config.enrp_transports
+    }
+
     /// The handlespace, to read.
     pub fn handlespace(&self) -> &Handlespace {
         &self.space
@@ -421,6 +428,11 @@ impl Registrar {
         ]
     }
 
+    /// Since when we know an element.
+    pub fn element_since(&self, key: ElementKey) -> Option<Time> {
+        self.side(key).map(|side| side.since)
+    }
+
     /// Time since an element's last (re-)registration, update or answer, for the status page.
     pub fn element_age(&self, now: Time, key: ElementKey) -> Option<Duration> {
         self.side(key).map(|side| now - side.heard)
@@ -440,6 +452,9 @@ impl Registrar {
             Event::Serving => Some(What::Serving),
             _ => None,
         };
+        if let Some(What::PeerDead { .. }) = what {
+            self.stats.peers_dead += 1;
+        }
         if let Some(what) = what {
             self.chronicle.note(self.now, what);
         }

@@ -27,7 +27,7 @@ impl Registrar {
             self.side.resize(index + 1, Side::default());
         }
         if change == Change::Added {
-            self.side[index] = Side { generation: key.generation, ..Side::default() };
+            self.side[index] = Side { generation: key.generation, since: self.now, ..Side::default() };
             self.event(Event::ElementAdded { handle: handle.clone(), id: element.id });
             self.chronicle.came(self.now, handle);
             let what = What::Registered {
