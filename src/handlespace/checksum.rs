@@ -5,14 +5,19 @@
 //! order. What decides between implementations is overflow: rsplib adds words in memory order
 //! into 32 bits and lets them wrap, so ours are little-endian whatever this machine is.
 
-use crate::wire::{PoolHandle, RegistrarId};
+use crate::wire::{PeId, PoolHandle, RegistrarId};
 use std::collections::BTreeMap;
 
 /// Running sum over some elements; adding and subtracting commute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Sum(u32);
+pub struct Sum(u32);
 
 impl Sum {
+    /// What one element contributes.
+    pub fn of(handle: &PoolHandle, id: PeId) -> Sum {
+        Sum::of_handle(handle).with_id(id.0)
+    }
+
     /// What a pool handle contributes for each of its elements.
     pub(super) fn of_handle(handle: &PoolHandle) -> Sum {
         let words = handle
@@ -29,16 +34,18 @@ impl Sum {
         Sum(self.0.wrapping_add(words))
     }
 
-    pub(super) fn add(&mut self, other: Sum) {
+    /// One element more.
+    pub fn add(&mut self, other: Sum) {
         self.0 = self.0.wrapping_add(other.0);
     }
 
-    pub(super) fn subtract(&mut self, other: Sum) {
+    /// One element less.
+    pub fn subtract(&mut self, other: Sum) {
         self.0 = self.0.wrapping_sub(other.0);
     }
 
     /// The two bytes of the PE checksum parameter.
-    pub(super) fn to_wire(self) -> [u8; 2] {
+    pub fn to_wire(self) -> [u8; 2] {
         let once = (self.0 >> 16) + (self.0 & 0xffff);
         let twice = (once >> 16) + (once & 0xffff);
         (!(twice as u16)).to_le_bytes()

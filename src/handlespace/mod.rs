@@ -21,10 +21,11 @@ mod tests;
 mod tree;
 mod view;
 
+pub use checksum::Sum;
 pub use view::{ElementRef, PoolRef};
 
 use crate::wire::{CauseCode, PeId, Policy, PoolElement, PoolHandle, RegistrarId, Transport};
-use checksum::{Owners, Sum};
+use checksum::Owners;
 use element::{Element, NewElement, Rare, Slab};
 use fastrand::Rng;
 use hash::Seeded;
@@ -423,7 +424,12 @@ impl Handlespace {
 
     /// The PE checksum over the elements of `owner`, as the two bytes of the wire (kept incrementally).
     pub fn checksum(&self, owner: RegistrarId) -> [u8; 2] {
-        self.owners.find(owner).map_or(Sum::default(), |owner| owner.sum).to_wire()
+        self.sum(owner).to_wire()
+    }
+
+    /// The running sum behind the checksum, to which elements may be added that are not held here.
+    pub fn sum(&self, owner: RegistrarId) -> Sum {
+        self.owners.find(owner).map_or(Sum::default(), |owner| owner.sum)
     }
 
     /// The same, computed afresh, for tests and audits.

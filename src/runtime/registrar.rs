@@ -173,7 +173,7 @@ impl Server {
             }
         }
 
-        let min_scope = scope_of(config.min_address_scope);
+        let min_scope = config.min_address_scope;
         let interfaces = reactor.follow_interfaces()?.to_vec();
         config.asap_transports = transports(&asap, &interfaces, min_scope);
         config.enrp_transports = transports(&enrp, &interfaces, min_scope);
@@ -482,7 +482,7 @@ fn report(reactor: &mut Reactor, event: Event) {
             log::info!("registrar {by} took over {elements} elements from registrar {target}");
         }
         Event::Serving => log::info!("The registrar is ready and serves"),
-        Event::Complaint { about } => reactor.complain(&about, format_args!("{about}")),
+        Event::Complaint { cause, about } => reactor.complain(cause, format_args!("{about}")),
     }
 }
 
@@ -636,14 +636,6 @@ fn source(group: SocketAddr, bound: &Bound) -> SocketAddr {
     SocketAddr::new(named.unwrap_or(any), port)
 }
 
-fn scope_of(minimum: u8) -> Scope {
-    match minimum {
-        0..=2 => Scope::Loopback,
-        3..=6 => Scope::SiteLocal,
-        _ => Scope::Global,
-    }
-}
-
 /// What we tell the world: one TCP transport per address, best first, then one SCTP transport with all
 /// its addresses. Addresses that nobody else can use are left out unless there are no others: rsplib
 /// refuses a whole announcement for one transport with nothing but a loopback address.
@@ -697,7 +689,7 @@ impl Embedded {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let at = |asap, enrp, peers| {
             let listen = |port| Listen { addresses: vec![local(port)], fallback: false };
-            let machine = Config { peers, min_address_scope: Scope::Loopback as u8, ..Config::default() };
+            let machine = Config { peers, min_address_scope: Scope::Loopback, ..Config::default() };
             Server::bind(Options {
                 machine,
                 asap: listen(asap),

@@ -30,7 +30,10 @@ impl TestRegistrar {
 
     fn options() -> Options {
         let listen = Listen { addresses: vec!["127.0.0.1:0".parse().unwrap()], fallback: false };
-        let machine = registrar::Config { min_address_scope: 2, ..registrar::Config::default() };
+        let machine = registrar::Config {
+            min_address_scope: crate::wire::scope::Scope::Loopback,
+            ..registrar::Config::default()
+        };
         Options {
             machine,
             asap: listen.clone(),

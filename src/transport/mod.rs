@@ -7,7 +7,6 @@ pub mod diag;
 pub mod host;
 pub mod interfaces;
 pub mod multicast;
-pub mod scope;
 pub mod sctp;
 mod sctp_event;
 pub mod sctp_socket;
@@ -18,6 +17,8 @@ pub mod tls;
 
 #[cfg(test)]
 pub(crate) mod netns;
+
+pub use crate::wire::scope;
 
 use std::io;
 use std::net::SocketAddr;

@@ -4,11 +4,28 @@ use super::cause::{Cause, CauseCode, DecodeError};
 use super::code::ParamType;
 use super::reader::Param;
 use super::writer::{Writer, param_len};
+use super::{Policy, Transport};
 use std::fmt;
 
 /// An operation error parameter: one or more causes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct OperationError(pub Vec<Cause>);
+
+impl Cause {
+    /// A cause that quotes a transport (RFC 5354 sections 3.12.4 and 3.12.8).
+    pub fn about_transport(code: CauseCode, transport: &Transport) -> Cause {
+        let mut data = Vec::new();
+        Writer::parameters(&mut data, |w| transport.write(w));
+        Cause { code, data }
+    }
+
+    /// A cause that quotes a policy (RFC 5354 sections 3.12.4 and 3.12.6).
+    pub fn about_policy(code: CauseCode, policy: &Policy) -> Cause {
+        let mut data = Vec::new();
+        Writer::parameters(&mut data, |w| policy.write(w));
+        Cause { code, data }
+    }
+}
 
 impl From<CauseCode> for OperationError {
     fn from(code: CauseCode) -> OperationError {

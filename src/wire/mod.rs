@@ -22,6 +22,7 @@ pub mod handle;
 pub mod param;
 pub mod policy;
 pub(crate) mod reader;
+pub mod scope;
 pub mod session_frame;
 pub mod show;
 pub(crate) mod writer;

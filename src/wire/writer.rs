@@ -52,6 +52,12 @@ impl<'a> Writer<'a> {
         writer.out[start + 2..start + 4].copy_from_slice(&length.to_be_bytes());
     }
 
+    /// Writes parameters that stand alone, such as those that an error cause quotes.
+    pub(crate) fn parameters(out: &'a mut Vec<u8>, body: impl FnOnce(&mut Writer<'_>)) {
+        let start = out.len();
+        body(&mut Writer { out, start, lengths: Lengths::Padded, padding: 0, full: false });
+    }
+
     #[inline]
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(bytes);

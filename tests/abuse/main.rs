@@ -336,7 +336,7 @@ fn subscriptions(to: SocketAddr) -> Vec<TcpStream> {
     let mut refused = 0;
     let mut streams: Vec<TcpStream> = (0..10).map(|_| connect(to)).collect();
     for (client, stream) in streams.iter_mut().enumerate() {
-        let question = |pool| resolution(&format!("{client}-{pool}-").repeat(6000), true, None);
+        let question = |pool| resolution(&format!("{client}-{pool}-").repeat(6000), true, Some(u32::MAX));
         converse(stream, (0..EACH).map(question), |answer| match answer {
             Asap::HandleResolutionResponse { subscribed, .. } => refused += u32::from(!subscribed),
             other => panic!("{other}"),

@@ -16,7 +16,7 @@ const BOUND: Duration = Duration::from_millis(10);
 /// One way.
 const LATENCY: Duration = Duration::from_micros(200);
 
-fn processor_time() -> Duration {
+pub fn processor_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: a valid place for the result.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };

@@ -13,6 +13,7 @@ mod network;
 mod regressions;
 mod scenarios;
 mod show;
+mod size;
 mod tally;
 mod world;
 

@@ -130,6 +130,29 @@ fn two_initiators_at_once_end_with_one_home_for_each_element() {
 }
 
 #[test]
+fn whoever_they_are_two_initiators_end_with_one_home_for_each_element() {
+    // A scope of the RFC's, one of rsplib's, and mixed ones.
+    for slow in [&[][..], &[0, 1, 2, 3], &[0], &[0, 1], &[1, 2, 3], &[2, 3]] {
+        let (mut both, mut worst) = (0, MS(0));
+        for seed in 0..12 {
+            let mut world = fair(seed, 4, 6, slow);
+            let victim = busiest(&world);
+            world.act(Act::Pause(victim));
+            let patience = if slow.is_empty() { MS(3000) } else { MS(30_000) };
+            worst = worst.max(until_taken_over(&mut world, victim, patience));
+            world.act(Act::Kill(victim));
+            both += u32::from(world.tally.events["takeover started"] >= 2);
+            settles(&mut world, MS(40_000));
+            let sum: usize = owned(&world).iter().map(|&(_, count)| count).sum();
+            assert_eq!(sum, 6, "each element has exactly one home: {slow:?}, seed {seed}");
+        }
+        println!(
+            "{slow:?} are rsplib's: two initiators in {both} of 12 worlds, taken over after {worst:?} at most"
+        );
+    }
+}
+
+#[test]
 fn a_takeover_is_called_off_when_the_target_speaks_up() {
     for seed in 0..20 {
         let mut world = fair(seed, 3, 6, &[]);

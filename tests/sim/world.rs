@@ -68,7 +68,7 @@ impl Clock {
 pub struct Host {
     pub machine: Machine,
     pub is_registrar: bool,
-    /// A registrar with rsplib's timers.
+    /// A registrar with rsplib's timers, rules and manners.
     pub slow: bool,
     pub incarnation: u32,
     pub paused: bool,
@@ -397,6 +397,13 @@ impl World {
             if let Input::Link(link, LinkChange::Down(_)) = &input {
                 self.hosts[host].opened.remove(link);
             }
+            if let (true, Input::Message(link, bytes)) = (self.hosts[host].slow, &input)
+                && is_probe(bytes)
+            {
+                let (link, bytes) = (*link, RSPLIBS_REFUSAL.to_vec());
+                self.effect(host, Output::Send { link, bytes });
+                continue;
+            }
             let now = self.hosts[host].clock.local(self.now);
             match (&mut self.hosts[host].machine, input) {
                 (_, Input::Read { connection, direction, bytes }) => {
@@ -658,6 +665,14 @@ impl World {
     }
 }
 
+/// A LIST_REQUEST with something behind its header, which rsplib's registrars refuse as a whole.
+fn is_probe(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&0x05) && bytes.len() > 12
+}
+
+/// As captured from one (`tests/vectors/enrp.txt`, error-1).
+const RSPLIBS_REFUSAL: [u8; 20] = [0x0a, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 0, 8, 0, 16, 0, 4];
+
 /// The defaults, or rsplib's timers.
 pub fn timers(slow: bool) -> registrar::Config {
     let ms = Duration::from_millis;
@@ -673,6 +688,7 @@ pub fn timers(slow: bool) -> registrar::Config {
         endpoint_keep_alive_timeout_interval: ms(5000),
         takeover_expiry_interval: ms(5000),
         mentor_discovery_timeout: ms(5000),
+        dialect: Some(registrar::Dialect::Rsplib),
         ..fast
     }
 }

@@ -2,12 +2,13 @@
 
 use crate::tls::TlsArgs;
 use clap::Parser;
-use rserpool::machine::registrar::Config;
+use rserpool::machine::registrar::{Config, Dialect};
 use rserpool::machine::{LinkProtocol, Target};
 use rserpool::runtime::registrar::{Listen, Options as ServerOptions};
 use rserpool::runtime::{Tls, address, parse_announce, parse_transport, targets};
 use rserpool::transport::multicast::{ASAP_GROUP, ENRP_GROUP};
 use rserpool::wire::csp::CSP_PORT;
+use rserpool::wire::scope::Scope;
 use rserpool::wire::{ASAP_PORT, ASAP_TLS_PORT, ENRP_PORT, ENRP_TLS_PORT, RegistrarId};
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -126,6 +127,9 @@ pub struct Options {
     /// Take over an element when its registrar suggests so
     #[arg(long)]
     supporttakeoversuggestion: bool,
+    /// What peers speak: auto, rfc or rsplib
+    #[arg(long, value_name = "WORD", default_value = "auto")]
+    dialect: String,
 
     #[command(flatten)]
     tls: TlsArgs,
@@ -325,10 +329,16 @@ impl Options {
         config.max_handle_resolution_rate = rate(self.maxhrrate);
         config.max_endpoint_unreachable_rate = rate(self.maxeurate);
         config.support_takeover_suggestion = self.supporttakeoversuggestion;
+        config.dialect = match self.dialect.as_str() {
+            "auto" => None,
+            "rfc" => Some(Dialect::Rfc),
+            "rsplib" => Some(Dialect::Rsplib),
+            other => return Err(wrong("dialect", other, "not auto, rfc or rsplib")),
+        };
         config.min_address_scope = match self.minaddressscope.as_str() {
-            "loopback" => 2,
-            "sitelocal" | "site-local" => 6,
-            "global" => 10,
+            "loopback" => Scope::Loopback,
+            "sitelocal" | "site-local" => Scope::SiteLocal,
+            "global" => Scope::Global,
             other => return Err(wrong("minaddressscope", other, "not loopback, sitelocal or global")),
         };
         Ok((config, ranges.0))
@@ -527,12 +537,27 @@ mod tests {
 
     #[test]
     fn the_smallest_scope_is_rsplibs() {
-        for (arguments, scope) in
-            [(&[][..], 6), (&["-minaddressscope=loopback"], 2), (&["-minaddressscope=global"], 10)]
-        {
+        for (arguments, scope) in [
+            (&[][..], Scope::SiteLocal),
+            (&["-minaddressscope=loopback"], Scope::Loopback),
+            (&["-minaddressscope=global"], Scope::Global),
+        ] {
             let server = parse(arguments).unwrap().server().unwrap();
             assert_eq!(server.machine.min_address_scope, scope, "{arguments:?}");
         }
+    }
+
+    #[test]
+    fn the_dialect_is_one_of_three() {
+        for (arguments, dialect) in [
+            (&[][..], None),
+            (&["--dialect=auto"], None),
+            (&["--dialect=rfc"], Some(Dialect::Rfc)),
+            (&["-dialect=rsplib"], Some(Dialect::Rsplib)),
+        ] {
+            assert_eq!(parse(arguments).unwrap().server().unwrap().machine.dialect, dialect, "{arguments:?}");
+        }
+        assert!(parse(&["--dialect=klingon"]).unwrap().server().is_err());
     }
 
     #[test]

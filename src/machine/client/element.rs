@@ -243,7 +243,7 @@ impl Client {
         else {
             return;
         };
-        if rejected || error.is_some() {
+        if rejected {
             let error = error.unwrap_or_else(|| CauseCode::UNSPECIFIED.into());
             return self.registration_failed(now, key, requests, RequestError::Rejected(error));
         }

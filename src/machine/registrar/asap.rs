@@ -1,14 +1,16 @@
 //! ASAP service: what elements and users ask (RFC 5352 section 3). Resolutions: [`super::resolve`].
 
-use super::measure::{self, Bucket, MAX_MESSAGE};
-use super::{Link, LinkId, Registrar, Role, What};
-use crate::handlespace::ElementKey;
-use crate::machine::LinkProtocol;
+use super::bucket::Bucket;
+use super::dialect::{self, assigned, client_may_be_rsplibs};
+use super::{Link, LinkId, Registrar, Role, What, reach};
+use crate::handlespace::{ElementKey, Reject};
+use crate::machine::{LinkEnds, LinkProtocol};
+use crate::wire::scope::Scope;
 use crate::wire::{
-    Asap, CauseCode, DecodeError, OperationError, PeId, PoolElement, PoolHandle, Protocol, Transport,
-    TransportUse,
+    Asap, Cause, CauseCode, DecodeError, MAX_MESSAGE, OperationError, PeId, PoolElement, PoolHandle,
+    Protocol, Transport, TransportUse,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 /// An ASAP link: a process with elements, users, or both.
@@ -24,13 +26,13 @@ pub(super) struct Client {
     /// Pools it subscribed to.
     pub subscriptions: BTreeSet<PoolHandle>,
     /// Requests from before the service started.
-    pub deferred: Vec<Vec<u8>>,
+    pub deferred: VecDeque<Vec<u8>>,
     pub resolutions: Bucket,
     reports: Bucket,
 }
 
 /// Bounds on requests that wait for the service to start: bytes in all, beyond: the link is closed.
-const MAX_DEFERRED: usize = 4 << 20;
+pub(super) const MAX_DEFERRED: usize = 4 << 20;
 /// The same for each link.
 const MAX_DEFERRED_PER_LINK: usize = 64 << 10;
 
@@ -49,9 +51,13 @@ impl Registrar {
 
     pub(super) fn asap_message(&mut self, link: LinkId, bytes: &[u8]) {
         // What we dialled for is answered over that link whether or not we serve others yet.
-        if !self.is_serving() && link.is_incoming() {
+        if link.is_incoming() && (!self.is_serving() || self.has_deferred(link)) {
             return self.defer(link, bytes);
         }
+        self.asap_request(link, bytes);
+    }
+
+    fn asap_request(&mut self, link: LinkId, bytes: &[u8]) {
         if self.resolve_plainly(link, bytes) {
             return;
         }
@@ -64,7 +70,7 @@ impl Registrar {
             let causes = decoded
                 .unrecognized
                 .into_iter()
-                .map(|data| crate::wire::Cause { code: CauseCode::UNRECOGNIZED_PARAMETER, data });
+                .map(|data| Cause { code: CauseCode::UNRECOGNIZED_PARAMETER, data });
             let error = OperationError(causes.collect());
             let report = Asap::Error { error };
             if report.fits() {
@@ -81,12 +87,12 @@ impl Registrar {
             Asap::EndpointUnreachable { handle, id } => self.unreachable(link, &handle, id),
             Asap::Error { error } => {
                 let code = error.code();
-                self.complain("asap error", u64::from(code.0), || format!("a client reports {code:?}"));
+                self.complain("asap error", || format!("a client reports {code:?}"));
             }
             other => {
                 self.stats.messages_rejected += 1;
                 let kind = other.kind();
-                self.complain("asap kind", u64::from(kind.0), || {
+                self.complain("asap kind", || {
                     format!("{kind:?} is no message for a registrar (from {link:?})")
                 });
             }
@@ -101,18 +107,34 @@ impl Registrar {
         if total > MAX_DEFERRED || on_link > MAX_DEFERRED_PER_LINK {
             return self.close_link(link);
         }
-        client.deferred.push(bytes.to_vec());
+        client.deferred.push_back(bytes.to_vec());
         self.deferred = total;
     }
 
-    /// The service starts: what waited is answered in order.
-    pub(super) fn answer_deferred(&mut self) {
-        let waiting: Vec<LinkId> = self.links.keys().copied().collect();
-        self.deferred = 0;
-        for link in waiting {
-            let Some(client) = self.client(link) else { continue };
-            for bytes in std::mem::take(&mut client.deferred) {
-                self.asap_message(link, &bytes);
+    fn has_deferred(&mut self, link: LinkId) -> bool {
+        self.deferred > 0 && self.client(link).is_some_and(|client| !client.deferred.is_empty())
+    }
+
+    /// The service starts: what waited is answered in order; from which link on if not all of it now.
+    pub(super) fn answer_some(&mut self, after: Option<LinkId>, units: &mut usize) -> Option<LinkId> {
+        let mut last = after;
+        loop {
+            let from = last.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+            let next = self.links.range((from, std::ops::Bound::Unbounded)).next();
+            let link = *next?.0;
+            if *units == 0 {
+                return Some(last.unwrap_or(LinkId(0)));
+            }
+            *units -= 1;
+            while *units > 0
+                && let Some(bytes) = self.client(link).and_then(|client| client.deferred.pop_front())
+            {
+                *units -= 1;
+                self.deferred -= bytes.len();
+                self.asap_request(link, &bytes);
+            }
+            if !self.has_deferred(link) {
+                last = Some(link);
             }
         }
     }
@@ -121,14 +143,15 @@ impl Registrar {
         const ASAP_ERROR: u8 = 0x0e;
         self.stats.messages_rejected += 1;
         let kind = bytes.first().copied().unwrap_or(0);
-        // One line for all types that nobody knows.
-        let about = if kind <= ASAP_ERROR { kind } else { 0xff };
-        self.complain("asap undecodable", u64::from(about), || {
+        self.complain("asap undecodable", || {
             format!("ASAP message of type {kind:#04x} at byte {}: {}", error.at, error.reason)
         });
-        if let Some(cause) = error.cause
+        if let Some(mut cause) = error.cause
             && kind != ASAP_ERROR
         {
+            if self.links.get(&link).is_some_and(|link| !client_may_be_rsplibs(&link.ends)) {
+                cause.code = assigned(cause.code);
+            }
             let report = Asap::Error { error: OperationError(vec![cause]) };
             if report.fits() {
                 self.send_asap(link, &report);
@@ -140,41 +163,118 @@ impl Registrar {
         let id = element.id;
         let trusted = self.may_serve(link, &handle);
         let Some(state) = self.links.get(&link) else { return };
-        let prepared = prepare(&state.ends, self.config.min_address_scope, &mut element);
-        let from = state.ends.peer.first().copied();
+        let ends = state.ends.clone();
+        let distance = state.distance.unwrap_or(0);
+        let named = element.transport.clone();
+        let brief = dialect::registers_briefly(&ends, &element);
+        let prepared = prepare(&ends, self.config.min_address_scope, &mut element);
+        let from = ends.peer.first().copied();
         element.home = self.id;
-        if let Some(distance) = element.policy.distance_mut() {
-            *distance = state.distance.unwrap_or(0);
+        if let Some(known) = element.policy.distance_mut() {
+            *known = distance;
         }
         self.keep_marks(&handle, &mut element);
         let fits = super::sync::update_len(&handle, &element) <= MAX_MESSAGE;
-        let result = prepared.and_then(|()| {
-            if !trusted {
-                return Err(CauseCode::SECURITY);
+        let result = match prepared {
+            _ if !trusted => Err(Cause::bare(CauseCode::SECURITY)),
+            Err(code) => Err(Cause::about_transport(code, &named)),
+            Ok(()) if !fits => Err(Cause::bare(CauseCode::LACK_OF_RESOURCES)),
+            Ok(()) if !self.may_register(link, &ends, &handle, &element) => {
+                let at = reach::named(&ends);
+                self.complain("two elements", || {
+                    format!(
+                        "element {id} of pool \"{handle}\" is registered by another process than that at {at}"
+                    )
+                });
+                Err(Cause::bare(CauseCode::NON_UNIQUE_PE_ID))
             }
-            if !fits {
-                return Err(CauseCode::LACK_OF_RESOURCES);
-            }
-            self.put(&handle, &element).map_err(|reject| reject.cause())
-        });
-        let error = match result {
-            Ok((key, _)) => {
+            Ok(()) => match self.put(&handle, &element) {
+                Ok((key, _)) => Ok(key),
+                Err(reject) => Err(self.refusal(&handle, &element, reject)),
+            },
+        };
+        let (rejected, error) = match result {
+            Ok(key) => {
                 self.stats.registrations += 1;
                 self.attach(key, link);
+                if let Some(side) = self.side_mut(key) {
+                    side.brief = brief;
+                }
                 self.drop_claim(&handle, id);
                 self.announce_update(key);
                 self.suggest_takeover(key);
-                None
+                // RFC 5352 section 2.2.3: it is told of what was changed, unless it would take that for a refusal.
+                let less = element.transport.addresses().len() < named.addresses().len();
+                let warning = less && !client_may_be_rsplibs(&ends);
+                (false, warning.then(|| Cause::about_transport(CauseCode::INVALID_VALUES, &named)))
             }
-            Err(code) => {
+            Err(mut cause) => {
                 self.stats.messages_rejected += 1;
-                self.refused("registration", code, &handle, id, from);
-                Some(OperationError::from(code))
+                match client_may_be_rsplibs(&ends) {
+                    // It reads a single cause without information.
+                    true => cause.data.clear(),
+                    false => cause.code = assigned(cause.code),
+                }
+                self.refused("registration", cause.code, &handle, id, from);
+                (true, Some(cause))
             }
         };
-        let response =
-            Asap::RegistrationResponse { rejected: error.is_some(), handle: handle.clone(), id, error };
+        let error = error.map(|cause| OperationError(vec![cause]));
+        let mut response = Asap::RegistrationResponse { rejected, handle, id, error };
+        if !response.fits()
+            && let Asap::RegistrationResponse { error: Some(error), .. } = &mut response
+        {
+            error.0.iter_mut().for_each(|cause| cause.data.clear());
+        }
         self.send_asap(link, &response);
+    }
+
+    /// Why a registration is refused, as RFC 5354 section 3.12 has it.
+    fn refusal(&self, handle: &PoolHandle, element: &PoolElement, reject: Reject) -> Cause {
+        let code = reject.cause();
+        let pool = self.space.pool(handle);
+        match reject {
+            Reject::IncompatiblePolicy => {
+                pool.map_or(Cause::bare(code), |pool| Cause::about_policy(code, &pool.policy()))
+            }
+            Reject::UnsupportedPolicy => Cause::about_policy(code, &element.policy),
+            Reject::WrongProtocol => {
+                let theirs =
+                    pool.and_then(|pool| pool.elements().next().map(|first| first.to_element().transport));
+                theirs.map_or(Cause::bare(code), |transport| Cause::about_transport(code, &transport))
+            }
+            Reject::InvalidAddresses => Cause::about_transport(code, &element.transport),
+            Reject::InvalidId | Reject::WrongControlChannel | Reject::Full => Cause::bare(code),
+        }
+    }
+
+    /// Whether who registers an element may be that element. While its link is up, only that link may, or the same
+    /// process over another one: from the same host, at the same port. While it has none, or its home is another
+    /// registrar that is up, only from one of its addresses.
+    fn may_register(
+        &self,
+        link: LinkId,
+        ends: &LinkEnds,
+        handle: &PoolHandle,
+        element: &PoolElement,
+    ) -> bool {
+        let Some(key) = self.space.find(handle, element.id) else { return true };
+        let Some(known) = self.space.get(key).map(|known| known.to_element()) else { return true };
+        let same_port = known.transport.protocol() == element.transport.protocol()
+            && known.transport.port() == element.transport.port();
+        match self.side(key).and_then(|side| side.link) {
+            Some(registered) if registered == link => true,
+            Some(registered) => match self.links.get(&registered) {
+                Some(other) => reach::same_host(ends, &other.ends) && same_port,
+                None => true,
+            },
+            None if known.home == self.id => {
+                known.transport == element.transport
+                    || reach::from_element(ends, &known)
+                    || reach::is_local(ends)
+            }
+            None => !self.is_up(known.home) || reach::from_element(ends, &known) || reach::is_local(ends),
+        }
     }
 
     fn deregister(&mut self, link: LinkId, handle: PoolHandle, id: PeId) {
@@ -191,9 +291,7 @@ impl Registrar {
                 error = Some(OperationError::from(CauseCode::SECURITY));
             }
         }
-        if let Some(client) = self.client(link) {
-            client.overdue.remove(&(handle.clone(), id));
-        }
+        self.take_overdue(link, &handle, id);
         self.send_asap(link, &Asap::DeregistrationResponse { handle, id, error });
     }
 
@@ -210,24 +308,17 @@ impl Registrar {
         self.chronicle.note(self.now, What::Refused { handle: handle.clone(), id, cause, from });
     }
 
-    /// The link it registered over, or one from an address of the element or its registering process.
+    /// The link it registered over, or while that is up one from the same host; else one from an address of the
+    /// element.
     fn may_deregister(&self, link: LinkId, key: ElementKey) -> bool {
         let (Some(state), Some(element)) = (self.links.get(&link), self.space.get(key)) else { return false };
-        let registered = self.side(key).and_then(|side| side.link);
-        if registered == Some(link) {
-            return true;
+        match self.side(key).and_then(|side| side.link) {
+            Some(registered) if registered == link => true,
+            Some(registered) => {
+                self.links.get(&registered).is_none_or(|other| reach::same_host(&state.ends, &other.ends))
+            }
+            None => reach::from_element(&state.ends, &element.to_element()) || reach::is_local(&state.ends),
         }
-        let element = element.to_element();
-        let mut known: Vec<IpAddr> = element.transport.addresses().to_vec();
-        known.extend(element.asap.iter().flat_map(Transport::addresses));
-        if let Some(registered) = registered.and_then(|link| self.links.get(&link)) {
-            known.extend(registered.ends.peer.iter().map(SocketAddr::ip));
-        }
-        state
-            .ends
-            .peer
-            .iter()
-            .any(|peer| known.iter().any(|ip| ip.to_canonical() == peer.ip().to_canonical()))
     }
 
     fn unreachable(&mut self, link: LinkId, handle: &PoolHandle, id: PeId) {
@@ -249,9 +340,9 @@ impl Registrar {
 
 /// Fits a registration to the link that it came over: addresses that can be used, and where
 /// keep-alives reach the element once the link is gone.
-fn prepare(ends: &crate::machine::LinkEnds, minimum: u8, element: &mut PoolElement) -> Result<(), CauseCode> {
+fn prepare(ends: &LinkEnds, minimum: Scope, element: &mut PoolElement) -> Result<(), CauseCode> {
     let own: Vec<IpAddr> = ends.peer.iter().map(|peer| peer.ip().to_canonical()).collect();
-    let acceptable = |ip: &IpAddr| measure::acceptable(ends, minimum, *ip);
+    let acceptable = |ip: &IpAddr| reach::acceptable(ends, minimum, *ip);
     if let Transport::Address { addresses, .. } = &mut element.transport {
         addresses.retain(acceptable);
         if ends.protocol == LinkProtocol::Sctp {
@@ -260,12 +351,14 @@ fn prepare(ends: &crate::machine::LinkEnds, minimum: u8, element: &mut PoolEleme
         if addresses.is_empty() {
             return Err(CauseCode::NO_USABLE_USER_ADDRESSES);
         }
+        reach::best_first(addresses);
     }
     let (protocol, port) = match ends.protocol {
         LinkProtocol::Sctp => (Protocol::Sctp, ends.peer.first().map_or(0, SocketAddr::port)),
         LinkProtocol::Tcp => (Protocol::Tcp, element.asap.as_ref().map_or(0, listening_port)),
     };
-    let usable: Vec<IpAddr> = own.into_iter().filter(acceptable).collect();
+    let mut usable: Vec<IpAddr> = own.into_iter().filter(acceptable).collect();
+    reach::best_first(&mut usable);
     let known = port != 0 && !usable.is_empty();
     if !known && ends.protocol == LinkProtocol::Sctp {
         return Err(CauseCode::NO_USABLE_ASAP_ADDRESSES);

@@ -6,6 +6,8 @@
 //! decides contradictions among registrars. Claims keep a copy of the element, because a peer's audit
 //! may remove the record while the question is under way.
 
+use super::chores::Chore;
+use super::dialect::Removal;
 use super::{Dial, LinkId, Registrar, Timer};
 use crate::handlespace::ElementKey;
 use crate::machine::{LinkProtocol, Target};
@@ -29,8 +31,8 @@ enum Step {
 enum Why {
     /// Its registrar is dead and we took over: no answer, no element.
     Inherited,
-    /// It has this link and is said to be another's: no answer, no claim.
-    Contested(LinkId),
+    /// It has this link and is said to be another's, or to be gone and why: no answer, no claim.
+    Contested(LinkId, Option<Removal>),
     /// Its registrar suggests that we take it.
     Suggested,
     /// Somebody can't reach an element of another registrar; the keep-alive has no H flag.
@@ -57,13 +59,13 @@ pub(super) struct Claims {
     queue: VecDeque<Target>,
     dialling: usize,
     numbers: u64,
-    /// How often elements were contested, and since when; against quarrels with an element that keeps
-    /// links to two registrars.
-    quarrels: BTreeMap<(PoolHandle, PeId), (u32, crate::machine::Time)>,
+    /// Bytes of all claims.
+    bytes: usize,
 }
 
-/// Bound on claims; what is beyond is not asked, and lost if it was inherited.
+/// Bounds on claims and their bytes; what is beyond is not asked, and lost if it was inherited.
 const MAX_CLAIMS: usize = 1 << 20;
+pub(super) const MAX_BYTES: usize = 512 << 20;
 /// Dials of elements at the same time.
 const MAX_DIALS: usize = 256;
 /// How long a contested element's link may stay before we ask, ±50 %.
@@ -72,12 +74,22 @@ const GRACE: Duration = Duration::from_millis(300);
 const ORPHAN_GRACE: Duration = Duration::from_secs(3);
 /// Pause before an inherited element is dialled again.
 const REDIAL: Duration = Duration::from_millis(500);
-/// A quarrel is over after so long, and given up after so many rounds.
-const QUARREL: (Duration, u32) = (Duration::from_secs(60), 6);
-/// Bound on quarrels remembered.
-const MAX_QUARRELS: usize = 1 << 16;
+/// So many rounds of a quarrel about an element are fought in so long. What is said of it beyond that is ignored: it
+/// is ours as long as it is registered here.
+const QUARREL: (Duration, u8) = (Duration::from_secs(60), 6);
+
+/// What a claim takes.
+fn size(handle: &PoolHandle, element: &PoolElement) -> usize {
+    const RECORD: usize = 400;
+    RECORD + handle.as_bytes().len() + element.encoded_len()
+}
 
 impl Claims {
+    /// Bytes of all claims.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn number(&self, handle: &PoolHandle, id: PeId) -> Option<u64> {
         self.by_name.get(&(handle.clone(), id)).copied()
     }
@@ -128,6 +140,7 @@ impl Claims {
     fn remove(&mut self, number: u64) -> Option<Claim> {
         self.leave_step(number);
         let claim = self.by_number.remove(&number)?;
+        self.bytes -= size(&claim.handle, &claim.element);
         self.by_name.remove(&(claim.handle.clone(), claim.element.id));
         Some(claim)
     }
@@ -150,8 +163,9 @@ impl Claims {
                 self.by_number.len()
             ));
         }
-        if self.dialling > MAX_DIALS || self.quarrels.len() > MAX_QUARRELS {
-            return Err("claims: too many dials or quarrels".into());
+        let bytes: usize = self.by_number.values().map(|claim| size(&claim.handle, &claim.element)).sum();
+        if self.dialling > MAX_DIALS || self.bytes != bytes || bytes > MAX_BYTES {
+            return Err(format!("claims: {} dials, {} bytes of {bytes} counted", self.dialling, self.bytes));
         }
         Ok(())
     }
@@ -162,9 +176,11 @@ impl Registrar {
         if let Some(old) = self.claims.number(&handle, element.id) {
             self.end_claim(old);
         }
-        if self.claims.by_number.len() >= MAX_CLAIMS {
+        let size = size(&handle, &element);
+        if self.claims.by_number.len() >= MAX_CLAIMS || self.claims.bytes + size > MAX_BYTES {
             return None;
         }
+        self.claims.bytes += size;
         self.claims.numbers += 1;
         let number = self.claims.numbers;
         self.claims.by_name.insert((handle.clone(), element.id), number);
@@ -197,8 +213,9 @@ impl Registrar {
 
     /// An ASAP link is gone: what was asked over it won't be answered.
     pub(super) fn drop_claims_of(&mut self, link: LinkId) {
-        for number in self.claims.by_link.remove(&link).unwrap_or_default() {
-            self.unanswered(number, "link lost after takeover");
+        let numbers = self.claims.by_link.get(&link).cloned().unwrap_or_default();
+        if !numbers.is_empty() {
+            self.start(Chore::Unanswered { numbers, reason: "link lost after takeover" });
         }
     }
 
@@ -216,38 +233,30 @@ impl Registrar {
         }
     }
 
-    /// An element is said to be another's while it has a link here.
-    pub(super) fn contest(&mut self, key: ElementKey, link: LinkId) {
-        let Some(element) = self.space.get(key) else { return };
-        let (handle, element) = (element.handle().clone(), element.to_element());
-        let name = (handle.clone(), element.id);
+    /// Whether to say once more that an element is ours.
+    pub(super) fn may_quarrel(&mut self, key: ElementKey) -> bool {
         let now = self.now;
-        if !self.claims.quarrels.contains_key(&name) && self.claims.quarrels.len() >= MAX_QUARRELS {
-            self.claims.quarrels.retain(|_, (_, since)| now - *since < QUARREL.0);
-            if self.claims.quarrels.len() >= MAX_QUARRELS {
-                return;
-            }
+        let Some(side) = self.side_mut(key) else { return false };
+        if now - side.quarrel.1 >= QUARREL.0 {
+            side.quarrel = (0, now);
         }
-        let quarrel = self.claims.quarrels.entry(name).or_insert((0, now));
-        if now - quarrel.1 >= QUARREL.0 {
-            *quarrel = (0, now);
-        }
-        quarrel.0 += 1;
-        let times = quarrel.0;
-        if times > QUARREL.1 {
-            return;
-        }
-        if let Some(number) = self.new_claim(handle, element, Why::Contested(link)) {
-            self.claims.set_step(number, Step::Waiting(Some(link)));
-            let due = now + self.jitter(GRACE * (1 << (times - 1).min(5)), 50);
-            self.timers.set(Timer::Claim(number), due);
-        }
+        side.quarrel.0 = side.quarrel.0.saturating_add(1);
+        side.quarrel.0 <= QUARREL.1
     }
 
-    /// The same by key, as part of being taken over ourselves.
-    pub(super) fn contest_key(&mut self, key: ElementKey) {
-        if let Some(link) = self.side(key).and_then(|side| side.link) {
-            self.contest(key, link);
+    /// An element is said to be another's, or gone, while it has a link here. It stays as it is until it has been
+    /// asked.
+    pub(super) fn contest(&mut self, key: ElementKey, link: LinkId, removal: Option<Removal>) {
+        let Some(element) = self.space.get(key) else { return };
+        let (handle, element) = (element.handle().clone(), element.to_element());
+        if self.claims.has(&handle, element.id) || !self.may_quarrel(key) {
+            return;
+        }
+        let times = self.side(key).map_or(1, |side| side.quarrel.0);
+        if let Some(number) = self.new_claim(handle, element, Why::Contested(link, removal)) {
+            self.claims.set_step(number, Step::Waiting(Some(link)));
+            let due = self.now + self.jitter(GRACE * (1 << (times - 1).min(5)), 50);
+            self.timers.set(Timer::Claim(number), due);
         }
     }
 
@@ -301,9 +310,8 @@ impl Registrar {
             match self.association_with(&target) {
                 // It lost its home registrar before we knew, and has come to us already.
                 Some(link) => {
-                    for number in numbers.clone() {
-                        self.ask(number, link);
-                    }
+                    let numbers = numbers.clone();
+                    self.start(Chore::Ask { link, target: Some(target), numbers });
                 }
                 None => {
                     self.claims.dialling += 1;
@@ -322,54 +330,66 @@ impl Registrar {
         target.addresses.iter().find_map(|address| self.associations.get(address)).copied()
     }
 
-    fn dial_ended(&mut self, target: &Target) -> Vec<u64> {
+    fn take_dial(&mut self, target: &Target) -> BTreeSet<u64> {
         self.claims.dialling = self.claims.dialling.saturating_sub(1);
-        self.claims.by_target.get(target).into_iter().flatten().copied().collect()
+        self.claims.by_target.get(target).cloned().unwrap_or_default()
+    }
+
+    /// All that were to be asked at `target` were, or were given up. Others may have come meanwhile.
+    pub(super) fn dial_ended(&mut self, target: Option<&Target>) {
+        if let Some(target) = target
+            && self.claims.by_target.contains_key(target)
+        {
+            self.claims.queue.push_back(target.clone());
+        }
+        self.dial_claims();
     }
 
     /// A process was reached: ask its elements.
     pub(super) fn elements_dialled(&mut self, link: LinkId, target: &Target) {
-        let numbers = self.dial_ended(target);
+        let numbers = self.take_dial(target);
         if numbers.is_empty() {
             self.close_link(link);
+            return self.dial_claims();
         }
-        for number in numbers {
-            self.ask(number, link);
-        }
-        self.dial_claims();
+        self.start(Chore::Ask { link, target: Some(target.clone()), numbers });
     }
 
     /// A process was not reached.
     pub(super) fn elements_dial_failed(&mut self, target: &Target, refused: bool) {
-        let association = self.association_with(target);
-        for number in self.dial_ended(target) {
-            let Some(claim) = self.claims.by_number.get_mut(&number) else { continue };
-            if let Some(link) = association {
-                self.ask(number, link);
-                continue;
-            }
-            match claim.why {
-                // Perhaps it is dialling us, or closing its last association with us.
-                Why::Inherited if !refused && !claim.redialled => {
-                    claim.redialled = true;
-                    self.claims.set_step(number, Step::Waiting(None));
-                    self.timers.set(Timer::Claim(number), self.now + REDIAL);
-                }
-                Why::Reported if refused => {
-                    let (handle, id) = (claim.handle.clone(), claim.element.id);
-                    self.end_claim(number);
-                    if let Some(key) = self.space.find(&handle, id) {
-                        self.stats.elements_lost += 1;
-                        self.remove_and_tell(key, "reported unreachable");
-                    }
-                }
-                _ => self.unanswered(number, "not reached after takeover"),
-            }
-        }
-        self.dial_claims();
+        let numbers = self.take_dial(target);
+        self.start(Chore::Unreached { target: target.clone(), numbers, refused });
     }
 
-    fn ask(&mut self, number: u64, link: LinkId) {
+    pub(super) fn unreached(&mut self, number: u64, target: &Target, refused: bool) {
+        let association = self.association_with(target);
+        let Some(claim) = self.claims.by_number.get_mut(&number) else { return };
+        if claim.step != Step::Dialling(target.clone()) {
+            return;
+        }
+        if let Some(link) = association {
+            return self.ask(number, link);
+        }
+        match claim.why {
+            // Perhaps it is dialling us, or closing its last association with us.
+            Why::Inherited if !refused && !claim.redialled => {
+                claim.redialled = true;
+                self.claims.set_step(number, Step::Waiting(None));
+                self.timers.set(Timer::Claim(number), self.now + REDIAL);
+            }
+            Why::Reported if refused => {
+                let (handle, id) = (claim.handle.clone(), claim.element.id);
+                self.end_claim(number);
+                if let Some(key) = self.space.find(&handle, id) {
+                    self.stats.elements_lost += 1;
+                    self.remove_and_tell(key, "reported unreachable");
+                }
+            }
+            _ => self.unanswered(number, "not reached after takeover"),
+        }
+    }
+
+    pub(super) fn ask(&mut self, number: u64, link: LinkId) {
         let Some(claim) = self.claims.by_number.get(&number) else { return };
         let home = claim.why != Why::Reported;
         let (handle, id) = (claim.handle.clone(), Some(claim.element.id));
@@ -382,7 +402,7 @@ impl Registrar {
     pub(super) fn claim_due(&mut self, number: u64) {
         let Some(claim) = self.claims.by_number.get(&number) else { return };
         match (&claim.step, claim.why) {
-            (Step::Waiting(_), Why::Contested(link)) => {
+            (Step::Waiting(_), Why::Contested(link, _)) => {
                 if self.client(link).is_some() {
                     self.ask(number, link);
                 } else {
@@ -405,8 +425,20 @@ impl Registrar {
     }
 
     /// An element does not answer. If nobody else is its home registrar, that is its end.
-    fn unanswered(&mut self, number: u64, reason: &'static str) {
+    pub(super) fn unanswered(&mut self, number: u64, reason: &'static str) {
         let Some(claim) = self.end_claim(number) else { return };
+        if let Why::Contested(link, removal) = claim.why {
+            // It does not speak for us, so it is as was said.
+            if let Some(key) = self.space.find(&claim.handle, claim.element.id)
+                && self.side(key).is_some_and(|side| side.link == Some(link))
+                && !self.give_way(key)
+                && let Some(why) = removal
+                && let Some((handle, element)) = self.take_out(key, "removed elsewhere", why)
+            {
+                self.announce_removal(handle, element, why);
+            }
+            return;
+        }
         if let Some(key) = self.space.find(&claim.handle, claim.element.id)
             && self.is_ours(key)
             && self.side(key).is_some_and(|side| side.link.is_none())
@@ -431,12 +463,22 @@ impl Registrar {
     /// An element answered a keep-alive: if that was a claim, it is ours.
     pub(super) fn claim_answered(&mut self, link: LinkId, handle: &PoolHandle, id: PeId) {
         let Some(number) = self.claims.number(handle, id) else { return };
-        if !self.claims.by_number.get(&number).is_some_and(|claim| matches!(claim.step, Step::Asked(_))) {
+        // Only where it was asked: anybody can answer.
+        if self.claims.by_number.get(&number).is_none_or(|claim| claim.step != Step::Asked(link)) {
             return;
         }
         let Some(claim) = self.end_claim(number) else { return };
         if claim.why == Why::Reported {
             return self.close_if_idle(&claim);
+        }
+        if let Why::Contested(..) = claim.why {
+            // It speaks for us. What others were told is put right.
+            if let Some(key) = self.space.find(handle, id)
+                && self.side(key).is_some_and(|side| side.link == Some(link))
+            {
+                self.announce_update(key);
+            }
+            return;
         }
         let known = self.space.find(handle, id);
         let was_ours = known.is_some_and(|key| self.is_ours(key));
@@ -472,7 +514,7 @@ impl Registrar {
         }
         let ours: RegistrarId = self.id;
         for element in self.space.owned_after(ours, None) {
-            let linked = self.side(element.key()).is_some_and(|side| side.link.is_some());
+            let linked = self.side(element.key()).is_some_and(|side| side.link.is_some() || side.stays);
             if !linked && !self.claims.has(element.handle(), element.id()) {
                 return Err(format!(
                     "element {} of {:?} is watched by nobody",

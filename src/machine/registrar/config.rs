@@ -1,6 +1,8 @@
 //! What an operator sets, sees and counts.
 
+use super::Dialect;
 use crate::machine::Target;
+use crate::wire::scope::Scope;
 use crate::wire::{PeId, PoolHandle, RegistrarId, Transport};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -76,8 +78,10 @@ pub struct Config {
     pub max_increment: usize,
     /// Rounding of distances for the policies with a distance penalty; at least 1 ms.
     pub distance_step: Duration,
-    /// Smallest scope of element addresses served: see `transport::scope`.
-    pub min_address_scope: u8,
+    /// Smallest scope of element addresses served.
+    pub min_address_scope: Scope,
+    /// What peers speak; `None`: that is found out for each.
+    pub dialect: Option<Dialect>,
     /// Bound on elements; beyond: registrations are refused with cause 6.
     pub max_elements: usize,
     /// Bound on subscriptions per link; beyond: answered without the A flag.
@@ -119,7 +123,8 @@ impl Default for Config {
             subscription_interval: ms(50),
             max_increment: 0,
             distance_step: ms(50),
-            min_address_scope: 6,
+            min_address_scope: Scope::SiteLocal,
+            dialect: None,
             max_elements: 4_000_000,
             max_subscriptions_per_link: 10_000,
             max_peers: 256,
@@ -156,8 +161,10 @@ pub enum Event {
     },
     /// The handlespace is whole: ASAP service starts.
     Serving,
-    /// A line for the log that must appear once per cause, however often it happens.
+    /// A line for the log. It comes every time: whoever writes it has it appear once a minute for each cause,
+    /// with a count.
     Complaint {
+        cause: &'static str,
         about: String,
     },
 }
@@ -189,6 +196,19 @@ pub struct Stats {
     pub resynchronisations: u64,
     pub handle_table_requests: u64,
     pub messages_rejected: u64,
+    /// Elements whose registration life ended.
+    pub lapsed: u64,
+}
+
+/// What is kept for others, for one reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Account {
+    /// In a word, for metrics.
+    pub cause: &'static str,
+    /// Bytes kept now.
+    pub bytes: usize,
+    /// The most that are kept.
+    pub bound: usize,
 }
 
 /// A peer as the status page shows it.

@@ -3,19 +3,21 @@
 //! Each registrar has a view of its own: to an element that is registered here it is half the round trip of
 //! the link, to another's element what that registrar says and half the round trip to it.
 
+use super::chores::Chore;
 use super::{LinkId, Registrar};
 use crate::handlespace::ElementKey;
 use crate::machine::Time;
 use crate::wire::{Enrp, PoolElement};
+use std::ops::Bound;
 use std::time::Duration;
 
 impl Registrar {
     /// The driver measured the smoothed round trip time of a link. Elements that were registered over it
     /// and want to know have their distance from it, rounded, and changed only by what is more than a jitter
-    /// about where one rounds up. How many elements were changed, and all peers told of: the driver had
+    /// about where one rounds up. How many elements may have changed, and all peers be told of: the driver had
     /// better not ask for that too often.
     pub fn set_round_trip(&mut self, now: Time, link: LinkId, round_trip: Duration) -> usize {
-        self.now = now;
+        self.begin(now);
         let (way, step) = (round_trip / 2, self.config.distance_step);
         let Some(state) = self.links.get_mut(&link) else { return 0 };
         let distance = rounded(way, step);
@@ -24,25 +26,43 @@ impl Registrar {
         }
         state.distance = Some(distance);
         let Some(client) = self.client(link) else { return 0 };
-        let keys: Vec<ElementKey> = client.elements.iter().copied().collect();
-        let changed = keys.into_iter().filter(|&key| self.move_to(key, distance)).count();
+        let elements = client.elements.len();
+        self.start(Chore::Distance { link, after: None, distance });
         self.finish();
-        changed
+        elements
     }
 
-    /// Changes an element's distance and tells peers; whether it wants to know.
-    fn move_to(&mut self, key: ElementKey, distance: u32) -> bool {
-        let Some(found) = self.space.get(key) else { return false };
+    /// Some of the elements of a link, and after which to go on.
+    pub(super) fn move_some(
+        &mut self,
+        link: LinkId,
+        after: Option<ElementKey>,
+        distance: u32,
+        units: &mut usize,
+    ) -> Option<ElementKey> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let client = self.client(link)?;
+        let keys: Vec<ElementKey> =
+            client.elements.range((from, Bound::Unbounded)).take(*units).copied().collect();
+        *units -= keys.len();
+        for &key in &keys {
+            self.move_to(key, distance);
+        }
+        if *units > 0 { None } else { keys.last().copied().or(after) }
+    }
+
+    /// Changes an element's distance and tells peers, if it wants to know.
+    fn move_to(&mut self, key: ElementKey, distance: u32) {
+        let Some(found) = self.space.get(key) else { return };
         let mut policy = found.policy();
         match policy.distance_mut() {
             Some(known) if *known != distance => *known = distance,
-            _ => return false,
+            _ => return,
         }
         let (handle, element) = (found.handle().clone(), PoolElement { policy, ..found.to_element() });
         if let Ok((key, _)) = self.put(&handle, &element) {
             self.announce_update(key);
         }
-        true
     }
 
     /// How far the other end of a link is, in ms; 0 if that is not known.

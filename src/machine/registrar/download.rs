@@ -1,5 +1,6 @@
 //! Joining: finding a mentor, its peers, its handlespace (RFC 5353 section 3.2).
 
+use super::chores::Chore;
 use super::links::StaticPeer;
 use super::{Event, Registrar, Timer};
 use crate::machine::Time;
@@ -17,10 +18,18 @@ pub(super) struct Join {
     /// Looking for a mentor has lasted long enough.
     over: bool,
     began: Time,
+    /// When the present mentor was asked first, and how many parts of its table in a row had nothing new.
+    asked: Time,
+    idle: u32,
 }
 
 /// Pause before a mentor that refused is asked again.
 const MENTOR_PAUSE: Duration = Duration::from_millis(250);
+/// How long a mentor may take for each part of its table: MAX-TIME-NO-RESPONSE as RFC 5353 section 4.2 has it,
+/// whoever it is, since a large handlespace takes anybody time.
+const MENTOR_PATIENCE: Duration = Duration::from_secs(5);
+/// How long it may take in all, and how many parts may have nothing new: one that never ends is given up.
+const MENTOR_LIMIT: (Duration, u32) = (Duration::from_secs(600), 64);
 /// Registrars that start together settle who serves first after this time.
 const SETTLE: Duration = Duration::from_millis(500);
 /// Dials of each configured peer before we believe that nobody is there.
@@ -32,7 +41,7 @@ impl Registrar {
         self.join.served
     }
 
-    pub(super) fn start(&mut self) {
+    pub(super) fn join(&mut self) {
         self.join.began = self.now;
         for target in self.config.peers.clone() {
             self.statics.push(StaticPeer::new(target));
@@ -61,7 +70,7 @@ impl Registrar {
         let now = self.now;
         let rested =
             |id: &RegistrarId| self.join.failed.get(id).is_none_or(|&when| now - when >= MENTOR_PAUSE);
-        let linked = || self.peers.table.iter().filter(|(_, peer)| peer.link.is_some() && peer.met);
+        let linked = || self.peers.table.iter().filter(|(_, peer)| peer.link.is_some() && peer.life.is_met());
         let fresh = linked().map(|(&id, _)| id).find(|id| !self.join.failed.contains_key(id));
         let candidate = fresh.or_else(|| linked().map(|(&id, _)| id).find(rested));
         let pending = linked().next().is_some();
@@ -95,7 +104,8 @@ impl Registrar {
 
     fn ask_mentor(&mut self, mentor: RegistrarId) {
         self.join.mentor = Some(mentor);
-        self.timers.set(Timer::Mentor, self.now + self.config.peer_max_time_no_response);
+        (self.join.asked, self.join.idle) = (self.now, 0);
+        self.mentor_continues();
         self.send_presence(mentor, true);
         self.send_enrp(mentor, Enrp::ListRequest);
         self.send_enrp(mentor, Enrp::HandleTableRequest { own_only: false });
@@ -103,7 +113,19 @@ impl Registrar {
 
     /// A part came and the next one is asked for.
     pub(super) fn mentor_continues(&mut self) {
-        self.timers.set(Timer::Mentor, self.now + self.config.peer_max_time_no_response);
+        let patience = self.config.peer_max_time_no_response.max(MENTOR_PATIENCE);
+        self.timers.set(Timer::Mentor, self.now + patience);
+    }
+
+    /// A part of the mentor's table came and more is to follow: whether to ask for it. `new`: something in it was.
+    pub(super) fn mentor_helps(&mut self, new: bool) -> bool {
+        self.join.idle = if new { 0 } else { self.join.idle + 1 };
+        let given_up = self.join.idle > MENTOR_LIMIT.1 || self.now - self.join.asked > MENTOR_LIMIT.0;
+        if given_up {
+            self.complain("mentor", || "a mentor does not come to the end of its table".into());
+            self.give_up_mentor();
+        }
+        !given_up
     }
 
     pub(super) fn mentor_rejects(&mut self, mentor: RegistrarId) {
@@ -119,10 +141,14 @@ impl Registrar {
 
     /// The mentor fell silent in the middle: another one, from the beginning.
     pub(super) fn mentor_silent(&mut self) {
-        let Some(mentor) = self.join.mentor else { return };
         if self.overslept {
             return self.mentor_continues();
         }
+        self.give_up_mentor();
+    }
+
+    fn give_up_mentor(&mut self) {
+        let Some(mentor) = self.join.mentor else { return };
         // Closing makes it forget how far we read.
         self.join.failed.insert(mentor, self.now);
         for link in self.links_of(mentor) {
@@ -165,11 +191,11 @@ impl Registrar {
         }
         // Whoever died before there was somebody to take over from it.
         let dead: Vec<RegistrarId> =
-            self.peers.table.iter().filter(|(_, peer)| peer.dead).map(|(&id, _)| id).collect();
+            self.peers.table.iter().filter(|(_, peer)| peer.life.is_dead()).map(|(&id, _)| id).collect();
         for id in dead {
             self.start_takeover(id);
         }
-        self.answer_deferred();
+        self.start(Chore::Deferred { after: None });
         self.dial_claims();
     }
 

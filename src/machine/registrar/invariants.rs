@@ -1,7 +1,9 @@
 //! What must hold between any two calls, for the simulator and the fuzzer.
 
+use super::dialect::rsplib_can_hold;
+use super::watch::overdue_bytes;
 use super::{Registrar, Role, Timer};
-use crate::handlespace::ElementKey;
+use crate::handlespace::{ElementKey, Sum};
 use crate::wire::RegistrarId;
 use std::collections::BTreeSet;
 
@@ -28,22 +30,23 @@ impl Registrar {
         let holdable = self
             .space
             .owned_after(self.id, None)
-            .filter(|element| super::measure::rsplib_can_hold(element.handle(), &element.to_element()));
-        let fresh = holdable.fold(0u32, |sum, element| {
-            sum.wrapping_add(super::measure::checksum_words(element.handle(), element.id().0))
-        });
+            .filter(|element| rsplib_can_hold(element.handle(), &element.to_element()));
+        let mut fresh = Sum::default();
+        holdable.for_each(|element| fresh.add(Sum::of(element.handle(), element.id())));
         if fresh != self.rsplib_sum {
-            return Err(format!("checksum for rsplib: {:x} kept, {fresh:x} right", self.rsplib_sum));
+            return Err(format!("checksum for rsplib: {:?} kept, {fresh:?} right", self.rsplib_sum));
         }
         Ok(())
     }
 
     fn check_links(&self) -> Result<(), String> {
-        let (mut subscriptions, mut deferred, mut watched) = (0, 0, 0);
+        let (mut subscriptions, mut deferred, mut watched, mut overdue) = (0, 0, 0, 0);
+        subscriptions += self.chores.clients().map(|client| client.subscriptions.len()).sum::<usize>();
         for (&link, state) in &self.links {
             let Role::Asap(client) = &state.role else { continue };
             subscriptions += client.subscriptions.len();
             deferred += client.deferred.iter().map(Vec::len).sum::<usize>();
+            overdue += overdue_bytes(client);
             let timed = self.timers.get(&Timer::KeepAlive(link)).is_some();
             watched += usize::from(timed);
             if client.subscriptions.len() > self.config.max_subscriptions_per_link {
@@ -68,7 +71,11 @@ impl Registrar {
                 self.deferred, self.watched
             ));
         }
-        Ok(())
+        if overdue != self.overdue && !self.leaving {
+            return Err(format!("{overdue} bytes overdue, {} counted", self.overdue));
+        }
+        let over = self.accounts().into_iter().find(|account| account.bytes > account.bound);
+        over.map_or(Ok(()), |account| Err(format!("{account:?} is beyond its bound")))
     }
 
     fn check_side(&self) -> Result<(), String> {
@@ -83,7 +90,7 @@ impl Registrar {
                 let listed = self.links.get(&link).is_some_and(
                     |link| matches!(&link.role, Role::Asap(client) if client.elements.contains(&key)),
                 );
-                if !listed && !self.leaving {
+                if !listed && !self.chores.has_client(link, key) && !self.leaving {
                     return Err(format!("{key:?} is registered over {link:?}, which does not list it"));
                 }
             }
@@ -99,8 +106,8 @@ impl Registrar {
             return Err(format!("{} peers", self.peers.table.len()));
         }
         for (id, peer) in &self.peers.table {
-            if !peer.backlog.check() {
-                return Err(format!("backlog of {id} is too long"));
+            if !peer.backlog.check() || !peer.absent.check() {
+                return Err(format!("what is kept for {id} is too long or miscounted"));
             }
             if self.leaving {
                 continue;
@@ -117,8 +124,11 @@ impl Registrar {
             }
             let watched = [Timer::LastHeard(*id), Timer::NoResponse(*id)];
             let timed = watched.iter().any(|timer| self.timers.get(timer).is_some());
-            let cared = peer.taken_by.is_some() || self.takeovers.contains_key(id) || !self.is_serving();
-            if !(timed || peer.dead && cared) {
+            let cared = peer.taken_by.is_some()
+                || self.takeovers.contains_key(id)
+                || self.chores.inherits(*id)
+                || !self.is_serving();
+            if !(timed || peer.life.is_dead() && cared) {
                 return Err(format!("{id} is watched by nobody"));
             }
         }

@@ -3,11 +3,12 @@
 //! Either side may dial, so there can be two links between two registrars. Each side sends over one
 //! of them, so that what it sends stays in order, and listens to both.
 
-use super::measure;
-use super::peers::POLITENESS;
+use super::peers::{HEARSAY_DIALS, Life, POLITENESS, Trust, tellable};
+use super::reach;
 use super::{Dial, LinkId, Registrar, Role, Service, Timer};
 use crate::machine::{LinkProtocol, Output, Target, Time};
-use crate::wire::{Enrp, Protocol, RegistrarId, Transport};
+use crate::wire::scope::{Scope, reaches};
+use crate::wire::{Enrp, MAX_MESSAGE, Protocol, RegistrarId, ServerInformation, Transport};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -19,6 +20,11 @@ pub(super) struct PeerLink {
     /// Whether it said so itself.
     pub confirmed: bool,
     pub since: Time,
+    /// Nobody had to doubt that.
+    pub proved: bool,
+    /// Its identifier is that of a peer whose link lives: what comes over it counts for nothing until that link
+    /// has failed to answer. Since then.
+    pub doubted: Option<Time>,
 }
 
 /// A configured peer.
@@ -54,15 +60,8 @@ impl StaticPeer {
 const SIMULTANEOUS: Duration = Duration::from_secs(2);
 /// First and longest delay between dials of a peer that can't be reached.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-/// The largest scope of addresses that mean something else on each host or link.
-const LINK_LOCAL: u8 = 4;
 /// So many failed dials in a row mean that nobody is there.
 const REFUSALS: u32 = 3;
-
-/// Whether an address leads nowhere but to the host that uses it.
-fn on_this_host(ip: &IpAddr) -> bool {
-    ip.to_canonical().is_loopback()
-}
 
 /// Delay before the dial after `failed` failed ones.
 fn redial_delay(failed: u32) -> Duration {
@@ -70,6 +69,21 @@ fn redial_delay(failed: u32) -> Duration {
 }
 
 impl Registrar {
+    /// Whether an address is one of this host's.
+    pub(super) fn is_here(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        let mut ours = self.config.enrp_transports.iter().flat_map(Transport::addresses);
+        ip.is_loopback() || ours.any(|our| our.to_canonical() == ip)
+    }
+
+    /// Who is at the other end of an ENRP link, as far as we know.
+    pub(super) fn peer_of(&self, link: LinkId) -> Option<RegistrarId> {
+        match &self.links.get(&link)?.role {
+            Role::Enrp(peer_link) => peer_link.peer,
+            Role::Asap(_) => None,
+        }
+    }
+
     /// The ENRP links to a peer.
     pub(super) fn links_of(&self, id: RegistrarId) -> Vec<LinkId> {
         let to_peer = |role: &Role| matches!(role, Role::Enrp(link) if link.peer == Some(id));
@@ -84,20 +98,22 @@ impl Registrar {
     }
 
     /// Where the transports of a registrar can be dialled, best first. `source` is where it was
-    /// heard from.
-    pub(super) fn targets(&self, transports: &[Transport], source: Option<SocketAddr>) -> Vec<Target> {
+    /// heard from, `near` whether that is this host.
+    pub(super) fn targets(
+        &self,
+        transports: &[Transport],
+        source: Option<SocketAddr>,
+        near: bool,
+    ) -> Vec<Target> {
         let ours = &self.config.enrp_transports;
         let speaks = |protocol| ours.iter().any(|transport| transport.protocol() == Some(protocol));
-        let near = source.is_some_and(|source| source.ip().to_canonical().is_loopback());
-        let far = transports.iter().any(|transport| transport.addresses().iter().any(|ip| !on_this_host(ip)));
-        let loopback = near || !far;
         let mut targets: Vec<Target> = Vec::new();
         for (protocol, name) in [(LinkProtocol::Sctp, Protocol::Sctp), (LinkProtocol::Tcp, Protocol::Tcp)] {
             if !(speaks(name) || ours.is_empty() && name == Protocol::Tcp) {
                 continue;
             }
             for transport in transports.iter().filter(|transport| transport.protocol() == Some(name)) {
-                let addresses = self.peer_addresses(transport, source, loopback);
+                let addresses = self.peer_addresses(transport, source, near);
                 let target = Target { protocol, addresses };
                 let usable = transport.port() != 0 && !target.addresses.is_empty();
                 if usable && targets.len() < 4 && !targets.contains(&target) {
@@ -108,31 +124,30 @@ impl Registrar {
         targets
     }
 
-    /// `loopback`: whether addresses of the loopback interface can mean this host. Link-local ones of
+    /// Addresses of the loopback interface mean this host only if who names them is here. Link-local ones of
     /// IPv6 mean nothing without a scope, which only the source has: the last resort.
     fn peer_addresses(
         &self,
         transport: &Transport,
         source: Option<SocketAddr>,
-        loopback: bool,
+        near: bool,
     ) -> Vec<SocketAddr> {
         let scoped = |ip: &IpAddr| !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
         let heard_at = source.map(|source| source.ip().to_canonical());
         let listed = || {
             let addresses = transport.addresses().iter().copied();
-            addresses.filter(|&ip| measure::scope(ip) > 0 && scoped(&ip) && heard_at != Some(ip))
+            addresses.filter(|&ip| reach::usable_from(near, ip) && scoped(&ip) && heard_at != Some(ip))
         };
         // rsplib lists all that its host has; an address of smaller scope spoils a whole association.
-        let far = || listed().any(|ip| measure::scope(ip) > LINK_LOCAL);
+        let beyond = Scope::MulticastSite;
         let minimum = match self.config.min_address_scope {
-            low if low <= LINK_LOCAL && far() => LINK_LOCAL + 1,
+            low if low < beyond && listed().any(|ip| reaches(ip, beyond)) => beyond,
             other => other,
         };
         let mut addresses: Vec<IpAddr> = heard_at.into_iter().filter(scoped).collect();
-        let here = |ip: &IpAddr| loopback || !on_this_host(ip);
-        addresses.extend(listed().filter(|ip| measure::scope(*ip) >= minimum && here(ip)));
+        addresses.extend(listed().filter(|ip| reaches(*ip, minimum)));
         if addresses.is_empty() {
-            addresses.extend(listed().filter(here));
+            addresses.extend(listed());
         }
         addresses.truncate(15);
         let mut all: Vec<SocketAddr> =
@@ -173,6 +188,11 @@ impl Registrar {
         if now < due {
             return self.timers.set(Timer::Redial(id), due);
         }
+        // Nor one that names hundreds of others.
+        if peer.life == Life::Hearsay && self.hearsay_dials() >= HEARSAY_DIALS.0 {
+            return self.timers.set(Timer::Redial(id), now + HEARSAY_DIALS.1);
+        }
+        let Some(peer) = self.peers.get_mut(id) else { return };
         peer.dialled = now;
         let target = peer.targets[peer.next_target % peer.targets.len()].clone();
         self.timers.clear(&Timer::Redial(id));
@@ -180,6 +200,11 @@ impl Registrar {
         if let Some(peer) = self.peers.get_mut(id) {
             peer.dial = Some(link);
         }
+    }
+
+    /// Dials under way of registrars that nobody has met.
+    fn hearsay_dials(&self) -> usize {
+        self.peers.table.values().filter(|peer| peer.life == Life::Hearsay && peer.dial.is_some()).count()
     }
 
     /// Dials a new peer, at once if our ID is the lower one, else if it does not dial us.
@@ -200,7 +225,7 @@ impl Registrar {
         let Some(peer) = self.peers.get_mut(id) else { return self.close_link(link) };
         peer.dial = None;
         if let Some(peer_link) = self.peer_link(link) {
-            *peer_link = PeerLink { peer: Some(id), confirmed: false, since: now };
+            *peer_link = PeerLink { peer: Some(id), since: now, ..PeerLink::default() };
         }
         if self.peers.get(id).is_some_and(|peer| peer.link.is_none()) {
             self.send_over(id, link);
@@ -222,7 +247,7 @@ impl Registrar {
         }
         let failed = peer.failed;
         let everywhere = REFUSALS.max(peer.targets.len() as u32);
-        if refused && peer.silent.is_some() && !peer.dead && failed >= everywhere {
+        if refused && matches!(peer.life, Life::Silent { .. }) && failed >= everywhere {
             return self.peer_dead(id);
         }
         self.timers.set(Timer::Redial(id), now + redial_delay(failed));
@@ -269,26 +294,58 @@ impl Registrar {
 
     /// Our own ID came over a link: a configured peer is us, or somebody has our ID.
     pub(super) fn met_ourselves(&mut self, link: LinkId) {
-        match self.statics.iter_mut().find(|entry| entry.link == Some(link)) {
-            Some(entry) => entry.ourselves = true,
-            None if link.is_incoming() => {}
-            None => self.complain("our id", 0, || "another registrar has our ID".into()),
+        if let Some(other) = self.other_end(link) {
+            let ends = [Some(link), Some(other)];
+            if let Some(entry) = self.statics.iter_mut().find(|entry| ends.contains(&entry.link)) {
+                entry.ourselves = true;
+            }
+        } else {
+            let at = self.links.get(&link).map(|link| reach::named(&link.ends)).unwrap_or_default();
+            self.complain_about_twin(&at);
         }
         self.close_link(link);
         self.seek_mentor();
     }
 
-    /// Notes who is at the other end of a link; `false` if that can't be.
-    pub(super) fn came_over(&mut self, link: LinkId, sender: RegistrarId) -> bool {
+    fn complain_about_twin(&mut self, at: &str) {
+        let id = self.id;
+        self.complain("our identifier", || {
+            format!("another registrar, at {at}, has our identifier {id}: one of the two must be started with another")
+        });
+    }
+
+    /// The other end of a link, if that is ours as well: the link that has the two ends the other way round.
+    fn other_end(&self, link: LinkId) -> Option<LinkId> {
+        let state = self.links.get(&link)?;
+        let same =
+            |one: &[SocketAddr], other: &[SocketAddr]| one.iter().any(|address| other.contains(address));
+        let turned = |&(&other, back): &(&LinkId, &super::Link)| {
+            other != link
+                && same(&back.ends.local, &state.ends.peer)
+                && same(&back.ends.peer, &state.ends.local)
+        };
+        self.links.iter().find(turned).map(|(&other, _)| other)
+    }
+
+    /// A presence with our ID came to the group. What we say ourselves comes back to us, too.
+    pub(super) fn met_twin_by_datagram(&mut self, from: SocketAddr, server: &ServerInformation) {
+        let ours: Vec<SocketAddr> =
+            self.config.enrp_transports.iter().flat_map(Transport::socket_addresses).collect();
+        let mut theirs = server.transports.iter().flat_map(Transport::socket_addresses);
+        if !ours.is_empty() && !server.transports.is_empty() && !theirs.any(|at| ours.contains(&at)) {
+            self.complain_about_twin(&from.ip().to_string());
+        }
+    }
+
+    /// Notes who is at the other end of a link, and what to make of that.
+    pub(super) fn came_over(&mut self, link: LinkId, sender: RegistrarId) -> Trust {
         let now = self.now;
-        let Some(peer_link) = self.peer_link(link) else { return false };
+        let Some(peer_link) = self.peer_link(link) else { return Trust::None };
         if peer_link.peer != Some(sender) {
             if peer_link.confirmed {
-                self.complain("two peers on a link", u64::from(sender.0), || {
-                    format!("{sender} speaks over another's link")
-                });
+                self.complain("two peers on a link", || format!("{sender} speaks over another's link"));
                 self.close_link(link);
-                return false;
+                return Trust::None;
             }
             let expected = peer_link.peer.replace(sender);
             if peer_link.since == Time::default() {
@@ -299,7 +356,7 @@ impl Registrar {
                 self.lose_link(expected, link);
             }
         }
-        let Some(peer_link) = self.peer_link(link) else { return false };
+        let Some(peer_link) = self.peer_link(link) else { return Trust::None };
         peer_link.confirmed = true;
         if let Some(index) = self.statics.iter().position(|entry| entry.link == Some(link)) {
             self.statics[index].id = Some(sender);
@@ -312,10 +369,83 @@ impl Registrar {
         }
         match self.peers.get(sender).map(|peer| peer.link) {
             Some(None) => self.send_over(sender, link),
+            Some(Some(current)) if current != link && self.doubts(sender, link, current) => {
+                return Trust::Unproved;
+            }
             Some(Some(current)) if current != link => self.consider_link(sender, link),
             _ => {}
         }
+        if let Some(peer_link) = self.peer_link(link) {
+            peer_link.proved = true;
+        }
+        Trust::Proved
+    }
+
+    /// Whether a second link with a peer's ID must prove itself: both dialled at the same time, or it dials once
+    /// more because it lost the link that we still have, or somebody has taken its ID. So we ask over the link that
+    /// we have.
+    fn doubts(&mut self, id: RegistrarId, link: LinkId, current: LinkId) -> bool {
+        let now = self.now;
+        let alive = self.peers.get(id).is_some_and(|peer| peer.life == Life::Alive);
+        let (Some(new), Some(old)) = (
+            self.peer_link(link).map(|link| (link.since, link.doubted, link.proved)),
+            self.peer_link(current),
+        ) else {
+            return false;
+        };
+        if new.2 {
+            return false;
+        }
+        let old_since = old.since;
+        let together = new.0 - old_since <= SIMULTANEOUS && old_since - new.0 <= SIMULTANEOUS;
+        let same = match (self.links.get(&link), self.links.get(&current)) {
+            (Some(link), Some(current)) => reach::same_host(&link.ends, &current.ends),
+            _ => false,
+        };
+        if new.1.is_some() {
+            return true;
+        }
+        // Who was dialled where the peer said that it is, is the peer.
+        if !alive || !link.is_incoming() || old_since > new.0 || together && same {
+            return false;
+        }
+        if let Some(peer_link) = self.peer_link(link) {
+            peer_link.doubted = Some(now);
+        }
+        let patience = self.dialect(id).no_response_limit(&self.config) / 2;
+        self.timers.set(Timer::Doubt(link), now + patience);
+        self.send_presence(id, true);
         true
+    }
+
+    /// The link that a peer had was asked whether it lives.
+    pub(super) fn doubt_over(&mut self, link: LinkId) {
+        let Some((id, since)) =
+            self.peer_link(link).and_then(|peer_link| Some((peer_link.peer?, peer_link.doubted?)))
+        else {
+            return;
+        };
+        let Some(current) = self.peers.get(id).and_then(|peer| peer.link).filter(|&current| current != link)
+        else {
+            if let Some(peer_link) = self.peer_link(link) {
+                peer_link.doubted = None;
+            }
+            return;
+        };
+        if self.links.get(&current).is_some_and(|current| current.heard > since) {
+            let at = self.links.get(&link).map(|link| reach::named(&link.ends)).unwrap_or_default();
+            self.complain("two registrars", || {
+                format!("two registrars have the identifier {id}, the second at {at}")
+            });
+            return self.close_link(link);
+        }
+        if let Some(peer_link) = self.peer_link(link) {
+            peer_link.doubted = None;
+        }
+        self.send_over(id, link);
+        self.close_link(current);
+        self.force_audit(id);
+        self.send_presence(id, true);
     }
 
     /// Sends over this link from now on.
@@ -366,6 +496,7 @@ impl Registrar {
             let due = self.now + REDIAL.0;
             self.timers.set(Timer::RedialStatic(index), due);
         }
+        self.timers.clear(&Timer::Doubt(link));
         let Some(id) = peer_link.peer else { return };
         // Nobody spoke over it: it led to somebody else.
         if !peer_link.confirmed
@@ -377,7 +508,8 @@ impl Registrar {
     }
 
     fn lose_link(&mut self, id: RegistrarId, link: LinkId) {
-        let other = self.links_of(id).into_iter().find(|&other| other != link);
+        let mut other = self.links_of(id).into_iter().filter(|&other| other != link);
+        let other = other.next();
         let Some(peer) = self.peers.get_mut(id) else { return };
         // It may have sent something that is lost now, and it starts a new reading of our table.
         peer.audit.link_lost();
@@ -391,11 +523,14 @@ impl Registrar {
         peer.backlog.clear();
         self.timers.clear(&Timer::Flush(id));
         if let Some(other) = other {
+            if let Some(peer_link) = self.peer_link(other) {
+                peer_link.doubted = None;
+            }
             self.send_over(id, other);
             self.force_audit(id);
         }
         self.mentor_gone(id);
-        if self.peers.get(id).is_some_and(|peer| !peer.dead) {
+        if self.peers.get(id).is_some_and(|peer| !peer.life.is_dead()) {
             self.suspect(id);
         }
     }
@@ -403,29 +538,39 @@ impl Registrar {
     /// RFC 5353 section 3.2.2.2: the peers that we know to be alive.
     pub(super) fn list_request(&mut self, link: LinkId, asker: RegistrarId) {
         let rejected = !self.is_serving();
+        let near = self.links.get(&link).is_some_and(|link| reach::is_local(&link.ends));
         let mut servers = Vec::new();
-        let mut room = measure::MAX_MESSAGE - 12;
+        let mut room = MAX_MESSAGE - 12;
         for (&id, peer) in &self.peers.table {
-            let alive = peer.met && peer.silent.is_none() && id != asker;
+            let alive = peer.life == Life::Alive && id != asker;
             let Some(info) = peer.info.as_ref().filter(|_| alive && !rejected) else { continue };
+            let Some(info) = tellable(info, near) else { continue };
             let Some(rest) = room.checked_sub(info.encoded_len()) else { break };
             room = rest;
-            servers.push(info.clone());
+            servers.push(info);
         }
         self.send_enrp_over(link, asker, Enrp::ListResponse { rejected, servers });
     }
 
-    pub(super) fn list_response(&mut self, rejected: bool, servers: Vec<crate::wire::ServerInformation>) {
+    pub(super) fn list_response(
+        &mut self,
+        link: LinkId,
+        sender: RegistrarId,
+        rejected: bool,
+        servers: Vec<ServerInformation>,
+    ) {
+        self.took_probe(sender);
         if rejected {
-            return;
+            return self.list_refused(sender);
         }
+        let near = self.links.get(&link).is_some_and(|link| reach::is_local(&link.ends));
         for server in servers {
             let id = server.id;
             if id == self.id || id == RegistrarId(0) || !self.meet(id) {
                 continue;
             }
-            if self.peers.get(id).is_some_and(|peer| !peer.met && peer.link.is_none()) {
-                self.learn(id, server, None);
+            if self.peers.get(id).is_some_and(|peer| peer.life == Life::Hearsay && peer.link.is_none()) {
+                self.learn(id, server, near);
                 self.dial_politely(id);
             }
         }

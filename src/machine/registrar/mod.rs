@@ -17,32 +17,42 @@
 //! | `operate` | what an operator changes while the service runs |
 //! | `chronicle` | what happened lately, for the operator |
 //! | `claims` | asking elements whose they are, after a takeover or a contradiction |
+//! | `absent` | what peers say they have and we hold otherwise |
+//! | `dialect` | what differs for peers and clients of rsplib's |
+//! | `reach` | which addresses mean something to whom |
+//! | `chores` | work that is more than one call may take |
 //!
 //! # Whose element is it
 //!
 //! An element's own acts decide. Registering with a registrar makes that one its home, and so does
 //! answering a keep-alive with the H flag. Both are told to all peers by HANDLE_UPDATE, and what an
-//! update says is taken over at once, even for an element registered here: the update may be the
-//! first news that the element moved. If so, the element closes its link to us and that was that. If
-//! its link to us stays up for a moment, the news was old (updates of two registrars are not ordered
-//! among each other): then we ask the element, by a keep-alive with H, and if it answers, it is ours
-//! again. So registrars that contradict each other never argue among themselves, and whatever a
-//! partition left behind, each element ends with the registrar that it last answered.
+//! update says is taken over at once, except for an element that has a link here. That is left as it is, and
+//! what the peer says is kept beside it (`absent`): the update may be the first news that the element moved.
+//! If so, the element closes its link to us, and the peer's word counts. If its link to us stays up for a
+//! moment, the news was old (updates of two registrars are not ordered among each other), or false: then we
+//! ask the element, by a keep-alive with H, and if it answers over its link, it stays ours, and the others are
+//! told so. So registrars that contradict each other never argue among themselves, nobody but an
+//! element moves or removes it, and whatever a partition left behind, each element ends with the
+//! registrar that it last answered.
 //!
 //! A handle table is not news but a state, so it never takes away an element that has a link here.
 
+mod absent;
 mod asap;
+mod bucket;
+mod chores;
 mod chronicle;
 mod claims;
 mod config;
+mod dialect;
 mod distance;
 mod download;
 mod invariants;
 mod links;
-mod measure;
 mod operate;
 mod outbox;
 mod peers;
+mod reach;
 mod resolve;
 mod store;
 mod subscriptions;
@@ -55,16 +65,17 @@ mod watch;
 mod tests;
 
 pub use chronicle::{Happening, Histogram, PoolRecord, What};
-pub use config::{Config, Event, PeerView, Stats};
+pub use config::{Account, Config, Event, PeerView, Stats};
+pub use dialect::Dialect;
 pub use operate::{Impossible, Operated, Operation};
 
 use super::timer::Deadlines;
 use super::{LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Output, Service, Target, Time};
-use crate::handlespace::{Bounds, ElementKey, Handlespace};
+use crate::handlespace::{Bounds, ElementKey, Handlespace, Sum};
 use crate::wire::{CauseCode, PoolHandle, RegistrarId, Transport};
 use fastrand::Rng;
 use outbox::Outbox;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -105,6 +116,14 @@ enum Timer {
     MentorRetry,
     /// Looking for a mentor has lasted long enough.
     Discovery,
+    /// A peer passed over the question what it speaks.
+    Dialect(RegistrarId),
+    /// The peer whose ID this link claims was asked whether its own link lives.
+    Doubt(LinkId),
+    /// Registrations may have ended.
+    Lapse,
+    /// Work is left over.
+    Chores,
 }
 
 /// What we keep about an element besides what the handlespace knows.
@@ -123,6 +142,16 @@ struct Side {
     stamp: u64,
     /// Ours, and among what rsplib's registrars can hold.
     for_rsplib: bool,
+    /// Ours: when it last registered.
+    registered: Time,
+    /// When its registration is looked at next (`watch`); 0: never.
+    lapse: u64,
+    /// It registers over links that need not stay.
+    brief: bool,
+    /// Such a link is gone, and it stays for its life.
+    stays: bool,
+    /// How often its home was disputed, and since when.
+    quarrel: (u8, Time),
 }
 
 /// A link that is up.
@@ -180,8 +209,12 @@ pub struct Registrar {
     join: download::Join,
     /// Bytes of requests that wait for the service to start.
     deferred: usize,
+    /// Bytes of elements that may come back by a late answer.
+    overdue: usize,
     /// Accumulated checksum of what rsplib's registrars get of our own elements.
-    rsplib_sum: u32,
+    rsplib_sum: Sum,
+    lives: watch::Lives,
+    chores: chores::Chores,
     stamp: u64,
     timers: Deadlines<Timer>,
     outbox: Outbox,
@@ -192,14 +225,11 @@ pub struct Registrar {
     refusals: BTreeMap<(&'static str, CauseCode), u64>,
     /// How long elements take to answer keep-alives.
     answers: Histogram,
-    complaints: BTreeSet<(&'static str, u64)>,
     leaving: bool,
 }
 
-/// How many causes of complaint are told apart.
-const MAX_COMPLAINTS: usize = 1024;
 /// Expired deadlines handled in one call.
-const TIMEOUTS_PER_CALL: usize = 4096;
+const TIMEOUTS_PER_CALL: usize = 1024;
 /// A call of `handle_timeout` that comes later than this means that we slept.
 const OVERSLEPT: Duration = Duration::from_millis(300);
 
@@ -233,7 +263,10 @@ impl Registrar {
             claims: claims::Claims::default(),
             join: download::Join::default(),
             deferred: 0,
-            rsplib_sum: 0,
+            overdue: 0,
+            rsplib_sum: Sum::default(),
+            lives: watch::Lives::default(),
+            chores: chores::Chores::default(),
             stamp: 0,
             timers: Deadlines::new(),
             outbox: Outbox::default(),
@@ -242,17 +275,17 @@ impl Registrar {
             chronicle: chronicle::Chronicle::default(),
             refusals: BTreeMap::new(),
             answers: Histogram::default(),
-            complaints: BTreeSet::new(),
             leaving: false,
             config,
         };
-        registrar.start();
+        registrar.begin(now);
+        registrar.join();
         registrar
     }
 
     /// Our transports changed (an interface came or went).
     pub fn set_transports(&mut self, now: Time, asap: Vec<Transport>, enrp: Vec<Transport>) {
-        self.now = now;
+        self.begin(now);
         let changed = self.config.enrp_transports != enrp;
         self.config.asap_transports = asap;
         self.config.enrp_transports = enrp;
@@ -264,8 +297,9 @@ impl Registrar {
     /// Leaves in order: links closed, so that peers take over and elements look for another home at
     /// once. Nothing else is to be called afterwards but `poll_output`.
     pub fn shutdown(&mut self, now: Time) {
-        self.now = now;
+        self.begin(now);
         self.leaving = true;
+        self.chores = chores::Chores::default();
         for link in self.links.keys().chain(self.dials.keys()) {
             self.outbox.push(Output::Close { link: *link });
         }
@@ -277,7 +311,7 @@ impl Registrar {
 
     /// One whole message.
     pub fn handle_message(&mut self, now: Time, link: LinkId, bytes: &[u8]) {
-        self.now = now;
+        self.begin(now);
         let Some(state) = self.links.get_mut(&link) else { return };
         state.heard = now;
         match state.role {
@@ -289,7 +323,7 @@ impl Registrar {
 
     /// A link came, went, filled or drained.
     pub fn handle_link(&mut self, now: Time, link: LinkId, change: LinkChange) {
-        self.now = now;
+        self.begin(now);
         if self.leaving {
             return;
         }
@@ -308,7 +342,7 @@ impl Registrar {
 
     /// A datagram from the ENRP group.
     pub fn handle_announce(&mut self, now: Time, service: Service, from: SocketAddr, bytes: &[u8]) {
-        self.now = now;
+        self.begin(now);
         if service == Service::Enrp && !self.leaving {
             self.multicast_message(from, bytes);
         }
@@ -317,7 +351,7 @@ impl Registrar {
 
     /// Time has come.
     pub fn handle_timeout(&mut self, now: Time) {
-        self.now = now;
+        self.begin(now);
         let late = self.timers.next().map_or(Duration::ZERO, |due| now - due);
         // Whoever sleeps must not take the others' silence for death: they get another chance. But
         // not for ever, or a machine too slow for its timers would never notice anything.
@@ -353,6 +387,10 @@ impl Registrar {
             Timer::Mentor => self.mentor_silent(),
             Timer::MentorRetry => self.seek_mentor(),
             Timer::Discovery => self.discovery_over(),
+            Timer::Dialect(id) => self.took_probe(id),
+            Timer::Doubt(link) => self.doubt_over(link),
+            Timer::Lapse => self.lapses_due(),
+            Timer::Chores => self.chores_due(),
         }
     }
 
@@ -438,6 +476,12 @@ impl Registrar {
         self.side(key).map(|side| now - side.heard)
     }
 
+    /// What every call begins with.
+    fn begin(&mut self, now: Time) {
+        self.now = now;
+        self.chores.refill();
+    }
+
     /// What every call ends with.
     fn finish(&mut self) {
         self.push_changes();
@@ -461,12 +505,28 @@ impl Registrar {
         self.outbox.push(Output::Event(event));
     }
 
-    /// Complains once per kind and key.
-    fn complain(&mut self, kind: &'static str, key: u64, about: impl FnOnce() -> String) {
-        if self.complaints.len() < MAX_COMPLAINTS && self.complaints.insert((kind, key)) {
-            let about = about();
-            self.event(Event::Complaint { about });
-        }
+    /// Complains, every time. Who writes the log counts those of one cause, which is never anything that somebody
+    /// else chose.
+    fn complain(&mut self, cause: &'static str, about: impl FnOnce() -> String) {
+        let about = about();
+        self.event(Event::Complaint { cause, about });
+    }
+
+    /// What is kept for others, by cause.
+    pub fn accounts(&self) -> [Account; 6] {
+        let account = |cause, bytes, bound| Account { cause, bytes, bound };
+        let peers = self.peers.table.values();
+        let absent = peers.clone().map(|peer| peer.absent.bytes()).sum();
+        let backlog = peers.map(|peer| peer.backlog.bytes()).sum();
+        let most = self.config.max_peers;
+        [
+            account("deferred", self.deferred, asap::MAX_DEFERRED),
+            account("subscriptions", self.subscriptions.bytes(), subscriptions::MAX_HANDLE_BYTES),
+            account("overdue", self.overdue, watch::MAX_OVERDUE_BYTES),
+            account("claims", self.claims.bytes(), claims::MAX_BYTES),
+            account("updates", backlog, most * sync::MAX_BACKLOG_BYTES),
+            account("disputed", absent, most * absent::MAX_BYTES),
+        ]
     }
 
     /// Number for the next link that we open.
@@ -523,7 +583,7 @@ impl Registrar {
         }
         let Some(state) = self.remove_link(link) else { return };
         match state.role {
-            Role::Asap(client) => self.client_gone(link, client, reason(why)),
+            Role::Asap(client) => self.client_gone(link, client, reason(why), why == LinkDown::Closed),
             Role::Enrp(peer_link) => self.peer_link_lost(link, peer_link),
         }
     }

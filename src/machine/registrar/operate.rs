@@ -15,7 +15,7 @@ impl Registrar {
     /// that stays as it is. Links stay as well: a peer that is no longer configured is only not dialled again,
     /// and beyond a bound that has become lower nothing is removed.
     pub fn reconfigure(&mut self, now: Time, config: Config) {
-        self.now = now;
+        self.begin(now);
         let running = &mut self.config;
         *running = Config {
             id: running.id,
@@ -120,7 +120,7 @@ impl Registrar {
         id: PeId,
         operation: &Operation,
     ) -> Result<Operated, Impossible> {
-        self.now = now;
+        self.begin(now);
         let key = self.space.find(handle, id).ok_or(Impossible::Unknown)?;
         let mut element =
             self.space.get(key).map(|element| element.to_element()).ok_or(Impossible::Unknown)?;
@@ -159,11 +159,12 @@ impl Registrar {
             }
             return;
         }
-        let heard = self.space.find(handle, element.id).and_then(|key| self.side(key)).map(|side| side.heard);
+        let side = self.space.find(handle, element.id).and_then(|key| self.side(key));
+        let said = side.map(|side| (side.heard, side.registered));
         if let Ok((key, _)) = self.put(handle, element) {
             // It said nothing itself.
-            if let (Some(heard), Some(side)) = (heard, self.side_mut(key)) {
-                side.heard = heard;
+            if let (Some((heard, registered)), Some(side)) = (said, self.side_mut(key)) {
+                (side.heard, side.registered) = (heard, registered);
             }
             self.announce_update(key);
         }
@@ -179,7 +180,7 @@ impl Registrar {
     ) -> Result<Operated, Impossible> {
         let home = element.home;
         let peer = self.peers.get(home).ok_or(Impossible::Unreachable(home))?;
-        if peer.rsplib {
+        if peer.dialect.may_be_rsplib() {
             return Err(Impossible::Foreign(home));
         }
         if peer.link.is_none() {
@@ -206,7 +207,7 @@ impl Registrar {
         asked: &PoolElement,
     ) -> bool {
         let wanted = marks(asked.life);
-        if !wanted.request || self.peers.get(sender).is_none_or(|peer| peer.rsplib) {
+        if !wanted.request || self.peers.get(sender).is_none_or(|peer| peer.dialect.may_be_rsplib()) {
             return false;
         }
         let Some(key) = self.space.find(handle, asked.id).filter(|&key| self.is_ours(key)) else {

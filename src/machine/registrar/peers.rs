@@ -1,11 +1,13 @@
 //! Peers: who they are, whether they live, presence (RFC 5353 sections 3.4.1 to 3.4.3).
 
-use super::measure;
+use super::absent::Absent;
+use super::dialect::{self, Dialect, is_rsplibs_refusal, server_information};
+use super::reach;
 use super::sync::{Audit, Backlog, TableCursor};
 use super::{Event, LinkId, PeerView, Registrar, Service, Timer};
 use crate::machine::{Output, Target, Time};
 use crate::wire::{
-    CauseCode, DecodeError, Enrp, EnrpMessage, OperationError, Protocol, RegistrarId, ServerInformation,
+    Cause, CauseCode, DecodeError, Enrp, EnrpMessage, OperationError, RegistrarId, ServerInformation,
     Transport,
 };
 use std::collections::BTreeMap;
@@ -14,6 +16,68 @@ use std::time::Duration;
 
 /// A peer waits this long for the one with the lower ID to dial first.
 pub(super) const POLITENESS: Duration = Duration::from_millis(200);
+
+/// How many registrars of which there is only hearsay are dialled at the same time, and how long the others wait
+/// to have their turn.
+pub(super) const HEARSAY_DIALS: (usize, Duration) = (16, Duration::from_millis(100));
+/// Bound on server information kept of one peer, in bytes.
+const MAX_INFO: usize = 4096;
+/// A list that was refused is asked for again after so long.
+const LIST_PAUSE: Duration = Duration::from_secs(2);
+/// So often a takeover is left to somebody who does not finish it.
+pub(super) const MAX_YIELDS: u8 = 2;
+
+/// Whether a peer lives. Only what comes over its link counts as a sign of life: anybody can send datagrams.
+///
+/// ```text
+///                 sign of life              MAX-TIME-LAST-HEARD without one, or link lost
+///   Hearsay ──────────────────────► Alive ──────────────────────────────────────────────► Silent
+///      │                            ▲   ▲          sign of life                           │   │
+///      │ MAX-TIME-LAST-HEARD        │   └─────────────────────────────────────────────────┘   │ MAX-TIME-NO-RESPONSE,
+///      └──────────► Silent          │ sign of life                                            │ or refused everywhere
+///                                   └────────────────────────────── Dead ◄────────────────────┘
+///                                                                    │
+///                                                    owns nothing, or was taken over: forgotten
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    /// Never heard itself.
+    Hearsay,
+    /// Heard lately.
+    Alive,
+    /// Asked for a sign of life. `met`: it was heard before.
+    Silent { met: bool },
+    /// It gave none.
+    Dead { met: bool },
+}
+
+impl Life {
+    /// Whether it was ever heard itself.
+    pub(super) fn is_met(self) -> bool {
+        !matches!(self, Life::Hearsay | Life::Silent { met: false } | Life::Dead { met: false })
+    }
+
+    /// Whether we miss a sign of life that we asked for.
+    pub(super) fn is_silent(self) -> bool {
+        matches!(self, Life::Silent { .. } | Life::Dead { .. })
+    }
+
+    /// Whether it was given up.
+    pub(super) fn is_dead(self) -> bool {
+        matches!(self, Life::Dead { .. })
+    }
+}
+
+/// What to make of a message that came over a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// It is the sender's.
+    Proved,
+    /// The sender has a link that lives, and this is another one.
+    Unproved,
+    /// The link was closed.
+    None,
+}
 
 /// A peer, or a registrar that we only heard of.
 #[derive(Debug)]
@@ -33,17 +97,16 @@ pub(super) struct Peer {
     /// Dials that failed since it was last reached.
     pub failed: u32,
     pub heard: Time,
-    /// Whether it was ever heard itself.
-    pub met: bool,
-    /// Since when we wait for a sign of life that we asked for.
-    pub silent: Option<Time>,
-    /// Silent for too long.
-    pub dead: bool,
-    /// Exactly one SCTP transport: a registrar of rsplib.
-    pub rsplib: bool,
-    /// Whether it was asked for its peers since the link came up.
+    pub life: Life,
+    pub dialect: Dialect,
+    /// Whether it was asked what it speaks.
+    pub probed: bool,
+    /// Whether it was asked for its peers since the link came up, and when it may be asked again.
     pub listed: bool,
+    pub list_after: Time,
     pub backlog: Backlog,
+    /// Elements that it says it has and that we hold otherwise, or not at all.
+    pub absent: Absent,
     pub audit: Audit,
     /// Whether its checksum was right when it was compared last.
     pub agrees: Option<bool>,
@@ -53,6 +116,10 @@ pub(super) struct Peer {
     pub table: Option<TableCursor>,
     /// Who announced to take it over.
     pub taken_by: Option<RegistrarId>,
+    /// Who says that it took it over.
+    pub heir: Option<RegistrarId>,
+    /// How often its takeover was left to somebody who did not finish it.
+    pub yields: u8,
 }
 
 /// All peers.
@@ -82,14 +149,14 @@ impl Registrar {
         let view = |(&id, peer): (&RegistrarId, &Peer)| PeerView {
             id,
             addresses: peer.targets.iter().flat_map(|target| target.addresses.clone()).collect(),
-            last_heard: peer.met.then(|| self.now - peer.heard),
+            last_heard: peer.life.is_met().then(|| self.now - peer.heard),
             elements: self.space.owned_count(id),
-            state: match peer {
-                Peer { dead: true, .. } => "dead",
-                Peer { silent: Some(_), .. } => "silent",
-                Peer { met: false, .. } => "hearsay",
-                Peer { link: None, .. } => "connecting",
-                _ => "alive",
+            state: match (peer.life, peer.link) {
+                (Life::Dead { .. }, _) => "dead",
+                (Life::Silent { .. }, _) => "silent",
+                (Life::Hearsay, _) => "hearsay",
+                (Life::Alive, None) => "connecting",
+                (Life::Alive, Some(_)) => "alive",
             },
             agrees: peer.agrees,
             queue: peer.backlog.len(),
@@ -105,7 +172,7 @@ impl Registrar {
         }
         if self.peers.table.len() >= self.config.max_peers && !self.forget_some_peer() {
             let most = self.config.max_peers;
-            self.complain("too many peers", 0, || format!("more peers than {most}"));
+            self.complain("too many peers", || format!("more peers than {most}"));
             return false;
         }
         let peer = Peer {
@@ -118,19 +185,22 @@ impl Registrar {
             dialled: Time::default(),
             failed: 0,
             heard: self.now,
-            met: false,
-            silent: None,
-            dead: false,
-            rsplib: false,
+            life: Life::Hearsay,
+            dialect: self.config.dialect.unwrap_or_default(),
+            probed: false,
             listed: false,
+            list_after: Time::default(),
             backlog: Backlog::default(),
+            absent: Absent::default(),
             audit: Audit::default(),
             agrees: None,
             resynchronisations: 0,
             table: None,
             taken_by: None,
+            heir: None,
+            yields: 0,
         };
-        let limit = self.last_heard_limit(&peer);
+        let limit = peer.dialect.last_heard_limit(&self.config);
         self.peers.table.insert(id, peer);
         self.timers.set(Timer::LastHeard(id), self.now + limit);
         self.event(Event::PeerAdded { id });
@@ -140,7 +210,7 @@ impl Registrar {
     /// Makes room in the table: somebody of whom there is only hearsay and who owns nothing.
     fn forget_some_peer(&mut self) -> bool {
         let nobody = |(id, peer): (&RegistrarId, &Peer)| {
-            (!peer.met && peer.link.is_none() && self.space.owned_count(*id) == 0).then_some(*id)
+            (!peer.life.is_met() && peer.link.is_none() && self.space.owned_count(*id) == 0).then_some(*id)
         };
         match self.peers.table.iter().find_map(nobody) {
             Some(id) => {
@@ -160,6 +230,7 @@ impl Registrar {
             Timer::Redial(id),
             Timer::Flush(id),
             Timer::TakenBy(id),
+            Timer::Dialect(id),
         ];
         for timer in timers {
             self.timers.clear(&timer);
@@ -174,47 +245,41 @@ impl Registrar {
         }
     }
 
-    fn last_heard_limit(&self, peer: &Peer) -> Duration {
-        match peer.rsplib {
-            true => self.config.rsplib_max_time_last_heard,
-            false => self.config.peer_max_time_last_heard,
-        }
-    }
-
     fn no_response_limit(&self, id: RegistrarId) -> Duration {
-        match self.peers.get(id).is_some_and(|peer| peer.rsplib) {
-            true => self.config.rsplib_max_time_no_response,
-            false => self.config.peer_max_time_no_response,
-        }
+        self.dialect(id).no_response_limit(&self.config)
     }
 
     /// A sign of life.
     pub(super) fn heard(&mut self, id: RegistrarId) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(id) else { return };
+        let limit = peer.dialect.last_heard_limit(&self.config);
+        let before = std::mem::replace(&mut peer.life, Life::Alive);
         peer.heard = now;
-        peer.met = true;
         peer.failed = 0;
-        if peer.silent.take().is_some() {
-            peer.dead = false;
+        peer.yields = 0;
+        peer.heir = None;
+        let taken = peer.taken_by.take().is_some();
+        if before.is_silent() {
             self.timers.clear(&Timer::NoResponse(id));
         }
-        let Some(peer) = self.peers.get_mut(id) else { return };
-        if peer.taken_by.take().is_some() {
+        if taken {
             self.timers.clear(&Timer::TakenBy(id));
         }
         self.call_off_takeover(id);
-        if self.timers.get(&Timer::LastHeard(id)).is_none()
-            && let Some(peer) = self.peers.get(id)
-        {
-            let limit = self.last_heard_limit(peer);
+        if self.timers.get(&Timer::LastHeard(id)).is_none() {
             self.timers.set(Timer::LastHeard(id), now + limit);
         }
     }
 
+    /// Whether a peer lives and can be spoken to, as far as we know.
+    pub(super) fn is_up(&self, id: RegistrarId) -> bool {
+        self.peers.get(id).is_some_and(|peer| peer.life == Life::Alive && peer.link.is_some())
+    }
+
     pub(super) fn last_heard_expired(&mut self, id: RegistrarId) {
         let Some(peer) = self.peers.get(id) else { return };
-        let limit = self.last_heard_limit(peer);
+        let limit = peer.dialect.last_heard_limit(&self.config);
         let due = peer.heard + limit;
         if due > self.now {
             self.timers.set(Timer::LastHeard(id), due);
@@ -230,8 +295,8 @@ impl Registrar {
         let limit = self.no_response_limit(id);
         let now = self.now;
         let Some(peer) = self.peers.get_mut(id) else { return };
-        if peer.silent.is_none() {
-            peer.silent = Some(now);
+        if !peer.life.is_silent() {
+            peer.life = Life::Silent { met: peer.life.is_met() };
             peer.failed = 0;
             self.timers.set(Timer::NoResponse(id), now + limit);
         }
@@ -260,26 +325,28 @@ impl Registrar {
     pub(super) fn peer_dead(&mut self, id: RegistrarId) {
         self.timers.clear(&Timer::NoResponse(id));
         self.timers.clear(&Timer::LastHeard(id));
-        let now = self.now;
         let Some(peer) = self.peers.get_mut(id) else { return };
-        if peer.dead {
+        if peer.life.is_dead() {
             return;
         }
-        peer.dead = true;
-        peer.silent.get_or_insert(now);
+        let met = peer.life.is_met();
+        peer.life = Life::Dead { met };
         peer.table = None;
         peer.audit.stop();
-        if peer.met {
+        let heir = peer.heir;
+        if met {
             self.event(Event::PeerDead { id });
         }
         self.mentor_gone(id);
         self.takeovers_without(id);
         let heirs_of: Vec<RegistrarId> = self.targets_of(id);
-        if self.space.owned_count(id) == 0 {
+        if let Some(heir) = heir.filter(|&heir| self.is_up(heir)) {
+            self.inherit(id, heir);
+        } else if self.space.owned_count(id) == 0 {
             self.forget_peer(id);
         } else {
             let taken = self.peers.get(id).and_then(|peer| peer.taken_by);
-            if taken.is_none_or(|by| self.peers.get(by).is_none_or(|by| by.dead)) {
+            if taken.is_none_or(|by| self.peers.get(by).is_none_or(|by| by.life.is_dead())) {
                 self.start_takeover(id);
             }
         }
@@ -298,30 +365,15 @@ impl Registrar {
     /// A presence for a peer, or for all by multicast.
     pub(super) fn presence(&self, to: Option<RegistrarId>, reply_required: bool) -> Enrp {
         let peer = to.and_then(|id| self.peers.get(id));
-        let rsplib = peer.is_some_and(|peer| peer.rsplib);
-        let checksum =
-            if rsplib { measure::fold_checksum(self.rsplib_sum) } else { self.space.checksum(self.id) };
+        let dialect = peer.map_or(Dialect::Rfc, |peer| peer.dialect);
+        let sum = if dialect.may_be_rsplib() { self.rsplib_sum } else { self.space.sum(self.id) };
         // What waits for the peer is in our checksum and not in its copy yet.
         let waiting = peer.is_some_and(|peer| !peer.backlog.is_empty());
         Enrp::Presence {
             reply_required,
-            checksum: (rsplib || !waiting).then_some(checksum),
-            server: Some(self.server_information()),
+            checksum: (dialect.needs_checksum() || !waiting).then_some(sum.to_wire()),
+            server: Some(server_information(self.id, &self.config.enrp_transports)),
         }
-    }
-
-    /// What we say about ourselves.
-    fn server_information(&self) -> ServerInformation {
-        let mut transports = self.config.enrp_transports.clone();
-        // rsplib knows one SCTP transport and skips what follows.
-        transports.sort_by_key(|transport| transport.protocol() != Some(Protocol::Sctp));
-        if let [only] = &transports[..]
-            && only.protocol() == Some(Protocol::Sctp)
-        {
-            // Twice, so that our own peers don't take us for one of rsplib's.
-            transports.push(only.clone());
-        }
-        ServerInformation { id: self.id, transports }
     }
 
     pub(super) fn send_presence(&mut self, id: RegistrarId, reply_required: bool) {
@@ -338,12 +390,12 @@ impl Registrar {
         for id in ids {
             let Some(peer) = self.peers.get(id) else { continue };
             if peer.link.is_some() {
-                // To rsplib no presence goes without a checksum, and with one it would read our whole table
-                // for what is on its way already. Whoever misses our presence asks for it.
-                if !peer.rsplib || peer.backlog.is_empty() {
+                // With a checksum it would read our whole table for what is on its way already. Whoever misses
+                // our presence asks for it.
+                if !peer.dialect.needs_checksum() || peer.backlog.is_empty() {
                     self.send_presence(id, false);
                 }
-            } else if !peer.dead && self.timers.get(&Timer::Redial(id)).is_none() {
+            } else if !peer.life.is_dead() && self.timers.get(&Timer::Redial(id)).is_none() {
                 self.dial_peer(id);
             }
         }
@@ -366,7 +418,7 @@ impl Registrar {
 
     pub(super) fn send_enrp_over(&mut self, link: LinkId, receiver: RegistrarId, body: Enrp) {
         let message = EnrpMessage { sender: self.id, receiver, body };
-        self.outbox.send_early(link, &message.encode());
+        self.outbox.send(link, &message.encode());
     }
 
     /// One message from a peer's link.
@@ -376,24 +428,41 @@ impl Registrar {
             Err(error) => return self.enrp_undecodable(link, bytes, error),
         };
         let EnrpMessage { sender, mut body, .. } = decoded.message;
-        self.seen_from_here(link, &mut body);
+        if let Enrp::Error { error } = &body
+            && is_rsplibs_refusal(self.id, sender, error)
+        {
+            return self.refused_probe(link);
+        }
         if sender == self.id {
             return self.met_ourselves(link);
         }
         if sender == RegistrarId(0) {
             self.stats.messages_rejected += 1;
-            return self.complain("sender 0", 0, || format!("ENRP message with sender 0 from {link:?}"));
+            return self.complain("sender 0", || format!("ENRP message with sender 0 from {link:?}"));
         }
+        let stranger = self.peers.get(sender).is_none_or(|peer| !peer.life.is_met());
+        if !self.meet(sender) {
+            return;
+        }
+        match self.came_over(link, sender) {
+            Trust::None => return,
+            Trust::Unproved => {
+                // Whoever it is, it may know that we live.
+                if let Enrp::Presence { reply_required: true, .. } = body {
+                    let body = self.presence(Some(sender), false);
+                    self.send_enrp_over(link, sender, body);
+                }
+                return;
+            }
+            Trust::Proved => {}
+        }
+        self.seen_from_here(link, &mut body);
         if !decoded.unrecognized.is_empty() && !matches!(body, Enrp::Error { .. }) {
             let causes = decoded
                 .unrecognized
                 .into_iter()
-                .map(|data| crate::wire::Cause { code: CauseCode::UNRECOGNIZED_PARAMETER, data });
+                .map(|data| Cause { code: CauseCode::UNRECOGNIZED_PARAMETER, data });
             self.report_error(link, sender, OperationError(causes.collect()));
-        }
-        let stranger = self.peers.get(sender).is_none_or(|peer| !peer.met);
-        if !self.meet(sender) || !self.came_over(link, sender) {
-            return;
         }
         self.heard(sender);
         if stranger && !matches!(body, Enrp::Presence { .. }) {
@@ -402,25 +471,23 @@ impl Registrar {
         }
         match body {
             Enrp::Presence { reply_required, checksum, server } => {
-                self.presence_over_link(link, sender, reply_required, checksum, server)
+                self.presence_over_link(link, sender, (reply_required, stranger), checksum, server)
             }
             Enrp::HandleTableRequest { own_only } => self.table_request(link, sender, own_only),
             Enrp::HandleTableResponse { rejected, more, pools } => {
-                self.table_response(sender, rejected, more, pools)
+                self.table_response(link, sender, rejected, more, pools)
             }
             Enrp::HandleUpdate { takeover_suggested, action, handle, element } => {
-                self.handle_update(sender, takeover_suggested, action, handle, element)
+                self.handle_update(link, sender, takeover_suggested, action, handle, element)
             }
             Enrp::ListRequest => self.list_request(link, sender),
-            Enrp::ListResponse { rejected, servers } => self.list_response(rejected, servers),
+            Enrp::ListResponse { rejected, servers } => self.list_response(link, sender, rejected, servers),
             Enrp::InitTakeover { target } => self.init_takeover(sender, target),
             Enrp::InitTakeoverAck { target } => self.takeover_acknowledged(sender, target),
             Enrp::TakeoverServer { target } => self.takeover_server(sender, target),
             Enrp::Error { error } => {
                 let code = error.code();
-                self.complain("enrp error", u64::from(sender.0) << 16 | u64::from(code.0), || {
-                    format!("peer {sender} reports {code:?}")
-                });
+                self.complain("enrp error", || format!("peer {sender} reports {code:?}"));
             }
         }
     }
@@ -429,14 +496,15 @@ impl Registrar {
         const ENRP_ERROR: u8 = 0x0a;
         self.stats.messages_rejected += 1;
         let kind = bytes.first().copied().unwrap_or(0);
-        // One line for all types that nobody knows.
-        let about = if kind <= ENRP_ERROR { kind } else { 0xff };
-        self.complain("enrp undecodable", u64::from(about), || {
+        self.complain("enrp undecodable", || {
             format!("ENRP message of type {kind:#04x} at byte {}: {}", error.at, error.reason)
         });
-        if let Some(cause) = error.cause
+        if let Some(mut cause) = error.cause
             && kind != ENRP_ERROR
         {
+            if self.links.get(&link).is_some_and(|link| !dialect::client_may_be_rsplibs(&link.ends)) {
+                cause.code = dialect::assigned(cause.code);
+            }
             let sender =
                 bytes.get(4..8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
             self.report_error(link, RegistrarId(sender), OperationError(vec![cause]));
@@ -447,7 +515,7 @@ impl Registrar {
     fn report_error(&mut self, link: LinkId, receiver: RegistrarId, error: OperationError) {
         let message = EnrpMessage { sender: self.id, receiver, body: Enrp::Error { error } };
         if message.fits() {
-            self.outbox.send_early(link, &message.encode());
+            self.outbox.send(link, &message.encode());
         }
     }
 
@@ -455,18 +523,26 @@ impl Registrar {
         &mut self,
         link: LinkId,
         id: RegistrarId,
-        reply_required: bool,
+        (reply_required, stranger): (bool, bool),
         checksum: Option<[u8; 2]>,
         server: Option<ServerInformation>,
     ) {
-        if let Some(server) = server.filter(|server| server.id == id) {
-            self.learn(id, server, None);
+        let server = server.filter(|server| server.id == id);
+        self.judge(link, id, server.as_ref());
+        if let Some(server) = server {
+            let near = self.links.get(&link).is_some_and(|link| reach::is_local(&link.ends));
+            self.learn(id, server, near);
         }
-        if reply_required {
-            let body = self.presence(Some(id), false);
+        if reply_required || stranger {
+            // RFC 5353 section 3.4.1: a stranger is asked for a presence, whatever its first message is.
+            let body = self.presence(Some(id), stranger);
             self.send_enrp_over(link, id, body);
         }
-        let list = self.peers.get_mut(id).is_some_and(|peer| !std::mem::replace(&mut peer.listed, true));
+        let now = self.now;
+        let list = self
+            .peers
+            .get_mut(id)
+            .is_some_and(|peer| now >= peer.list_after && !std::mem::replace(&mut peer.listed, true));
         if list && !self.is_joining_with(id) {
             self.send_enrp(id, Enrp::ListRequest);
         }
@@ -479,6 +555,19 @@ impl Registrar {
         }
     }
 
+    /// It does not tell its peers now (RFC 5353 section 3.2.2.2): others are asked, and it again later.
+    pub(super) fn list_refused(&mut self, id: RegistrarId) {
+        let after = self.now + LIST_PAUSE;
+        if let Some(peer) = self.peers.get_mut(id) {
+            peer.listed = false;
+            peer.list_after = after;
+        }
+        let other = self.peers.linked().into_iter().find(|&other| other != id && self.is_up(other));
+        if let Some(other) = other {
+            self.send_enrp(other, Enrp::ListRequest);
+        }
+    }
+
     /// A datagram from the ENRP group: presences only. Anybody can send one, so it is no more than a
     /// hint where to dial.
     pub(super) fn multicast_message(&mut self, from: SocketAddr, bytes: &[u8]) {
@@ -488,36 +577,75 @@ impl Registrar {
         };
         let EnrpMessage { sender, body, .. } = decoded.message;
         let Enrp::Presence { server: Some(server), .. } = body else { return };
-        if sender == self.id || sender == RegistrarId(0) || server.id != sender {
+        if sender == RegistrarId(0) || server.id != sender {
             return;
+        }
+        if sender == self.id {
+            return self.met_twin_by_datagram(from, &server);
         }
         if !self.meet(sender) {
             return;
         }
-        self.learn(sender, server, Some(from));
-        if self.peers.get(sender).is_some_and(|peer| peer.link.is_some() || peer.met) {
-            self.heard(sender);
+        let targets = self.targets(&server.transports, Some(from), self.is_here(from));
+        let Some(peer) = self.peers.get_mut(sender) else { return };
+        if peer.life == Life::Hearsay {
+            peer.set_targets(targets);
+            peer.set_info(server);
+        } else if peer.link.is_none() {
+            // Where it said itself that it is comes first.
+            peer.targets.truncate(2);
+            for target in targets {
+                if peer.targets.len() < 4 && !peer.targets.contains(&target) {
+                    peer.targets.push(target);
+                }
+            }
         }
         self.dial_politely(sender);
     }
 
-    /// Takes over what a registrar says about itself, or a third one about it.
-    pub(super) fn learn(&mut self, id: RegistrarId, server: ServerInformation, source: Option<SocketAddr>) {
-        let targets = self.targets(&server.transports, source);
+    /// Takes over what a registrar says about itself, or a third one about it. `near`: who says so is on this
+    /// host.
+    pub(super) fn learn(&mut self, id: RegistrarId, server: ServerInformation, near: bool) {
+        let targets = self.targets(&server.transports, None, near);
         let Some(peer) = self.peers.get_mut(id) else { return };
-        let sctp = |transport: &Transport| transport.protocol() == Some(Protocol::Sctp);
-        peer.rsplib = server.transports.len() == 1 && server.transports.iter().all(sctp);
-        // The source of a datagram is better knowledge than what a registrar behind a
-        // translator lists, but only the latter comes over a link.
-        if !targets.is_empty() && (source.is_none() || peer.targets.is_empty() || peer.link.is_none()) {
-            // Heard over several interfaces and groups, the addresses change from one datagram to the next.
-            let protocols =
-                |targets: &[Target]| targets.iter().map(|target| target.protocol).collect::<Vec<_>>();
-            if protocols(&peer.targets) != protocols(&targets) {
-                peer.next_target = 0;
-            }
-            peer.targets = targets;
+        if !targets.is_empty() {
+            peer.set_targets(targets);
         }
-        peer.info = Some(server);
+        peer.set_info(server);
     }
+}
+
+impl Peer {
+    fn set_targets(&mut self, targets: Vec<Target>) {
+        // Heard over several interfaces and groups, the addresses change from one datagram to the next.
+        let protocols = |targets: &[Target]| targets.iter().map(|target| target.protocol).collect::<Vec<_>>();
+        if protocols(&self.targets) != protocols(&targets) {
+            self.next_target = 0;
+        }
+        self.targets = targets;
+    }
+
+    fn set_info(&mut self, server: ServerInformation) {
+        let short = server.encoded_len() <= MAX_INFO;
+        self.info = short.then_some(server);
+    }
+}
+
+/// A registrar's transports as others may be told of them: without what means each host itself, or one link,
+/// unless `near`; `None` if nothing is left.
+pub(super) fn tellable(server: &ServerInformation, near: bool) -> Option<ServerInformation> {
+    use crate::wire::scope::{Scope, reaches};
+    let minimum = if near { Scope::Loopback } else { Scope::MulticastSite };
+    let far =
+        server.transports.iter().flat_map(Transport::addresses).any(|&ip| reaches(ip, Scope::MulticastSite));
+    let minimum = if far { Scope::MulticastSite } else { minimum };
+    let tellable = |transport: &Transport| match transport {
+        Transport::Address { protocol, port, usage, addresses } => {
+            let addresses: Vec<_> = addresses.iter().copied().filter(|&ip| reaches(ip, minimum)).collect();
+            (!addresses.is_empty()).then(|| Transport::new(*protocol, *usage, *port, addresses))
+        }
+        Transport::Opaque(_) => None,
+    };
+    let transports: Vec<Transport> = server.transports.iter().filter_map(tellable).collect();
+    (!transports.is_empty()).then_some(ServerInformation { id: server.id, transports })
 }

@@ -1,13 +1,11 @@
 //! Handle resolution (RFC 5352 section 3.3): what registrars are asked most.
 
-use super::measure::MAX_MESSAGE;
+use super::dialect::most_elements;
 use super::{Link, LinkId, Registrar, Role};
 use crate::handlespace::{ElementKey, Increment};
-use crate::machine::{LinkEnds, LinkProtocol};
-use crate::wire::{Asap, CauseCode, OperationError, Policy, PoolElement, PoolHandle};
+use crate::machine::LinkEnds;
+use crate::wire::{Asap, CauseCode, MAX_MESSAGE, OperationError, Policy, PoolElement, PoolHandle};
 
-/// rsplib's clients take no more elements in one answer.
-const RSPLIB_MAX_ELEMENTS: usize = 128;
 /// More elements than this fit no message.
 const MAX_ELEMENTS_PER_MESSAGE: usize = 2048;
 /// Memory for more elements than this is not kept.
@@ -58,13 +56,18 @@ impl Registrar {
         }
         // Who only begins or ends a subscription chooses nobody.
         let had = self.client(link).is_some_and(|client| client.subscriptions.contains(&handle));
-        let chooses = if subscribe { had || items != Some(u32::MAX) } else { !had };
+        let chooses = if subscribe { had || items != Some(u32::MAX) } else { !had || items.is_none() };
         if had && subscribe {
             // What it has not been told of yet explains the answer: who retired is not lost.
             self.push_now(link, &handle);
         }
+        // A subscription lasts as long as its association (RFC 5352 section 2.2.5). Our own users, who say how
+        // many elements they want, end it by saying so without the flag, and subscribe to pools that don't exist.
+        let plain = items.is_none();
         let subscribed = match subscribe {
-            true => self.subscribe(link, &handle),
+            true if plain && self.space.pool(&handle).is_none() => had,
+            true => self.subscribe(link, &handle, plain),
+            false if plain => had,
             false => {
                 self.unsubscribe(link, &handle);
                 false
@@ -90,9 +93,7 @@ impl Registrar {
             None | Some(0) => self.config.max_handle_resolution_items,
             Some(items) => items as usize,
         };
-        if ends.protocol == LinkProtocol::Sctp && !subscribe {
-            items = items.min(RSPLIB_MAX_ELEMENTS);
-        }
+        items = items.min(most_elements(ends, subscribe));
         items.clamp(1, MAX_ELEMENTS_PER_MESSAGE)
     }
 
@@ -162,7 +163,7 @@ impl Registrar {
 }
 
 /// A response without elements, and why.
-fn no_answer(handle: PoolHandle, subscribed: bool, why: CauseCode) -> Asap {
+pub(super) fn no_answer(handle: PoolHandle, subscribed: bool, why: CauseCode) -> Asap {
     Asap::HandleResolutionResponse {
         subscribed,
         handle,

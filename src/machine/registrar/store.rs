@@ -1,8 +1,9 @@
 //! The only place that changes the handlespace, with everything that hangs on an element: its link,
 //! its timers, its pool's subscribers, the checksum for rsplib's registrars.
 
-use super::{Event, Registrar, Side, Timer, What, measure};
-use crate::handlespace::{Change, ElementKey, Reject};
+use super::dialect::{Removal, rsplib_can_hold};
+use super::{Event, Registrar, Side, Timer, What};
+use crate::handlespace::{Change, ElementKey, Reject, Sum};
 use crate::wire::{PeId, PoolElement, PoolHandle, RegistrarId};
 
 impl Registrar {
@@ -47,6 +48,8 @@ impl Registrar {
         side.stamp = self.stamp;
         if element.home != self.id {
             self.detach(key);
+        } else {
+            self.expect_lapse(key);
         }
         self.account(key);
         if change != Change::Same {
@@ -61,32 +64,28 @@ impl Registrar {
         key: ElementKey,
         reason: &'static str,
     ) -> Option<(PoolHandle, PoolElement)> {
-        self.take_out(key, reason, false)
+        self.take_out(key, reason, Removal::Lost)
     }
 
-    /// Removes an element that deregistered, without telling peers.
-    pub(super) fn retire(&mut self, key: ElementKey) -> Option<(PoolHandle, PoolElement)> {
-        self.take_out(key, "deregistered", true)
-    }
-
-    fn take_out(
+    /// Removes an element, without telling peers.
+    pub(super) fn take_out(
         &mut self,
         key: ElementKey,
         reason: &'static str,
-        retired: bool,
+        why: Removal,
     ) -> Option<(PoolHandle, PoolElement)> {
         let handle = self.space.get(key)?.handle().clone();
         self.detach(key);
         if self.side(key)?.for_rsplib {
-            let words = measure::checksum_words(&handle, self.space.get(key)?.id().0);
-            self.rsplib_sum = self.rsplib_sum.wrapping_sub(words);
+            self.rsplib_sum.subtract(Sum::of(&handle, self.space.get(key)?.id()));
         }
         let element = self.space.remove(key)?;
         self.side[key.index as usize] = Side::default();
         self.reports.remove(&key);
-        self.subscriptions.departed(&handle, element.id, retired);
+        self.subscriptions.departed(&handle, element.id, why);
         self.event(Event::ElementRemoved { handle: handle.clone(), id: element.id, reason });
         let left = self.space.pool(&handle).map_or(0, |pool| pool.len());
+        let retired = why == Removal::Deregistered;
         self.chronicle.left(self.now, &handle, retired, left);
         let address = element.transport.socket_addresses().next();
         let what = What::Removed { handle: handle.clone(), id: element.id, reason, retired, address, left };
@@ -94,17 +93,25 @@ impl Registrar {
         Some((handle, element))
     }
 
+    /// An element of ours is lost: it goes to who says that it is there, or it is removed and peers are told.
+    pub(super) fn lose(&mut self, key: ElementKey, reason: &'static str) {
+        self.stats.elements_lost += 1;
+        if !self.give_way(key) {
+            self.remove_and_tell(key, reason);
+        }
+    }
+
     /// Removes an element that is lost, and tells peers.
     pub(super) fn remove_and_tell(&mut self, key: ElementKey, reason: &'static str) {
         if let Some((handle, element)) = self.remove(key, reason) {
-            self.announce_removal(handle, element, false);
+            self.announce_removal(handle, element, Removal::Lost);
         }
     }
 
     /// Removes an element that deregistered, and tells peers.
     pub(super) fn retire_and_tell(&mut self, key: ElementKey) {
-        if let Some((handle, element)) = self.retire(key) {
-            self.announce_removal(handle, element, true);
+        if let Some((handle, element)) = self.take_out(key, "deregistered", Removal::Deregistered) {
+            self.announce_removal(handle, element, Removal::Deregistered);
         }
     }
 
@@ -124,6 +131,9 @@ impl Registrar {
             if let Some(side) = self.side_mut(key) {
                 side.heard = now;
                 side.stamp = stamp;
+            }
+            if owner == self.id {
+                self.expect_lapse(key);
             }
             self.account(key);
         }
@@ -157,14 +167,13 @@ impl Registrar {
     /// Keeps the checksum of what rsplib's registrars get of our elements.
     fn account(&mut self, key: ElementKey) {
         let Some(element) = self.space.get(key) else { return };
-        let counts =
-            element.home() == self.id && measure::rsplib_can_hold(element.handle(), &element.to_element());
-        let words = measure::checksum_words(element.handle(), element.id().0);
+        let counts = element.home() == self.id && rsplib_can_hold(element.handle(), &element.to_element());
+        let sum = Sum::of(element.handle(), element.id());
         let Some(side) = self.side_mut(key) else { return };
         let counted = std::mem::replace(&mut side.for_rsplib, counts);
         match (counted, counts) {
-            (false, true) => self.rsplib_sum = self.rsplib_sum.wrapping_add(words),
-            (true, false) => self.rsplib_sum = self.rsplib_sum.wrapping_sub(words),
+            (false, true) => self.rsplib_sum.add(sum),
+            (true, false) => self.rsplib_sum.subtract(sum),
             _ => {}
         }
     }

@@ -1,29 +1,44 @@
 //! Subscriptions to pools (RFC 5352 section 2.2.5, S and A flags): a subscriber is told of the first
 //! change at once and of all further ones together after [`super::Config::subscription_interval`].
 
-use super::measure::MAX_MESSAGE;
-use super::resolve::resolution_len;
+use super::chores::Chore;
+use super::dialect::Removal;
+use super::resolve::{no_answer, resolution_len};
 use super::{LinkId, Registrar, Timer};
 use crate::handlespace::ElementKey;
 use crate::machine::Time;
-use crate::wire::{Asap, PeId, PoolHandle};
+use crate::wire::{Asap, CauseCode, MAX_MESSAGE, PeId, PoolHandle};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 
 /// Departures remembered for each pool. A subscriber that misses more, because it does not read,
 /// finds out from the list of elements, where that is complete.
 const MAX_DEPARTED: usize = 4096;
-/// Subscriptions of all links together, and bytes of the handles of the pools subscribed to. What comes
-/// on top is answered without the A flag, as beyond [`super::Config::max_subscriptions_per_link`].
+/// Subscriptions of all links together, and bytes of the handles of the pools subscribed to, for each
+/// subscription. What comes on top is answered without the A flag, as beyond
+/// [`super::Config::max_subscriptions_per_link`].
 const MAX_SUBSCRIPTIONS: usize = 1 << 20;
-const MAX_HANDLE_BYTES: usize = 64 << 20;
+pub(super) const MAX_HANDLE_BYTES: usize = 64 << 20;
+/// Departures remembered in all.
+const MAX_DEPARTED_IN_ALL: usize = 1 << 20;
+/// Bytes sent to subscribers at once.
+const MAX_PUSH: usize = 1 << 20;
 
 #[derive(Debug, Clone, Copy)]
 struct Departure {
     change: u64,
     id: PeId,
-    /// It deregistered itself.
-    retired: bool,
+    why: Removal,
+}
+
+/// A subscriber of a pool.
+#[derive(Debug, Clone, Copy)]
+struct Subscriber {
+    /// Number of the last change that it was told of.
+    told: u64,
+    /// It knows nothing but the RFC: a pool that ends is an unknown pool, and that is the end of the subscription.
+    plain: bool,
 }
 
 /// The subscribers of one pool.
@@ -33,10 +48,11 @@ struct Audience {
     /// Number of the pool's last change.
     change: u64,
     departed: VecDeque<Departure>,
-    /// Each subscriber with the number of the last change that it was told of.
-    subscribers: BTreeMap<LinkId, u64>,
+    subscribers: BTreeMap<LinkId, Subscriber>,
     /// When the next message may be sent.
     next: Time,
+    /// Its subscribers are being told.
+    telling: bool,
 }
 
 /// All subscriptions.
@@ -48,6 +64,8 @@ pub(super) struct Subscriptions {
     /// Subscribers of all audiences.
     count: usize,
     handle_bytes: usize,
+    /// Departures of all audiences.
+    departures: usize,
     /// Audiences with news, not yet looked at in this call.
     changed: BTreeSet<u64>,
 }
@@ -62,25 +80,33 @@ impl Subscriptions {
         }
     }
 
-    /// An element left a pool: `retired`, or was lost.
-    pub(super) fn departed(&mut self, handle: &PoolHandle, id: PeId, retired: bool) {
+    /// An element left a pool.
+    pub(super) fn departed(&mut self, handle: &PoolHandle, id: PeId, why: Removal) {
         self.changed(handle);
         let Some(number) = self.by_handle.get(handle) else { return };
         if let Some(audience) = self.audiences.get_mut(number) {
-            if audience.departed.len() >= MAX_DEPARTED {
-                audience.departed.pop_front();
+            if audience.departed.len() >= MAX_DEPARTED || self.departures >= MAX_DEPARTED_IN_ALL {
+                self.departures -= usize::from(audience.departed.pop_front().is_some());
             }
-            audience.departed.push_back(Departure { change: audience.change, id, retired });
+            if self.departures < MAX_DEPARTED_IN_ALL {
+                audience.departed.push_back(Departure { change: audience.change, id, why });
+                self.departures += 1;
+            }
         }
+    }
+
+    /// Bytes of handles kept.
+    pub(super) fn bytes(&self) -> usize {
+        self.handle_bytes
     }
 
     /// Whether there is room for one more.
     fn has_room(&self, handle: &PoolHandle) -> bool {
-        let name = if self.by_handle.contains_key(handle) { 0 } else { handle.as_bytes().len() };
+        let name = handle.as_bytes().len() * if self.by_handle.contains_key(handle) { 1 } else { 2 };
         self.count < MAX_SUBSCRIPTIONS && self.handle_bytes + name <= MAX_HANDLE_BYTES
     }
 
-    fn add(&mut self, link: LinkId, handle: &PoolHandle) {
+    fn add(&mut self, link: LinkId, handle: &PoolHandle, plain: bool) {
         let number = match self.by_handle.get(handle) {
             Some(&number) => number,
             None => {
@@ -96,11 +122,13 @@ impl Subscriptions {
             departed: VecDeque::new(),
             subscribers: BTreeMap::new(),
             next: Time::default(),
+            telling: false,
         });
         let change = audience.change;
         if let Entry::Vacant(place) = audience.subscribers.entry(link) {
-            place.insert(change);
+            place.insert(Subscriber { told: change, plain });
             self.count += 1;
+            self.handle_bytes += handle.as_bytes().len();
         }
     }
 
@@ -108,8 +136,12 @@ impl Subscriptions {
     pub(super) fn remove(&mut self, link: LinkId, handle: &PoolHandle) {
         let Some(&number) = self.by_handle.get(handle) else { return };
         let Some(audience) = self.audiences.get_mut(&number) else { return };
-        self.count -= usize::from(audience.subscribers.remove(&link).is_some());
+        if audience.subscribers.remove(&link).is_some() {
+            self.count -= 1;
+            self.handle_bytes -= handle.as_bytes().len();
+        }
         if audience.subscribers.is_empty() {
+            self.departures -= audience.departed.len();
             self.audiences.remove(&number);
             self.by_handle.remove(handle);
             self.handle_bytes -= handle.as_bytes().len();
@@ -135,7 +167,15 @@ impl Subscriptions {
         if self.audiences.values().any(|audience| audience.departed.len() > MAX_DEPARTED) {
             return Err("too many departures kept".into());
         }
-        let bytes: usize = self.by_handle.keys().map(|handle| handle.as_bytes().len()).sum();
+        let bytes: usize = self
+            .audiences
+            .values()
+            .map(|audience| audience.handle.as_bytes().len() * (1 + audience.subscribers.len()))
+            .sum();
+        let departures: usize = self.audiences.values().map(|audience| audience.departed.len()).sum();
+        if departures != self.departures {
+            return Err(format!("{departures} departures, {} counted", self.departures));
+        }
         let count: usize = self.audiences.values().map(|audience| audience.subscribers.len()).sum();
         if (self.count, self.handle_bytes) != (count, bytes) {
             return Err(format!("{} subscriptions, {} bytes counted", self.count, self.handle_bytes));
@@ -146,7 +186,7 @@ impl Subscriptions {
 
 impl Registrar {
     /// Subscribes a link; `false` if it has too many subscriptions.
-    pub(super) fn subscribe(&mut self, link: LinkId, handle: &PoolHandle) -> bool {
+    pub(super) fn subscribe(&mut self, link: LinkId, handle: &PoolHandle, plain: bool) -> bool {
         let bound = self.config.max_subscriptions_per_link;
         let room = self.subscriptions.has_room(handle);
         let Some(client) = self.client(link) else { return false };
@@ -157,7 +197,7 @@ impl Registrar {
             return false;
         }
         client.subscriptions.insert(handle.clone());
-        self.subscriptions.add(link, handle);
+        self.subscriptions.add(link, handle, plain);
         true
     }
 
@@ -174,23 +214,32 @@ impl Registrar {
         }
         for number in std::mem::take(&mut self.subscriptions.changed) {
             let Some(audience) = self.subscriptions.audiences.get(&number) else { continue };
-            let next = audience.next;
-            if next <= self.now {
-                self.push(number, None);
+            let (next, telling) = (audience.next, audience.telling);
+            if next <= self.now && !telling {
+                self.push(number);
             } else if self.timers.get(&Timer::Push(number)).is_none() {
-                self.timers.set(Timer::Push(number), next);
+                self.timers.set(Timer::Push(number), next.max(Time(self.now.0 + 1)));
             }
         }
     }
 
     pub(super) fn push_due(&mut self, number: u64) {
-        self.push(number, None);
+        let Some(audience) = self.subscriptions.audiences.get(&number) else { return };
+        match audience.telling {
+            true => self.timers.set(Timer::Push(number), self.now + self.config.subscription_interval),
+            false => self.push(number),
+        }
     }
 
     /// Tells one subscriber of what changed in a pool, if it hasn't been told.
     pub(super) fn push_now(&mut self, link: LinkId, handle: &PoolHandle) {
-        if let Some(&number) = self.subscriptions.by_handle.get(handle) {
-            self.push(number, Some(link));
+        let Some(&number) = self.subscriptions.by_handle.get(handle) else { return };
+        let Some(audience) = self.subscriptions.audiences.get(&number) else { return };
+        let Some(&subscriber) = audience.subscribers.get(&link) else { return };
+        let congested = self.links.get(&link).is_none_or(|state| state.congested);
+        if !congested && subscriber.told < audience.change {
+            let bytes = self.pool_message(number, subscriber);
+            self.tell_subscriber(number, link, subscriber, &bytes);
         }
     }
 
@@ -203,48 +252,100 @@ impl Registrar {
         }
     }
 
-    /// Sends a pool to all its subscribers, or to one, that do not have its state yet.
-    fn push(&mut self, number: u64, only: Option<LinkId>) {
+    /// Sends a pool to all its subscribers that do not have its state yet.
+    fn push(&mut self, number: u64) {
+        let next = self.now + self.config.subscription_interval;
         let Some(audience) = self.subscriptions.audiences.get_mut(&number) else { return };
-        let change = audience.change;
-        if only.is_none() {
-            audience.next = self.now + self.config.subscription_interval;
-        }
-        let mut behind: Vec<(LinkId, u64)> =
-            audience.subscribers.iter().map(|(&link, &told)| (link, told)).collect();
-        behind.retain(|&(link, told)| {
-            let readable = self.links.get(&link).is_some_and(|state| !state.congested);
-            readable && told < change && only.is_none_or(|only| only == link)
-        });
-        let mut last: Option<(u64, Vec<u8>)> = None;
-        for (link, told) in behind {
-            let bytes = match last {
-                Some((same, bytes)) if same == told => bytes,
-                _ => self.pool_message(number, told),
-            };
-            self.outbox.send(link, &bytes);
-            last = Some((told, bytes));
-            self.stats.subscription_messages += 1;
-            if let Some(audience) = self.subscriptions.audiences.get_mut(&number) {
-                audience.subscribers.insert(link, change);
-            }
-        }
-        if let Some(audience) = self.subscriptions.audiences.get_mut(&number) {
-            let told = audience.subscribers.values().min().copied().unwrap_or(change);
-            while audience.departed.front().is_some_and(|first| first.change <= told) {
-                audience.departed.pop_front();
-            }
-        }
+        audience.next = next;
+        audience.telling = true;
+        self.start(Chore::Push { audience: number, after: None });
     }
 
-    /// The pool as it is, for a subscriber that knows it as it was at change `told`.
-    fn pool_message(&mut self, number: u64, told: u64) -> Vec<u8> {
+    /// Sends it to some of them; after whom to go on, if not to all.
+    pub(super) fn push_some(
+        &mut self,
+        number: u64,
+        after: Option<LinkId>,
+        units: &mut usize,
+    ) -> Option<LinkId> {
+        let audience = self.subscriptions.audiences.get(&number)?;
+        let change = audience.change;
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let some: Vec<(LinkId, Subscriber)> = audience
+            .subscribers
+            .range((from, Bound::Unbounded))
+            .map(|(&link, &subscriber)| (link, subscriber))
+            .take(*units)
+            .collect();
+        let mut sent = 0;
+        let mut last: Option<(Subscriber, Vec<u8>)> = None;
+        for &(link, subscriber) in &some {
+            if sent > MAX_PUSH {
+                *units = 0;
+            }
+            if *units == 0 {
+                let done = some.iter().position(|&(other, _)| other == link).and_then(|at| at.checked_sub(1));
+                return done.map_or(after.or(Some(LinkId(0))), |at| Some(some[at].0));
+            }
+            *units -= 1;
+            let readable = self.links.get(&link).is_some_and(|state| !state.congested);
+            if !readable || subscriber.told >= change {
+                continue;
+            }
+            let bytes = match last {
+                Some((same, bytes)) if (same.told, same.plain) == (subscriber.told, subscriber.plain) => {
+                    bytes
+                }
+                _ => {
+                    *units = units.saturating_sub(16);
+                    self.pool_message(number, subscriber)
+                }
+            };
+            sent += bytes.len();
+            self.tell_subscriber(number, link, subscriber, &bytes);
+            last = Some((subscriber, bytes));
+        }
+        if *units == 0 {
+            return some.last().map(|&(link, _)| link).or(after);
+        }
+        let audience = self.subscriptions.audiences.get_mut(&number)?;
+        audience.telling = false;
+        let told = audience.subscribers.values().map(|subscriber| subscriber.told).min().unwrap_or(change);
+        while audience.departed.front().is_some_and(|first| first.change <= told) {
+            audience.departed.pop_front();
+            self.subscriptions.departures -= 1;
+        }
+        let more = audience.change > change;
+        let next = audience.next;
+        if more && self.timers.get(&Timer::Push(number)).is_none() {
+            self.timers.set(Timer::Push(number), next.max(Time(self.now.0 + 1)));
+        }
+        None
+    }
+
+    fn tell_subscriber(&mut self, number: u64, link: LinkId, subscriber: Subscriber, bytes: &[u8]) {
+        self.outbox.send(link, bytes);
+        self.stats.subscription_messages += 1;
+        let Some(audience) = self.subscriptions.audiences.get_mut(&number) else { return };
+        let handle = audience.handle.clone();
+        if subscriber.plain && self.space.pool(&handle).is_none() {
+            return self.unsubscribe(link, &handle);
+        }
+        let told = audience.change;
+        audience.subscribers.insert(link, Subscriber { told, ..subscriber });
+    }
+
+    /// The pool as it is, for a subscriber that knows it as it was at a change.
+    fn pool_message(&mut self, number: u64, Subscriber { told, plain }: Subscriber) -> Vec<u8> {
         let Some(audience) = self.subscriptions.audiences.get(&number) else { return Vec::new() };
         let handle = audience.handle.clone();
+        if plain && self.space.pool(&handle).is_none() {
+            return no_answer(handle, false, CauseCode::UNKNOWN_POOL).encode();
+        }
         // Lost once, and the sessions of then are.
         let mut gone: BTreeMap<PeId, bool> = BTreeMap::new();
-        for departure in audience.departed.iter().filter(|departure| departure.change > told) {
-            *gone.entry(departure.id).or_insert(true) &= departure.retired;
+        for departure in audience.departed.iter().filter(|departure| !plain && departure.change > told) {
+            *gone.entry(departure.id).or_insert(true) &= departure.why == Removal::Deregistered;
         }
         gone.retain(|&id, _| self.space.find(&handle, id).is_none());
         let (policy, size) =
@@ -258,7 +359,7 @@ impl Registrar {
         let start = PeId(self.rng.u32(..));
         let mut elements = Vec::new();
         self.fitting(self.pool_from(&handle, size, room, start).into_iter(), room, &mut elements);
-        let total = (elements.len() < size).then_some(size as u32);
+        let total = (!plain && elements.len() < size).then_some(size as u32);
         Asap::HandleResolutionResponse {
             subscribed: true,
             handle,

@@ -1,10 +1,13 @@
 //! Keeping handlespaces equal: handle updates, handle tables, audit (RFC 5353 sections 3.3, 3.6).
 
-use super::measure::{self, MAX_MESSAGE};
-use super::{LinkId, Registrar, Timer};
+use super::chores::Chore;
+use super::dialect::{Dialect, Removal, rsplib_can_hold};
+use super::{LinkId, Registrar, Timer, reach};
 use crate::handlespace::{ElementKey, ElementRef};
 use crate::machine::{LinkProtocol, Time};
-use crate::wire::{Enrp, EnrpMessage, PeId, PoolElement, PoolHandle, RegistrarId, enrp::UpdateAction};
+use crate::wire::{
+    Enrp, EnrpMessage, MAX_MESSAGE, PeId, PoolElement, PoolHandle, RegistrarId, enrp::UpdateAction,
+};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -12,6 +15,7 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     updates: BTreeMap<(PoolHandle, PeId), Waiting>,
+    bytes: usize,
     /// Too many: the peer shall read our table instead.
     overflow: bool,
     /// Bytes sent at the same instant, that is without the driver in between.
@@ -20,16 +24,24 @@ pub(super) struct Backlog {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// A removed element's last state.
-    last: Option<PoolElement>,
+    /// A removed element's last state, and why it went.
+    last: Option<(PoolElement, Removal)>,
     /// It was lost meanwhile: if it deregistered later, that was another life of it.
     lost: bool,
 }
 
-/// Bound on waiting updates for each peer.
+impl Waiting {
+    fn bytes(&self, handle: &PoolHandle) -> usize {
+        const RECORD: usize = 128;
+        RECORD + handle.as_bytes().len() + self.last.as_ref().map_or(0, |(element, _)| element.encoded_len())
+    }
+}
+
+/// Bound on waiting updates for each peer, and on their bytes.
 const MAX_BACKLOG: usize = 4096;
+pub(super) const MAX_BACKLOG_BYTES: usize = 1 << 20;
 /// Bound on bytes of updates sent to a peer at once.
-const MAX_BURST: usize = 512 << 10;
+const MAX_BURST: usize = 128 << 10;
 /// Pause between bursts.
 const BURST_PAUSE: Duration = Duration::from_millis(5);
 
@@ -44,20 +56,34 @@ impl Backlog {
 
     pub(super) fn clear(&mut self) {
         self.updates.clear();
+        self.bytes = 0;
         self.overflow = false;
     }
 
-    fn add(&mut self, name: (PoolHandle, PeId), last: Option<PoolElement>) {
+    fn add(&mut self, name: (PoolHandle, PeId), last: Option<(PoolElement, Removal)>) {
         if self.overflow {
             return;
         }
-        let waiting = self.updates.entry(name).or_default();
-        waiting.lost |= last.as_ref().is_some_and(|element| !is_retired(element));
+        let before = self.updates.get(&name).map_or(0, |waiting| waiting.bytes(&name.0));
+        let waiting = self.updates.entry(name.clone()).or_default();
+        waiting.lost |= last.as_ref().is_some_and(|(_, why)| *why == Removal::Lost);
         waiting.last = last;
-        if self.updates.len() > MAX_BACKLOG {
-            self.updates.clear();
+        self.bytes = self.bytes - before + waiting.bytes(&name.0);
+        if self.updates.len() > MAX_BACKLOG || self.bytes > MAX_BACKLOG_BYTES {
+            self.clear();
             self.overflow = true;
         }
+    }
+
+    fn next(&mut self) -> Option<((PoolHandle, PeId), Waiting)> {
+        let (name, waiting) = self.updates.pop_first()?;
+        self.bytes -= waiting.bytes(&name.0);
+        Some((name, waiting))
+    }
+
+    /// Bytes kept.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether so many bytes more can be sent now.
@@ -70,7 +96,8 @@ impl Backlog {
     }
 
     pub(super) fn check(&self) -> bool {
-        self.updates.len() <= MAX_BACKLOG
+        let bytes: usize = self.updates.iter().map(|((handle, _), waiting)| waiting.bytes(handle)).sum();
+        self.updates.len() <= MAX_BACKLOG && bytes == self.bytes && bytes <= MAX_BACKLOG_BYTES
     }
 }
 
@@ -116,17 +143,14 @@ impl Audit {
 pub(super) struct TableCursor {
     own_only: bool,
     pub link: LinkId,
-    after: (PoolHandle, PeId),
+    after: Option<(PoolHandle, PeId)>,
     when: Time,
+    /// The next part is still being looked for.
+    seeking: bool,
 }
 
 /// A reading that pauses for longer starts anew.
 const TABLE_PATIENCE: Duration = Duration::from_secs(5);
-/// Bytes in one part of a table: rsplib's, and ours.
-const TABLE_PART: (usize, usize) = (measure::RSPLIB_MAX_TABLE, 32 << 10);
-/// Elements in one part for rsplib.
-const RSPLIB_TABLE_ELEMENTS: usize = 128;
-
 /// Where elements come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
@@ -136,64 +160,58 @@ pub(super) enum Source {
     State,
 }
 
-/// Why a deleting update takes an element away is said by its registration life, for which rsplib's registrars don't
-/// look: 0 if it deregistered itself.
-fn set_retired(element: &mut PoolElement, retired: bool) {
-    element.life = if retired { 0 } else { element.life.max(1) };
-}
-
-fn is_retired(element: &PoolElement) -> bool {
-    element.life == 0
-}
-
 impl Registrar {
     /// Tells all peers of an element of ours.
     pub(super) fn announce_update(&mut self, key: ElementKey) {
         let Some(element) = self.space.get(key) else { return };
         let (handle, element) = (element.handle().clone(), element.to_element());
-        self.tell_all(UpdateAction::Add, handle, element);
+        self.tell_all(handle, element, None);
     }
 
-    /// Tells all peers that an element is gone: `retired`, or lost.
-    pub(super) fn announce_removal(&mut self, handle: PoolHandle, mut element: PoolElement, retired: bool) {
-        set_retired(&mut element, retired);
-        self.tell_all(UpdateAction::Delete, handle, element);
+    /// Tells all peers that an element is gone, and why.
+    pub(super) fn announce_removal(&mut self, handle: PoolHandle, element: PoolElement, why: Removal) {
+        self.tell_all(handle, element, Some(why));
     }
 
-    fn tell_all(&mut self, action: UpdateAction, handle: PoolHandle, element: PoolElement) {
+    fn tell_all(&mut self, handle: PoolHandle, element: PoolElement, removal: Option<Removal>) {
         let peers = self.peers.linked();
         if peers.is_empty() {
             return;
         }
-        let mut update = Update::new(self.id, action, handle, element, false);
+        let mut update = Update::new(self.id, handle, element, removal);
         for id in peers {
             self.tell(id, &mut update);
         }
     }
 
-    /// Sends an update to one peer, or keeps it until the peer can take it.
-    fn tell(&mut self, id: RegistrarId, update: &mut Update) {
+    /// Sends an update to one peer, or keeps it until the peer can take it; whether it was sent.
+    fn tell(&mut self, id: RegistrarId, update: &mut Update) -> bool {
         let now = self.now;
-        let Some(peer) = self.peers.get_mut(id) else { return };
-        let Some(link) = peer.link else { return };
-        if peer.rsplib && !update.for_rsplib {
-            let handle = update.handle.clone();
-            return self.complain("withheld", u64::from(id.0), || {
-                format!("peer {id} can't hold some of our elements, for example of pool \"{handle}\"")
-            });
+        let Some(peer) = self.peers.get_mut(id) else { return true };
+        let Some(link) = peer.link else { return true };
+        if peer.dialect.may_be_rsplib() && !update.for_rsplib {
+            if peer.dialect == Dialect::Rsplib {
+                let handle = update.handle.clone();
+                self.complain("withheld", || {
+                    format!("peer {id} can't hold some of our elements, for example of pool \"{handle}\"")
+                });
+            }
+            return true;
         }
         peer.link_used = true;
         let congested = self.links.get(&link).is_some_and(|link| link.congested);
         if congested || !peer.backlog.is_empty() || !peer.backlog.may_send(now, update.bytes.len()) {
-            let last = (update.action == UpdateAction::Delete).then(|| update.element.clone());
+            let last = update.removal.map(|why| (update.element.clone(), why));
             peer.backlog.add((update.handle.clone(), update.element.id), last);
             if !congested && self.timers.get(&Timer::Flush(id)).is_none() {
                 self.timers.set(Timer::Flush(id), now + BURST_PAUSE);
             }
-            return;
+            return false;
         }
+        let receiver = peer.dialect.receiver_of_updates(id);
         self.stats.handle_updates_sent += 1;
-        self.outbox.send_early(link, update.addressed_to(id));
+        self.outbox.send(link, update.addressed_to(receiver));
+        true
     }
 
     /// A peer can take more.
@@ -207,24 +225,31 @@ impl Registrar {
             peer.backlog.clear();
             return self.force_audit(id);
         }
-        for (name, Waiting { mut last, lost }) in std::mem::take(&mut peer.backlog.updates) {
-            if let Some(element) = last.as_mut().filter(|_| lost) {
-                set_retired(element, false);
-            }
+        let now = self.now;
+        let receiver = peer.dialect.receiver_of_updates(id);
+        while let Some(peer) = self.peers.get_mut(id)
+            && let Some((name, Waiting { last, lost })) = peer.backlog.next()
+        {
             let known = self.space.find(&name.0, name.1).and_then(|key| self.space.get(key));
-            let (action, element) = match (known.map(|element| element.to_element()), last) {
-                (Some(element), _) if element.home == self.id => (UpdateAction::Add, element),
-                (None, Some(element)) => (UpdateAction::Delete, element),
+            let (element, removal) = match (known.map(|element| element.to_element()), last.clone()) {
+                (Some(element), _) if element.home == self.id => (element, None),
+                (None, Some((element, why))) => (element, Some(if lost { Removal::Lost } else { why })),
                 // Somebody else's meanwhile, who tells the peer.
                 _ => continue,
             };
-            // Once one has to wait again, so do all that follow.
-            let mut update = Update::new(self.id, action, name.0, element, false);
-            self.tell(id, &mut update);
+            let mut update = Update::new(self.id, name.0.clone(), element, removal);
+            let Some(peer) = self.peers.get_mut(id) else { return };
+            if !peer.backlog.may_send(now, update.bytes.len()) {
+                peer.backlog.add(name.clone(), last);
+                if lost && let Some(waiting) = peer.backlog.updates.get_mut(&name) {
+                    waiting.lost = true;
+                }
+                return self.timers.set(Timer::Flush(id), now + BURST_PAUSE);
+            }
+            self.stats.handle_updates_sent += 1;
+            self.outbox.send(link, update.addressed_to(receiver));
         }
-        if self.peers.get(id).is_some_and(|peer| peer.backlog.is_empty()) {
-            self.send_presence(id, false);
-        }
+        self.send_presence(id, false);
     }
 
     /// Makes a peer read our elements: with a checksum that can't be right.
@@ -239,6 +264,7 @@ impl Registrar {
 
     pub(super) fn handle_update(
         &mut self,
+        link: LinkId,
         sender: RegistrarId,
         takeover_suggested: bool,
         action: UpdateAction,
@@ -249,31 +275,51 @@ impl Registrar {
         match action {
             UpdateAction::Add => {
                 let (id, home) = (element.id, element.home);
-                self.accept(sender, &handle, element, Source::News);
+                self.accept(link, sender, &handle, element, Source::News);
                 if takeover_suggested && self.config.support_takeover_suggestion && home == sender {
                     self.take_suggested(&handle, id);
                 }
             }
-            UpdateAction::Delete => {
-                let Some(key) = self.space.find(&handle, element.id) else { return };
-                let home = self.space.get(key).map(|known| known.home());
-                // A registrar that lost an element to another one may not know that yet.
-                if home == Some(sender) || home == Some(element.home) {
-                    match is_retired(&element) {
-                        true => self.retire(key),
-                        false => self.remove(key, "removed by its registrar"),
-                    };
-                }
-            }
+            UpdateAction::Delete => self.gone_elsewhere(sender, &handle, &element),
         }
+    }
+
+    /// A peer says that an element is gone.
+    fn gone_elsewhere(&mut self, sender: RegistrarId, handle: &PoolHandle, element: &PoolElement) {
+        let why = Removal::decode(element);
+        if let Some(peer) = self.peers.get_mut(sender) {
+            peer.absent.take(handle, element.id);
+        }
+        let Some(key) = self.space.find(handle, element.id) else { return };
+        let Some(home) = self.space.get(key).map(|known| known.home()) else { return };
+        if home == self.id {
+            if element.home != self.id {
+                // That is about the time when it was somebody else's.
+                return;
+            }
+            // It may have deregistered there. Nobody but itself can say so while it has a link here.
+            if let Some(link) = self.side(key).and_then(|side| side.link) {
+                return self.contest(key, link, Some(why));
+            }
+        } else if home != sender && (home != element.home || self.is_up(home)) {
+            // A registrar that lost an element to another one may not know that yet, and whose it is says itself
+            // that it went.
+            return;
+        }
+        self.take_out(
+            key,
+            if why == Removal::Deregistered { "deregistered" } else { "removed by its registrar" },
+            why,
+        );
     }
 
     /// What a peer says about an element; see the head of this room for the rules.
     pub(super) fn accept(
         &mut self,
+        link: LinkId,
         sender: RegistrarId,
         handle: &PoolHandle,
-        element: PoolElement,
+        mut element: PoolElement,
         source: Source,
     ) {
         let home = element.home;
@@ -286,6 +332,7 @@ impl Registrar {
             }
             return self.recall(sender, handle, element);
         }
+        let near = self.links.get(&link).is_some_and(|link| reach::is_local(&link.ends));
         let first_hand = home == sender;
         let known = self.space.find(handle, element.id);
         let mut moved = false;
@@ -297,8 +344,13 @@ impl Registrar {
                 }
                 let link = self.side(key).and_then(|side| side.link);
                 match (source, link) {
-                    (Source::State, Some(_)) => return self.insist(sender, key),
-                    (Source::News, Some(link)) => self.contest(key, link),
+                    (_, Some(link)) => {
+                        self.note_absent(sender, handle, element);
+                        return match source {
+                            Source::State => self.insist(sender, key),
+                            Source::News => self.contest(key, link, None),
+                        };
+                    }
                     (Source::News, None) => moved = true,
                     (Source::State, None) => {}
                 }
@@ -310,21 +362,80 @@ impl Registrar {
             return;
         }
         let id = element.id;
+        let whole = element.clone();
+        if !reach::check_element(near, &mut element) {
+            self.complain("peer's addresses", || {
+                format!("element {id} of pool \"{handle}\" from peer {sender} has no address that means anything here")
+            });
+            return self.cannot_hold(sender, known, handle, whole);
+        }
         if let Err(reject) = self.put(handle, &element) {
-            let cause = reject.cause();
-            self.complain("peer's element", u64::from(sender.0) << 16 | u64::from(cause.0), || {
+            self.complain("peer's element", || {
                 format!("can't hold element {id} of pool \"{handle}\" from peer {sender}: {reject:?}")
             });
-            // It exists all the same, so what we know of it is not out of date.
-            self.stamp += 1;
-            let stamp = self.stamp;
-            if let Some(side) = known.and_then(|key| self.side_mut(key)) {
-                side.stamp = stamp;
-            }
-        } else if moved {
+            return self.cannot_hold(sender, known, handle, whole);
+        }
+        if let Some(peer) = self.peers.get_mut(home) {
+            peer.absent.take(handle, id);
+        }
+        if moved {
             // Only now: one that can't be held under its new registrar is still ours to ask.
             self.element_moved(handle, id);
         }
+    }
+
+    /// An element of a peer can't be held. It exists all the same, so what we know of it is not out of date.
+    fn cannot_hold(
+        &mut self,
+        peer: RegistrarId,
+        known: Option<ElementKey>,
+        handle: &PoolHandle,
+        element: PoolElement,
+    ) {
+        self.stamp += 1;
+        let stamp = self.stamp;
+        let theirs = known.filter(|&key| self.space.get(key).is_some_and(|known| known.home() == peer));
+        match theirs {
+            Some(key) => {
+                if let Some(side) = self.side_mut(key) {
+                    side.stamp = stamp;
+                }
+            }
+            None if element.home == peer => self.note_absent(peer, handle, element),
+            None => {}
+        }
+    }
+
+    /// A peer has an element that we hold as another's, or not at all.
+    fn note_absent(&mut self, id: RegistrarId, handle: &PoolHandle, element: PoolElement) {
+        self.stamp += 1;
+        let stamp = self.stamp;
+        if let Some(peer) = self.peers.get_mut(id) {
+            peer.absent.put(handle, element, stamp);
+        }
+    }
+
+    /// An element of ours is not ours any more. If a peer says that it has it, so be it; whether one does.
+    pub(super) fn give_way(&mut self, key: ElementKey) -> bool {
+        let Some(element) = self.space.get(key) else { return false };
+        let (handle, id) = (element.handle().clone(), element.id());
+        let mut up =
+            self.peers.linked().into_iter().filter(|&peer| self.is_up(peer)).collect::<Vec<_>>().into_iter();
+        let taken = |registrar: &mut Registrar, peer: RegistrarId| {
+            registrar.peers.get_mut(peer).and_then(|known| known.absent.take(&handle, id))
+        };
+        let Some((peer, element)) = up.find_map(|peer| taken(self, peer).map(|element| (peer, element)))
+        else {
+            return false;
+        };
+        if self.put(&handle, &element).is_err() {
+            // What kept it out may be what it was here.
+            self.remove(key, "registered elsewhere");
+            if self.put(&handle, &element).is_err() {
+                self.note_absent(peer, &handle, element);
+            }
+        }
+        true
     }
 
     /// A peer says that an element is ours. While we join, that is what it remembers from before we
@@ -340,9 +451,12 @@ impl Registrar {
 
     /// A table says that an element with a link here is another's: tell that one.
     fn insist(&mut self, peer: RegistrarId, key: ElementKey) {
+        if !self.may_quarrel(key) {
+            return;
+        }
         let Some(element) = self.space.get(key) else { return };
         let (handle, element) = (element.handle().clone(), element.to_element());
-        let mut update = Update::new(self.id, UpdateAction::Add, handle, element, false);
+        let mut update = Update::new(self.id, handle, element, None);
         self.tell(peer, &mut update);
     }
 
@@ -357,15 +471,22 @@ impl Registrar {
         let best = self.peers.linked().into_iter().max_by_key(|&id| fit(id));
         let Some(best) = best.filter(|&id| fit(id) > fit(self.id)) else { return };
         let (handle, element) = (element.handle().clone(), element.to_element());
-        let mut update = Update::new(self.id, UpdateAction::Add, handle, element, true);
+        let mut update = Update::suggesting(self.id, handle, element);
         self.tell(best, &mut update);
     }
 
     /// Compares a peer's checksum, which came in order with its updates, with ours.
     pub(super) fn compare(&mut self, id: RegistrarId, checksum: [u8; 2]) {
-        let equal = self.space.checksum(id) == checksum;
+        if self.chores.change_homes() {
+            return;
+        }
+        let mut sum = self.space.sum(id);
         let now = self.now;
         let stamp = self.stamp;
+        if let Some(peer) = self.peers.get(id) {
+            sum.add(peer.absent.sum());
+        }
+        let equal = sum.to_wire() == checksum;
         let Some(peer) = self.peers.get_mut(id) else { return };
         peer.agrees = Some(equal);
         let audit = &mut peer.audit;
@@ -396,6 +517,7 @@ impl Registrar {
 
     pub(super) fn table_response(
         &mut self,
+        link: LinkId,
         sender: RegistrarId,
         rejected: bool,
         more: bool,
@@ -414,10 +536,15 @@ impl Registrar {
             }
             return;
         }
+        let mut new = false;
         for (handle, elements) in pools {
             for element in elements {
-                self.accept(sender, &handle, element, Source::State);
+                new |= self.space.find(&handle, element.id).is_none();
+                self.accept(link, sender, &handle, element, Source::State);
             }
+        }
+        if joining && more && !self.mentor_helps(new) {
+            return;
         }
         let now = self.now;
         if let Some(peer) = self.peers.get_mut(sender) {
@@ -439,13 +566,9 @@ impl Registrar {
     fn purge(&mut self, owner: RegistrarId, since: u64) {
         if let Some(peer) = self.peers.get_mut(owner) {
             peer.audit.stop();
+            peer.absent.purge(since);
         }
-        let stale = |key: &ElementKey| self.side(*key).is_some_and(|side| side.stamp <= since);
-        let keys: Vec<ElementKey> =
-            self.space.owned_after(owner, None).map(|element| element.key()).filter(stale).collect();
-        for key in keys {
-            self.remove(key, "unknown to its registrar");
-        }
+        self.start(Chore::Purge { owner, since, after: None });
     }
 
     /// The next part of our table for a peer.
@@ -457,49 +580,73 @@ impl Registrar {
         }
         let now = self.now;
         let Some(peer) = self.peers.get_mut(id) else { return };
+        if peer.table.as_ref().is_some_and(|cursor| cursor.seeking && cursor.link == link) {
+            // One at a time.
+            return;
+        }
         let cursor = peer.table.take().filter(|cursor| {
             cursor.own_only == own_only && cursor.link == link && now - cursor.when < TABLE_PATIENCE
         });
-        let rsplib = peer.rsplib;
-        let after = cursor.as_ref().map(|cursor| (&cursor.after.0, cursor.after.1));
+        let after = cursor.and_then(|cursor| cursor.after);
+        peer.table = Some(TableCursor { own_only, link, after, when: now, seeking: true });
+        self.start(Chore::Table { id, link });
+    }
+
+    /// Sends the next part of our table that has something for the peer, as far as there is one within so many
+    /// elements; `true` if it must be looked for on.
+    pub(super) fn table_part(&mut self, id: RegistrarId, link: LinkId, units: &mut usize) -> bool {
+        let now = self.now;
+        let Some(peer) = self.peers.get(id) else { return false };
+        let Some(cursor) = peer.table.as_ref().filter(|cursor| cursor.seeking && cursor.link == link) else {
+            return false;
+        };
+        let (dialect, own_only) = (peer.dialect, cursor.own_only);
+        let protocol = self.links.get(&link).map_or(LinkProtocol::Sctp, |link| link.ends.protocol);
+        let (most, room) = dialect.table_part(&self.config, protocol);
+        let after = cursor.after.as_ref().map(|after| (&after.0, after.1));
         let mut elements: Box<dyn Iterator<Item = ElementRef<'_>>> = match own_only {
             true => self.space.owned_after(self.id, after),
             false => self.space.elements_after(after),
         };
-        let short =
-            rsplib || self.links.get(&link).is_none_or(|link| link.ends.protocol == LinkProtocol::Sctp);
-        let mut most = self.config.max_elements_per_handle_table_request.max(1);
-        let mut room = TABLE_PART.1;
-        if short {
-            (most, room) = (most.min(RSPLIB_TABLE_ELEMENTS), TABLE_PART.0);
-        }
-        let (pools, last, more) = table_part(&mut elements, rsplib, most, room);
+        let (pools, last, more) = table_part(&mut elements, dialect, (most, room), units);
         drop(elements);
+        let seeking = more && pools.is_empty();
         if let Some(peer) = self.peers.get_mut(id) {
-            peer.table = last.filter(|_| more).map(|after| TableCursor { own_only, link, after, when: now });
+            peer.table = match more {
+                true => Some(TableCursor { own_only, link, after: last, when: now, seeking }),
+                false => None,
+            };
         }
-        self.send_enrp_over(link, id, Enrp::HandleTableResponse { rejected: false, more, pools });
+        if !seeking {
+            self.send_enrp_over(link, id, Enrp::HandleTableResponse { rejected: false, more, pools });
+        }
+        seeking
     }
 }
 
 /// Pools with some of their elements, as in a table response.
 type Pools = Vec<(PoolHandle, Vec<PoolElement>)>;
 
-/// Takes elements as long as they fit; at least one. Returns them, the last one's name, and whether
-/// more follow.
+/// Takes elements as long as they fit, at least one, from so many at most. Returns them, the name of the last one
+/// that was looked at, and whether more follow.
 fn table_part<'a>(
     elements: &mut dyn Iterator<Item = ElementRef<'a>>,
-    rsplib: bool,
-    most: usize,
-    room: usize,
+    dialect: Dialect,
+    (most, room): (usize, usize),
+    units: &mut usize,
 ) -> (Pools, Option<(PoolHandle, PeId)>, bool) {
     let mut pools: Pools = Vec::new();
     let (mut size, mut count) = (EnrpMessage::HEADER_LEN, 0);
     let mut last = None;
     for element in elements {
+        if *units == 0 && last.is_some() {
+            return (pools, last, true);
+        }
+        *units = units.saturating_sub(1);
         let handle = element.handle();
         let record = element.to_element();
-        if rsplib && !measure::rsplib_can_hold(handle, &record) {
+        if !dialect.can_hold(handle, &record) {
+            last = Some((handle.clone(), record.id));
             continue;
         }
         let same_pool = pools.last().is_some_and(|(last, _)| last == handle);
@@ -521,30 +668,47 @@ fn table_part<'a>(
 
 /// A handle update, encoded once for all peers.
 struct Update {
-    action: UpdateAction,
     handle: PoolHandle,
     element: PoolElement,
+    removal: Option<Removal>,
     for_rsplib: bool,
     bytes: Vec<u8>,
 }
 
 impl Update {
+    /// What is new of an element, or that it is gone.
     fn new(
         sender: RegistrarId,
-        action: UpdateAction,
         handle: PoolHandle,
-        element: PoolElement,
-        takeover_suggested: bool,
+        mut element: PoolElement,
+        removal: Option<Removal>,
     ) -> Update {
-        let for_rsplib = measure::rsplib_can_hold(&handle, &element);
-        let body = Enrp::HandleUpdate {
-            takeover_suggested,
-            action,
-            handle: handle.clone(),
-            element: element.clone(),
-        };
-        let bytes = EnrpMessage { sender, receiver: RegistrarId(0), body }.encode();
-        Update { action, handle, element, for_rsplib, bytes }
+        let for_rsplib = rsplib_can_hold(&handle, &element);
+        if let Some(why) = removal {
+            why.encode(&mut element);
+        }
+        let action = if removal.is_some() { UpdateAction::Delete } else { UpdateAction::Add };
+        let bytes = Update::encode(sender, action, &handle, &element, false);
+        Update { handle, element, removal, for_rsplib, bytes }
+    }
+
+    /// That the receiver had better be the element's home.
+    fn suggesting(sender: RegistrarId, handle: PoolHandle, element: PoolElement) -> Update {
+        let for_rsplib = rsplib_can_hold(&handle, &element);
+        let bytes = Update::encode(sender, UpdateAction::Add, &handle, &element, true);
+        Update { handle, element, removal: None, for_rsplib, bytes }
+    }
+
+    fn encode(
+        sender: RegistrarId,
+        action: UpdateAction,
+        handle: &PoolHandle,
+        element: &PoolElement,
+        takeover_suggested: bool,
+    ) -> Vec<u8> {
+        let (handle, element) = (handle.clone(), element.clone());
+        let body = Enrp::HandleUpdate { takeover_suggested, action, handle, element };
+        EnrpMessage { sender, receiver: RegistrarId(0), body }.encode()
     }
 
     /// The message with the receiver's ID in its place.

@@ -4,19 +4,19 @@
 //!   peer dead ──► INIT_TAKEOVER to all ──► all alive ones acknowledged, or time over ──► TAKEOVER_SERVER to all,
 //!       ▲              │       │                                                         its elements are ours,
 //!       │              │       └─ heard from it: called off                              and are asked (`claims`)
-//!       │              └─ INIT_TAKEOVER from a lower ID: give up, acknowledge,
-//!       └───────────────── and try again if that one doesn't finish
+//!       │              └─ INIT_TAKEOVER from one that we give way to (`dialect`): acknowledge,
+//!       └───────────────── and try again if that one doesn't finish; a third time nobody is given way to
 //! ```
+//!
+//! What is said of a registrar that is up changes nothing, and whoever says more than once that it takes over has
+//! no more time for it.
 
+use super::chores::Chore;
+use super::peers::{Life, MAX_YIELDS};
 use super::{Event, Registrar, Timer};
 use crate::handlespace::ElementKey;
 use crate::wire::{Enrp, RegistrarId};
 use std::collections::BTreeSet;
-use std::time::Duration;
-
-/// rsplib's registrars wait 5 s for acknowledgements, and never say that they took over: their next
-/// presence does, by its checksum.
-const RSPLIB_TAKEOVER: Duration = Duration::from_secs(8);
 
 /// Our takeover of one registrar.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(super) struct Takeover {
 
 impl Registrar {
     pub(super) fn start_takeover(&mut self, target: RegistrarId) {
-        if self.takeovers.contains_key(&target) || !self.is_serving() {
+        if self.takeovers.contains_key(&target) || self.chores.inherits(target) || !self.is_serving() {
             return;
         }
         self.event(Event::TakeoverStarted { target });
@@ -35,8 +35,9 @@ impl Registrar {
         for &id in &peers {
             self.send_enrp(id, Enrp::InitTakeover { target });
         }
-        let alive =
-            |id: &RegistrarId| *id != target && self.peers.get(*id).is_some_and(|peer| peer.silent.is_none());
+        let alive = |id: &RegistrarId| {
+            *id != target && self.peers.get(*id).is_some_and(|peer| !peer.life.is_silent())
+        };
         let waiting: BTreeSet<RegistrarId> = peers.into_iter().filter(alive).collect();
         let nobody = waiting.is_empty();
         self.takeovers.insert(target, Takeover { waiting });
@@ -64,19 +65,23 @@ impl Registrar {
             }
             return;
         }
+        let dialect = self.dialect(sender);
+        let Some(peer) = self.peers.get_mut(target) else {
+            return self.send_enrp(sender, Enrp::InitTakeoverAck { target });
+        };
         if self.takeovers.contains_key(&target) {
-            if sender > self.id {
+            if !dialect.withdraws(self.id, sender) || peer.yields >= MAX_YIELDS {
                 return;
             }
+            peer.yields += 1;
             self.call_off_takeover(target);
         }
         self.send_enrp(sender, Enrp::InitTakeoverAck { target });
-        let mut patience = self.config.takeover_expiry_interval;
-        if self.peers.get(sender).is_some_and(|peer| peer.rsplib) {
-            patience = patience.max(RSPLIB_TAKEOVER);
-        }
-        let due = self.now + patience;
-        if let Some(peer) = self.peers.get_mut(target) {
+        let due = self.now + dialect.takeover_patience(&self.config);
+        if let Some(peer) = self.peers.get_mut(target)
+            && peer.life != Life::Alive
+            && peer.taken_by.is_none()
+        {
             peer.taken_by = Some(sender);
             self.timers.set(Timer::TakenBy(target), due);
         }
@@ -120,24 +125,58 @@ impl Registrar {
                 self.send_enrp(id, Enrp::TakeoverServer { target });
             }
         }
-        let keys = self.owned_by(target);
-        for &key in &keys {
-            self.rehome(key, self.id);
-            self.claim_inherited(key);
-        }
-        self.forget_peer(target);
         self.stats.takeovers += 1;
-        self.stats.takeovers_seen += 1;
-        self.event(Event::TakeoverDone { target, by: self.id, elements: keys.len() });
-        // With the new checksum, so that whoever knew less or more finds out now.
-        for id in self.peers.linked() {
-            self.send_presence(id, false);
-        }
-        self.dial_claims();
+        self.inherit(target, self.id);
     }
 
-    fn owned_by(&self, id: RegistrarId) -> Vec<ElementKey> {
-        self.space.owned_after(id, None).map(|element| element.key()).collect()
+    /// The elements of a registrar that is gone get another home.
+    pub(super) fn inherit(&mut self, target: RegistrarId, heir: RegistrarId) {
+        if self.chores.inherits(target) {
+            return;
+        }
+        self.start(Chore::Inherit { target, heir, elements: 0 });
+    }
+
+    /// Some of them; whether that were all.
+    pub(super) fn inherit_some(
+        &mut self,
+        target: RegistrarId,
+        heir: RegistrarId,
+        elements: &mut usize,
+        units: &mut usize,
+    ) -> bool {
+        // It may have come back meanwhile, with what it has left.
+        let back = self.peers.get(target).is_some_and(|peer| peer.life == Life::Alive);
+        if !back {
+            let keys: Vec<ElementKey> =
+                self.space.owned_after(target, None).take(*units).map(|element| element.key()).collect();
+            *units -= keys.len();
+            *elements += keys.len();
+            for key in keys {
+                self.rehome(key, heir);
+                if self.space.get(key).is_some_and(|element| element.home() == target) {
+                    self.remove(key, "too many home registrars");
+                } else if heir == self.id {
+                    self.claim_inherited(key);
+                }
+            }
+            if self.space.owned_count(target) > 0 {
+                self.dial_claims();
+                return false;
+            }
+            self.mentor_gone(target);
+            self.forget_peer(target);
+        }
+        if heir == self.id {
+            // With the new checksum, so that whoever knew less or more finds out now.
+            for id in self.peers.linked() {
+                self.send_presence(id, false);
+            }
+        }
+        self.stats.takeovers_seen += 1;
+        self.event(Event::TakeoverDone { target, by: heir, elements: *elements });
+        self.dial_claims();
+        true
     }
 
     /// Another registrar took one over.
@@ -145,23 +184,24 @@ impl Registrar {
         if sender == target {
             return;
         }
-        let keys = self.owned_by(target);
-        let ours = target == self.id;
-        for &key in &keys {
-            if ours {
-                self.contest_key(key);
+        if target == self.id {
+            // Whoever says so shall hear that we live. Elements that have gone over to it close their links to us.
+            self.announce_presence(false);
+            return self.send_presence(sender, false);
+        }
+        let Some(peer) = self.peers.get_mut(target) else { return };
+        match peer.life {
+            Life::Alive => {
+                // It does not look like it, but see.
+                peer.heir = Some(sender);
+                self.send_presence(target, true);
             }
-            self.rehome(key, sender);
-        }
-        if ours {
-            return;
-        }
-        self.call_off_takeover(target);
-        if self.peers.get(target).is_some() {
-            self.mentor_gone(target);
-            self.forget_peer(target);
-            self.stats.takeovers_seen += 1;
-            self.event(Event::TakeoverDone { target, by: sender, elements: keys.len() });
+            // At the end of its time.
+            Life::Hearsay | Life::Silent { .. } => peer.heir = Some(sender),
+            Life::Dead { .. } => {
+                self.call_off_takeover(target);
+                self.inherit(target, sender);
+            }
         }
     }
 
@@ -169,8 +209,10 @@ impl Registrar {
     pub(super) fn other_takeover_expired(&mut self, target: RegistrarId) {
         self.timers.clear(&Timer::TakenBy(target));
         let Some(peer) = self.peers.get_mut(target) else { return };
-        peer.taken_by = None;
-        if !peer.dead {
+        if peer.taken_by.take().is_some() {
+            peer.yields = peer.yields.saturating_add(1);
+        }
+        if !peer.life.is_dead() || self.chores.inherits(target) {
             return;
         }
         if self.space.owned_count(target) == 0 {

@@ -20,7 +20,7 @@ impl Registrar {
             ends.peer.first().map_or("a peer".into(), |peer| peer.ip().to_string()),
             scope.unwrap_or("this scope")
         );
-        self.complain("no registrar", 0, || about);
+        self.complain("no registrar", || about);
         false
     }
 
@@ -49,7 +49,7 @@ impl Registrar {
         }
         self.stats.messages_rejected += 1;
         let roles = roles.clone();
-        self.complain(what, 0, || {
+        self.complain(what, || {
             let handle = PoolHandle::new(handle).map(|handle| handle.to_string()).unwrap_or_default();
             format!("a peer {what} pool \"{handle}\": its certificate says {roles}")
         });

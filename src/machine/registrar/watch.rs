@@ -5,15 +5,47 @@
 //! and all its elements go; if other things come but no answer, only the element named goes.
 
 use super::asap::Client;
-use super::{LinkId, Registrar, Timer, measure};
-use crate::handlespace::ElementKey;
-use crate::machine::Output;
-use crate::wire::{Asap, PeId, PoolHandle};
+use super::chores::Chore;
+use super::{LinkId, Registrar, Timer, reach};
+use crate::handlespace::{ElementKey, marks};
+use crate::machine::{Output, Time};
+use crate::wire::{Asap, PeId, PoolElement, PoolHandle};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::Duration;
 
-/// Bound on elements of a link that may come back by a late answer.
+/// Bound on elements of a link that may come back by a late answer, and on the bytes of those of all links.
 const MAX_OVERDUE: usize = 64;
+pub(super) const MAX_OVERDUE_BYTES: usize = 16 << 20;
+/// How much later than its registration life says an element goes at most.
+const SLOT: Duration = Duration::from_millis(128);
+/// An element of which nothing is due for longer is looked at all the same.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// What an overdue element takes.
+fn size(handle: &PoolHandle, element: &PoolElement) -> usize {
+    const RECORD: usize = 256;
+    RECORD + handle.as_bytes().len() + element.encoded_len()
+}
+
+/// What the elements of a link that may come back take.
+pub(super) fn overdue_bytes(client: &Client) -> usize {
+    client.overdue.iter().map(|((handle, _), element)| size(handle, element)).sum()
+}
+
+/// Which registrations may have ended when.
+#[derive(Debug, Default)]
+pub(super) struct Lives {
+    slots: BTreeMap<u64, Vec<ElementKey>>,
+}
+
+fn slot(time: Time) -> u64 {
+    time.0.div_ceil(SLOT.as_micros() as u64)
+}
+
+fn begin(slot: u64) -> Time {
+    Time(slot * SLOT.as_micros() as u64)
+}
 
 impl Registrar {
     /// Notes that an element is registered over `link`.
@@ -27,6 +59,7 @@ impl Registrar {
         if let Some(side) = self.side_mut(key) {
             side.link = Some(link);
             side.heard = now;
+            side.stays = false;
             if side.probed.take().is_some() {
                 self.timers.clear(&Timer::Probe(key));
             }
@@ -34,8 +67,8 @@ impl Registrar {
         let name = self.space.get(key).map(|element| (element.handle().clone(), element.id()));
         let Some(client) = self.client(link) else { return };
         client.elements.insert(key);
-        if let Some(name) = name.filter(|_| !client.overdue.is_empty()) {
-            client.overdue.remove(&name);
+        if let Some((handle, id)) = name {
+            self.take_overdue(link, &handle, id);
         }
         if self.timers.get(&Timer::KeepAlive(link)).is_none() {
             self.watched += 1;
@@ -88,7 +121,7 @@ impl Registrar {
     /// How long an answer over a link may take.
     pub(super) fn answer_patience(&self, link: LinkId) -> Duration {
         let limit = self.config.endpoint_keep_alive_timeout_interval;
-        match self.links.get(&link).is_some_and(|state| measure::has_several_paths(&state.ends)) {
+        match self.links.get(&link).is_some_and(|state| reach::has_several_paths(&state.ends)) {
             true => limit.max(self.config.path_change_timeout),
             false => limit,
         }
@@ -113,7 +146,7 @@ impl Registrar {
         }
         if let Some(key) = self.space.find(handle, id)
             && let Some(side) = self.side_mut(key)
-            && side.link.is_some()
+            && side.link == Some(link)
         {
             side.heard = now;
             if let Some(probed) = side.probed.take() {
@@ -134,25 +167,115 @@ impl Registrar {
         if silent {
             self.drop_client(link, "no answer to keep-alive");
         } else {
-            self.stats.elements_lost += 1;
             let last = self.space.get(key).map(|element| (element.handle().clone(), element.to_element()));
-            self.remove_and_tell(key, "no answer to keep-alive");
-            if let (Some((handle, element)), Some(client)) = (last, self.client(link))
+            self.lose(key, "no answer to keep-alive");
+            let Some((handle, element)) = last else { return };
+            let size = size(&handle, &element);
+            if self.overdue + size <= MAX_OVERDUE_BYTES
+                && let Some(client) = self.client(link)
                 && client.overdue.len() < MAX_OVERDUE
             {
                 client.overdue.insert((handle, element.id), element);
+                self.overdue += size;
             }
         }
     }
 
+    /// An element that was given up on a link is not waited for any longer.
+    pub(super) fn take_overdue(
+        &mut self,
+        link: LinkId,
+        handle: &PoolHandle,
+        id: PeId,
+    ) -> Option<PoolElement> {
+        let client = self.client(link)?;
+        if client.overdue.is_empty() {
+            return None;
+        }
+        let element = client.overdue.remove(&(handle.clone(), id))?;
+        self.overdue -= size(handle, &element);
+        Some(element)
+    }
+
     /// The process was slow, or the way to it: its element is there after all, and nobody else's.
     fn answered_late(&mut self, link: LinkId, handle: &PoolHandle, id: PeId) {
-        let late = self.client(link).and_then(|client| client.overdue.remove(&(handle.clone(), id)));
-        if let Some(element) = late
+        if let Some(element) = self.take_overdue(link, handle, id)
             && let Ok((key, _)) = self.put(handle, &element)
         {
             self.attach(key, link);
             self.announce_update(key);
+        }
+    }
+
+    /// How long a registration lasts (RFC 5352 section 3.1); `None`: for ever.
+    fn life(marked: u32) -> Option<Duration> {
+        let life = marks::life(marked);
+        (life != 0 && life != u32::MAX).then(|| Duration::from_millis(life.into()))
+    }
+
+    /// An element of ours was registered, or became ours: when does its registration end?
+    pub(super) fn expect_lapse(&mut self, key: ElementKey) {
+        let now = self.now;
+        let life = self.space.get(key).and_then(|element| Registrar::life(element.life()));
+        let Some(side) = self.side_mut(key) else { return };
+        side.registered = now;
+        let Some(life) = life else { return };
+        let due = slot(now + life.min(LONGEST));
+        if side.lapse != 0 && side.lapse <= due {
+            // Looked at early enough.
+            return;
+        }
+        side.lapse = due;
+        self.lives.slots.entry(due).or_default().push(key);
+        self.time_lapses();
+    }
+
+    fn time_lapses(&mut self) {
+        if let Some((&first, _)) = self.lives.slots.first_key_value() {
+            self.timers.set(Timer::Lapse, begin(first));
+        }
+    }
+
+    /// Some registrations may have ended.
+    pub(super) fn lapses_due(&mut self) {
+        while let Some(entry) = self.lives.slots.first_entry()
+            && begin(*entry.key()) <= self.now
+        {
+            let (slot, keys) = entry.remove_entry();
+            self.start(Chore::Lapse { slot, keys });
+        }
+        self.time_lapses();
+    }
+
+    /// The registration of an element may have ended.
+    pub(super) fn lapse(&mut self, due: u64, key: ElementKey) {
+        let now = self.now;
+        let life =
+            self.space.get(key).filter(|element| element.home() == self.id).map(|element| element.life());
+        let slept = self.overslept;
+        let Some(side) = self.side_mut(key).filter(|side| side.lapse == due) else { return };
+        side.lapse = 0;
+        let (registered, link) = (side.registered, side.link);
+        let Some(life) = life.and_then(Registrar::life) else { return };
+        let end = registered + life;
+        if end > now || slept {
+            // It registered again meanwhile; or it did and we slept.
+            let wait = if end > now { end - now } else { SLOT };
+            let due = slot(now + wait.min(LONGEST));
+            if let Some(side) = self.side_mut(key) {
+                side.lapse = due;
+            }
+            self.lives.slots.entry(due).or_default().push(key);
+            return self.time_lapses();
+        }
+        let name = self.space.get(key).map(|element| (element.handle().clone(), element.id()));
+        let Some((handle, id)) = name else { return };
+        self.drop_claim(&handle, id);
+        self.stats.lapsed += 1;
+        self.lose(key, "registration life over");
+        if let Some(link) = link {
+            // RFC 5352 section 2.2.4.
+            self.send_asap(link, &Asap::DeregistrationResponse { handle, id, error: None });
         }
     }
 
@@ -169,8 +292,7 @@ impl Registrar {
         reports.retain(|&time| now - time < decay);
         reports.push(now);
         if reports.len() >= enough {
-            self.stats.elements_lost += 1;
-            self.remove_and_tell(key, "reported unreachable");
+            self.lose(key, "reported unreachable");
         } else {
             self.probe(key);
         }
@@ -183,21 +305,57 @@ impl Registrar {
         }
         self.outbox.push(Output::Close { link });
         if let Some(super::Link { role: super::Role::Asap(client), .. }) = self.remove_link(link) {
-            self.client_gone(link, client, reason);
+            self.client_gone(link, client, reason, false);
         }
     }
 
-    /// An ASAP link is gone, and with it the elements registered over it.
-    pub(super) fn client_gone(&mut self, link: LinkId, client: Client, reason: &'static str) {
+    /// An ASAP link is gone, and with it the elements registered over it. `closed`: in order.
+    pub(super) fn client_gone(
+        &mut self,
+        link: LinkId,
+        mut client: Client,
+        reason: &'static str,
+        closed: bool,
+    ) {
         self.deferred = self.deferred.saturating_sub(client.deferred.iter().map(Vec::len).sum());
-        for handle in &client.subscriptions {
-            self.subscriptions.remove(link, handle);
-        }
+        client.deferred.clear();
+        self.overdue -= overdue_bytes(&client);
+        client.overdue.clear();
         self.stop_watching(link);
         self.drop_claims_of(link);
-        for key in client.elements {
-            self.stats.elements_lost += 1;
-            self.remove_and_tell(key, reason);
+        self.start(Chore::Gone { link, client: Box::new(client), reason, closed });
+    }
+
+    /// Some of what hung on a link that is gone; whether that was all.
+    pub(super) fn client_leaves(
+        &mut self,
+        link: LinkId,
+        client: &mut Client,
+        reason: &'static str,
+        closed: bool,
+        units: &mut usize,
+    ) -> bool {
+        while *units > 0
+            && let Some(key) = client.elements.pop_first()
+        {
+            *units -= 1;
+            let Some(side) = self.side_mut(key).filter(|side| side.link == Some(link)) else { continue };
+            if closed && side.brief && side.lapse != 0 {
+                // It registers over short connections, and for its life.
+                self.detach(key);
+                if let Some(side) = self.side_mut(key) {
+                    side.stays = true;
+                }
+            } else {
+                self.lose(key, reason);
+            }
         }
+        while *units > 0
+            && let Some(handle) = client.subscriptions.pop_first()
+        {
+            *units -= 1;
+            self.subscriptions.remove(link, &handle);
+        }
+        client.elements.is_empty() && client.subscriptions.is_empty()
     }
 }

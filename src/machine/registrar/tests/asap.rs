@@ -1,10 +1,14 @@
 use super::*;
-use crate::wire::{CauseCode, OperationError};
+use crate::wire::{Cause, CauseCode, OperationError};
 
 const PEER: RegistrarId = RegistrarId(0x6000);
 
 fn rejected(link: LinkId, id: u32, cause: CauseCode) -> Effect {
-    let error = Some(OperationError::from(cause));
+    refused(link, id, Cause::bare(cause))
+}
+
+fn refused(link: LinkId, id: u32, cause: Cause) -> Effect {
+    let error = Some(OperationError(vec![cause]));
     Effect::Asap(
         link,
         Asap::RegistrationResponse { rejected: true, handle: pool("echo"), id: PeId(id), error },
@@ -110,24 +114,31 @@ fn registrations_are_refused_for_the_reasons_that_clients_know() {
         bench.asap(pe, Asap::Registration { handle: pool("echo"), element: changed })
     };
     use CauseCode as C;
-    assert_eq!(try_with(0, &|_| ()), [rejected(pe, 0, C::INVALID_ID)]);
+    let about = |code, quoted: &Transport| Cause::about_transport(code, quoted);
+    let refused = |id, cause| vec![refused(pe, id, cause)];
+    assert_eq!(try_with(0, &|_| ()), refused(0, Cause::bare(C::INVALID_VALUES)));
     let other = |protocol, usage, text: &'static str| {
         move |element: &mut PoolElement| element.transport = transport(protocol, usage, text)
     };
     let (tcp, control) = (Protocol::Tcp, TransportUse::DataPlusControl);
     assert_eq!(
         try_with(2, &other(Protocol::Udp, control, "10.0.0.9:7")),
-        [rejected(pe, 2, C::WRONG_PROTOCOL)]
+        refused(2, about(C::INCONSISTENT_TRANSPORT, &element(1).transport))
     );
-    assert_eq!(try_with(2, &other(tcp, control, "10.0.0.9:0")), [rejected(pe, 2, C::INVALID_ADDRESSES)]);
+    let nowhere = transport(tcp, control, "10.0.0.9:0");
+    assert_eq!(
+        try_with(2, &other(tcp, control, "10.0.0.9:0")),
+        refused(2, about(C::INVALID_VALUES, &nowhere))
+    );
     // Of TCP, the field is reserved.
     assert_eq!(try_with(3, &other(tcp, TransportUse::DataOnly, "10.0.0.9:7")), [added(3), registered(pe, 3)]);
     assert_eq!(
         try_with(2, &|element| element.policy = Policy::Random),
-        [rejected(pe, 2, C::INCONSISTENT_POLICY)]
+        refused(2, Cause::about_policy(C::INCONSISTENT_POLICY, &Policy::RoundRobin))
     );
     for local in ["127.0.0.1:7", "0.0.0.0:7", "169.254.3.3:7"] {
-        assert_eq!(try_with(2, &other(tcp, control, local)), [rejected(pe, 2, C::NO_USABLE_USER_ADDRESSES)]);
+        let quoted = transport(tcp, control, local);
+        assert_eq!(try_with(2, &other(tcp, control, local)), refused(2, about(C::INVALID_VALUES, &quoted)));
     }
     // A proxy may register others' addresses over TCP.
     assert_eq!(try_with(2, &other(tcp, control, "192.0.2.1:7")), [added(2), registered(pe, 2)]);
@@ -155,7 +166,9 @@ fn loopback_is_as_good_as_the_link_it_came_over() {
     // From another host, it would be somebody else's address to everybody.
     let far = bench.accept(Service::Asap, LinkProtocol::Tcp, "10.0.0.9:40000");
     let last = Asap::Registration { handle: pool("echo"), element: PoolElement { id: PeId(3), ..local } };
-    assert_eq!(bench.asap(far, last), [rejected(far, 3, CauseCode::NO_USABLE_USER_ADDRESSES)]);
+    let quoted = transport(Protocol::Tcp, TransportUse::DataPlusControl, "127.0.0.1:7");
+    let cause = Cause::about_transport(CauseCode::INVALID_VALUES, &quoted);
+    assert_eq!(bench.asap(far, last), [refused(far, 3, cause)]);
 }
 
 #[test]
@@ -194,8 +207,8 @@ fn a_lost_link_takes_its_elements_along() {
         [
             removed(1, "link broken"),
             Effect::Enrp(peer, PEER, removal(1, SELF)),
-            Effect::Enrp(peer, PEER, removal(2, SELF)),
             removed(2, "link broken"),
+            Effect::Enrp(peer, PEER, removal(2, SELF)),
         ]
     );
 }
@@ -298,11 +311,38 @@ fn large_pools_give_what_fits() {
     assert!(elements > 1300 && total == Some(3000), "{elements} {total:?}");
 }
 
+/// As our own users subscribe.
+fn subscription() -> Asap {
+    resolution(Some(u32::MAX), true)
+}
+
+#[test]
+fn a_user_of_the_rfc_subscribes_for_its_associations_lifetime() {
+    let mut bench = Bench::serving();
+    let (pe, user) = (bench.pe(), bench.pe());
+    // RFC 5352 section 2.2.5: what there isn't can't be subscribed to.
+    assert_eq!(bench.asap(user, resolution(None, true)), [unknown_pool(user, false)]);
+    assert_eq!(bench.asap(pe, registration(1)), [added(1), registered(pe, 1)]);
+    assert_eq!(bench.asap(user, resolution(None, true)), [resolved(user, true, &[1], None, &[])]);
+    // Further requests don't end it.
+    assert_eq!(bench.asap(user, resolution(None, false)), [resolved(user, true, &[1], None, &[])]);
+    assert_eq!(
+        bench.asap(pe, registration(2)),
+        [added(2), registered(pe, 2), resolved(user, true, &[1, 2], None, &[])]
+    );
+    bench.wait(ms(50));
+    // A pool that ends is an unknown one, and that was that: a positive answer has an element (section 2.2.6).
+    let effects = bench.down(pe);
+    assert_eq!(effects.last(), Some(&unknown_pool(user, false)), "{effects:?}");
+    let pe = bench.pe();
+    assert_eq!(bench.asap(pe, registration(4)), [added(4), registered(pe, 4)]);
+}
+
 #[test]
 fn subscribers_are_told_at_once_and_then_all_together() {
     let mut bench = Bench::serving();
     let (pe, user) = (bench.pe(), bench.pe());
-    assert_eq!(bench.asap(user, resolution(None, true)), [unknown_pool(user, true)]);
+    assert_eq!(bench.asap(user, subscription()), [unknown_pool(user, true)]);
     assert_eq!(
         bench.asap(pe, registration(1)),
         [added(1), registered(pe, 1), resolved(user, true, &[1], None, &[])]
@@ -318,8 +358,9 @@ fn subscribers_are_told_at_once_and_then_all_together() {
         bench.down(pe),
         [removed(2, "link broken"), removed(3, "link broken"), resolved(user, true, &[], None, &[2, 3])]
     );
-    // A resolution without the flag ends it.
-    assert_eq!(bench.asap(user, resolution(None, false)), [unknown_pool(user, false)]);
+    // A plain resolution does not end it; ours end it by one that says how many elements are wanted.
+    assert_eq!(bench.asap(user, resolution(None, false)), [unknown_pool(user, true)]);
+    assert_eq!(bench.asap(user, resolution(Some(1), false)), [unknown_pool(user, false)]);
     let pe = bench.pe();
     assert_eq!(bench.asap(pe, registration(4)), [added(4), registered(pe, 4)]);
 }
@@ -329,7 +370,7 @@ fn a_subscriber_that_does_not_read_gets_the_newest_state_when_it_does() {
     let mut bench = Bench::serving();
     let (pe, user) = (bench.pe(), bench.pe());
     bench.asap(pe, registration(1));
-    bench.asap(user, resolution(None, true));
+    bench.asap(user, subscription());
     bench.change(user, LinkChange::Congested);
     bench.asap(pe, registration(2));
     bench.asap(pe, Asap::Deregistration { handle: pool("echo"), id: PeId(1) });
@@ -343,7 +384,7 @@ fn who_is_lost_once_has_not_retired() {
     let mut bench = Bench::serving();
     let (first, user) = (bench.pe(), bench.pe());
     bench.asap(first, registration(1));
-    bench.asap(user, resolution(None, true));
+    bench.asap(user, subscription());
     bench.change(user, LinkChange::Congested);
     bench.down(first);
     let second = bench.pe();
@@ -359,11 +400,11 @@ fn an_answer_does_not_overtake_who_retired() {
     for id in 1..=2 {
         bench.asap(pe, registration(id));
     }
-    bench.asap(user, resolution(None, true));
+    bench.asap(user, subscription());
     // The first change is pushed at once, further ones later.
     bench.asap(pe, registration(3));
     bench.asap(pe, Asap::Deregistration { handle: pool("echo"), id: PeId(1) });
-    let effects = bench.asap(user, resolution(None, true));
+    let effects = bench.asap(user, subscription());
     assert!(
         matches!(&effects[0], Effect::Asap(_, Asap::HandleResolutionResponse { retired, .. }) if retired == &[PeId(1)]),
         "{effects:?}"
@@ -379,7 +420,7 @@ fn elements_of_peers_retire_as_well() {
     for id in 1..=2 {
         bench.enrp(peer, PEER, update(id, PEER));
     }
-    bench.asap(user, resolution(None, true));
+    bench.asap(user, subscription());
     assert_eq!(
         bench.enrp(peer, PEER, retirement(1, PEER)).pop(),
         Some(with_retired(resolved_at(user, PEER, &[2]), &[1]))
@@ -392,8 +433,8 @@ fn elements_of_peers_retire_as_well() {
 fn subscriptions_are_bounded() {
     let (mut bench, _) = Bench::new(Config { max_subscriptions_per_link: 1, ..config() });
     let user = bench.pe();
-    assert_eq!(bench.asap(user, resolution(None, true)), [unknown_pool(user, true)]);
-    let other = Asap::HandleResolution { subscribe: true, handle: pool("other"), items: None };
+    assert_eq!(bench.asap(user, subscription()), [unknown_pool(user, true)]);
+    let other = Asap::HandleResolution { subscribe: true, handle: pool("other"), items: Some(u32::MAX) };
     let effects = bench.asap(user, other);
     assert!(
         matches!(&effects[..], [Effect::Asap(_, Asap::HandleResolutionResponse { subscribed: false, .. })]),
@@ -522,7 +563,7 @@ fn garbage_gets_an_error_but_errors_get_none() {
     assert!(matches!(&effects[..], [Saw(Event::Complaint { .. }), Effect::Asap(_, Asap::Error { .. })]));
     bench.registrar.handle_message(bench.now, pe, &broken);
     let effects = bench.drain();
-    assert!(matches!(&effects[..], [Effect::Asap(_, Asap::Error { .. })]), "the log line comes once");
+    assert!(matches!(&effects[..], [Saw(Event::Complaint { .. }), Effect::Asap(_, Asap::Error { .. })]));
     // An error with a bad length inside.
     bench.registrar.handle_message(bench.now, pe, &[0x0e, 0, 0, 8, 0, 12, 0, 200]);
     assert!(bench.drain().iter().all(|effect| matches!(effect, Saw(_))));

@@ -1,4 +1,6 @@
+use super::super::Dialect;
 use super::*;
+use crate::handlespace::Sum;
 use crate::wire::CauseCode;
 
 const B: RegistrarId = RegistrarId(0x6000);
@@ -10,11 +12,9 @@ fn presence_from(id: RegistrarId, checksum: [u8; 2], reply_required: bool) -> En
 
 /// The checksum of `ids` in pool "echo".
 fn checksum(ids: &[u32]) -> [u8; 2] {
-    super::super::measure::fold_checksum(
-        ids.iter().fold(0u32, |sum, &id| {
-            sum.wrapping_add(super::super::measure::checksum_words(&pool("echo"), id))
-        }),
-    )
+    let mut sum = Sum::default();
+    ids.iter().for_each(|&id| sum.add(Sum::of(&pool("echo"), PeId(id))));
+    sum.to_wire()
 }
 
 #[test]
@@ -27,6 +27,16 @@ fn a_stranger_is_asked_to_introduce_itself() {
             Saw(Event::PeerAdded { id: B }),
             Effect::Enrp(link, B, bench.presence(true)),
             Effect::Enrp(link, B, Enrp::ListResponse { rejected: false, servers: Vec::new() }),
+        ]
+    );
+    // RFC 5353 section 3.4.1: also one whose first message is a presence.
+    let other = bench.accept(Service::Enrp, LinkProtocol::Tcp, "10.0.0.3:50000");
+    assert_eq!(
+        bench.enrp(other, C, presence_from(C, [0xff, 0xff], false)),
+        [
+            Saw(Event::PeerAdded { id: C }),
+            Effect::Enrp(other, C, bench.presence(true)),
+            Effect::Enrp(other, C, Enrp::ListRequest),
         ]
     );
     // Then it is asked for its own peers, once.
@@ -137,7 +147,10 @@ fn a_late_removal_by_a_former_home_is_ignored() {
     bench.enrp(c, C, update(1, C));
     assert_eq!(bench.enrp(b, B, removal(1, B)), []);
     assert_eq!(bench.content("echo"), [(1, C)]);
-    // A deregistration elsewhere names the home.
+    // A deregistration elsewhere names the home, which says so itself if it is there.
+    assert_eq!(bench.enrp(b, B, removal(1, C)), []);
+    assert_eq!(bench.content("echo"), [(1, C)]);
+    bench.down(c);
     assert_eq!(bench.enrp(b, B, removal(1, C)), [removed(1, "removed by its registrar")]);
 }
 
@@ -224,7 +237,9 @@ fn parts_of_tables_fit_their_reader() {
     let large = size(bench.enrp(tcp, B, Enrp::HandleTableRequest { own_only: true }));
     assert!((25_000..=32 << 10).contains(&large), "{large}");
     let sctp = bench.accept(Service::Enrp, LinkProtocol::Sctp, "10.0.0.3:9901");
-    bench.enrp(sctp, C, Enrp::ListRequest);
+    let at = transport(Protocol::Sctp, TransportUse::DataOnly, "10.0.0.3:9901");
+    let server = Some(ServerInformation { id: C, transports: vec![at.clone(), at] });
+    bench.enrp(sctp, C, Enrp::Presence { reply_required: false, checksum: None, server });
     let small = size(bench.enrp(sctp, C, Enrp::HandleTableRequest { own_only: true }));
     assert!((1300..=1400).contains(&small), "{small}");
 }
@@ -285,6 +300,115 @@ fn a_burst_is_spread() {
     let _ = link;
 }
 
+/// An RFC peer over SCTP whose first presence we have.
+fn with_one_transport(bench: &mut Bench) -> (LinkId, Vec<Effect>) {
+    let link = bench.accept(Service::Enrp, LinkProtocol::Sctp, "10.0.0.2:9901");
+    let transports = vec![transport(Protocol::Sctp, TransportUse::DataOnly, "10.0.0.2:9901")];
+    let server = Some(ServerInformation { id: B, transports });
+    let hello = Enrp::Presence { reply_required: false, checksum: Some([0xff; 2]), server };
+    let effects = bench.enrp(link, B, hello);
+    (link, effects)
+}
+
+#[test]
+fn a_registrar_of_the_rfc_has_one_sctp_transport_and_gets_everything() {
+    let mut bench = Bench::serving();
+    let pe = bench.pe();
+    bench.asap(pe, registration(1));
+    let (link, effects) = with_one_transport(&mut bench);
+    // It is asked for its peers, twice, the first time with a parameter that the RFC has it skip.
+    let asked = effects.iter().filter(|effect| **effect == Effect::Enrp(link, B, Enrp::ListRequest));
+    assert_eq!(asked.count(), 2, "{effects:?}");
+    // Until it answers it gets nothing that rsplib's would not survive.
+    assert_eq!(bench.asap(pe, registration(2)), [added(2), registered(pe, 2)]);
+    // Whoever answers is none of rsplib's, and is told by its checksum what it lacks.
+    let effects = bench.enrp(link, B, Enrp::ListResponse { rejected: false, servers: Vec::new() });
+    let [Effect::Enrp(_, B, Enrp::Presence { checksum: Some(sent), .. })] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(*sent, checksum(&[1, 2]));
+    let effects = bench.asap(pe, registration(3));
+    assert!(effects.contains(&Effect::Enrp(link, B, update(3, SELF))), "{effects:?}");
+    let effects = bench.enrp(link, B, Enrp::HandleTableRequest { own_only: true });
+    assert_eq!(effects, [Effect::Enrp(link, B, table(false, &[(1, SELF), (2, SELF), (3, SELF)]))]);
+}
+
+#[test]
+fn who_passes_the_probe_over_is_taken_for_one_of_the_rfc() {
+    let mut bench = Bench::serving();
+    let (link, _) = with_one_transport(&mut bench);
+    for _ in 0..6 {
+        bench.wait(ms(1000));
+        bench.enrp(link, B, Enrp::InitTakeoverAck { target: C });
+    }
+    let pe = bench.pe();
+    let effects = bench.asap(pe, registration(1));
+    assert!(effects.contains(&Effect::Enrp(link, B, update(1, SELF))), "{effects:?}");
+}
+
+#[test]
+fn the_operator_may_say_what_peers_speak() {
+    for (dialect, told) in [(Dialect::Rfc, true), (Dialect::Rsplib, false)] {
+        let (mut bench, _) = Bench::new(Config { dialect: Some(dialect), ..config() });
+        let (link, effects) = with_one_transport(&mut bench);
+        let asked = effects.iter().filter(|effect| **effect == Effect::Enrp(link, B, Enrp::ListRequest));
+        assert_eq!(asked.count(), 1, "nothing to find out: {effects:?}");
+        let pe = bench.pe();
+        let effects = bench.asap(pe, registration(1));
+        assert_eq!(effects.contains(&Effect::Enrp(link, B, update(1, SELF))), told, "{effects:?}");
+    }
+}
+
+#[test]
+fn elements_that_cannot_be_held_do_not_spoil_the_checksum_for_good() {
+    let mut bench = Bench::serving();
+    let link = bench.peer(B);
+    let pe = bench.pe();
+    bench.asap(pe, registration(1));
+    // RFC 5353 section 3.3.1: it must be added, which another policy than its pool's forbids.
+    let mut odd = owned(2, B);
+    odd.policy = Policy::Random;
+    let told = Enrp::HandleUpdate {
+        takeover_suggested: false,
+        action: UpdateAction::Add,
+        handle: pool("echo"),
+        element: odd,
+    };
+    let effects = bench.enrp(link, B, told);
+    assert!(matches!(&effects[..], [Saw(Event::Complaint { .. })]), "{effects:?}");
+    assert_eq!(bench.enrp(link, B, presence_from(B, checksum(&[2]), false)), []);
+    // It goes as it came.
+    bench.enrp(link, B, removal(2, B));
+    assert_eq!(bench.enrp(link, B, presence_from(B, checksum(&[]), false)), []);
+    assert_eq!(bench.registrar.stats().resynchronisations, 0);
+}
+
+#[test]
+fn a_refused_list_is_asked_for_elsewhere_and_again() {
+    let mut bench = Bench::serving();
+    let (b, c) = (bench.peer(B), bench.peer(C));
+    let refused = Enrp::ListResponse { rejected: true, servers: Vec::new() };
+    assert_eq!(bench.enrp(b, B, refused), [Effect::Enrp(c, C, Enrp::ListRequest)]);
+    assert_eq!(bench.enrp(b, B, presence_from(B, [0xff; 2], false)), []);
+    bench.now = bench.now + ms(2000);
+    assert_eq!(bench.enrp(b, B, presence_from(B, [0xff; 2], false)), [Effect::Enrp(b, B, Enrp::ListRequest)]);
+}
+
+#[test]
+fn lists_do_not_pass_on_what_means_each_host_itself() {
+    let mut bench = Bench::serving();
+    let (b, c) = (bench.peer(B), bench.peer(C));
+    let all = ["127.0.0.1", "fe80::7", "10.0.0.3"].map(ip);
+    let at = Transport::new(Protocol::Sctp, TransportUse::DataOnly, 9901, all.to_vec());
+    let server = Some(ServerInformation { id: C, transports: vec![at] });
+    bench.enrp(c, C, Enrp::Presence { reply_required: false, checksum: None, server });
+    let effects = bench.enrp(b, B, Enrp::ListRequest);
+    let [Effect::Enrp(_, B, Enrp::ListResponse { servers, .. })] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(servers[0].transports[0].addresses(), [ip("10.0.0.3")]);
+}
+
 #[test]
 fn rsplib_gets_only_what_it_survives() {
     let mut bench = Bench::serving();
@@ -295,11 +419,11 @@ fn rsplib_gets_only_what_it_survives() {
     };
     let hello = Enrp::Presence { reply_required: false, checksum: Some([0xff; 2]), server: Some(info) };
     bench.enrp(link, B, hello.clone());
+    refuse_probe(&mut bench, link);
     // Over TCP: no SCTP transport for keep-alives.
     let pe = bench.pe();
     let effects = bench.asap(pe, registration(1));
     assert!(matches!(&effects[..], [_, Saw(Event::Complaint { .. }), Effect::Asap(..)]), "{effects:?}");
-    assert_eq!(bench.asap(pe, registration(2)), [added(2), registered(pe, 2)]);
     // Over SCTP: fine, but not with a long handle.
     let pe = bench.accept(Service::Asap, LinkProtocol::Sctp, "10.0.0.9:40000");
     for (name, told) in [("short", true), ("a handle that is longer than 32 bytes", false)] {
@@ -310,8 +434,7 @@ fn rsplib_gets_only_what_it_survives() {
         assert_eq!(updates, usize::from(told));
     }
     // Its checksum and its table cover just that.
-    let words = super::super::measure::checksum_words(&pool("short"), 3);
-    let expected = super::super::measure::fold_checksum(words);
+    let expected = Sum::of(&pool("short"), PeId(3)).to_wire();
     let ask = Enrp::Presence { reply_required: true, checksum: Some([0xff; 2]), server: None };
     let effects = bench.enrp(link, B, ask);
     let [Effect::Enrp(_, B, Enrp::Presence { checksum: Some(checksum), .. })] = &effects[..] else {
@@ -333,38 +456,56 @@ fn a_contradiction_is_decided_by_the_element() {
     bench.asap(pe, registration(1));
     // News: it registered with B. If it did, it closes its link, and that is no loss.
     assert_eq!(bench.enrp(peer, B, update(1, B)), []);
-    assert_eq!(bench.content("echo"), [(1, B)]);
+    assert_eq!(bench.content("echo"), [(1, SELF)]);
     let other = bench.pe();
     bench.asap(other, registration(2));
     bench.enrp(peer, B, update(2, B));
     assert_eq!(bench.down(other), []);
+    assert_eq!(bench.content("echo"), [(1, SELF), (2, B)]);
     // If its link stays up, the news was old: ask it.
     let asked = bench.wait_quietly(ms(500));
     assert_eq!(asked, [keep_alive(pe, true, 1)]);
     assert_eq!(bench.asap(pe, ack(1)), [Effect::Enrp(peer, B, update(1, SELF))]);
     assert_eq!(bench.content("echo"), [(1, SELF), (2, B)]);
-    // And it is watched again.
+    // And it is watched as before. B gave it up.
+    bench.enrp(peer, B, removal(1, B));
     assert_eq!(bench.down(pe).first(), Some(&removed(1, "link broken")));
 }
 
 #[test]
-fn a_contested_element_survives_its_purge() {
+fn checksums_agree_while_an_element_is_disputed() {
     let mut bench = Bench::serving();
     let peer = bench.peer(B);
     let pe = bench.pe();
     bench.asap(pe, registration(1));
     bench.enrp(peer, B, update(1, B));
+    assert_eq!(bench.enrp(peer, B, presence_from(B, checksum(&[1]), false)), []);
+    assert_eq!(bench.wait_quietly(ms(500)), [keep_alive(pe, true, 1)]);
+    bench.asap(pe, ack(1));
+    // B believes us, and one audit puts that right.
     assert_eq!(
         bench.enrp(peer, B, presence_from(B, checksum(&[]), false)),
         [Effect::Enrp(peer, B, Enrp::HandleTableRequest { own_only: true })]
     );
-    assert_eq!(bench.enrp(peer, B, table(false, &[])), [removed(1, "unknown to its registrar")]);
-    assert_eq!(bench.wait_quietly(ms(500)), [keep_alive(pe, true, 1)]);
-    assert_eq!(bench.asap(pe, ack(1)), [added(1), Effect::Enrp(peer, B, update(1, SELF))]);
+    assert_eq!(bench.enrp(peer, B, table(false, &[])), []);
+    assert_eq!(bench.enrp(peer, B, presence_from(B, checksum(&[]), false)), []);
+    assert_eq!(bench.content("echo"), [(1, SELF)]);
 }
 
 #[test]
-fn quarrels_end() {
+fn an_element_that_does_not_speak_for_us_is_the_peers() {
+    let mut bench = Bench::serving();
+    let peer = bench.peer(B);
+    let pe = bench.pe();
+    bench.asap(pe, registration(1));
+    bench.enrp(peer, B, update(1, B));
+    assert_eq!(bench.wait_quietly(ms(500)), [keep_alive(pe, true, 1)]);
+    bench.wait(ms(800));
+    assert_eq!(bench.content("echo"), [(1, B)]);
+}
+
+#[test]
+fn quarrels_end_with_the_one_where_it_is_registered() {
     let mut bench = Bench::serving();
     let peer = bench.peer(B);
     let pe = bench.pe();
@@ -382,8 +523,18 @@ fn quarrels_end() {
             bench.enrp(peer, B, Enrp::ListRequest);
         }
     }
-    // Six rounds in a minute, each with more patience, and then B may have it.
+    // Six rounds in a minute, each with more patience, and nobody else has it.
     assert!((3..=6).contains(&asked), "{asked}");
+    assert_eq!(bench.content("echo"), [(1, SELF)]);
+    // It does not register again, so at the end of its life it is where others say that it is.
+    for _ in 0..600 {
+        for effect in bench.wait(ms(100)) {
+            if let Effect::Asap(link, Asap::EndpointKeepAlive { .. }) = effect {
+                bench.asap(link, ack(1));
+            }
+        }
+        bench.enrp(peer, B, Enrp::ListRequest);
+    }
     assert_eq!(bench.content("echo"), [(1, B)]);
 }
 
@@ -409,7 +560,7 @@ fn undecodable_messages_get_an_error_with_the_sender_as_receiver() {
     let [Saw(Event::Complaint { .. }), Effect::Enrp(_, B, Enrp::Error { error })] = &effects[..] else {
         panic!("{effects:?}")
     };
-    assert_eq!(error.code(), CauseCode::INVALID_VALUES);
+    assert_eq!(error.code(), CauseCode::INVALID_VALUES, "IANA knows no 0x10");
     let mut error = broken;
     error[0] = 0x0a;
     bench.registrar.handle_message(bench.now, link, &error);
@@ -428,7 +579,7 @@ fn both_dial_and_one_link_is_sent_over() {
     assert_eq!(effects, [Effect::Enrp(ours, C, bench.presence(true))]);
     let pe = bench.pe();
     let effects = bench.asap(pe, registration(1));
-    assert!(effects.contains(&Effect::Enrp(ours, C, update(1, SELF))), "{effects:?}");
+    assert!(effects.contains(&Effect::Enrp(ours, RegistrarId(0), update(1, SELF))), "{effects:?}");
     // The other one is listened to, and serves when the first is gone.
     assert_eq!(bench.enrp(theirs, C, update(2, C)), [added(2)]);
     let effects = bench.down(ours);
@@ -439,12 +590,20 @@ fn both_dial_and_one_link_is_sent_over() {
 }
 
 #[test]
-fn a_restarted_peer_with_the_same_id_is_sent_to_over_its_new_link() {
+fn a_second_link_is_used_when_the_first_does_not_answer() {
     let mut bench = Bench::serving();
     let old = bench.peer(B);
-    bench.now = bench.now + ms(3000);
+    bench.wait(ms(1200));
+    bench.enrp(old, B, Enrp::ListRequest);
+    bench.wait(ms(1000));
     let new = bench.accept(Service::Enrp, LinkProtocol::Tcp, "10.0.0.2:50001");
-    let effects = bench.enrp(new, B, presence_from(B, [0xff; 2], false));
+    // Whoever it is may know that we live, and B is asked whether it is.
+    let effects = bench.enrp(new, B, presence_from(B, [0xff; 2], true));
+    assert_eq!(
+        effects,
+        [Effect::Enrp(old, B, bench.presence(true)), Effect::Enrp(new, B, bench.presence(false))]
+    );
+    let effects = bench.wait_quietly(ms(450));
     assert!(effects.contains(&Close(old)), "{effects:?}");
     let pe = bench.pe();
     let effects = bench.asap(pe, registration(1));

@@ -123,7 +123,16 @@ fn a_mentor_that_falls_silent_in_the_middle_is_replaced_from_the_beginning() {
     let (b, _) = meet(&mut bench, B);
     let (c, _) = meet(&mut bench, C);
     bench.enrp(b, B, table(true, &[(1, B)]));
-    let effects = bench.wait_quietly(ms(900));
+    // It has the time that RFC 5353 section 4.2 gives, as long as it lives.
+    let mut effects = Vec::new();
+    for _ in 0..50 {
+        for (link, id) in [(b, B), (c, C)] {
+            bench.enrp(link, id, Enrp::InitTakeoverAck { target: id });
+        }
+        assert_eq!(effects, [], "{:?}", bench.now);
+        effects = bench.wait_quietly(ms(100));
+    }
+    assert!(!bench.registrar.is_serving());
     let asked = questions(&bench, c, C);
     assert_eq!(effects[0], Close(b));
     assert!(effects.windows(3).any(|three| three == asked), "{effects:?}");
@@ -189,8 +198,47 @@ fn a_configured_peer_that_is_us_is_left_alone() {
     let (mut bench, _) = Bench::new(with_peers(&["10.0.0.1:9901"]));
     let (link, effects) = bench.answer_dial();
     assert_eq!(effects.len(), 1);
-    assert_eq!(bench.enrp(link, SELF, hello(SELF, "10.0.0.1:9901")), [Close(link), Saw(Event::Serving)]);
+    // Its other end is ours as well: the same two ends the other way round.
+    let back = bench.accept_at(Service::Enrp, "10.0.0.1:3863", "10.0.0.1:9901");
+    assert_eq!(bench.enrp(back, SELF, hello(SELF, "10.0.0.1:9901")), [Close(back), Saw(Event::Serving)]);
+    bench.change(link, LinkChange::Down(LinkDown::Closed));
     assert_eq!(bench.wait_quietly(ms(10_000)), []);
+}
+
+#[test]
+fn a_registrar_with_our_identifier_is_said_in_the_log() {
+    let (mut bench, _) = Bench::new(with_peers(&["10.0.0.2:9901"]));
+    let (link, _) = bench.answer_dial();
+    let effects = bench.enrp(link, SELF, hello(SELF, "10.0.0.2:9901"));
+    assert!(
+        matches!(&effects[..], [Saw(Event::Complaint { cause: "our identifier", .. }), Close(_), ..]),
+        "{effects:?}"
+    );
+    // The other one hears us, and says it as well.
+    let mut bench = Bench::serving();
+    let link = bench.accept(Service::Enrp, LinkProtocol::Tcp, "10.0.0.2:50000");
+    let effects = bench.enrp(link, SELF, hello(SELF, "10.0.0.2:9901"));
+    assert!(
+        matches!(&effects[..], [Saw(Event::Complaint { cause: "our identifier", .. }), Close(_)]),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn a_mentor_that_never_ends_is_given_up() {
+    let (mut bench, _) = Bench::new(with_peers(&["10.0.0.2:9901"]));
+    let (b, _) = meet(&mut bench, B);
+    let mut parts = 0;
+    while !bench.registrar.is_serving() && parts < 100_000 {
+        parts += 1;
+        let effects = bench.enrp(b, B, table(true, &[(1, B)]));
+        if effects.contains(&Close(b)) {
+            bench.opened.clear();
+            bench.wait(ms(3000));
+        }
+    }
+    assert!(parts < 1000, "{parts} parts");
+    assert_eq!(bench.content("echo").len(), 1);
 }
 
 #[test]

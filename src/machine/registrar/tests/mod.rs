@@ -5,6 +5,8 @@ mod distance;
 mod enrp;
 mod joining;
 mod rsplib;
+mod size;
+mod strangers;
 mod takeover;
 mod trust;
 
@@ -41,6 +43,8 @@ pub struct Bench {
     pub registrar: Registrar,
     pub now: Time,
     services: BTreeMap<LinkId, Service>,
+    /// Who spoke over a link.
+    names: BTreeMap<LinkId, RegistrarId>,
     /// Dials not yet answered.
     pub opened: Vec<(LinkId, Target)>,
     next: u64,
@@ -158,8 +162,14 @@ impl Bench {
     pub fn new(config: Config) -> (Bench, Vec<Effect>) {
         let now = Time(1_000_000_000);
         let registrar = Registrar::new(config, 7, now);
-        let mut bench =
-            Bench { registrar, now, services: BTreeMap::new(), opened: Vec::new(), next: LinkId::INCOMING };
+        let mut bench = Bench {
+            registrar,
+            now,
+            services: BTreeMap::new(),
+            names: BTreeMap::new(),
+            opened: Vec::new(),
+            next: LinkId::INCOMING,
+        };
         let effects = bench.drain();
         (bench, effects)
     }
@@ -199,7 +209,14 @@ impl Bench {
                 Service::Enrp => {
                     let message = EnrpMessage::decode(message).expect("ENRP").message;
                     assert_eq!(message.sender, SELF);
-                    Effect::Enrp(link, message.receiver, message.body)
+                    // RFC 5353 section 3.3: updates name no receiver.
+                    let to = match message.body {
+                        Enrp::HandleUpdate { .. } if message.receiver == RegistrarId(0) => {
+                            self.names.get(&link).copied().unwrap_or_default()
+                        }
+                        _ => message.receiver,
+                    };
+                    Effect::Enrp(link, to, message.body)
                 }
             });
         }
@@ -211,6 +228,17 @@ impl Bench {
         let link = LinkId(self.next);
         self.next += 1;
         self.link_up(link, service, protocol, peer);
+        link
+    }
+
+    /// Somebody connects to this address of ours.
+    pub fn accept_at(&mut self, service: Service, peer: &str, local: &str) -> LinkId {
+        let link = LinkId(self.next);
+        self.next += 1;
+        self.services.insert(link, service);
+        let (peer, local) = (vec![address(peer)], vec![address(local)]);
+        let ends = LinkEnds { service, protocol: LinkProtocol::Tcp, peer, local, roles: None };
+        self.registrar.handle_link(self.now, link, LinkChange::Up(ends));
         link
     }
 
@@ -268,6 +296,7 @@ impl Bench {
 
     pub fn enrp(&mut self, link: LinkId, sender: RegistrarId, body: Enrp) -> Vec<Effect> {
         let message = EnrpMessage { sender, receiver: SELF, body };
+        self.names.insert(link, sender);
         self.registrar.handle_message(self.now, link, &message.encode());
         self.drain()
     }
@@ -320,6 +349,15 @@ impl Bench {
             server: Some(ServerInformation { id: SELF, transports: Vec::new() }),
         }
     }
+}
+
+/// What rsplib's registrars answer to a message with a parameter too many.
+pub fn refuse_probe(bench: &mut Bench, link: LinkId) {
+    let error = crate::wire::CauseCode::INVALID_MESSAGE.into();
+    let message =
+        EnrpMessage { sender: RegistrarId(0), receiver: RegistrarId(0), body: Enrp::Error { error } };
+    bench.registrar.handle_message(bench.now, link, &message.encode());
+    bench.drain();
 }
 
 pub fn ip(text: &str) -> IpAddr {

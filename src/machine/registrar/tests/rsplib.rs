@@ -34,6 +34,7 @@ fn with_rsplib() -> (Bench, LinkId) {
     );
     let server = Some(ServerInformation { id: B, transports: vec![own] });
     bench.enrp(link, B, Enrp::Presence { reply_required: false, checksum: Some([0xff; 2]), server });
+    refuse_probe(&mut bench, link);
     let update = Enrp::HandleUpdate {
         takeover_suggested: false,
         action: crate::wire::enrp::UpdateAction::Add,
@@ -121,7 +122,7 @@ fn a_lost_path_is_not_a_lost_element() {
 
 #[test]
 fn nothing_ends_an_rsplib_registrar() {
-    use super::super::measure::rsplib_can_hold;
+    use super::super::dialect::rsplib_can_hold;
     let good = sctp_element(1, B);
     assert!(rsplib_can_hold(&pool("pool"), &good));
     let weightless =

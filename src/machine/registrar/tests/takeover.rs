@@ -131,23 +131,83 @@ fn a_sign_of_life_calls_it_off() {
     assert_eq!(bench.content("echo"), [(1, B)]);
 }
 
+/// A peer of rsplib's; whether it withdraws is another matter.
+fn rsplib_peer(bench: &mut Bench, id: RegistrarId, at: &str) -> LinkId {
+    let link = bench.accept(Service::Enrp, LinkProtocol::Sctp, at);
+    let transports = vec![transport(Protocol::Sctp, TransportUse::DataOnly, at)];
+    let server = Some(ServerInformation { id, transports });
+    bench.enrp(link, id, Enrp::Presence { reply_required: false, checksum: Some([0xff; 2]), server });
+    refuse_probe(bench, link);
+    link
+}
+
 #[test]
-fn the_lower_id_wins() {
+fn the_smaller_identifier_withdraws_as_the_rfc_has_it() {
     let (mut bench, b, c) = three();
     kill(&mut bench, b);
-    // A higher one is ignored, a lower one gets our place.
-    assert_eq!(bench.enrp(c, C, Enrp::InitTakeover { target: B }), []);
+    // RFC 5353 section 3.5.1: a smaller one is ignored, a larger one gets our place.
     let a = bench.peer(A);
+    assert_eq!(bench.enrp(a, A, Enrp::InitTakeover { target: B }), []);
     assert_eq!(
-        bench.enrp(a, A, Enrp::InitTakeover { target: B }),
-        [Effect::Enrp(a, A, Enrp::InitTakeoverAck { target: B })]
+        bench.enrp(c, C, Enrp::InitTakeover { target: B }),
+        [Effect::Enrp(c, C, Enrp::InitTakeoverAck { target: B })]
     );
-    assert_eq!(bench.enrp(c, C, Enrp::InitTakeoverAck { target: B }), []);
+    assert_eq!(bench.enrp(a, A, Enrp::InitTakeoverAck { target: B }), []);
     assert_eq!(
-        bench.enrp(a, A, Enrp::TakeoverServer { target: B }),
-        [Saw(Event::TakeoverDone { target: B, by: A, elements: 1 })]
+        bench.enrp(c, C, Enrp::TakeoverServer { target: B }),
+        [Saw(Event::TakeoverDone { target: B, by: C, elements: 1 })]
     );
-    assert_eq!(bench.content("echo"), [(1, A)]);
+    assert_eq!(bench.content("echo"), [(1, C)]);
+}
+
+#[test]
+fn with_rsplib_the_larger_identifier_withdraws() {
+    let mut bench = Bench::serving();
+    let b = bench.peer(B);
+    bench.enrp(b, B, update(1, B));
+    let low = rsplib_peer(&mut bench, A, "10.0.0.4:9901");
+    let high = rsplib_peer(&mut bench, C, "10.0.0.5:9901");
+    kill(&mut bench, b);
+    assert_eq!(bench.enrp(high, C, Enrp::InitTakeover { target: B }), []);
+    assert_eq!(
+        bench.enrp(low, A, Enrp::InitTakeover { target: B }),
+        [Effect::Enrp(low, A, Enrp::InitTakeoverAck { target: B })]
+    );
+}
+
+#[test]
+fn who_announces_a_takeover_again_and_again_gains_no_time() {
+    let (mut bench, b, c) = three();
+    bench.down(b);
+    let began = bench.now;
+    let mut done = false;
+    while !done && bench.now - began < ms(20_000) {
+        let mut effects = bench.enrp(c, C, Enrp::InitTakeover { target: B });
+        while !bench.opened.is_empty() {
+            effects.extend(bench.refuse_dial());
+        }
+        effects.extend(bench.wait_quietly(ms(100)));
+        done = effects.contains(&Saw(Event::TakeoverDone { target: B, by: SELF, elements: 1 }));
+    }
+    // Its time, ours, and twice that somebody is given way to.
+    assert!(done && bench.now - began < ms(9000), "{:?}", bench.now - began);
+}
+
+#[test]
+fn what_is_said_of_a_registrar_that_is_up_changes_nothing() {
+    let (mut bench, b, c) = three();
+    for _ in 0..100 {
+        bench.enrp(c, C, Enrp::InitTakeover { target: B });
+        bench.enrp(c, C, Enrp::TakeoverServer { target: B });
+        assert_eq!(bench.content("echo"), [(1, B)]);
+        bench.wait(ms(50));
+        bench.enrp(b, B, Enrp::ListRequest);
+    }
+    // Once it is dead it was true.
+    bench.enrp(c, C, Enrp::TakeoverServer { target: B });
+    let effects = kill(&mut bench, b);
+    assert!(effects.contains(&Saw(Event::TakeoverDone { target: B, by: C, elements: 1 })), "{effects:?}");
+    assert_eq!(bench.content("echo"), [(1, C)]);
 }
 
 #[test]
@@ -175,6 +235,7 @@ fn the_target_objects_by_its_presence() {
 fn an_initiator_that_dies_halfway_is_replaced() {
     let (mut bench, b, c) = three();
     let a = bench.peer(A);
+    bench.down(b);
     assert_eq!(
         bench.enrp(a, A, Enrp::InitTakeover { target: B }),
         [Effect::Enrp(a, A, Enrp::InitTakeoverAck { target: B })]
@@ -196,6 +257,7 @@ fn an_initiator_that_dies_halfway_is_replaced() {
 #[test]
 fn a_takeover_by_another_that_never_ends_is_tried_again() {
     let (mut bench, b, c) = three();
+    bench.down(b);
     bench.enrp(c, C, Enrp::InitTakeover { target: B });
     kill(&mut bench, b);
     let effects = alive(&mut bench, c, C, ms(1600));
@@ -286,16 +348,17 @@ fn processes_are_dialled_a_few_at_a_time() {
 }
 
 #[test]
-fn who_is_taken_over_while_alive_gives_way_and_asks() {
+fn who_is_taken_over_while_alive_objects() {
     let (mut bench, _b, c) = three();
     let pe = bench.pe();
     bench.asap(pe, registration(9));
-    assert_eq!(bench.enrp(c, C, Enrp::TakeoverServer { target: SELF }), []);
-    assert_eq!(bench.content("echo"), [(1, B), (9, C)]);
-    let effects = bench.wait_quietly(ms(450));
-    assert_eq!(effects, [keep_alive(pe, true, 9)]);
-    bench.asap(pe, ack(9));
+    let presence = Effect::Enrp(c, C, bench.presence(false));
+    assert_eq!(bench.enrp(c, C, Enrp::TakeoverServer { target: SELF }), [presence]);
     assert_eq!(bench.content("echo"), [(1, B), (9, SELF)]);
+    // An element that went over to C closes its link, and C says that it has it.
+    bench.enrp(c, C, update(9, C));
+    bench.change(pe, LinkChange::Down(LinkDown::Closed));
+    assert_eq!(bench.content("echo"), [(1, B), (9, C)]);
 }
 
 #[test]

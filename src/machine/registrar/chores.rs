@@ -1,0 +1,231 @@
+//! Work that is more than one call may take: what hangs on a link with a hundred thousand elements, on a registrar
+//! with a million, on a pool with twenty thousand subscribers. A call does some of it at once and the rest follows,
+//! a slice at a time, with everything else in between.
+
+use super::asap::Client;
+use super::{LinkId, Registrar, Timer};
+use crate::handlespace::ElementKey;
+use crate::machine::{Target, Time};
+use crate::wire::{PeId, PoolHandle, RegistrarId};
+use std::collections::{BTreeSet, VecDeque};
+
+/// Something to be done, with how far it has come.
+#[derive(Debug)]
+pub(super) enum Chore {
+    /// An ASAP link is gone, and with it what hung on it. `closed`: it was closed in order.
+    Gone { link: LinkId, client: Box<Client>, reason: &'static str, closed: bool },
+    /// A dead registrar's elements go to another one.
+    Inherit { target: RegistrarId, heir: RegistrarId, elements: usize },
+    /// Elements of a registrar that its audit did not find.
+    Purge { owner: RegistrarId, since: u64, after: Option<(PoolHandle, PeId)> },
+    /// A pool's subscribers are told.
+    Push { audience: u64, after: Option<LinkId> },
+    /// Requests from before the service started.
+    Deferred { after: Option<LinkId> },
+    /// Elements that are asked over a link whose they are.
+    Ask { link: LinkId, target: Option<Target>, numbers: BTreeSet<u64> },
+    /// Elements whose process was not reached.
+    Unreached { target: Target, numbers: BTreeSet<u64>, refused: bool },
+    /// Elements that won't answer.
+    Unanswered { numbers: BTreeSet<u64>, reason: &'static str },
+    /// Elements whose distance changed with that of their link.
+    Distance { link: LinkId, after: Option<ElementKey>, distance: u32 },
+    /// A part of our table, for a peer that can't hold most of it.
+    Table { id: RegistrarId, link: LinkId },
+    /// Elements whose registration life may be over.
+    Lapse { slot: u64, keys: Vec<ElementKey> },
+}
+
+/// Units of work in one call; a unit is about one element.
+pub(super) const BUDGET: usize = 512;
+
+/// What is still to be done.
+#[derive(Debug, Default)]
+pub(super) struct Chores {
+    queue: VecDeque<Chore>,
+    /// Units left in this call.
+    left: usize,
+    /// How many of the chores change homes.
+    homes: usize,
+}
+
+impl Chore {
+    fn changes_homes(&self) -> bool {
+        matches!(self, Chore::Inherit { .. } | Chore::Purge { .. })
+    }
+}
+
+impl Chores {
+    /// A call begins.
+    pub(super) fn refill(&mut self) {
+        self.left = BUDGET;
+    }
+
+    /// Whether checksums can't be right for now.
+    pub(super) fn change_homes(&self) -> bool {
+        self.homes > 0
+    }
+
+    /// Whether a link that is gone still has elements here.
+    pub(super) fn has_client(&self, link: LinkId, key: ElementKey) -> bool {
+        self.queue.iter().any(|chore| match chore {
+            Chore::Gone { link: gone, client, .. } => *gone == link && client.elements.contains(&key),
+            _ => false,
+        })
+    }
+
+    /// Whether a dead registrar's elements are on their way to another one.
+    pub(super) fn inherits(&self, id: RegistrarId) -> bool {
+        self.queue.iter().any(|chore| matches!(chore, Chore::Inherit { target, .. } if *target == id))
+    }
+
+    /// Links that are gone and not forgotten, for the check of our tables.
+    pub(super) fn clients(&self) -> impl Iterator<Item = &Client> {
+        self.queue.iter().filter_map(|chore| match chore {
+            Chore::Gone { client, .. } => Some(&**client),
+            _ => None,
+        })
+    }
+}
+
+impl Registrar {
+    /// Begins a chore, and does of it at once what this call has left.
+    pub(super) fn start(&mut self, chore: Chore) {
+        self.chores.homes += usize::from(chore.changes_homes());
+        self.proceed(chore);
+    }
+
+    /// The next slice of what is left over.
+    pub(super) fn chores_due(&mut self) {
+        if let Some(chore) = self.chores.queue.pop_front() {
+            self.proceed(chore);
+        }
+        self.go_on();
+    }
+
+    fn go_on(&mut self) {
+        if !self.chores.queue.is_empty() && self.timers.get(&Timer::Chores).is_none() {
+            self.timers.set(Timer::Chores, Time(self.now.0 + 1));
+        }
+    }
+
+    fn proceed(&mut self, chore: Chore) {
+        let mut next = Some(chore);
+        while let Some(chore) = next {
+            let homes = chore.changes_homes();
+            let mut units = std::mem::take(&mut self.chores.left);
+            let rest = if units == 0 { Some(chore) } else { self.slice(chore, &mut units) };
+            self.chores.left = units;
+            match rest {
+                Some(rest) => self.chores.queue.push_back(rest),
+                None => self.chores.homes -= usize::from(homes),
+            }
+            // What came up on the way, if there is something left for it.
+            next = if units > 0 { self.chores.queue.pop_front() } else { None };
+        }
+        self.go_on();
+    }
+
+    /// Does some of a chore; what is left of it.
+    fn slice(&mut self, chore: Chore, units: &mut usize) -> Option<Chore> {
+        match chore {
+            Chore::Gone { link, mut client, reason, closed } => {
+                let done = self.client_leaves(link, &mut client, reason, closed, units);
+                (!done).then_some(Chore::Gone { link, client, reason, closed })
+            }
+            Chore::Inherit { target, heir, mut elements } => {
+                let done = self.inherit_some(target, heir, &mut elements, units);
+                (!done).then_some(Chore::Inherit { target, heir, elements })
+            }
+            Chore::Purge { owner, since, after } => {
+                let after = self.purge_some(owner, since, after, units)?;
+                Some(Chore::Purge { owner, since, after: Some(after) })
+            }
+            Chore::Push { audience, after } => {
+                let after = self.push_some(audience, after, units)?;
+                Some(Chore::Push { audience, after: Some(after) })
+            }
+            Chore::Deferred { after } => {
+                let after = self.answer_some(after, units)?;
+                Some(Chore::Deferred { after: Some(after) })
+            }
+            Chore::Ask { link, target, mut numbers } => {
+                while *units > 0
+                    && let Some(number) = numbers.pop_first()
+                {
+                    *units -= 1;
+                    self.ask(number, link);
+                }
+                if numbers.is_empty() {
+                    self.dial_ended(target.as_ref());
+                    return None;
+                }
+                Some(Chore::Ask { link, target, numbers })
+            }
+            Chore::Unreached { target, mut numbers, refused } => {
+                while *units > 0
+                    && let Some(number) = numbers.pop_first()
+                {
+                    *units -= 1;
+                    self.unreached(number, &target, refused);
+                }
+                if numbers.is_empty() {
+                    self.dial_ended(Some(&target));
+                    return None;
+                }
+                Some(Chore::Unreached { target, numbers, refused })
+            }
+            Chore::Unanswered { mut numbers, reason } => {
+                while *units > 0
+                    && let Some(number) = numbers.pop_first()
+                {
+                    *units -= 1;
+                    self.unanswered(number, reason);
+                }
+                (!numbers.is_empty()).then_some(Chore::Unanswered { numbers, reason })
+            }
+            Chore::Distance { link, after, distance } => {
+                let after = self.move_some(link, after, distance, units)?;
+                Some(Chore::Distance { link, after: Some(after), distance })
+            }
+            Chore::Table { id, link } => {
+                self.table_part(id, link, units).then_some(Chore::Table { id, link })
+            }
+            Chore::Lapse { slot, mut keys } => {
+                while *units > 0
+                    && let Some(key) = keys.pop()
+                {
+                    *units -= 1;
+                    self.lapse(slot, key);
+                }
+                (!keys.is_empty()).then_some(Chore::Lapse { slot, keys })
+            }
+        }
+    }
+
+    fn purge_some(
+        &mut self,
+        owner: RegistrarId,
+        since: u64,
+        after: Option<(PoolHandle, PeId)>,
+        units: &mut usize,
+    ) -> Option<(PoolHandle, PeId)> {
+        let from = after.as_ref().map(|(handle, id)| (handle, *id));
+        let mut last = None;
+        let mut stale = Vec::new();
+        for element in self.space.owned_after(owner, from) {
+            if *units == 0 {
+                break;
+            }
+            *units -= 1;
+            last = Some((element.handle().clone(), element.id()));
+            if self.side(element.key()).is_some_and(|side| side.stamp <= since) {
+                stale.push(element.key());
+            }
+        }
+        for key in stale {
+            self.remove(key, "unknown to its registrar");
+        }
+        if *units > 0 { None } else { last.or(after) }
+    }
+}

@@ -1,0 +1,385 @@
+//! What somebody who does not belong can do: nothing to others.
+
+use super::*;
+use crate::wire::CauseCode;
+
+const B: RegistrarId = RegistrarId(0x6000);
+const C: RegistrarId = RegistrarId(0x7000);
+
+fn presence_from(id: RegistrarId, reply_required: bool) -> Enrp {
+    Enrp::Presence { reply_required, checksum: None, server: Some(server(id, "10.0.0.2:9901")) }
+}
+
+/// A registered element, and a link from somewhere else.
+fn with_stranger() -> (Bench, LinkId, LinkId) {
+    let mut bench = Bench::serving();
+    let pe = bench.pe();
+    bench.asap(pe, registration(1));
+    let stranger = bench.accept(Service::Asap, LinkProtocol::Tcp, "10.0.0.66:40000");
+    (bench, pe, stranger)
+}
+
+fn known(bench: &Bench, id: u32) -> PoolElement {
+    let space = bench.registrar.handlespace();
+    let key = space.find(&pool("echo"), PeId(id)).expect("it is there");
+    space.get(key).expect("a fresh key").to_element()
+}
+
+#[test]
+fn an_element_with_a_link_is_registered_over_that_link_only() {
+    let (mut bench, pe, stranger) = with_stranger();
+    let before = known(&bench, 1);
+    let mut mine = element(1);
+    mine.transport = transport(Protocol::Tcp, TransportUse::DataPlusControl, "10.0.0.66:7");
+    let effects = bench.asap(stranger, Asap::Registration { handle: pool("echo"), element: mine });
+    let [
+        Saw(Event::Complaint { cause: "two elements", .. }),
+        Effect::Asap(_, Asap::RegistrationResponse { rejected: true, error: Some(error), .. }),
+    ] = &effects[..]
+    else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(error.code(), CauseCode::NON_UNIQUE_PE_ID);
+    assert_eq!(known(&bench, 1), before);
+    // Nor by a second process of its host, which listens at another port.
+    let second = bench.pe();
+    let mut other = element(1);
+    other.transport = transport(Protocol::Tcp, TransportUse::DataPlusControl, "10.0.0.9:8");
+    let effects = bench.asap(second, Asap::Registration { handle: pool("echo"), element: other });
+    assert!(matches!(
+        effects.last(),
+        Some(Effect::Asap(_, Asap::RegistrationResponse { rejected: true, .. }))
+    ));
+    assert_eq!(known(&bench, 1), before);
+    // The same process over another link may, and anybody once the link is gone.
+    assert_eq!(bench.asap(second, registration(1)), [registered(second, 1)]);
+    assert_eq!(bench.down(pe), []);
+    bench.down(second);
+    let mut mine = element(1);
+    mine.transport = transport(Protocol::Tcp, TransportUse::DataPlusControl, "10.0.0.66:7");
+    let effects = bench.asap(stranger, Asap::Registration { handle: pool("echo"), element: mine });
+    assert_eq!(effects, [added(1), registered(stranger, 1)]);
+}
+
+#[test]
+fn an_element_with_a_link_is_deregistered_by_its_host_only() {
+    let (mut bench, _pe, stranger) = with_stranger();
+    let leave = Asap::Deregistration { handle: pool("echo"), id: PeId(1) };
+    let effects = bench.asap(stranger, leave.clone());
+    assert!(
+        matches!(&effects[..], [Effect::Asap(_, Asap::DeregistrationResponse { error: Some(error), .. })]
+            if error.code() == CauseCode::SECURITY)
+    );
+    let same = bench.pe();
+    assert!(bench.asap(same, leave).contains(&removed(1, "deregistered")));
+}
+
+#[test]
+fn acknowledgements_count_from_the_elements_link_only() {
+    let (mut bench, pe, stranger) = with_stranger();
+    let mut gone = Vec::new();
+    for _ in 0..19 {
+        for effect in bench.wait(ms(100)) {
+            if !matches!(effect, Effect::Asap(..)) {
+                gone.push(effect);
+            }
+        }
+        bench.asap(stranger, ack(1));
+    }
+    assert_eq!(gone, [Close(pe), removed(1, "no answer to keep-alive")]);
+}
+
+#[test]
+fn a_claim_is_answered_where_it_was_asked() {
+    let mut bench = Bench::serving();
+    let b = bench.peer(B);
+    bench.enrp(b, B, update(1, B));
+    bench.down(b);
+    for _ in 0..3 {
+        bench.refuse_dial();
+        if bench.opened.is_empty() {
+            bench.wait(ms(200));
+        }
+    }
+    let (asked, effects) = bench.answer_dial();
+    assert_eq!(effects, [keep_alive(asked, true, 1)]);
+    let stranger = bench.accept(Service::Asap, LinkProtocol::Tcp, "10.0.0.66:40000");
+    bench.asap(stranger, ack(1));
+    let effects = bench.wait_quietly(ms(750));
+    assert!(effects.contains(&removed(1, "no answer after takeover")), "{effects:?}");
+}
+
+#[test]
+fn an_element_of_a_registrar_that_is_up_is_not_registered_here_by_another_host() {
+    let mut bench = Bench::serving();
+    let b = bench.peer(B);
+    bench.enrp(b, B, update(1, B));
+    let stranger = bench.accept(Service::Asap, LinkProtocol::Tcp, "10.0.0.66:40000");
+    let effects = bench.asap(stranger, registration(1));
+    assert!(matches!(
+        effects.last(),
+        Some(Effect::Asap(_, Asap::RegistrationResponse { rejected: true, .. }))
+    ));
+    assert_eq!(bench.content("echo"), [(1, B)]);
+    // From where it is, it may come to us.
+    let pe = bench.pe();
+    bench.asap(pe, registration(1));
+    assert_eq!(bench.content("echo"), [(1, SELF)]);
+}
+
+#[test]
+fn updates_neither_move_nor_change_nor_remove_an_element_with_a_link() {
+    let (mut bench, pe, _) = with_stranger();
+    let before = known(&bench, 1);
+    let c = bench.peer(C);
+    for round in 0..30 {
+        let mut moved = owned(1, C);
+        moved.transport = transport(Protocol::Tcp, TransportUse::DataPlusControl, "10.0.0.66:7");
+        let body = Enrp::HandleUpdate {
+            takeover_suggested: false,
+            action: UpdateAction::Add,
+            handle: pool("echo"),
+            element: moved,
+        };
+        bench.enrp(c, C, body);
+        bench.enrp(c, C, if round % 2 == 0 { removal(1, SELF) } else { retirement(1, C) });
+        bench.enrp(c, C, removal(1, RegistrarId(0)));
+        for _ in 0..10 {
+            for effect in bench.wait(ms(100)) {
+                if let Effect::Asap(link, Asap::EndpointKeepAlive { .. }) = effect {
+                    assert_eq!(link, pe);
+                    bench.asap(link, ack(1));
+                }
+            }
+            bench.enrp(c, C, Enrp::InitTakeoverAck { target: C });
+        }
+        bench.asap(pe, registration(1));
+        assert_eq!(known(&bench, 1), before, "round {round}");
+    }
+}
+
+#[test]
+fn an_element_of_another_registrar_that_is_up_is_removed_by_that_one_only() {
+    let mut bench = Bench::serving();
+    let (b, c) = (bench.peer(B), bench.peer(C));
+    bench.enrp(b, B, update(1, B));
+    for home in [B, C, SELF, RegistrarId(0)] {
+        bench.enrp(c, C, removal(1, home));
+        bench.enrp(c, C, update(1, RegistrarId(0x1111)));
+        assert_eq!(bench.content("echo"), [(1, B)]);
+    }
+}
+
+#[test]
+fn a_datagram_proves_nothing() {
+    let mut bench = Bench::serving();
+    let b = bench.peer(B);
+    bench.enrp(b, B, update(1, B));
+    bench.down(b);
+    let message = EnrpMessage { sender: B, receiver: RegistrarId(0), body: presence_from(B, false) }.encode();
+    let mut effects = Vec::new();
+    for _ in 0..50 {
+        bench.registrar.handle_announce(bench.now, Service::Enrp, address("10.0.0.66:9901"), &message);
+        effects.extend(bench.drain());
+        while !bench.opened.is_empty() {
+            effects.extend(bench.refuse_dial());
+        }
+        effects.extend(bench.wait_quietly(ms(50)));
+    }
+    assert!(effects.contains(&Saw(Event::PeerDead { id: B })), "{effects:?}");
+    assert!(effects.contains(&Saw(Event::TakeoverStarted { target: B })), "{effects:?}");
+}
+
+#[test]
+fn a_link_with_a_peers_identifier_does_not_replace_its_link() {
+    let mut bench = Bench::serving();
+    let b = bench.peer(B);
+    bench.enrp(b, B, update(1, B));
+    for _ in 0..30 {
+        bench.wait(ms(100));
+        bench.enrp(b, B, Enrp::InitTakeoverAck { target: C });
+    }
+    for from in ["10.0.0.66:50000", "10.0.0.2:50001"] {
+        let stranger = bench.accept(Service::Enrp, LinkProtocol::Tcp, from);
+        let effects = bench.enrp(stranger, B, presence_from(B, false));
+        assert_eq!(effects, [Effect::Enrp(b, B, bench.presence(true))]);
+        // What comes over it counts for nothing.
+        assert_eq!(bench.enrp(stranger, B, removal(1, B)), []);
+        assert_eq!(bench.enrp(stranger, B, Enrp::HandleTableRequest { own_only: false }), []);
+        bench.wait(ms(10));
+        bench.enrp(b, B, presence_from(B, false));
+        let effects = bench.wait_quietly(ms(450));
+        assert!(
+            matches!(&effects[..], [Saw(Event::Complaint { cause: "two registrars", .. }), Close(link)]
+                if *link == stranger),
+            "{effects:?}"
+        );
+        let pe = bench.pe();
+        let effects = bench.asap(pe, registration(2));
+        assert!(effects.contains(&Effect::Enrp(b, B, update(2, SELF))), "{effects:?}");
+        bench.down(pe);
+    }
+    assert_eq!(bench.content("echo"), [(1, B)]);
+}
+
+#[test]
+fn addresses_from_registrars_are_checked() {
+    let mut bench = Bench::serving();
+    let c = bench.peer(C);
+    let told = |text: &str, id| {
+        let mut element = owned(id, C);
+        element.transport = transport(Protocol::Tcp, TransportUse::DataPlusControl, text);
+        Enrp::HandleUpdate {
+            takeover_suggested: false,
+            action: UpdateAction::Add,
+            handle: pool("echo"),
+            element,
+        }
+    };
+    for (id, bad) in ["127.0.0.1:7", "0.0.0.0:7", "224.0.0.9:7", "10.0.0.9:0", "[::1]:7"].iter().enumerate() {
+        let effects = bench.enrp(c, C, told(bad, id as u32 + 1));
+        assert!(matches!(&effects[..], [Saw(Event::Complaint { .. })]), "{bad}: {effects:?}");
+    }
+    assert_eq!(bench.content("echo"), []);
+    // Where keep-alives would go is checked as well: nobody is made to dial what means us.
+    let mut element = owned(9, C);
+    element.asap = Some(transport(Protocol::Tcp, TransportUse::DataOnly, "127.0.0.1:25"));
+    let action = UpdateAction::Add;
+    let handle = pool("echo");
+    bench.enrp(c, C, Enrp::HandleUpdate { takeover_suggested: false, action, handle, element });
+    assert_eq!(known(&bench, 9).asap, None);
+    // A registrar on this host may speak of this host.
+    let near = bench.accept(Service::Enrp, LinkProtocol::Tcp, "127.0.0.1:50000");
+    bench.enrp(near, B, presence_from(B, false));
+    let mut element = owned(10, B);
+    element.transport = transport(Protocol::Tcp, TransportUse::DataPlusControl, "127.0.0.1:7");
+    let action = UpdateAction::Add;
+    let handle = pool("echo");
+    bench.enrp(near, B, Enrp::HandleUpdate { takeover_suggested: false, action, handle, element });
+    assert_eq!(known(&bench, 10).transport.addresses(), [ip("127.0.0.1")]);
+}
+
+#[test]
+fn one_message_makes_us_dial_a_few_at_a_time() {
+    let mut bench = Bench::serving();
+    let c = bench.peer(C);
+    let servers: Vec<_> = (0..200).map(|n| server(RegistrarId(0x9000 + n), "10.0.0.99:9901")).collect();
+    bench.enrp(c, C, Enrp::ListResponse { rejected: false, servers });
+    bench.wait(ms(50));
+    assert_eq!(bench.opened.len(), 16);
+    let loopback: Vec<_> = (0..8).map(|n| server(RegistrarId(0x1000 + n), "127.0.0.1:25")).collect();
+    bench.enrp(c, C, Enrp::ListResponse { rejected: false, servers: loopback });
+    assert!(bench.opened.iter().all(|(_, target)| target.addresses == [address("10.0.0.99:9901")]));
+}
+
+#[test]
+fn complaints_are_never_muted_by_what_others_send() {
+    let mut bench = Bench::serving();
+    let pe = bench.pe();
+    let mut causes = std::collections::BTreeSet::new();
+    for code in 0..3000u16 {
+        for effect in bench.asap(pe, Asap::Error { error: CauseCode(code).into() }) {
+            if let Saw(Event::Complaint { cause, .. }) = effect {
+                causes.insert(cause);
+            }
+        }
+    }
+    assert_eq!(causes.into_iter().collect::<Vec<_>>(), ["asap error"], "one cause, whatever is sent");
+    let effects =
+        bench.asap(pe, Asap::EndpointKeepAlive { home: true, registrar: B, handle: pool("echo"), id: None });
+    assert!(matches!(&effects[..], [Saw(Event::Complaint { cause: "asap kind", .. })]), "{effects:?}");
+}
+
+#[test]
+fn a_registration_ends_with_its_life() {
+    let mut bench = Bench::serving();
+    let (peer, pe) = (bench.peer(B), bench.pe());
+    let mut brief = element(1);
+    brief.life = 2000;
+    bench.asap(pe, Asap::Registration { handle: pool("echo"), element: brief.clone() });
+    // Registered again in time, it lives on.
+    let stay = |bench: &mut Bench, passed: u64| {
+        let mut others = Vec::new();
+        for _ in 0..passed / 100 {
+            for effect in bench.wait_quietly(ms(100)) {
+                match effect {
+                    Effect::Asap(link, Asap::EndpointKeepAlive { .. }) => drop(bench.asap(link, ack(1))),
+                    other => others.push(other),
+                }
+            }
+            bench.enrp(peer, B, Enrp::InitTakeoverAck { target: C });
+        }
+        others
+    };
+    assert_eq!(stay(&mut bench, 1500), []);
+    bench.asap(pe, Asap::Registration { handle: pool("echo"), element: brief.clone() });
+    assert_eq!(stay(&mut bench, 1900), []);
+    // RFC 5352 section 2.2.4: it is told.
+    let gone = PoolElement { life: 2000, ..owned(1, SELF) };
+    let removal = Enrp::HandleUpdate {
+        takeover_suggested: false,
+        action: UpdateAction::Delete,
+        handle: pool("echo"),
+        element: gone,
+    };
+    assert_eq!(
+        stay(&mut bench, 400),
+        [
+            removed(1, "registration life over"),
+            Effect::Enrp(peer, B, removal),
+            Effect::Asap(pe, Asap::DeregistrationResponse { handle: pool("echo"), id: PeId(1), error: None }),
+        ]
+    );
+    // For ever is for ever.
+    brief.life = u32::MAX;
+    bench.asap(pe, Asap::Registration { handle: pool("echo"), element: brief });
+    assert_eq!(stay(&mut bench, 200_000), []);
+}
+
+#[test]
+fn an_element_that_registers_over_short_connections_lives_for_its_life() {
+    let mut bench = Bench::serving();
+    let pe = bench.pe();
+    // As the RFC has it: no word of where it listens for registrars.
+    let brief = PoolElement { asap: None, life: 3000, ..element(1) };
+    bench.asap(pe, Asap::Registration { handle: pool("echo"), element: brief.clone() });
+    assert_eq!(bench.change(pe, LinkChange::Down(LinkDown::Closed)), []);
+    bench.wait(ms(2800));
+    assert_eq!(bench.content("echo"), [(1, SELF)]);
+    let again = bench.accept(Service::Asap, LinkProtocol::Tcp, "10.0.0.9:40002");
+    bench.asap(again, Asap::Registration { handle: pool("echo"), element: brief });
+    bench.change(again, LinkChange::Down(LinkDown::Closed));
+    assert_eq!(bench.wait(ms(2800)), []);
+    assert_eq!(bench.wait(ms(400)), [removed(1, "registration life over")]);
+    // One of ours that closes its link is gone, and so is one whose link breaks.
+    let pe = bench.pe();
+    bench.asap(pe, registration(2));
+    assert_eq!(bench.change(pe, LinkChange::Down(LinkDown::Closed)), [removed(2, "link closed")]);
+    let pe = bench.pe();
+    bench.asap(
+        pe,
+        Asap::Registration { handle: pool("echo"), element: PoolElement { asap: None, ..element(3) } },
+    );
+    assert_eq!(bench.down(pe), [removed(3, "link broken")]);
+}
+
+#[test]
+fn a_registration_that_was_changed_is_granted_with_a_warning() {
+    let mut bench = Bench::serving();
+    let pe = bench.pe();
+    let mut two = element(1);
+    two.transport = Transport::new(
+        Protocol::Tcp,
+        TransportUse::DataPlusControl,
+        7,
+        vec![ip("127.0.0.1"), ip("10.0.0.9")],
+    );
+    let effects = bench.asap(pe, Asap::Registration { handle: pool("echo"), element: two });
+    let [_, Effect::Asap(_, Asap::RegistrationResponse { rejected: false, error: Some(error), .. })] =
+        &effects[..]
+    else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(error.code(), CauseCode::INVALID_VALUES);
+    assert_eq!(known(&bench, 1).transport.addresses(), [ip("10.0.0.9")]);
+}
