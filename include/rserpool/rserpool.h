@@ -315,7 +315,7 @@ int rsp_initialize(struct rsp_info *info);
  * does nothing. */
 void rsp_cleanup(void);
 
-/* Resolves a pool handle (1 to 32 bytes) to up to `items` elements (1 to 128, RSPGETADDRS_*), chosen by the
+/* Resolves a pool handle (1 to 65000 bytes) to up to `items` elements (1 to 128, RSPGETADDRS_*), chosen by the
  * pool's policy. staleCacheValue: how old, in milliseconds, what is known about the pool may be. Returns
  * their number and a list to be freed with rsp_freeaddrinfo, else REAI_NONAME (no such pool, or an empty
  * one), REAI_MEMORY, or REAI_SYSTEM (errno: EACCES not initialised, EIO no registrar or no answer, ENOBUFS too
@@ -445,7 +445,7 @@ int rsp_select(int n,
                fd_set *exceptfds,
                struct timeval *timeout);
 
-/* Registers the descriptor's element in a pool (handle of 1 to 32 bytes) and keeps it registered, or
+/* Registers the descriptor's element in a pool (handle of 1 to 65000 bytes) and keeps it registered, or
  * changes its policy values (same handle; never waits). loadinfo NULL: round robin. reregInterval:
  * milliseconds, at least 1. flags: REGF_*. Returns 0 also when the registrar refuses or none is there: it is
  * tried again. -1: EBADF (also: other handle, closed meanwhile), ENAMETOOLONG, EINVAL (empty handle,
@@ -468,7 +468,7 @@ int rsp_deregister(int sd, int flags);
  * (SOCK_SEQPACKET), EINTR, EMFILE, ENFILE, ENOMEM. */
 int rsp_accept(int sd, int timeout);
 
-/* Opens a session with one of the pool's elements (handle of 1 to 32 bytes). staleCacheValue: how old, in
+/* Opens a session with one of the pool's elements (handle of 1 to 65000 bytes). staleCacheValue: how old, in
  * milliseconds, what is known about the pool may be. Returns 0 even if no element could be reached (errno is
  * not 0 then: ENOENT empty pool, EIO no registrar, EINVAL empty handle, ECONNREFUSED, ETIMEDOUT,
  * EPROTONOSUPPORT, EMFILE, ENFILE, ..); then the first receive or send call says that a failover is

@@ -12,7 +12,7 @@ use crate::wire::{PeId, PoolElement, PoolHandle, Protocol, RegistrarId, Transpor
 use libc::{c_int, c_uchar, c_uint, size_t, sockaddr};
 use std::net::SocketAddr;
 
-/// Resolves a pool handle (1 to 32 bytes) to up to `items` elements (1 to 128, RSPGETADDRS_*), chosen by the
+/// Resolves a pool handle (1 to 65000 bytes) to up to `items` elements (1 to 128, RSPGETADDRS_*), chosen by the
 /// pool's policy. staleCacheValue: how old, in milliseconds, what is known about the pool may be. Returns
 /// their number and a list to be freed with rsp_freeaddrinfo, else REAI_NONAME (no such pool, or an empty
 /// one), REAI_MEMORY, or REAI_SYSTEM (errno: EACCES not initialised, EIO no registrar or no answer, ENOBUFS too

@@ -1,18 +1,13 @@
 //! C arguments to values and back.
 
 use super::guard::Errno;
-use crate::wire::PoolHandle;
+use crate::wire::{MAX_HANDLE, PoolHandle};
 use libc::{c_int, c_uchar, c_uint, sa_family_t, sockaddr, sockaddr_in, sockaddr_in6};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::time::Duration;
 
 /// The most addresses that one call may give.
 pub(super) const MAX_ADDRESSES: usize = 128;
-
-/// The longest pool handle the C functions take. The protocol has no such bound, but rsplib's
-/// components die of a longer one: kept because one program's long handle must not end every rsplib
-/// registrar that hears of it, and because programs know ENAMETOOLONG from there.
-pub(super) const MAX_HANDLE: usize = 32;
 
 /// A pool handle: EFAULT for NULL, EINVAL for an empty one, ENAMETOOLONG past [`MAX_HANDLE`].
 pub(super) unsafe fn handle(bytes: *const c_uchar, size: usize) -> Result<PoolHandle, Errno> {
@@ -168,10 +163,10 @@ mod tests {
 
     #[test]
     fn handles_have_bounds() {
-        let bytes = [b'x'; 33];
+        let bytes = [b'x'; MAX_HANDLE + 1];
         let make = |p: *const u8, n| unsafe { handle(p, n) }.map(|h| h.as_bytes().len());
-        assert_eq!(make(bytes.as_ptr(), 32), Ok(32));
-        assert_eq!(make(bytes.as_ptr(), 33), Err(Errno(libc::ENAMETOOLONG)));
+        assert_eq!(make(bytes.as_ptr(), MAX_HANDLE), Ok(MAX_HANDLE));
+        assert_eq!(make(bytes.as_ptr(), MAX_HANDLE + 1), Err(Errno(libc::ENAMETOOLONG)));
         assert_eq!(make(bytes.as_ptr(), 0), Err(Errno(libc::EINVAL)));
         assert_eq!(make(std::ptr::null(), 3), Err(Errno(libc::EFAULT)));
     }

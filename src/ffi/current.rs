@@ -50,8 +50,13 @@ pub(super) fn start(settings: impl FnOnce() -> Result<Settings, Errno>) -> Resul
     });
     let state = state();
     let _changing = state.changing.lock();
-    if state.current.read().is_some() {
-        return Ok(Started::Before);
+    let running = state.current.read().clone();
+    if let Some(library) = running {
+        if library.is_alive() && !library.is_robbed() {
+            return Ok(Started::Before);
+        }
+        log::warn!("the library had lost its event thread; it begins anew");
+        end(state);
     }
     let library = Library::start(settings()?)?;
     replace(state, Some(Arc::new(library)));
@@ -69,11 +74,20 @@ pub(super) enum Started {
 pub(super) fn stop() {
     let state = state();
     let _changing = state.changing.lock();
-    if let Some(library) = replace(state, None) {
-        library.shutdown();
-    }
+    end(state);
     // Other threads let go of it with their next call or their end.
     let _ = HOLD.try_with(|hold| hold.replace((0, None)));
+}
+
+/// With `changing` held.
+fn end(state: &State) {
+    let Some(library) = replace(state, None) else { return };
+    if library.is_robbed() {
+        // What it thinks to be its descriptors is the program's.
+        std::mem::forget(library);
+    } else {
+        library.shutdown();
+    }
 }
 
 fn replace(state: &State, library: Option<Arc<Library>>) -> Option<Arc<Library>> {

@@ -5,6 +5,7 @@ use super::constants::{RSPLIB_REVISION, RSPLIB_VERSION};
 use super::convert::{reference, reference_mut};
 use super::current::{self, Started};
 use super::guard::{Errno, guard, guard_alone, guard_or};
+use super::legacy::companion;
 use super::{info, logging};
 use libc::{c_char, c_int};
 use std::ffi::CStr;
@@ -60,7 +61,7 @@ pub unsafe extern "C" fn rsp_initialize(info: *mut rsp_info) -> c_int {
         let info = unsafe { info.as_mut() };
         // SAFETY: as rsp_initarg or the program filled it in.
         let started = current::start(|| unsafe { info::settings(info.as_deref()) })?;
-        logging::keep_companion_alive();
+        companion::keep_alive();
         match started {
             Started::Before => log::warn!("rsp_initialize: already initialised"),
             Started::Now => {
@@ -82,7 +83,7 @@ pub unsafe extern "C" fn rsp_initialize(info: *mut rsp_info) -> c_int {
 pub unsafe extern "C" fn rsp_cleanup() {
     guard_alone(|| {
         current::stop();
-        logging::keep_companion_alive();
+        companion::keep_alive();
         Ok(())
     })
 }

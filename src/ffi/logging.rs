@@ -1,16 +1,16 @@
 //! Log lines, only if the program asked for them: `RSP_LOG`, or a `-log..` switch.
 //!
-//! Programs made for rsplib also print through its logging library (libtdloglevel), which they load on
-//! their own account and which rsplib's `rsp_initialize` starts. If it is there, it is started here, and
-//! our lines go where its lines go.
+//! Where rsplib's logging library is part of the process, our lines go where its lines go
+//! ([`super::legacy::companion`]).
 
+use super::legacy::companion::{self, CompanionLog};
+use crate::transport::descriptors::lift;
 use env_logger::{Builder, Logger, Target, WriteStyle};
-use libc::{FILE, c_char};
 use log::{LevelFilter, Log, Metadata, Record};
 use parking_lot::{Mutex, RwLock};
-use std::ffi::{CStr, OsStr, c_void};
+use std::ffi::{CStr, OsStr};
 use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
@@ -67,12 +67,9 @@ pub(super) fn apply_argument(argument: &CStr) -> bool {
         eprintln!("ERROR: Invalid logging parameter {}", argument.to_string_lossy());
         return false;
     };
-    if let Some(init_logging) = companion(c"initLogging") {
-        // SAFETY: libtdloglevel's function: a string in, a truth value of one byte out.
-        unsafe {
-            let init: unsafe extern "C" fn(*const c_char) -> u8 = std::mem::transmute(init_logging);
-            init(argument.as_ptr());
-        }
+    let companion = companion::companion();
+    if let Some(companion) = companion {
+        companion.apply_argument(argument);
     }
     if let Some(Err(error)) = opened {
         eprintln!("{}: {error}", argument.to_string_lossy());
@@ -81,9 +78,8 @@ pub(super) fn apply_argument(argument: &CStr) -> bool {
     let style = if wishes.color { WriteStyle::Auto } else { WriteStyle::Never };
     let mut builder = Builder::new();
     builder.filter_module("rserpool", wishes.level).write_style(style).format_timestamp_micros();
-    let companion_there = companion(c"gStdLog").is_some();
     match &wishes.file {
-        _ if companion_there => _ = builder.target(Target::Pipe(Box::new(CompanionLog))),
+        _ if companion.is_some() => _ = builder.target(Target::Pipe(Box::new(CompanionLog))),
         Some(path) => match append(path) {
             Ok(file) => _ = builder.target(Target::Pipe(Box::new(file))),
             Err(_) => return false,
@@ -120,7 +116,7 @@ fn to_file(wishes: &mut Wishes, name: &[u8], truncate: bool) -> io::Result<()> {
 }
 
 fn append(path: &Path) -> io::Result<std::fs::File> {
-    OpenOptions::new().create(true).append(true).open(path)
+    lift(OpenOptions::new().create(true).append(true).open(path)?)
 }
 
 /// rsplib's levels: 1 error, 2 warning, 3 note, 4 action, 5 to 9 verbose; text counts as 0.
@@ -133,67 +129,6 @@ fn level_of(text: &[u8]) -> LevelFilter {
         3 => LevelFilter::Info,
         4 => LevelFilter::Debug,
         _ => LevelFilter::Trace,
-    }
-}
-
-/// A symbol of libtdloglevel, if the program has loaded it.
-fn companion(name: &CStr) -> Option<*mut c_void> {
-    // SAFETY: a string; nothing is called.
-    let symbol = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-    (!symbol.is_null()).then_some(symbol)
-}
-
-/// Where libtdloglevel's stream is kept; `None` if the library isn't loaded.
-fn companion_stream() -> Option<*mut *mut FILE> {
-    let variable = companion(c"gStdLog")?.cast::<*mut *mut FILE>();
-    // SAFETY: the variable `FILE** gStdLog`.
-    let stream = unsafe { *variable };
-    (!stream.is_null()).then_some(stream)
-}
-
-/// Gives libtdloglevel's programs a stream to print to, which they do unasked: between
-/// `rsp_initialize` and `rsp_cleanup`, and after that until they end.
-pub(super) fn keep_companion_alive() {
-    let Some(stream) = companion_stream() else { return };
-    // SAFETY: `FILE** gStdLog` and `void beginLogging()` of libtdloglevel.
-    unsafe {
-        if (*stream).is_null()
-            && let Some(begin) = companion(c"beginLogging")
-        {
-            let begin: unsafe extern "C" fn() = std::mem::transmute(begin);
-            begin();
-        }
-        if (*stream).is_null() {
-            *stream = stderr();
-        }
-    }
-}
-
-fn stderr() -> *mut FILE {
-    unsafe extern "C" {
-        static stderr: *mut FILE;
-    }
-    // SAFETY: libc's variable.
-    unsafe { stderr }
-}
-
-/// Writes where libtdloglevel writes.
-struct CompanionLog;
-
-impl Write for CompanionLog {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        keep_companion_alive();
-        // SAFETY: an open stream, as far as its owner keeps it so.
-        let stream = companion_stream().map_or_else(stderr, |stream| unsafe { *stream });
-        // SAFETY: a stream and bytes.
-        unsafe {
-            let written = libc::fwrite(bytes.as_ptr().cast(), 1, bytes.len(), stream);
-            libc::fflush(stream);
-            Ok(written)
-        }
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) struct Element {
     pub flags: c_int,
 }
 
-/// Registers the descriptor's element in a pool (handle of 1 to 32 bytes) and keeps it registered, or
+/// Registers the descriptor's element in a pool (handle of 1 to 65000 bytes) and keeps it registered, or
 /// changes its policy values (same handle; never waits). loadinfo NULL: round robin. reregInterval:
 /// milliseconds, at least 1. flags: REGF_*. Returns 0 also when the registrar refuses or none is there: it is
 /// tried again. -1: EBADF (also: other handle, closed meanwhile), ENAMETOOLONG, EINVAL (empty handle,
@@ -92,7 +92,7 @@ pub(super) fn accept(sd: c_int, timeout: c_int) -> Result<c_int, Errno> {
     Ok(descriptors()?.accept(sd, patience(timeout))?)
 }
 
-/// Opens a session with one of the pool's elements (handle of 1 to 32 bytes). staleCacheValue: how old, in
+/// Opens a session with one of the pool's elements (handle of 1 to 65000 bytes). staleCacheValue: how old, in
 /// milliseconds, what is known about the pool may be. Returns 0 even if no element could be reached (errno is
 /// not 0 then: ENOENT empty pool, EIO no registrar, EINVAL empty handle, ECONNREFUSED, ETIMEDOUT,
 /// EPROTONOSUPPORT, EMFILE, ENFILE, ..); then the first receive or send call says that a failover is

@@ -62,9 +62,12 @@ impl Shared {
     }
 
     fn command(&self, command: Command) {
-        if self.commands.send(command).is_ok() && !self.woken.swap(true, Ordering::AcqRel) {
-            // Fails only when the descriptor is gone, and then so is the thread.
-            let _ = self.waker.wake();
+        if self.commands.send(command).is_ok()
+            && !self.woken.swap(true, Ordering::AcqRel)
+            && let Err(error) = self.waker.wake()
+            && !self.ended.swap(true, Ordering::Relaxed)
+        {
+            log::error!("the event thread can't be called: {error}");
         }
     }
 
@@ -275,6 +278,23 @@ impl Directory for Runtime {
             true => self.shared.cache.any(handle, items),
             false => Vec::new(),
         }
+    }
+
+    fn is_alive(&self) -> bool {
+        let thread = self.shared.thread.lock();
+        self.shared.is_ours() && thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    fn is_robbed(&self) -> bool {
+        if self.shared.waker.is_sound() {
+            return false;
+        }
+        self.shared.ended.store(true, Ordering::Relaxed);
+        self.shared.waker.abandon();
+        if let Some(embedded) = &*self.shared.embedded.lock() {
+            embedded.abandon();
+        }
+        true
     }
 
     fn shutdown(&self) {

@@ -2,6 +2,7 @@
 
 use crate::machine::Time;
 use crate::machine::registrar::Registrar;
+use crate::transport::descriptors::lift;
 use crate::transport::interfaces::interfaces;
 use crate::transport::scope::{Scope, usable};
 use crate::wire::csp::{CSP_MAX_ASSOCIATIONS, CspAssociation, CspId, CspReport};
@@ -119,7 +120,7 @@ impl Reporter {
             SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        let socket = UdpSocket::bind((any, 0))?;
+        let socket = lift(UdpSocket::bind((any, 0))?)?;
         socket.set_nonblocking(true)?;
         socket.connect(monitor)?;
         Ok(Reporter { socket, interval, first: None, next: now, sender: CspId(0) })

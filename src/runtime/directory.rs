@@ -102,6 +102,16 @@ pub trait Directory: Send + Sync + Debug {
     /// Up to `items` of a pool's elements for business cards and failover order, from the cache only.
     fn cached(&self, handle: &PoolHandle, items: usize) -> Vec<PoolElement>;
 
+    /// Whether anybody will answer.
+    fn is_alive(&self) -> bool {
+        true
+    }
+
+    /// Whether somebody closed the descriptors of what is behind this; then that ends, without touching them.
+    fn is_robbed(&self) -> bool {
+        false
+    }
+
     /// Deregisters everything (waiting for it, bounded), ends the thread and joins it.
     fn shutdown(&self);
 }

@@ -3,7 +3,7 @@
 use super::csp::{Component, Reporter};
 use super::directory::Reply;
 use super::groups::{Groups, Purpose};
-use super::reactor::{Admission, Clock, Input, Limits, Reactor};
+use super::reactor::{Admission, Clock, Input, Limits, Reactor, Waker};
 use super::shared::{Command, Gone, Resolved, Shared};
 use super::{Follower, Keeper, Reachable, Settings, Watcher, targets};
 use crate::machine::client::{Client, Config, Event, Registration, RequestError, Resolution};
@@ -12,7 +12,6 @@ use crate::transport::host;
 use crate::transport::multicast::groups_of;
 use crate::wire::{ASAP_PORT, ASAP_TLS_PORT, PeId, PoolHandle, RegistrarId};
 use crossbeam_channel::Receiver;
-use mio::Waker;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -172,7 +171,7 @@ impl Library {
             });
             if let Err(error) = turned {
                 log::error!("the event thread ends: {error}");
-                return;
+                return self.vanish();
             }
             groups.handle_timeout(reactor);
             if let Some(keeper) = keeper {
@@ -200,6 +199,22 @@ impl Library {
                 return;
             }
         }
+    }
+}
+
+impl Library {
+    /// The end without descriptors (see [`Reactor::turn`]): who waits is told, the rest is forgotten.
+    fn vanish(mut self) {
+        if let Some(shared) = self.state.shared.upgrade() {
+            shared.ended.store(true, Ordering::Relaxed);
+            // The last hold on it may not be this one, whose end would close what is left.
+            std::mem::forget(shared);
+        }
+        self.state.waiting.clear();
+        self.state.homeless.clear();
+        let nobody = crossbeam_channel::never();
+        drop(std::mem::replace(&mut self.state.inbox, nobody));
+        std::mem::forget(self);
     }
 }
 

@@ -39,6 +39,7 @@ pub(crate) mod thread;
 pub use calls::Runtime;
 pub use directory::{Answer, Directory};
 pub use pool::{Follower, Pool};
+pub use reactor::Waker;
 pub use security::{Keeper, Tls, TlsStatus};
 pub use settings::{Settings, parse_announce, parse_transport, targets};
 

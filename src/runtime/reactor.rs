@@ -14,9 +14,11 @@ mod security;
 mod security_tests;
 #[cfg(test)]
 mod tests;
+mod waker;
 
 use super::complaints::Complaints;
 use crate::machine::{LinkChange, LinkDown, LinkId, Output, Service, Time};
+use crate::transport::descriptors::above_standard;
 use crate::transport::interfaces::Interface;
 use crate::transport::sctp::{EndpointEvent, PPID_ASAP, PPID_ENRP, SctpEndpoint};
 use crate::transport::tcp::{QUEUE_BOUND, TcpListener};
@@ -25,7 +27,7 @@ use groups::Groups;
 use links::Links;
 use mio::event::Event;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use mio::{Events, Interest, Poll, Registry, Token};
 use nix::time::ClockId;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -53,6 +55,8 @@ const DATAGRAM_BUDGET: usize = 32;
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// The longest sleep, so that a suspended machine finds its way back.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+pub use waker::Waker;
 
 const WAKER: Token = Token(usize::MAX);
 const INTERFACES: Token = Token(usize::MAX - 1);
@@ -227,8 +231,8 @@ pub(crate) struct Reactor {
 
 impl Reactor {
     pub fn new(clock: Clock, limits: Limits) -> io::Result<Reactor> {
-        let poll = Poll::new()?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let poll = above_standard(Poll::new, Poll::as_raw_fd)?;
+        let waker = Arc::new(Waker::new(&poll, WAKER)?);
         Ok(Reactor {
             poll,
             events: Events::with_capacity(512),
@@ -338,7 +342,8 @@ impl Reactor {
     }
 
     /// Waits until something happens or `until`, and hands all of it to `handler`. Not long after the
-    /// last input the outputs are with the kernel.
+    /// last input the outputs are with the kernel. An error: the descriptors are gone, and what is left must be
+    /// forgotten, not dropped, since their numbers may be others' by now.
     pub fn turn<F>(&mut self, until: Option<Time>, handler: &mut F) -> io::Result<()>
     where
         F: FnMut(&mut Reactor, Input<'_>),
@@ -349,6 +354,10 @@ impl Reactor {
         let polled = self.poll.poll(&mut events, Some(timeout));
         self.now = self.clock.now();
         match polled {
+            // A sleep that nothing ended: where all descriptors were closed meanwhile, nothing ever will.
+            Ok(()) if events.is_empty() && !self.waker.is_sound() => {
+                return Err(io::Error::other("its descriptors were closed by somebody else"));
+            }
             Ok(()) => {
                 for event in &events {
                     self.dispatch(event, handler);

@@ -3,7 +3,7 @@
 
 use super::distances::Distances;
 use super::groups::{Groups, Purpose};
-use super::reactor::{Admission, Clock, Input, Limits, Reactor};
+use super::reactor::{Admission, Clock, Input, Limits, Reactor, Waker};
 use super::settings::is_available;
 use super::thread::spawn;
 use super::{Keeper, Tls, TlsStatus, targets};
@@ -18,7 +18,7 @@ use crate::wire::{
     ASAP_PORT, ASAP_TLS_PORT, ENRP_PORT, ENRP_TLS_PORT, PeId, PoolHandle, Protocol, RegistrarId, Transport,
     TransportUse,
 };
-use mio::{Registry, Token, Waker};
+use mio::{Registry, Token};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -710,12 +710,19 @@ impl Embedded {
             let mut ready = Vec::new();
             while !stopped.load(Ordering::Acquire) {
                 if let Err(error) = server.turn(None, &mut ready) {
+                    // See `Reactor::turn`.
+                    std::mem::forget(server);
                     return log::error!("the embedded registrar ends: {error}");
                 }
             }
             server.shutdown(Duration::from_millis(500));
         })?;
         Ok(Embedded { address, stop, waker, thread: Some(thread) })
+    }
+
+    /// It touches its descriptors no more: somebody closed them.
+    pub fn abandon(&self) {
+        self.waker.abandon();
     }
 
     /// Where it is.

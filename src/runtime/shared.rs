@@ -3,14 +3,13 @@
 use super::cache::{Cache, Entry};
 use super::csp::Sessions;
 use super::directory::Reply;
-use super::reactor::Clock;
+use super::reactor::{Clock, Waker};
 use super::registrar::Embedded;
 use super::{Follower, Reachable, Watcher};
 use crate::machine::LinkProtocol;
 use crate::machine::client::Registration;
 use crate::wire::{PeId, PoolElement, PoolHandle, RegistrarId};
 use crossbeam_channel::Sender;
-use mio::Waker;
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -36,6 +35,7 @@ pub(super) struct Shared {
     pub patience: Duration,
     pub thread: Mutex<Option<JoinHandle<()>>>,
     pub embedded: Mutex<Option<Embedded>>,
+    /// There is no event thread any more.
     pub ended: AtomicBool,
     /// `host::forks()` when the thread was started.
     pub forks: u64,

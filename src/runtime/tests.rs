@@ -1,5 +1,6 @@
 //! The library's event thread and a registrar's loop, in one process, over real sockets.
 
+use super::reactor::Waker;
 use super::registrar::{Listen, Options, Server};
 use super::*;
 use crate::machine::client::{Registration, RequestError};
@@ -19,7 +20,7 @@ const STALE: Duration = Duration::from_secs(3600);
 struct TestRegistrar {
     asap: SocketAddr,
     stop: Arc<AtomicBool>,
-    waker: Arc<mio::Waker>,
+    waker: Arc<Waker>,
     thread: Option<JoinHandle<()>>,
 }
 

@@ -1,5 +1,6 @@
 //! The host's network interfaces, and a descriptor that tells when they change.
 
+use super::descriptors::lift;
 use super::scope::{Scope, scope};
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
@@ -90,7 +91,7 @@ impl Changes {
     /// Starts listening to the kernel (`NETLINK_ROUTE`).
     pub fn listen() -> io::Result<Changes> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
+        let fd = lift(socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?)?;
         let groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups.cast_unsigned()))?;
         Ok(Changes { fd })

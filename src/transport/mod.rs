@@ -3,10 +3,12 @@
 //! Nothing here raises SIGPIPE, every descriptor is close-on-exec and non-blocking. This room knows
 //! message boundaries (`wire::frame`), not messages.
 
+pub mod descriptors;
 pub mod diag;
 pub mod host;
 pub mod interfaces;
 pub mod multicast;
+pub mod scratch;
 pub mod sctp;
 mod sctp_event;
 pub mod sctp_socket;

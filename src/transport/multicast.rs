@@ -8,6 +8,7 @@
 //! without it sending fails with `ENETUNREACH`.
 //! Processes on one host hear each other on the other interfaces as well (`IP_MULTICAST_LOOP`).
 
+use super::descriptors::lift;
 use super::interfaces::Interface;
 use super::scope::scope;
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
@@ -63,7 +64,8 @@ fn udp_socket(group: &SocketAddr) -> io::Result<Socket> {
     if !group.ip().is_multicast() {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
-    let socket = Socket::new(Domain::for_address(*group), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    let socket =
+        lift(Socket::new(Domain::for_address(*group), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?)?;
     socket.set_reuse_address(true)?;
     // Else every group that any process on this host has joined is heard, on every interface.
     match group {

@@ -10,6 +10,7 @@
 //! `AlreadyExists`; two that dial each other at the same time end up with the same one, and both see it
 //! as dialled.
 
+use super::scratch;
 pub use super::sctp_socket::available;
 use super::sctp_socket::{
     AssociationId, Incoming, Notification, Parameters, SctpSocket, SendInfo, SocketStyle,
@@ -17,7 +18,6 @@ use super::sctp_socket::{
 use super::tcp::QUEUE_BOUND;
 use super::{QueueStatus, ReadStatus};
 use crate::wire::frame;
-use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -47,10 +47,6 @@ const LINK_PARAMETERS: Parameters = Parameters {
 /// INITs are repeated after 1, 2, 3, 3 s: a dial to nowhere fails after about 9 s at the latest.
 const INIT_ATTEMPTS: u16 = 3;
 const INIT_LONGEST: u16 = 3000;
-
-thread_local! {
-    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
 
 /// What happened at an endpoint.
 #[derive(Debug)]
@@ -233,7 +229,7 @@ impl SctpLink {
     /// An association that broke, or was started anew by a peer that forgot it, is `ConnectionReset`.
     pub fn read_messages(&mut self, budget: usize, message: &mut dyn FnMut(&[u8])) -> io::Result<ReadStatus> {
         // Taken, not borrowed: `message` may come back here for another link.
-        let mut buffer = SCRATCH.take();
+        let mut buffer = scratch::take();
         buffer.resize(LONGEST_MESSAGE, 0);
         let mut result = Ok(ReadStatus::More);
         for _ in 0..budget {
@@ -249,7 +245,7 @@ impl SctpLink {
                 }
             }
         }
-        SCRATCH.set(buffer);
+        scratch::give_back(buffer);
         result
     }
 

@@ -4,6 +4,7 @@
 //! `linux/sctp.h`; the offsets are written where the option is used, so nothing depends on libsctp.
 #![expect(unsafe_code, reason = "SCTP's socket options and message headers have no safe wrapper")]
 
+use super::descriptors::lift;
 use super::scope::unmapped;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -35,7 +36,7 @@ pub(super) fn new_socket(v6: bool, kind: i32) -> io::Result<OwnedFd> {
     // SAFETY: no pointers; the result is checked, and nobody else owns it.
     unsafe {
         match check(libc::socket(family, kind, libc::IPPROTO_SCTP)) {
-            Ok(fd) => Ok(OwnedFd::from_raw_fd(fd)),
+            Ok(fd) => lift(OwnedFd::from_raw_fd(fd)),
             // What a kernel without SCTP says depends on the style.
             Err(error) if error.raw_os_error() == Some(libc::ESOCKTNOSUPPORT) => {
                 Err(io::Error::from_raw_os_error(libc::EPROTONOSUPPORT))
@@ -102,7 +103,7 @@ pub(super) fn peel_off(fd: BorrowedFd<'_>, association: i32) -> io::Result<Owned
     get(fd, SOCKOPT_PEELOFF_FLAGS, &mut argument)?;
     let number = i32_at(&argument, 4).filter(|number| *number >= 0).ok_or(io::ErrorKind::InvalidData)?;
     // SAFETY: the kernel just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+    lift(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Takes a connection from a listening one-to-one socket; one of its peer's addresses.
@@ -114,7 +115,7 @@ pub(super) fn accept(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAd
     // owns it.
     let fd = unsafe {
         let name = name.0.as_mut_ptr().cast();
-        OwnedFd::from_raw_fd(check(libc::accept4(fd.as_raw_fd(), name, &mut length, flags))?)
+        lift(OwnedFd::from_raw_fd(check(libc::accept4(fd.as_raw_fd(), name, &mut length, flags))?))?
     };
     let named = (length as usize).min(STORAGE);
     Ok((fd, unpack(&name.0[..named]).map(|(address, _)| address)))

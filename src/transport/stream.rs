@@ -1,6 +1,7 @@
 //! Session sockets over TCP: what the caller's thread does to one connection or listener, each a
 //! system call or two. Nothing here blocks but what says so; nothing raises SIGPIPE.
 
+use super::descriptors::lift;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
@@ -61,7 +62,7 @@ pub fn unbound(ipv6: bool) -> io::Result<OwnedFd> {
 
 fn new_socket(domain: Domain) -> io::Result<Socket> {
     let kind = Type::STREAM.nonblocking().cloexec();
-    Socket::new_raw(domain, kind, Some(Protocol::TCP))
+    lift(Socket::new_raw(domain, kind, Some(Protocol::TCP))?)
 }
 
 /// Listens for sessions, or changes the backlog. The dialler speaks first, so the listener need not
@@ -78,6 +79,7 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<(OwnedFd, SocketAdd
     loop {
         match SockRef::from(&listener).accept_raw() {
             Ok((socket, peer)) => {
+                let socket = lift(socket)?;
                 socket.set_cloexec(true)?;
                 socket.set_nonblocking(true)?;
                 let unknown = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);

@@ -3,11 +3,12 @@
 //! An idle link costs its descriptor and this struct: bytes are read into one buffer per thread, and only
 //! what is left of an unfinished message (less than 64 KiB) is kept with the link.
 
+use super::descriptors::lift;
+use super::scratch;
 use super::tls::FIRST_BYTE as TLS;
 use super::{QueueStatus, ReadStatus};
 use crate::wire::frame;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-use std::cell::Cell;
 use std::io::{self, ErrorKind, Read};
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
@@ -23,10 +24,6 @@ const KEPT_CAPACITY: usize = 4096;
 /// How long sent data may stay unacknowledged, or a closed window closed, before the kernel gives up.
 const USER_TIMEOUT: Duration = Duration::from_secs(15);
 const BACKLOG: i32 = 4096;
-
-thread_local! {
-    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
 
 /// A link over TCP.
 #[derive(Debug)]
@@ -266,7 +263,7 @@ impl Frames {
         short_is_all: bool,
         read: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>,
     ) -> io::Result<ReadStatus> {
-        let mut buffer = SCRATCH.take();
+        let mut buffer = scratch::take();
         buffer.resize(LONGEST_MESSAGE, 0);
         let (result, rest) = self.read_into(&mut buffer, budget, message, short_is_all, read);
         self.partial.clear();
@@ -277,7 +274,7 @@ impl Frames {
         if self.partial.is_empty() && self.partial.capacity() > KEPT_CAPACITY {
             self.partial = Vec::new();
         }
-        SCRATCH.set(buffer);
+        scratch::give_back(buffer);
         result
     }
 
@@ -367,7 +364,7 @@ impl TcpListener {
         loop {
             match self.socket.accept() {
                 Ok((stream, peer)) => {
-                    let socket = Socket::from(std::net::TcpStream::from(stream));
+                    let socket = lift(Socket::from(std::net::TcpStream::from(stream)))?;
                     // Fails only when the peer is gone already.
                     if let Ok(link) = TcpLink::new(socket, peer, false) {
                         return Ok(Some(link));
@@ -400,7 +397,7 @@ impl AsFd for TcpListener {
 
 /// Non-blocking, close-on-exec.
 fn new_socket(family_of: SocketAddr) -> io::Result<Socket> {
-    Socket::new(Domain::for_address(family_of), Type::STREAM.nonblocking(), Some(Protocol::TCP))
+    lift(Socket::new(Domain::for_address(family_of), Type::STREAM.nonblocking(), Some(Protocol::TCP))?)
 }
 
 /// IPv4 addresses as such, not mapped into IPv6.

@@ -36,7 +36,7 @@ pub use code::{AsapType, EnrpType, ParamType, Unknown};
 pub use csp::{CspAssociation, CspId, CspReport};
 pub use enrp::{Enrp, EnrpMessage};
 pub use error::OperationError;
-pub use handle::{PeId, PoolHandle, RegistrarId};
+pub use handle::{MAX_HANDLE, PeId, PoolHandle, RegistrarId};
 pub use param::{PoolElement, Protocol, ServerInformation, Transport, TransportUse};
 pub use policy::{Policy, PolicyType, policy_name, policy_type_by_name};
 pub use writer::{Lengths, MAX_MESSAGE};

@@ -93,14 +93,14 @@ static void registering(void)
 static void arguments(void)
 {
     struct rsp_addrinfo* list;
-    unsigned char longest[33];
+    static unsigned char longest[LONGEST + 1];
 
     memset(longest, 'x', sizeof(longest));
     SAME(REAI_SYSTEM, FAILS(EFAULT, rsp_getaddrinfo(POOL, NULL, 1, 0)));
     SAME(REAI_SYSTEM, FAILS(EFAULT, rsp_getaddrinfo(NULL, 3, &list, 1, 0)));
     SAME(REAI_SYSTEM, FAILS(EINVAL, rsp_getaddrinfo(longest, 0, &list, 1, 0)));
-    SAME(REAI_SYSTEM, FAILS(ENAMETOOLONG, rsp_getaddrinfo(longest, 33, &list, 1, 0)));
-    SAME(REAI_NONAME, rsp_getaddrinfo(longest, 32, &list, 1, 0));
+    SAME(REAI_SYSTEM, FAILS(ENAMETOOLONG, rsp_getaddrinfo(longest, LONGEST + 1, &list, 1, 0)));
+    SAME(REAI_NONAME, rsp_getaddrinfo(longest, LONGEST, &list, 1, 0));
 }
 
 /* Several addresses of both families lie without gaps. */

@@ -1,4 +1,4 @@
-/* What programs made for rsplib rely on, however it reads; src/ffi/legacy.rs says why. */
+/* What programs made for rsplib rely on, however it reads; src/ffi/legacy says why. */
 #define _POSIX_C_SOURCE 200809L
 
 #include <pthread.h>

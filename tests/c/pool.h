@@ -18,6 +18,9 @@
 #define PROTOCOL IPPROTO_SCTP
 #endif
 
+/* Bytes of the longest pool handle. */
+#define LONGEST 65000
+
 /* For what must happen: long enough for a busy machine and valgrind. */
 #define SOON 30000
 

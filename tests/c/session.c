@@ -38,18 +38,55 @@ static void names(void)
     FAILS(EBADF, rsp_close(server));
 }
 
+/* What the protocol takes, the functions take. */
+static void handles_of_every_length(void)
+{
+    static const size_t lengths[] = {1, 32, 33, 255, 256, 4096, LONGEST};
+    static unsigned char name[LONGEST], buffer[LONGEST];
+    struct rsp_addrinfo* list;
+    uint32_t id;
+
+    for (size_t i = 0; i < sizeof(lengths) / sizeof(*lengths); i++) {
+        size_t length = lengths[i], size = sizeof(buffer);
+        int server = (int)OK(rsp_socket(0, SOCK_SEQPACKET, IPPROTO_SCTP));
+        int client = (int)OK(rsp_socket(0, SOCK_SEQPACKET, IPPROTO_SCTP));
+
+        memset(name, 'a' + (int)i, length);
+        OK(rsp_listen(server, 10));
+        OK(rsp_register(server, name, length, NULL, 30000, 0));
+        OK(rsp_getsockname(server, buffer, &size, &id));
+        SAME(length, size);
+        SAME(0, memcmp(name, buffer, length));
+        SAME(1, rsp_getaddrinfo(name, length, &list, 8, 0));
+        SAME(id, list->ai_pe_id);
+        rsp_freeaddrinfo(list);
+        SETS(0, rsp_connect(client, name, length, 0));
+        expect_session(server, RSERPOOL_SESSION_ADD);
+        size = length - 1;
+        FAILS(ENOBUFS, rsp_getpeername(client, buffer, &size, &id));
+        size = sizeof(buffer);
+        OK(rsp_getpeername(client, buffer, &size, &id));
+        SAME(length, size);
+        SAME(0, memcmp(name, buffer, length));
+        send_text(client, 0, "hello");
+        expect_text(server, "hello");
+        OK(rsp_close(client));
+        OK(rsp_close(server));
+    }
+}
+
 static void registering(void)
 {
     struct rsp_loadinfo load = {PPT_LEASTUSED, 0, 0, 0, 0, 0};
     struct rsp_loadinfo odd = {4711, 0, 0, 0, 0, 0};
-    unsigned char longest[33];
+    static unsigned char longest[LONGEST + 1];
     int sd = (int)OK(rsp_socket(0, SOCK_SEQPACKET, IPPROTO_SCTP));
     uint32_t id;
 
     memset(longest, 'x', sizeof(longest));
     FAILS(EBADF, rsp_getsockname(sd, NULL, NULL, NULL));
     FAILS(EBADF, rsp_deregister(sd, 0));
-    FAILS(ENAMETOOLONG, rsp_register(sd, longest, 33, &load, 1000, 0));
+    FAILS(ENAMETOOLONG, rsp_register(sd, longest, LONGEST + 1, &load, 1000, 0));
     FAILS(EINVAL, rsp_register(sd, longest, 0, &load, 1000, 0));
     FAILS(EFAULT, rsp_register(sd, NULL, 4, &load, 1000, 0));
     FAILS(EINVAL, rsp_register(sd, NAME("Load"), &odd, 1000, 0));
@@ -289,7 +326,7 @@ static void unconnected(void)
 {
     struct TagItem tags[] = {
         {TAG_RspSession_ConnectTimeout, 1000000}, {TAG_RspSession_HandleResolutionRetryDelay, 1000}, {TAG_DONE, 0}};
-    unsigned char longest[33] = "";
+    static unsigned char longest[LONGEST + 1];
     struct delivery d;
     int client = (int)OK(rsp_socket(0, SOCK_SEQPACKET, IPPROTO_SCTP));
 
@@ -299,7 +336,7 @@ static void unconnected(void)
     FAILS(EBADF, rsp_sendmsg(client, "x", 1, 0, 0, 0, 0, 0, 0, 0));
     FAILS(EINVAL, rsp_csp_setstatus(client, 1, "text"));
     FAILS(EFAULT, rsp_csp_setstatus(client, 1, NULL));
-    FAILS(ENAMETOOLONG, rsp_connect(client, longest, 33, 0));
+    FAILS(ENAMETOOLONG, rsp_connect(client, longest, LONGEST + 1, 0));
     FAILS(EFAULT, rsp_connect(client, NULL, 3, 0));
     /* A pool that doesn't exist: connected all the same, and the session has to be moved. */
     SETS(ENOENT, rsp_connect_tags(client, NAME("Nowhere"), 0, tags));
@@ -419,6 +456,7 @@ int main(void)
 {
     start();
     names();
+    handles_of_every_length();
     registering();
     messages();
     parts();

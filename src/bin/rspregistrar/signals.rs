@@ -2,7 +2,7 @@
 //! end comes in time even while the loop hangs (in a name server, a pipe that nobody reads, a disk).
 
 use super::daemon;
-use mio::Waker;
+use rserpool::runtime::Waker;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use std::io;

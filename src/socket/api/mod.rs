@@ -30,13 +30,14 @@ use crate::socket::readiness::wait::{Deadline, errno};
 use crate::socket::session::pool::PoolSide;
 use crate::socket::session::told::{ConnectOptions, Received, SendOptions, SessionId};
 use crate::socket::session::{Home, Session};
+use crate::transport::descriptors::eventfd;
 use crate::transport::sctp;
 use crate::transport::sctp_socket::send_flags;
 use crate::wire::{PeId, Policy, PoolElement, PoolHandle, Protocol, Transport, TransportUse};
 use connect::Move;
 use nix::errno::Errno;
 use nix::sys::epoll::Epoll;
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::eventfd::EventFd;
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::io;
@@ -122,6 +123,17 @@ impl Library {
         for share in self.beacons.numbers() {
             self.beacons.take(share);
         }
+    }
+
+    /// Whether the event thread is there. Without it, every call that needs it is EACCES.
+    pub fn is_alive(&self) -> bool {
+        self.directory.is_alive()
+    }
+
+    /// Somebody closed the library's descriptors: their numbers may be others' by now. This is the end of the event
+    /// thread; the library must be forgotten, neither shut down nor dropped.
+    pub fn is_robbed(&self) -> bool {
+        self.directory.is_robbed()
     }
 
     /// Whether this process is a fork of the one that started the library. Every call is EACCES then,
@@ -210,8 +222,7 @@ impl Library {
         if let Some(beacon) = self.beacons.get(share) {
             return Ok(beacon);
         }
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let beacon = Arc::new(EventFd::from_value_and_flags(1, flags)?);
+        let beacon = Arc::new(eventfd(1)?);
         self.beacons.set(share, Some(beacon.clone())).map_err(|()| errno(Errno::EMFILE))?;
         Ok(beacon)
     }

@@ -9,11 +9,11 @@ use crate::socket::channel::receiver::{Input, Piece};
 use crate::socket::channel::sender::Outgoing;
 use crate::socket::readiness::occasionally::Occasionally;
 use crate::socket::readiness::wait::{Patience, errno};
+use crate::transport::scratch;
 use crate::transport::sctp::PPID_ASAP;
 use crate::transport::sctp_socket::{Ahead, Incoming, Notification, Parameters, SctpSocket, SendInfo};
 use nix::errno::Errno;
 use parking_lot::Mutex;
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -26,10 +26,6 @@ const LONGEST_CONTROL: usize = 65_536;
 /// The send buffer is enlarged for messages up to this size; the system allows up to twice its
 /// `net.core.wmem_max`.
 const MAX_SEND_BUFFER: usize = 16 << 20;
-
-thread_local! {
-    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
 
 /// An association.
 #[derive(Debug)]
@@ -207,10 +203,10 @@ impl Association {
 
     /// The same for what is not the application's.
     fn take_aside(&self, arrivals: &mut Arrivals) -> Option<Input> {
-        let mut scratch = SCRATCH.take();
+        let mut scratch = scratch::take();
         scratch.resize(LONGEST_CONTROL, 0);
         let input = self.take(arrivals, &mut scratch);
-        SCRATCH.set(scratch);
+        scratch::give_back(scratch);
         input
     }
 

@@ -6,14 +6,15 @@
 use crate::runtime::thread;
 use crate::socket::channel::conn::Conn;
 use crate::socket::channel::silence::Silence;
+use crate::transport::descriptors;
 use crate::transport::stream;
 use log::{debug, warn};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::EventFd;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IoSliceMut};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -185,8 +186,7 @@ fn interest(flushed: bool, ended: bool) -> EpollFlags {
 
 impl Running {
     fn start() -> io::Result<Running> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let (epoll, bell) = (descriptors::epoll()?, descriptors::eventfd(0)?);
         epoll.add(&bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
         let shared = Arc::new(Shared { epoll, bell, work: Mutex::default(), silence: Silence::default() });
         let at_work = shared.clone();
@@ -223,6 +223,10 @@ impl Shared {
                     return;
                 }
             };
+            if count == 0 && !descriptors::is_watched(self.epoll.0.as_raw_fd(), self.bell.as_raw_fd()) {
+                // The program closed them all, and their numbers may be its files' by now.
+                return std::mem::forget(std::mem::take(&mut *self.work.lock()));
+            }
             for event in &events[..count] {
                 match event.data() {
                     BELL => drop(self.bell.read()),

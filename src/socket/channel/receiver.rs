@@ -3,11 +3,11 @@
 
 use crate::socket::readiness::occasionally::Occasionally;
 use crate::socket::readiness::wait::errno;
+use crate::transport::scratch as scratch_buffer;
 use crate::transport::stream;
 use crate::wire::session_frame::{Data, FrameHeader, FrameReader, HEADER_LENGTH, Item};
 use log::warn;
 use nix::errno::Errno;
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::os::fd::BorrowedFd;
@@ -24,10 +24,6 @@ const DIRECT: usize = 2 << 10;
 const GUESS: usize = 256 << 10;
 /// Control messages that wait for the session to look at them.
 const MAX_CONTROLS: usize = 64;
-
-thread_local! {
-    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
 
 /// Application data that was delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,11 +164,11 @@ impl Receiver {
         let count = match self.read(socket, &mut parts) {
             Read::Bytes(count) => count,
             Read::Dry => {
-                BUFFER.set(scratch);
+                scratch_buffer::give_back(scratch);
                 return Some(Input::Nothing);
             }
             Read::End => {
-                BUFFER.set(scratch);
+                scratch_buffer::give_back(scratch);
                 return None;
             }
         };
@@ -189,7 +185,7 @@ impl Receiver {
         self.at = 0;
         self.ahead.extend_from_slice(&buffer[fits..direct]);
         self.ahead.extend_from_slice(&scratch[..further]);
-        BUFFER.set(scratch);
+        scratch_buffer::give_back(scratch);
         match result {
             Ok(Item::Data(data)) => {
                 let dry = count < room;
@@ -401,7 +397,7 @@ impl Receiver {
         {
             self.ahead.extend_from_slice(&scratch[..count - length]);
         }
-        BUFFER.set(scratch);
+        scratch_buffer::give_back(scratch);
         read
     }
 
@@ -440,9 +436,9 @@ impl Receiver {
     }
 }
 
-/// This thread's buffer; put it back with `BUFFER.set`.
+/// This thread's buffer; give it back.
 fn scratch() -> Vec<u8> {
-    let mut buffer = BUFFER.take();
+    let mut buffer = scratch_buffer::take();
     buffer.resize(SCRATCH, 0);
     buffer
 }

@@ -4,9 +4,10 @@
 pub(crate) mod occasionally;
 pub(crate) mod wait;
 
+use crate::transport::descriptors;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use parking_lot::Mutex;
 use std::io;
@@ -61,7 +62,7 @@ impl Readiness {
     }
 
     pub(crate) fn new_epoll() -> io::Result<Epoll> {
-        Ok(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?)
+        descriptors::epoll()
     }
 
     fn epoll(&self) -> &Epoll {

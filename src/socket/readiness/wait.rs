@@ -2,9 +2,10 @@
 
 #![expect(clippy::disallowed_methods, reason = "callers' time-outs are real time")]
 
+use crate::transport::descriptors::eventfd;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::eventfd::EventFd;
 use parking_lot::Mutex;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -133,7 +134,7 @@ impl Waiters {
 /// What a thread that waits can be called with; made for the occasion, since who has to wait has the time.
 /// `None`: the process is out of descriptors, and has to [`GLANCE`].
 pub(crate) fn new_bell() -> Option<Arc<EventFd>> {
-    EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).ok().map(Arc::new)
+    eventfd(0).ok().map(Arc::new)
 }
 
 fn wait_for(

@@ -1,6 +1,8 @@
 //! What programs written for rsplib rely on and nobody would design today. Nothing below `ffi` knows
 //! any of it; `tests/c/legacy.c` pins each.
 
+pub(super) mod companion;
+
 use super::abi::{
     NOTIFICATION_SIZE, rserpool_failover, rserpool_notification, rserpool_session_change,
     rserpool_shutdown_event,
