@@ -29,6 +29,9 @@ CC         ?= cc
 TARGET     := $(or $(CARGO_TARGET_DIR),target)
 PROFILE    ?= release
 BUILD      := $(TARGET)/$(PROFILE)
+ifneq ($(shell getconf LONG_BIT 2>/dev/null),64)
+$(error rserpool needs a 64-bit system: the C API has the layouts of rsplib on one)
+endif
 VERSION    := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 SOVERSION  := 0
 FUZZ_SECONDS ?= 600
@@ -43,6 +46,7 @@ build:
 	ln -sf librserpool.so $(BUILD)/librserpool.so.$(SOVERSION)
 	mkdir -p $(BUILD)/compat
 	ln -sf ../librserpool.so $(BUILD)/compat/librsplib.so.3
+	ln -sf librserpool.so $(BUILD)/librsplib.so
 
 examples: build
 	$(MAKE) -s -C c-examples CC="$(CC)" LIBDIR="$(abspath $(BUILD))" OUT="$(abspath $(TARGET)/examples)"
@@ -82,11 +86,14 @@ man:
 install: build man
 	install -d "$(DESTDIR)$(bindir)" "$(DESTDIR)$(libdir)" "$(DESTDIR)$(includedir)/rserpool" \
 	    "$(DESTDIR)$(pkgdir)" "$(DESTDIR)$(compatdir)"
-	install -m 755 $(BUILD)/rspregistrar $(BUILD)/rspctl "$(DESTDIR)$(bindir)/"
-	install -m 755 $(BUILD)/librserpool.so "$(DESTDIR)$(libdir)/librserpool.so.$(VERSION)"
+	scripts/install-stripped $(BUILD)/rspregistrar "$(DESTDIR)$(bindir)/rspregistrar"
+	scripts/install-stripped $(BUILD)/rspctl "$(DESTDIR)$(bindir)/rspctl"
+	scripts/install-stripped $(BUILD)/librserpool.so "$(DESTDIR)$(libdir)/librserpool.so.$(VERSION)"
 	ln -sf librserpool.so.$(VERSION) "$(DESTDIR)$(libdir)/librserpool.so.$(SOVERSION)"
 	ln -sf librserpool.so.$(SOVERSION) "$(DESTDIR)$(libdir)/librserpool.so"
+	ln -sf librserpool.so.$(SOVERSION) "$(DESTDIR)$(libdir)/librsplib.so"
 	install -m 644 $(BUILD)/librserpool.a "$(DESTDIR)$(libdir)/"
+	! command -v strip >/dev/null || strip --strip-debug "$(DESTDIR)$(libdir)/librserpool.a"
 	install -m 644 include/rserpool/*.h "$(DESTDIR)$(includedir)/rserpool/"
 	ln -sf "$$(realpath -m --relative-to="$(compatdir)" "$(libdir)")/librserpool.so.$(SOVERSION)" \
 	    "$(DESTDIR)$(compatdir)/librsplib.so.3"
@@ -95,6 +102,7 @@ install: build man
 	for page in $(TARGET)/man/*.[1-8]; do \
 	    [ -e "$$page" ] || continue; \
 	    install -D -m 644 "$$page" "$(DESTDIR)$(mandir)/man$${page##*.}/$${page##*/}"; done
+	[ -n "$(DESTDIR)" ] || scripts/tell-loader "$(libdir)"
 
 install-service: build
 	install -d "$(DESTDIR)$(unitdir)" "$(DESTDIR)$(sysconfdir)/rserpool" "$(DESTDIR)$(prefix)/share/bash-completion/completions" \
@@ -117,8 +125,12 @@ deb:
 uninstall:
 	rm -f "$(DESTDIR)$(bindir)/rspregistrar" "$(DESTDIR)$(bindir)/rspctl" \
 	    "$(DESTDIR)$(libdir)"/librserpool.so* "$(DESTDIR)$(libdir)/librserpool.a" \
+	    "$(DESTDIR)$(libdir)/librsplib.so" \
+	    "$(DESTDIR)$(bindir)/.debug/rspregistrar.debug" "$(DESTDIR)$(bindir)/.debug/rspctl.debug" \
+	    "$(DESTDIR)$(libdir)/.debug/librserpool.so.$(VERSION).debug" \
 	    "$(DESTDIR)$(compatdir)/librsplib.so.3" "$(DESTDIR)$(pkgdir)/rserpool.pc"
 	rm -rf "$(DESTDIR)$(includedir)/rserpool"
+	-rmdir "$(DESTDIR)$(bindir)/.debug" "$(DESTDIR)$(libdir)/.debug" 2>/dev/null
 	for page in $(TARGET)/man/*.[1-8]; do \
 	    rm -f "$(DESTDIR)$(mandir)/man$${page##*.}/$${page##*/}"; done
 

@@ -11,6 +11,13 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!(
+    "rserpool needs a 64-bit system: rsplib's structures, which the C API has, and the bounds of its queues are laid out for one"
+);
+#[cfg(not(target_os = "linux"))]
+compile_error!("rserpool needs Linux: descriptors are epoll instances, and SCTP is the kernel's");
+
 // For the fuzz targets and tests, which have debug assertions; not in what is released.
 #[cfg(any(test, debug_assertions))]
 #[doc(hidden)]

@@ -60,8 +60,8 @@ const HEADERS: &[Header] = &[
         own: &[],
         text: "
 /* A component's identity: what it is, and which one of those. */
-#define CID_GROUP(id) (((uint64_t)(id) >> 56) & 0xffffULL)
-#define CID_OBJECT(id) ((uint64_t)(id) & 0xffffffffffffffULL)
+#define CID_GROUP(id) (((uint64_t)(id) >> 56) & 0xffff)
+#define CID_OBJECT(id) ((uint64_t)(id) & (((uint64_t)1 << 56) - 1))
 #define CID_COMPOUND(group, object) (((uint64_t)((group) & 0xffff) << 56) | CID_OBJECT(object))
 ",
         tagged: &[],
@@ -86,10 +86,14 @@ const HEADERS: &[Header] = &[
             "sys/select.h",
             "sys/socket.h",
             "sys/time.h",
-            "sys/poll.h",
+            "poll.h",
         ],
         own: &["rserpool-policytypes.h", "rserpool-csp.h"],
         text: "
+/* Of the library that these headers belong to; rsp_version tells that of the library that runs. The classic API's
+ * RSPLIB_VERSION and RSPLIB_REVISION stay what rsplib's programs expect. */
+@VERSION@
+
 /* Multicast groups in which registrars announce themselves. */
 #define ASAP_ANNOUNCE_MULTICAST_ADDRESS \"239.0.0.50:3863\"
 #define ENRP_ANNOUNCE_MULTICAST_ADDRESS \"239.0.0.51:9901\"
@@ -125,7 +129,7 @@ fn generate(header: &Header) -> String {
     config.include_guard = Some(header.name.to_uppercase().replace(['-', '.'], "_"));
     config.sys_includes = header.system.iter().map(|name| (*name).to_owned()).collect();
     config.includes = header.own.iter().map(|name| (*name).to_owned()).collect();
-    config.after_includes = (!header.text.is_empty()).then(|| header.text.to_owned());
+    config.after_includes = (!header.text.is_empty()).then(|| header.text.replace("@VERSION@", &version()));
     for name in header.tagged {
         config.export.rename.insert((*name).to_owned(), format!("struct {name}"));
     }
@@ -166,11 +170,28 @@ fn in_c_spelling(text: &str) -> String {
                     out.push(String::new());
                 }
             }
+        } else if line.starts_with("#endif") {
+            // C89 has no comments of that kind.
+            out.push("#endif".to_owned());
         } else if !(line.is_empty() && out.last().is_some_and(String::is_empty)) {
             out.push(line.to_owned());
         }
     }
     out.join("\n") + "\n"
+}
+
+/// `RSERPOOL_VERSION` and its parts, as `Cargo.toml` has them.
+fn version() -> String {
+    let parts =
+        [env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"), env!("CARGO_PKG_VERSION_PATCH")];
+    let [major, minor, patch] = parts.map(|part| part.parse::<u32>().expect("a number"));
+    let number = major << 16 | minor << 8 | patch;
+    format!(
+        "#define RSERPOOL_VERSION \"{}\"\n#define RSERPOOL_VERSION_MAJOR {major}\n#define RSERPOOL_VERSION_MINOR {minor}\n\
+         #define RSERPOOL_VERSION_PATCH {patch}\n/* For #if: {major}.{minor}.{patch} is */\n\
+         #define RSERPOOL_VERSION_NUMBER 0x{number:06x}",
+        env!("CARGO_PKG_VERSION")
+    )
 }
 
 fn constant(line: &str) -> Option<(&str, i64)> {
@@ -213,6 +234,7 @@ fn headers_compile_as_c_and_cpp_both_ways() {
                 }
             });
             let source = includes.collect::<String>() + "int main(void) { return 0; }\n";
+            compiles("cc", &["-std=c89", "-pedantic-errors", option], &source);
             compiles("cc", &["-std=c99", option], &source);
             compiles("c++", &["-std=c++17", option], &source);
         }
@@ -236,4 +258,12 @@ fn headers_are_what_the_sources_say() {
             path.display()
         );
     }
+}
+
+/// musl complains of headers that it has under another name.
+#[test]
+fn headers_compile_with_musl() {
+    let source: String =
+        HEADERS.iter().map(|header| format!("#include <rserpool/{}>\n", header.name)).collect();
+    compiles("musl-gcc", &["-std=c99", "-Iinclude"], &source);
 }

@@ -7,12 +7,12 @@
 #include <stdint.h>
 
 /* A component's identity: what it is, and which one of those. */
-#define CID_GROUP(id) (((uint64_t)(id) >> 56) & 0xffffULL)
-#define CID_OBJECT(id) ((uint64_t)(id) & 0xffffffffffffffULL)
+#define CID_GROUP(id) (((uint64_t)(id) >> 56) & 0xffff)
+#define CID_OBJECT(id) ((uint64_t)(id) & (((uint64_t)1 << 56) - 1))
 #define CID_COMPOUND(group, object) (((uint64_t)((group) & 0xffff) << 56) | CID_OBJECT(object))
 
 #define CID_GROUP_REGISTRAR 1
 #define CID_GROUP_POOLELEMENT 2
 #define CID_GROUP_POOLUSER 3
 
-#endif  /* RSERPOOL_CSP_H */
+#endif

@@ -29,7 +29,7 @@ struct TagItem; /* tagitem.h */
 
 #ifdef __cplusplus
 extern "C" {
-#endif // __cplusplus
+#endif
 
 /* rsp_pe_registration; no tags are known. */
 unsigned int rsp_pe_registration_tags(const unsigned char *poolHandle,
@@ -91,6 +91,6 @@ int rsp_forcefailover_tags(int sd,
 
 #ifdef __cplusplus
 }  // extern "C"
-#endif  // __cplusplus
+#endif
 
-#endif  /* RSERPOOL_INTERNALS_H */
+#endif

@@ -59,4 +59,4 @@
 #define PPV_MIN_WEIGHTDPF 0
 #define PPV_MAX_WEIGHTDPF 0xffffffff
 
-#endif  /* RSERPOOL_POLICYTYPES_H */
+#endif

@@ -12,9 +12,18 @@
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <sys/poll.h>
+#include <poll.h>
 #include "rserpool-policytypes.h"
 #include "rserpool-csp.h"
+
+/* Of the library that these headers belong to; rsp_version tells that of the library that runs. The classic API's
+ * RSPLIB_VERSION and RSPLIB_REVISION stay what rsplib's programs expect. */
+#define RSERPOOL_VERSION "0.1.0"
+#define RSERPOOL_VERSION_MAJOR 0
+#define RSERPOOL_VERSION_MINOR 1
+#define RSERPOOL_VERSION_PATCH 0
+/* For #if: 0.1.0 is */
+#define RSERPOOL_VERSION_NUMBER 0x000100
 
 /* Multicast groups in which registrars announce themselves. */
 #define ASAP_ANNOUNCE_MULTICAST_ADDRESS "239.0.0.50:3863"
@@ -288,7 +297,7 @@ union rserpool_notification {
 
 #ifdef __cplusplus
 extern "C" {
-#endif // __cplusplus
+#endif
 
 /* Fills in what the environment says (CSP_SERVER, CSP_INTERVAL); all else becomes 0, which means
  * defaults. Call it before rsp_initarg. NULL: nothing. */
@@ -303,6 +312,9 @@ void rsp_freeinfo(struct rsp_info *info);
  * makes no sense (then a line on standard error says so). */
 int rsp_initarg(struct rsp_info *info,
                 const char *arg);
+
+/* The version of the library that runs, as text: "0.1.0". Works at any time. RSERPOOL_VERSION is that of the headers. */
+const char *rsp_version(void);
 
 /* Starts the library with these settings; NULL: defaults. Environment variables RSP_* stand in for what
  * is not set. Returns 0, also if it runs already (the settings are not used then).
@@ -574,6 +586,6 @@ void rsp_print_notification(const union rserpool_notification *notification, FIL
 
 #ifdef __cplusplus
 }  // extern "C"
-#endif  // __cplusplus
+#endif
 
-#endif  /* RSERPOOL_H */
+#endif

@@ -41,7 +41,7 @@ struct TagItem {
 
 #ifdef __cplusplus
 extern "C" {
-#endif // __cplusplus
+#endif
 
 /* Allocates a list of `items` items, all TAG_DONE; free it with tagListFree. NULL: ENOMEM. */
 struct TagItem *tagListAllocate(size_t items);
@@ -75,6 +75,6 @@ void tagListPrint(struct TagItem *tagList, FILE *fd);
 
 #ifdef __cplusplus
 }  // extern "C"
-#endif  // __cplusplus
+#endif
 
-#endif  /* TAGITEM_H */
+#endif

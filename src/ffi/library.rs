@@ -49,6 +49,15 @@ pub unsafe extern "C" fn rsp_initarg(info: *mut rsp_info, arg: *const c_char) ->
     })
 }
 
+/// The version of the library that runs, as text: "0.1.0". Works at any time. RSERPOOL_VERSION is that of the headers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_version() -> *const c_char {
+    guard(|| {
+        const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
+        Ok(VERSION.as_ptr().cast())
+    })
+}
+
 /// Starts the library with these settings; NULL: defaults. Environment variables RSP_* stand in for what
 /// is not set. Returns 0, also if it runs already (the settings are not used then).
 /// -1: EINVAL, EAFNOSUPPORT, EFAULT (bad settings), EAGAIN (no thread), EMFILE, ENFILE, ENOMEM.

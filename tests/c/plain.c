@@ -42,6 +42,9 @@ static void expect_bytes(int sd, const char* text)
 
 int main(void)
 {
+    /* At any time, and without a library. */
+    SAME_TEXT(RSERPOOL_VERSION, rsp_version());
+    SAME(RSERPOOL_VERSION_NUMBER, RSERPOOL_VERSION_MAJOR << 16 | RSERPOOL_VERSION_MINOR << 8 | RSERPOOL_VERSION_PATCH);
     struct delivery d;
     uint32_t first_id, second_id;
     int first, second, client, session;
