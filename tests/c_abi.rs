@@ -260,6 +260,7 @@ c_tests! {
     endings: sctp valgrind;
     companion: sctp valgrind;
     namesake: sctp valgrind;
+    why: valgrind;
 }
 
 #[test]

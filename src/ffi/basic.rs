@@ -5,6 +5,7 @@ use super::convert::{
     allocate_copy, handle, milliseconds, pack_addresses, plain, reference_mut, unpack_addresses,
 };
 use super::current::library;
+use super::explain::{explained, explained_code};
 use super::guard::{Errno, guard_or, guard_panics};
 use super::{constants::*, legacy, policy};
 use crate::machine::client::{Registration, RequestError};
@@ -103,6 +104,17 @@ pub(super) unsafe fn resolve(
     stale: c_uint,
 ) -> Result<c_int, Errno> {
     // SAFETY: the caller's pointers.
+    let resolved = || unsafe { resolve_now(name, list, items, stale) };
+    explained(None, || "arguments".into(), resolved)
+}
+
+unsafe fn resolve_now(
+    name: Name,
+    list: *mut *mut rsp_addrinfo,
+    items: size_t,
+    stale: c_uint,
+) -> Result<c_int, Errno> {
+    // SAFETY: the caller's pointers.
     let (list, handle) = unsafe {
         let list = reference_mut(list)?;
         *list = std::ptr::null_mut();
@@ -191,8 +203,8 @@ unsafe fn named(name: Name) -> Result<PoolHandle, c_uint> {
 }
 
 /// Functions that return a code never fail otherwise.
-fn code(result: Result<(), c_uint>) -> Result<c_uint, Errno> {
-    Ok(result.err().unwrap_or(RSPERR_OKAY))
+fn code(body: impl FnOnce() -> Result<(), c_uint>) -> Result<c_uint, Errno> {
+    explained_code(|| Ok(body().err().unwrap_or(RSPERR_OKAY)))
 }
 
 pub(super) unsafe fn register(
@@ -202,7 +214,7 @@ pub(super) unsafe fn register(
     life: c_uint,
     flags: c_int,
 ) -> Result<c_uint, Errno> {
-    code((|| {
+    code(|| {
         let library = library().map_err(|_| RSPERR_NOT_INITIALIZED)?;
         // SAFETY: the caller's pointers.
         let (handle, info, policy) = unsafe {
@@ -229,7 +241,7 @@ pub(super) unsafe fn register(
             0 => answer.wait().map(|_| ()).map_err(error_code),
             _ => Ok(()),
         }
-    })())
+    })
 }
 
 unsafe fn transport(info: &rsp_addrinfo, flags: c_int) -> Result<Transport, c_uint> {
@@ -254,7 +266,7 @@ unsafe fn transport(info: &rsp_addrinfo, flags: c_int) -> Result<Transport, c_ui
 }
 
 pub(super) unsafe fn deregister(name: Name, id: u32, flags: c_int) -> Result<c_uint, Errno> {
-    code((|| {
+    code(|| {
         let library = library().map_err(|_| RSPERR_NOT_INITIALIZED)?;
         // SAFETY: the caller's bytes.
         let handle = unsafe { named(name)? };
@@ -267,20 +279,20 @@ pub(super) unsafe fn deregister(name: Name, id: u32, flags: c_int) -> Result<c_u
             Ok(()) | Err(RequestError::Rejected(_)) => Ok(()),
             Err(error) => Err(error_code(error)),
         }
-    })())
+    })
 }
 
 pub(super) unsafe fn report_failure(name: Name, id: u32) -> Result<c_uint, Errno> {
-    code((|| {
+    code(|| {
         let library = library().map_err(|_| RSPERR_NOT_INITIALIZED)?;
         // SAFETY: the caller's bytes.
         let handle = unsafe { named(name)? };
         library.directory().report_unreachable(&handle, PeId(id));
         Ok(())
-    })())
+    })
 }
 
-fn error_code(error: RequestError) -> c_uint {
+pub(super) fn error_code(error: RequestError) -> c_uint {
     match error {
         RequestError::NoRegistrar => RSPERR_NO_REGISTRAR,
         RequestError::TimedOut => RSPERR_TIMEOUT,

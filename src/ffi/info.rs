@@ -4,7 +4,7 @@ use super::abi::{rsp_info, rsp_registrar_info};
 use super::constants::ASAP_PORT;
 use super::convert::{MAX_ADDRESSES, allocate_copy, milliseconds, pack_addresses, plain, unpack_addresses};
 use super::guard::Errno;
-use super::{csp, logging};
+use super::{csp, explain, logging};
 use crate::machine::{LinkProtocol, Target};
 use crate::runtime::Settings;
 use libc::{c_uint, sockaddr};
@@ -167,7 +167,7 @@ pub(super) unsafe fn free(info: &mut rsp_info) {
 
 /// What the library starts with: `info` goes before the environment, the environment before defaults.
 pub(super) unsafe fn settings(info: Option<&rsp_info>) -> Result<Settings, Errno> {
-    let mut settings = Settings::from_env()?;
+    let mut settings = Settings::from_env().inspect_err(explain::wrong_setting)?;
     if let Some(protocols) = TRANSPORT.lock().clone() {
         settings.protocols = protocols;
     }

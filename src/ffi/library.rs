@@ -5,6 +5,7 @@ use super::constants::{RSPLIB_REVISION, RSPLIB_VERSION};
 use super::convert::{reference, reference_mut};
 use super::current::{self, Started};
 use super::guard::{Errno, guard, guard_alone, guard_or};
+use super::explain;
 use super::legacy::companion;
 use super::{info, logging};
 use libc::{c_char, c_int};
@@ -69,7 +70,8 @@ pub unsafe extern "C" fn rsp_initialize(info: *mut rsp_info) -> c_int {
         // SAFETY: NULL or the caller's.
         let info = unsafe { info.as_mut() };
         // SAFETY: as rsp_initarg or the program filled it in.
-        let started = current::start(|| unsafe { info::settings(info.as_deref()) })?;
+        let started = current::start(|| unsafe { info::settings(info.as_deref()) });
+        let started = started.inspect_err(|errno| explain::start_failed(*errno))?;
         companion::keep_alive();
         match started {
             Started::Before => log::warn!("rsp_initialize: already initialised"),

@@ -4,7 +4,6 @@
 //! ([`super::legacy::companion`]).
 
 use super::legacy::companion::{self, CompanionLog};
-use crate::transport::descriptors::lift;
 use env_logger::{Builder, Logger, Target, WriteStyle};
 use log::{LevelFilter, Log, Metadata, Record};
 use parking_lot::{Mutex, RwLock};
@@ -116,7 +115,8 @@ fn to_file(wishes: &mut Wishes, name: &[u8], truncate: bool) -> io::Result<()> {
 }
 
 fn append(path: &Path) -> io::Result<std::fs::File> {
-    lift(OpenOptions::new().create(true).append(true).open(path)?)
+    // A clone's number is above those of standard input, output and error.
+    OpenOptions::new().create(true).append(true).open(path)?.try_clone()
 }
 
 /// rsplib's levels: 1 error, 2 warning, 3 note, 4 action, 5 to 9 verbose; text counts as 0.

@@ -4,6 +4,7 @@ use super::abi::{NOTIFICATION_SIZE, rserpool_notification, rserpool_session_t, r
 use super::constants::*;
 use super::convert::{input, reference_mut};
 use super::current::descriptors;
+use super::explain;
 use super::guard::{Errno, guard};
 use super::legacy;
 use super::socket::checked;
@@ -56,7 +57,8 @@ fn send(
     options: SendOptions,
 ) -> Result<ssize_t, Errno> {
     let data = data.map_err(|bad| blame(library, sd, bad))?;
-    Ok(library.send(sd, data, options)? as ssize_t)
+    let sent = library.send(sd, data, options).map_err(Errno::from);
+    Ok(sent.inspect_err(|errno| explain::failed(sd, "sending", *errno))? as ssize_t)
 }
 
 /// What to complain about: a bad descriptor goes before bad arguments, as read(2) and write(2) have it.
@@ -304,7 +306,8 @@ unsafe fn receive(
     timeout: Option<Duration>,
 ) -> Result<Delivery, Errno> {
     // SAFETY: the caller's buffer.
-    unsafe { deliver(buffer, |space| library.recv(sd, space, timeout)) }
+    let received = unsafe { deliver(buffer, |space| library.recv(sd, space, timeout)) };
+    received.inspect_err(|errno| explain::failed(sd, "receiving", *errno))
 }
 
 unsafe fn deliver(

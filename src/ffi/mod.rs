@@ -19,6 +19,7 @@ pub mod constants;
 mod convert;
 pub mod csp;
 mod current;
+pub mod explain;
 mod guard;
 mod info;
 pub mod internals;

@@ -51,6 +51,12 @@ pub unsafe extern "C" fn rsp_getpolicybyname(policyName: *const c_char) -> c_uin
     })
 }
 
+/// A policy's name, or its number.
+pub(super) fn name(policy_type: u32) -> String {
+    let found = NAMES.iter().find(|(known, _)| *known == policy_type);
+    found.map_or_else(|| format!("{policy_type:#x}"), |(_, name)| name.to_string_lossy().into_owned())
+}
+
 /// The policy that `info` describes; `None` for one that no message can carry.
 pub(super) fn policy(info: &rsp_loadinfo) -> Option<Policy> {
     let rsp_loadinfo { rli_weight: weight, rli_load: load, rli_load_degradation: degradation, .. } = *info;

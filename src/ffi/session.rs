@@ -1,16 +1,17 @@
 //! Pool elements and sessions: register, accept, connect, fail over, cookies' state.
 
 use super::abi::{rserpool_session_t, rsp_loadinfo};
-use super::convert::{handle, milliseconds, patience, reference};
+use super::convert::{handle, input, milliseconds, patience, reference};
 use super::current::descriptors;
+use super::explain::{self, explained};
 use super::guard::{Errno, guard};
 use super::tagitem::{self, TagItem};
 use super::tags::{
     TAG_PoolElement_Identifier, TAG_RspSession_ConnectTimeout, TAG_RspSession_HandleResolutionRetryDelay,
 };
 use super::{constants::*, legacy, policy};
-use crate::socket::{ConnectOptions, Registration};
-use crate::wire::PeId;
+use crate::socket::{ConnectOptions, Library, Registration};
+use crate::wire::{PeId, PoolHandle};
 use libc::{c_char, c_int, c_uchar, c_uint, size_t};
 use std::ffi::CStr;
 use std::time::Duration;
@@ -63,8 +64,34 @@ pub(super) unsafe fn register(sd: c_int, element: &Element, tags: *mut TagItem) 
             daemon: element.flags & REGF_DAEMONMODE != 0,
         }
     };
-    library.register(sd, registration)?;
+    // SAFETY: they were looked at above.
+    let name = unsafe { input(element.handle, element.size)? };
+    let policy = registration.policy.type_code();
+    let (result, kept) = explained_element(sd, name, || Ok(library.register(sd, registration)?));
+    if kept == RSPERR_INCOMPATIBLE_POOL_POLICY {
+        explain::amend(sd, &policy_of(&library, name, policy));
+    }
+    result?;
     Ok(0)
+}
+
+/// [`explained`], and the code that was kept.
+fn explained_element(
+    sd: c_int,
+    name: &[u8],
+    body: impl FnOnce() -> Result<(), Errno>,
+) -> (Result<(), Errno>, c_uint) {
+    let result = explained(Some(sd), || explain::pool(name), body);
+    (result, explain::code(sd))
+}
+
+/// "; its policy is .., the element's ..", as far as the pool's elements tell.
+fn policy_of(library: &Library, name: &[u8], own: u32) -> String {
+    let found = PoolHandle::new(name).and_then(|pool| library.resolve(&pool, 1, Duration::from_secs(60)).ok());
+    let Some(other) = found.and_then(|found| Some(found.first()?.policy.type_code())) else {
+        return String::new();
+    };
+    format!("; its policy is {}, the element's {}", policy::name(other), policy::name(own))
 }
 
 /// Takes the descriptor's element out of its pool. flags: DEREGF_*. -1: EBADF (also: not registered,
@@ -76,7 +103,8 @@ pub unsafe extern "C" fn rsp_deregister(sd: c_int, flags: c_int) -> c_int {
 }
 
 pub(super) fn deregister(sd: c_int, flags: c_int) -> Result<c_int, Errno> {
-    descriptors()?.deregister(sd, flags & DEREGF_DONTWAIT == 0)?;
+    let library = descriptors()?;
+    explained(Some(sd), || "its element".into(), || Ok(library.deregister(sd, flags & DEREGF_DONTWAIT == 0)?))?;
     Ok(0)
 }
 
@@ -89,7 +117,9 @@ pub unsafe extern "C" fn rsp_accept(sd: c_int, timeout: c_int) -> c_int {
 }
 
 pub(super) fn accept(sd: c_int, timeout: c_int) -> Result<c_int, Errno> {
-    Ok(descriptors()?.accept(sd, patience(timeout))?)
+    let session = descriptors()?.accept(sd, patience(timeout))?;
+    explain::forget(session);
+    Ok(session)
 }
 
 /// Opens a session with one of the pool's elements (handle of 1 to 65000 bytes). staleCacheValue: how old, in
@@ -126,8 +156,9 @@ pub(super) unsafe fn connect(
         let handle = if size == 0 { None } else { Some(handle(bytes, size)?) };
         (handle, ConnectOptions { connect_timeout, retry_delay })
     };
-    let result = library.connect(sd, handle, milliseconds(stale), options);
-    legacy::connect_result(result.map_err(Errno::from))
+    let name = handle.as_ref().map_or_else(|| "no pool handle".into(), |handle| explain::pool(handle.as_bytes()));
+    let connect = || Ok(library.connect(sd, handle, milliseconds(stale), options)?);
+    legacy::connect_result(explained(Some(sd), || name, connect))
 }
 
 /// Moves the session to another element. flags: FFF_UNREACHABLE reports the one in use as unreachable.
@@ -141,8 +172,13 @@ pub unsafe extern "C" fn rsp_forcefailover(sd: c_int, flags: c_uint, staleCacheV
 }
 
 pub(super) fn force_failover(sd: c_int, flags: c_uint, stale: c_uint) -> Result<c_int, Errno> {
-    let result = descriptors()?.force_failover(sd, flags & FFF_UNREACHABLE != 0, milliseconds(stale));
-    legacy::failover_result(result.map_err(Errno::from))
+    let library = descriptors()?;
+    let name = || match library.peer_name(sd) {
+        Ok((Some(handle), _)) => explain::pool(handle.as_bytes()),
+        _ => "no session with a pool".into(),
+    };
+    let failover = || Ok(library.force_failover(sd, flags & FFF_UNREACHABLE != 0, milliseconds(stale))?);
+    legacy::failover_result(explained(Some(sd), name, failover))
 }
 
 /// Whether the connected session holds a cookie: 1 or 0. -1: EBADF (also: no session).

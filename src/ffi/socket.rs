@@ -3,6 +3,7 @@
 use super::abi::rserpool_session_parameters;
 use super::convert::{reference_mut, unpack_addresses};
 use super::current::{descriptors, library};
+use super::explain;
 use super::guard::{Errno, guard, guard_alone};
 use crate::socket::{SessionParameters, Style};
 use crate::wire::PeId;
@@ -31,6 +32,7 @@ pub(super) fn open(domain: c_int, socket_type: c_int, protocol: c_int) -> Result
     if socket_type & libc::SOCK_NONBLOCK != 0 {
         library.set_nonblocking(sd)?;
     }
+    explain::forget(sd);
     Ok(sd)
 }
 
@@ -159,6 +161,7 @@ unsafe fn give_name(
 pub unsafe extern "C" fn rsp_close(sd: c_int) -> c_int {
     guard_alone(|| {
         descriptors()?.close(sd)?;
+        explain::forget(sd);
         Ok(0)
     })
 }

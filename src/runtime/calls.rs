@@ -9,6 +9,7 @@ use super::registrar::Embedded;
 use super::settings::is_available;
 use super::shared::{Command, Gone, Resolved, Shared};
 use super::thread::spawn;
+use super::why::{self, Failed};
 use super::{Follower, Pool, Reachable, Settings, Watcher};
 use crate::machine::LinkProtocol;
 use crate::machine::client::{Registration, RequestError};
@@ -135,6 +136,7 @@ impl Runtime {
             home: AtomicU64::new(0),
             sessions: OnceLock::new(),
             watches: AtomicU64::new(0),
+            tried: Arc::default(),
             protocols,
             patience,
             thread: Mutex::new(None),
@@ -215,7 +217,9 @@ impl Runtime {
 
 impl Directory for Runtime {
     fn register(&self, registration: Registration) -> Result<Answer<RegistrarId>, RequestError> {
-        self.shared.ask(|reply| Command::Register { registration, reply })
+        let what = format!("registration of {} in pool {:?}", registration.element.id, registration.handle);
+        let answer = self.shared.ask(|reply| Command::Register { registration, reply })?;
+        Ok(answer.about(what, self.shared.tried.clone()))
     }
 
     fn follow(&self, handle: &PoolHandle, id: PeId, at: Weak<dyn Reachable>) {
@@ -224,7 +228,9 @@ impl Directory for Runtime {
     }
 
     fn deregister(&self, handle: &PoolHandle, id: PeId) -> Result<Answer<()>, RequestError> {
-        self.shared.ask(|reply| Command::Deregister { handle: handle.clone(), id, reply })
+        let what = format!("deregistration of {id} from pool {handle:?}");
+        let answer = self.shared.ask(|reply| Command::Deregister { handle: handle.clone(), id, reply })?;
+        Ok(answer.about(what, self.shared.tried.clone()))
     }
 
     fn resolve_while(
@@ -248,7 +254,10 @@ impl Directory for Runtime {
         let number = u32::try_from(items).unwrap_or(u32::MAX);
         let number = (!share || items > 3).then_some(number);
         let command = |reply| Command::Resolve { handle: handle.clone(), items: number, share, reply };
-        let Resolved { mut elements, entry } = shared.ask(command)?.wait_while(wanted)?;
+        let answer = shared.ask(command)?.wait_while(wanted).inspect_err(|error| {
+            why::note(Some(error), format_args!("pool {handle:?}: {}", Failed(error, &shared.tried)));
+        });
+        let Resolved { mut elements, entry } = answer?;
         if share {
             return Ok(entry.select(items));
         }
@@ -258,6 +267,7 @@ impl Directory for Runtime {
 
     fn report_unreachable(&self, handle: &PoolHandle, id: PeId) {
         if self.shared.is_ours() {
+            why::note(None, format_args!("element {id} of pool {handle:?} does not answer"));
             self.shared.cache.remove(handle, id);
             // A report that is lost under such a load changes nothing.
             let _ = self.shared.tell(Command::Unreachable { handle: handle.clone(), id });

@@ -1,6 +1,7 @@
 //! What sockets need to know from the pools, as a trait: the event thread in earnest, something
 //! simpler where there is none.
 
+use super::why::{self, Failed, Tried};
 use super::{Reachable, Watcher};
 use crate::machine::client::{Registration, RequestError};
 use crate::wire::{PeId, PoolElement, PoolHandle, RegistrarId};
@@ -21,12 +22,14 @@ pub struct Answer<T> {
     channel: Receiver<Result<T, RequestError>>,
     /// How long it may take at most.
     patience: Duration,
+    /// What was asked, and who was tried: for [`why`].
+    about: Option<(String, Arc<Tried>)>,
 }
 
 impl<T> Answer<T> {
     pub(super) fn pending(patience: Duration) -> (Reply<T>, Answer<T>) {
         let (reply, channel) = bounded(1);
-        (reply, Answer { channel, patience })
+        (reply, Answer { channel, patience, about: None })
     }
 
     /// One that is there already.
@@ -36,6 +39,11 @@ impl<T> Answer<T> {
         answer
     }
 
+    /// What it answers, so that a failure can be explained.
+    pub(super) fn about(self, what: String, tried: Arc<Tried>) -> Answer<T> {
+        Answer { about: Some((what, tried)), ..self }
+    }
+
     /// Waits for it.
     pub fn wait(self) -> Result<T, RequestError> {
         self.wait_while(&|| true)
@@ -43,6 +51,14 @@ impl<T> Answer<T> {
 
     /// Waits for it as long as it is `wanted`; then `TimedOut`.
     pub fn wait_while(self, wanted: &dyn Fn() -> bool) -> Result<T, RequestError> {
+        let result = self.wait_for_it(wanted);
+        if let (Err(error), Some((what, tried))) = (&result, &self.about) {
+            why::note(Some(error), format_args!("{what}: {}", Failed(error, tried)));
+        }
+        result
+    }
+
+    fn wait_for_it(&self, wanted: &dyn Fn() -> bool) -> Result<T, RequestError> {
         let mut left = self.patience;
         loop {
             let turn = left.min(GLANCE);

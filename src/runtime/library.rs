@@ -5,9 +5,9 @@ use super::directory::Reply;
 use super::groups::{Groups, Purpose};
 use super::reactor::{Admission, Clock, Input, Limits, Reactor, Waker};
 use super::shared::{Command, Gone, Resolved, Shared};
-use super::{Follower, Keeper, Reachable, Settings, Watcher, targets};
+use super::{Follower, Keeper, Reachable, Settings, Watcher, targets, why};
 use crate::machine::client::{Client, Config, Event, Registration, RequestError, Resolution};
-use crate::machine::{LinkProtocol, RequestId, Service, Target, Time};
+use crate::machine::{LinkChange, LinkId, LinkProtocol, Output, RequestId, Service, Target, Time};
 use crate::transport::host;
 use crate::transport::multicast::groups_of;
 use crate::wire::{ASAP_PORT, ASAP_TLS_PORT, PeId, PoolHandle, RegistrarId};
@@ -109,6 +109,8 @@ struct State {
     listening: bool,
     /// Which registrars are let in.
     admission: Admission,
+    /// Links to registrars.
+    dialled: BTreeMap<LinkId, Target>,
     /// Own elements whose addresses may change.
     followed: BTreeMap<(PoolHandle, PeId), Weak<dyn Reachable>>,
     /// Those of them that have none: they are registered when they have.
@@ -148,6 +150,7 @@ impl Library {
             pushed: HashMap::new(),
             listening: false,
             admission: keeper.as_ref().map_or(Admission::Plain, |keeper| keeper.mode().into()),
+            dialled: BTreeMap::new(),
             followed: BTreeMap::new(),
             homeless: BTreeMap::new(),
             tidied: reactor.now(),
@@ -223,7 +226,10 @@ impl State {
         let now = reactor.now();
         match input {
             Input::Message { link, bytes } => self.client.handle_message(now, link, bytes),
-            Input::Link { link, change } => self.client.handle_link(now, link, change),
+            Input::Link { link, change } => {
+                self.note_change(link, &change);
+                self.client.handle_link(now, link, change);
+            }
             Input::Announce { from, bytes, .. } => self.client.handle_announce(now, from, bytes),
             Input::Woken => return self.commands(reactor),
             Input::Interfaces(_) => self.interfaces_changed(now),
@@ -234,9 +240,49 @@ impl State {
 
     fn drain(&mut self, reactor: &mut Reactor) {
         while let Some(output) = self.client.poll_output() {
+            self.note_attempt(&output);
             if let Some(event) = reactor.execute(output) {
                 self.event(reactor, event);
             }
+        }
+    }
+
+    /// Who is tried, for those whose request comes to nothing.
+    fn note_attempt(&mut self, output: &Output<Event>) {
+        match output {
+            Output::Open { link, service: Service::Asap, target } => {
+                self.note_result(target, "no answer yet");
+                self.dialled.insert(*link, target.clone());
+            }
+            Output::Close { link } => {
+                if let Some(target) = self.dialled.remove(link) {
+                    self.note_result(&target, "given up");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn note_result(&self, target: &Target, result: &'static str) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.tried.set(target, result);
+        }
+    }
+
+    /// What became of a link to a registrar.
+    fn note_change(&mut self, link: LinkId, change: &LinkChange) {
+        match change {
+            LinkChange::Up(_) => {
+                if let Some(target) = self.dialled.get(&link) {
+                    self.note_result(target, "connected, no answer yet");
+                }
+            }
+            LinkChange::Down(why) => {
+                if let Some(target) = self.dialled.remove(&link) {
+                    self.note_result(&target, why::ended(*why));
+                }
+            }
+            LinkChange::Congested | LinkChange::Drained => {}
         }
     }
 

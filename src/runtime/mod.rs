@@ -16,6 +16,7 @@
 //! | `groups` | multicast groups, tried again while they can't be used |
 //! | `security` | what a process proves itself by, kept up to date |
 //! | `complaints` | log lines that appear once per cause |
+//! | `why` | what lies behind an error, in words |
 
 pub mod address;
 mod cache;
@@ -35,6 +36,7 @@ mod shared;
 #[cfg(test)]
 mod tests;
 pub(crate) mod thread;
+pub mod why;
 
 pub use calls::Runtime;
 pub use directory::{Answer, Directory};

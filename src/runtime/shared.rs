@@ -6,6 +6,7 @@ use super::directory::Reply;
 use super::reactor::{Clock, Waker};
 use super::registrar::Embedded;
 use super::{Follower, Reachable, Watcher};
+use super::why::Tried;
 use crate::machine::LinkProtocol;
 use crate::machine::client::Registration;
 use crate::wire::{PeId, PoolElement, PoolHandle, RegistrarId};
@@ -30,6 +31,8 @@ pub(super) struct Shared {
     /// Who knows the sessions that status reports are about.
     pub sessions: OnceLock<Box<dyn Sessions>>,
     pub watches: AtomicU64,
+    /// Registrars, and what became of the attempts to use them.
+    pub tried: Arc<Tried>,
     pub protocols: Vec<LinkProtocol>,
     /// How long the machine may take to answer, with a margin: a bound for the case that it never does.
     pub patience: Duration,

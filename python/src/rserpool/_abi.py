@@ -132,6 +132,8 @@ _int_out, _id_out, _size_out = POINTER(c_int), POINTER(c_uint32), POINTER(c_size
 
 #: name -> (result, arguments); the whole public list.
 PROTOTYPES = {
+    "rsp_strerror": (c_char_p, [c_int]),
+    "rsp_geterror": (c_uint, [c_int]),
     "rsp_version": (c_char_p, []),
     "rsp_initinfo": (None, [POINTER(Info)]),
     "rsp_freeinfo": (None, [POINTER(Info)]),
