@@ -36,11 +36,12 @@ pub unsafe extern "C" fn rsp_strerror(sd: c_int) -> *const c_char {
     guard(|| {
         let text = CString::new(explanation(sd).text.replace('\0', "\\0")).unwrap_or_default();
         // A thread that is ending has no place to keep it.
-        Ok(SHOWN.try_with(|shown| {
-            *shown.borrow_mut() = text;
-            shown.borrow().as_ptr()
-        })
-        .unwrap_or(c"".as_ptr()))
+        Ok(SHOWN
+            .try_with(|shown| {
+                *shown.borrow_mut() = text;
+                shown.borrow().as_ptr()
+            })
+            .unwrap_or(c"".as_ptr()))
     })
 }
 
@@ -164,7 +165,9 @@ pub(super) fn failed(sd: c_int, what: &str, errno: Errno) {
         return;
     }
     let (code, text) = match errno.0 {
-        libc::EIO => (RSPERR_OKAY, "the session has failed; rsp_forcefailover moves it to another element".into()),
+        libc::EIO => {
+            (RSPERR_OKAY, "the session has failed; rsp_forcefailover moves it to another element".into())
+        }
         libc::EPIPE => (RSPERR_OKAY, "the session is over".into()),
         libc::ENOTCONN => (RSPERR_OKAY, "no session, and none to come".into()),
         _ => reason(errno),

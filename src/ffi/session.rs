@@ -87,7 +87,8 @@ fn explained_element(
 
 /// "; its policy is .., the element's ..", as far as the pool's elements tell.
 fn policy_of(library: &Library, name: &[u8], own: u32) -> String {
-    let found = PoolHandle::new(name).and_then(|pool| library.resolve(&pool, 1, Duration::from_secs(60)).ok());
+    let found =
+        PoolHandle::new(name).and_then(|pool| library.resolve(&pool, 1, Duration::from_secs(60)).ok());
     let Some(other) = found.and_then(|found| Some(found.first()?.policy.type_code())) else {
         return String::new();
     };
@@ -104,7 +105,11 @@ pub unsafe extern "C" fn rsp_deregister(sd: c_int, flags: c_int) -> c_int {
 
 pub(super) fn deregister(sd: c_int, flags: c_int) -> Result<c_int, Errno> {
     let library = descriptors()?;
-    explained(Some(sd), || "its element".into(), || Ok(library.deregister(sd, flags & DEREGF_DONTWAIT == 0)?))?;
+    explained(
+        Some(sd),
+        || "its element".into(),
+        || Ok(library.deregister(sd, flags & DEREGF_DONTWAIT == 0)?),
+    )?;
     Ok(0)
 }
 
@@ -156,7 +161,8 @@ pub(super) unsafe fn connect(
         let handle = if size == 0 { None } else { Some(handle(bytes, size)?) };
         (handle, ConnectOptions { connect_timeout, retry_delay })
     };
-    let name = handle.as_ref().map_or_else(|| "no pool handle".into(), |handle| explain::pool(handle.as_bytes()));
+    let name =
+        handle.as_ref().map_or_else(|| "no pool handle".into(), |handle| explain::pool(handle.as_bytes()));
     let connect = || Ok(library.connect(sd, handle, milliseconds(stale), options)?);
     legacy::connect_result(explained(Some(sd), || name, connect))
 }

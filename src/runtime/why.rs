@@ -109,13 +109,17 @@ mod tests {
 
     #[test]
     fn registrars_are_listed_once_the_latest_last() {
-        let target = |text: &str| Target { protocol: LinkProtocol::Tcp, addresses: vec![text.parse().unwrap()] };
+        let target =
+            |text: &str| Target { protocol: LinkProtocol::Tcp, addresses: vec![text.parse().unwrap()] };
         let tried = Tried::default();
         assert_eq!(tried.to_string(), "");
         tried.set(&target("192.0.2.1:3863"), "dialling");
         tried.set(&target("192.0.2.2:3863"), "no answer");
         tried.set(&target("192.0.2.1:3863"), "refused");
-        assert_eq!(tried.to_string(), " (192.0.2.2:3863 over TCP: no answer; 192.0.2.1:3863 over TCP: refused)");
+        assert_eq!(
+            tried.to_string(),
+            " (192.0.2.2:3863 over TCP: no answer; 192.0.2.1:3863 over TCP: refused)"
+        );
         for port in 1..100 {
             tried.set(&target(&format!("192.0.2.3:{port}")), "refused");
         }
