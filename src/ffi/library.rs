@@ -4,12 +4,8 @@ use super::abi::rsp_info;
 use super::constants::{RSPLIB_REVISION, RSPLIB_VERSION};
 use super::convert::{reference, reference_mut};
 use super::current::{self, Started};
-<<<<<<< HEAD
-use super::guard::{Errno, guard, guard_alone, guard_or};
-=======
->>>>>>> b41de1b (Formatting)
 use super::explain;
-use super::guard::{Errno, guard, guard_or};
+use super::guard::{Errno, guard, guard_alone, guard_or};
 use super::legacy::companion;
 use super::{info, logging};
 use libc::{c_char, c_int};
