@@ -584,6 +584,18 @@ ssize_t rsp_send(int sd,
 /* Prints a notification on one line, without a newline. */
 void rsp_print_notification(const union rserpool_notification *notification, FILE *fd);
 
+/* Says in words why the last call on this descriptor failed, or did not do what it was to do: which pool, which
+ * registrars were tried with what result, which element. -1: of this thread's last call without a descriptor
+ * (rsp_initialize, rsp_getaddrinfo, rsp_pe_*). Empty text: nothing went wrong. The text lasts until the thread's next
+ * rsp_strerror. Works at any time. */
+const char *rsp_strerror(int sd);
+
+/* The RSPERR_* code of what rsp_strerror says: RSPERR_NO_REGISTRAR, RSPERR_TIMEOUT (no answer), a registrar's refusal
+ * (RSPERR_INCOMPATIBLE_POOL_POLICY, ..), RSPERR_NOT_FOUND (the pool is unknown or empty),
+ * RSPERR_CONNECTION_FAILURE_CONNECT (no element could be reached); RSPERR_OKAY if nothing went wrong, or
+ * nothing that has a code. Works at any time. */
+unsigned int rsp_geterror(int sd);
+
 #ifdef __cplusplus
 }  // extern "C"
 #endif
