@@ -172,7 +172,14 @@ pub(super) fn failed(sd: c_int, what: &str, errno: Errno) {
         libc::ENOTCONN => (RSPERR_OKAY, "no session, and none to come".into()),
         _ => reason(errno),
     };
-    set(Some(sd), Some(Explanation { code, text: format!("{what}: {text}") }));
+    let mut known = DESCRIPTORS.lock();
+    let explanation = known.entry(sd).or_default();
+    match errno.0 {
+        // Why it has is what was kept when it did.
+        libc::EIO if explanation.text.ends_with(&text) => {}
+        libc::EIO if !explanation.text.is_empty() => explanation.text.push_str(&format!("; {what}: {text}")),
+        _ => *explanation = Explanation { code, text: format!("{what}: {text}") },
+    }
 }
 
 /// The descriptor is closed, or new.
