@@ -297,10 +297,16 @@ def test_forgotten_descriptors_are_closed_with_a_warning(pool):
             assert session.receive(timeout=SOON) is None
 
 
-def test_iteration_ends_when_a_failover_is_necessary(pool):
+def test_iteration_tells_an_end_from_a_failure(pool):
     with rserpool.Element(pool) as element, rserpool.connect(pool) as user:
         with element.accept(timeout=SOON) as session:
             session.send(b"only one")
-        assert [message.data for message in user] == [b"only one"]
+        received = []
+        with pytest.raises(rserpool.FailoverNecessary) as failure:
+            for message in user:
+                received.append(message.data)
+        assert received == [b"only one"]
+        assert isinstance(failure.value, rserpool.RSerPoolError) and failure.value.errno == errno.EIO
+        assert pool in str(failure.value)
         event = user.receive(timeout=SOON)
         assert isinstance(event, rserpool.Failover) and not event.complete

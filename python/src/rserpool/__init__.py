@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
+import contextlib
 import ctypes
 import errno
+import logging
 import math
 import os
 import socket
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from types import TracebackType
 from typing import NoReturn, Optional, Union
@@ -20,12 +23,14 @@ from typing import NoReturn, Optional, Union
 from . import _abi
 
 __all__ = [
-    "Address", "CookieEcho", "Descriptor", "Element", "Failover", "Message", "Notification", "Policy",
-    "PoolNotFound", "RSerPoolError", "SessionChange", "Session", "Shutdown", "cleanup", "connect",
-    "initialize", "resolve",
+    "Address", "CookieEcho", "Descriptor", "Element", "Failover", "FailoverNecessary", "Message", "NoRegistrar",
+    "Notification", "Policy", "PoolNotFound", "RSerPoolError", "RegistrationRefused", "Session", "SessionChange",
+    "SessionEnded", "Shutdown", "cleanup", "connect", "enable_logging", "initialize", "library_version", "resolve",
 ]
 
-_library = _abi.load()
+__version__ = "0.1.0"
+
+_library = _abi.Library()
 _lock = threading.Lock()
 _initialized = False
 # Counts calls of cleanup().
@@ -37,11 +42,29 @@ Buffer = Union[bytes, bytearray, memoryview]
 
 
 class RSerPoolError(OSError):
-    """A call failed; `errno` says why."""
+    """A call failed: `errno` is the C function's, `code` the RSPERR_* code behind it (0: none), the text says why."""
+
+    code: int = 0
 
 
 class PoolNotFound(RSerPoolError):
-    """No such pool."""
+    """No such pool, or nobody is in it."""
+
+
+class NoRegistrar(RSerPoolError):
+    """No registrar could be reached, or it did not answer; the text says which were tried, and what came of it."""
+
+
+class RegistrationRefused(RSerPoolError):
+    """The registrar does not take the element; `code` and text say why."""
+
+
+class FailoverNecessary(RSerPoolError):
+    """The session has lost its element, or never had one: `failover` moves it to another one."""
+
+
+class SessionEnded(RSerPoolError):
+    """The session is over: the peer ended it."""
 
 
 class Policy(IntEnum):
@@ -117,25 +140,53 @@ class Address:
     addresses: tuple[tuple[str, int], ...]
 
 
-def _fail(what: str) -> RSerPoolError:
+_NO_ANSWER = (0x1007, 0x1008)
+_NOT_FOUND = 0x9
+_LOST = (errno.EIO, errno.ECONNRESET, errno.ECONNREFUSED, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
+
+
+def _error(kind: type[RSerPoolError], number: int, text: str, code: int = 0) -> RSerPoolError:
+    error = kind(number, text)
+    error.code = code
+    return error
+
+
+def _why(sd: int) -> tuple[int, str]:
+    """What the library says of the last call: code and words."""
+    text: bytes = _library.rsp_strerror(sd)
+    return int(_library.rsp_geterror(sd)), text.decode(errors="replace")
+
+
+def _fail(what: str, sd: int = -1, lost: bool = False) -> RSerPoolError:
+    """The exception for a call that failed just now. `lost`: it was about a session's data."""
     number = ctypes.get_errno()
-    return RSerPoolError(number, f"{what}: {os.strerror(number)}")
+    code, text = _why(sd) if number not in (errno.EAGAIN, errno.EINTR, errno.EBADF) else (0, "")
+    kind = RSerPoolError
+    if lost and number in (errno.EPIPE, errno.ENOTCONN):
+        kind = SessionEnded
+    elif lost and number in _LOST:
+        kind = FailoverNecessary
+    elif code in _NO_ANSWER:
+        kind = NoRegistrar
+    elif code == _NOT_FOUND:
+        kind = PoolNotFound
+    return _error(kind, number, f"{what}: {text or os.strerror(number)}", code)
 
 
-def _check(result: int, what: str) -> int:
+def _check(result: int, what: str, sd: int = -1) -> int:
     if result < 0:
-        raise _fail(what)
+        raise _fail(what, sd)
     return result
 
 
-def _wait(call: Callable[[int], int], timeout: Optional[float], what: str) -> int:
+def _wait(call: Callable[[int], int], timeout: Optional[float], what: str, sd: Callable[[], int]) -> int:
     """Calls with a time-out in milliseconds; again after a signal whose handler raises nothing (PEP 475)."""
     end = None if timeout is None else time.monotonic() + timeout
     while True:
         result = call(_ms(None if end is None else end - time.monotonic()))
         if result >= 0:
             return result
-        error = _fail(what)
+        error = _fail(what, sd(), lost=True)
         if error.errno == errno.EAGAIN and timeout is not None:
             raise TimeoutError(error.errno, f"{what}: not within {timeout} s")
         if error.errno not in (errno.EINTR, errno.EAGAIN):
@@ -166,22 +217,67 @@ def _ms(timeout: Optional[float]) -> int:
     return 0x7FFFFFFF if timeout is None else min(max(0, math.ceil(timeout * 1000)), 0x7FFFFFFF)
 
 
+def _stale(seconds: float) -> int:
+    return _number(math.ceil(seconds * 1000), "stale (ms)")
+
+
 def initialize(*arguments: str) -> None:
-    """Starts the library with `rsp_initarg` switches (e.g. "-registrar=192.0.2.1:3863"). Done by itself at first use."""
+    """Starts the library with `rsp_initarg` switches (e.g. "-registrar=192.0.2.1:3863"). Done by itself at first use.
+
+    RSerPoolError (EALREADY) when there are switches and the library runs: they would have no effect.
+    """
     global _initialized
     with _lock:
         if _initialized:
+            if arguments:
+                text = f"the library runs already, {' '.join(arguments)} comes too late: initialize first, or cleanup()"
+                raise RSerPoolError(errno.EALREADY, text)
             return
         info = _abi.Info()
         _library.rsp_initinfo(ctypes.byref(info))
         try:
             for argument in arguments:
                 if _library.rsp_initarg(ctypes.byref(info), argument.encode()) == 0:
-                    raise ValueError(f"unknown switch {argument!r}")
+                    raise ValueError(f"unknown switch, or a value that makes no sense: {argument!r}")
             _check(_library.rsp_initialize(ctypes.byref(info)), "rsp_initialize")
         finally:
             _library.rsp_freeinfo(ctypes.byref(info))
         _initialized = True
+
+
+def library_version() -> str:
+    """The version of librserpool.so that is in use; `__version__` is the package's."""
+    version: bytes = _library.rsp_version()
+    return version.decode()
+
+
+def enable_logging(level: int = logging.INFO, logger: Optional[logging.Logger] = None) -> None:
+    """Hands the library's log lines of at least `level` to a logger; default: "rserpool". For good."""
+    to = logger or logging.getLogger("rserpool")
+    switch = next((n for n, at in enumerate((logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG), 1)
+                   if level >= at), 5)
+    reading, writing = os.pipe()
+    # The library opens the pipe anew; the end here stays, so that the reader never sees an end.
+    info = _abi.Info()
+    _library.rsp_initinfo(ctypes.byref(info))
+    try:
+        for argument in (f"-logfile=/proc/self/fd/{writing}", "-logcolor=off", f"-loglevel={switch}"):
+            if _library.rsp_initarg(ctypes.byref(info), argument.encode()) == 0:
+                raise RSerPoolError(errno.EIO, f"the library does not take {argument}")
+    finally:
+        _library.rsp_freeinfo(ctypes.byref(info))
+    threading.Thread(target=_pass_on, args=(reading, to), name="rserpool log", daemon=True).start()
+
+
+def _pass_on(reading: int, logger: logging.Logger) -> None:
+    """Lines are "[time LEVEL module] text"."""
+    levels = {"ERROR": logging.ERROR, "WARN": logging.WARNING, "INFO": logging.INFO, "DEBUG": logging.DEBUG}
+    with os.fdopen(reading, errors="replace") as lines:
+        for line in lines:
+            head, _, text = line.rstrip().partition("] ")
+            words = head.split()
+            level = levels.get(words[1] if len(words) > 1 else "", 5)
+            logger.log(level, "%s", text if words and head.startswith("[") else line.rstrip())
 
 
 def cleanup() -> None:
@@ -216,10 +312,16 @@ class Descriptor:
         # A list, because taking the last item is what only one thread can do.
         self._numbers = [number]
         self._lifetime = _lifetime
+        # Parts of messages that are not whole yet, by session.
+        self._parts: dict[int, list[bytes]] = {}
 
     def __repr__(self) -> str:
-        state = "closed" if self.closed else f"descriptor {self._numbers}"
-        return f"<rserpool.{type(self).__name__}: {state}>"
+        numbers = self._numbers[:]
+        state = "closed" if self.closed or not numbers else f"descriptor {numbers[0]}"
+        return f"<rserpool.{type(self).__name__}: {self._about()}{state}>"
+
+    def _about(self) -> str:
+        return ""
 
     def __reduce__(self) -> NoReturn:
         # A copy would close the number once more, which may be somebody else's by then.
@@ -241,7 +343,7 @@ class Descriptor:
         except IndexError:
             return
         if self._lifetime == _lifetime:
-            _check(_library.rsp_close(number), "rsp_close")
+            _check(_library.rsp_close(number), "rsp_close", number)
 
     def __del__(self) -> None:
         try:
@@ -260,25 +362,44 @@ class Descriptor:
         session, stream = _number(session, "session", 31), _number(stream, "stream", 16)
         return _wait(lambda ms: _library.rsp_sendmsg(
             self.fileno(), data, len(data), 0, session, ppid, stream, 0, 0, ms
-        ), timeout, "rsp_sendmsg")
+        ), timeout, "rsp_sendmsg", self.fileno)
 
     def send_cookie(self, cookie: Buffer, *, session: int = 0, timeout: Optional[float] = 5) -> None:
         """Gives the user a cookie, which it echoes to the next element after a failover. TimeoutError as for `send`."""
         cookie, session = _bytes(cookie), _number(session, "session", 31)
         _wait(lambda ms: _library.rsp_send_cookie(
             self.fileno(), cookie, len(cookie), session, ms
-        ), timeout, "rsp_send_cookie")
+        ), timeout, "rsp_send_cookie", self.fileno)
 
-    def receive(self, timeout: Optional[float] = None, size: int = 65536) -> Optional[Event]:
-        """The next message, cookie echo or notification; None at the end of the session.
+    def receive(self, timeout: Optional[float] = None, size: Optional[int] = None) -> Optional[Event]:
+        """The next message, whole, or cookie echo or notification; None at the end of the session.
 
-        Raises TimeoutError when nothing came within `timeout` seconds (None: waits for ever).
+        With `size`, a longer message comes in parts of up to so many bytes, the last of which has `end`. Raises
+        TimeoutError when nothing (or no whole message) came within `timeout` seconds (None: waits for ever); what
+        came is kept for the next call. One thread at a time receives from a descriptor.
         """
+        end = None if timeout is None else time.monotonic() + timeout
+        room = size or 65536
+        while True:
+            event = self._receive_part(None if end is None else max(0.0, end - time.monotonic()), room)
+            if not isinstance(event, Message) or size is not None:
+                if event is None or isinstance(event, (SessionChange, Shutdown)):
+                    self._parts.pop(0 if event is None else event.session, None)
+                return event
+            parts = self._parts.pop(event.session, [])
+            parts.append(event.data)
+            if event.end:
+                return event if len(parts) == 1 else replace(event, data=b"".join(parts))
+            self._parts[event.session] = parts
+            # There is more of it.
+            room = 1 << 20
+
+    def _receive_part(self, timeout: Optional[float], size: int) -> Optional[Event]:
         buffer = ctypes.create_string_buffer(max(size, ctypes.sizeof(_abi.Notification)))
         info, flags = _abi.SndRcvInfo(), ctypes.c_int(0)
         got = _wait(lambda ms: _library.rsp_recvmsg(
             self.fileno(), buffer, len(buffer), ctypes.byref(info), ctypes.byref(flags), ms
-        ), timeout, "rsp_recvmsg")
+        ), timeout, "rsp_recvmsg", self.fileno)
         if flags.value & _abi.MSG_NOTIFICATION:
             return _notification(_abi.Notification.from_buffer(buffer))
         if flags.value & _abi.MSG_COOKIE_ECHO:
@@ -301,11 +422,6 @@ def _notification(raw: _abi.Notification) -> Notification:
     return Shutdown(raw.rn_shutdown_event.rse_session)
 
 
-def _is_last(event: Optional[Event]) -> bool:
-    """Whether nothing else comes; a necessary failover is told again and again."""
-    return event is None or (isinstance(event, Failover) and not event.complete)
-
-
 class _Context(Descriptor):
     def __exit__(self, kind: Optional[type[BaseException]], value: Optional[BaseException],
                  traceback: Optional[TracebackType]) -> None:
@@ -315,13 +431,106 @@ class _Context(Descriptor):
 class Session(_Context):
     """A session with an element of a pool (client side), or with one user (server side)."""
 
+    def __init__(self, number: int, *, handle: Optional[bytes] = None, automatic: bool = False,
+                 on_failover: Optional[FailoverCallback] = None) -> None:
+        super().__init__(number)
+        self.handle = handle
+        self._automatic = automatic
+        self._on_failover = on_failover
+
+    def _about(self) -> str:
+        if self.handle is None:
+            return ""
+        with contextlib.suppress(OSError, ValueError):
+            return f"pool {self.handle!r}, element {self.element:#010x}, "
+        return f"pool {self.handle!r}, "
+
     def __enter__(self) -> "Session":
         return self
 
-    def failover(self, *, unreachable: bool = True, stale: int = 0) -> None:
-        """Moves the session to another element; `unreachable` reports the old one to the registrar."""
+    async def __aenter__(self) -> "Session":
+        return self
+
+    async def __aexit__(self, kind: Optional[type[BaseException]], value: Optional[BaseException],
+                        traceback: Optional[TracebackType]) -> None:
+        await asyncio.to_thread(self.close)
+
+    def send(self, data: Buffer, *, session: int = 0, ppid: int = 0, stream: int = 0,
+             timeout: Optional[float] = None) -> int:
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if end is None else max(0.0, end - time.monotonic())
+            try:
+                return super().send(data, session=session, ppid=ppid, stream=stream, timeout=left)
+            except FailoverNecessary:
+                if not self._automatic:
+                    raise
+                self._move(end)
+
+    send.__doc__ = Descriptor.send.__doc__
+
+    def receive(self, timeout: Optional[float] = None, size: Optional[int] = None) -> Optional[Event]:
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            event = super().receive(None if end is None else max(0.0, end - time.monotonic()), size)
+            if isinstance(event, Failover):
+                # Half a message of an element that is gone.
+                self._parts.clear()
+                if self._automatic:
+                    if event.complete:
+                        if self._on_failover is not None:
+                            self._on_failover(self, event)
+                    else:
+                        self._move(end)
+                    continue
+            return event
+
+    receive.__doc__ = Descriptor.receive.__doc__
+
+    def receive_message(self, timeout: Optional[float] = None) -> Message:
+        """The next message; other events are passed over. SessionEnded at the end, FailoverNecessary when the element is
+        lost, TimeoutError when nothing came within `timeout` seconds."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            event = self.receive(None if end is None else max(0.0, end - time.monotonic()))
+            if isinstance(event, Message):
+                return event
+            self._refuse(event)
+
+    def _refuse(self, event: Optional[Event]) -> None:
+        """Raises for events after which no message comes."""
+        if event is None:
+            raise SessionEnded(errno.EPIPE, "the session is over")
+        if isinstance(event, Failover) and not event.complete:
+            code, text = _why(self.fileno())
+            about = "" if self.handle is None else f" of pool {self.handle!r}"
+            raise _error(FailoverNecessary, errno.EIO, f"the session{about} needs a failover{text and ': '}{text}", code)
+
+    def _move(self, end: Optional[float]) -> None:
+        """Until there is an element. NoRegistrar, PoolNotFound or why else there is none, when time is over."""
+        while True:
+            try:
+                if self.failover():
+                    return
+                error = _fail("rsp_forcefailover", self.fileno())
+            except RSerPoolError as failure:
+                if failure.errno == errno.EBADF:
+                    raise
+                error = failure
+            if end is not None and time.monotonic() >= end:
+                raise error
+
+    def failover(self, *, unreachable: bool = True, stale: float = 0) -> bool:
+        """Moves the session to another element; `unreachable` reports the old one to the registrar. What is known about
+        the pool may be `stale` seconds old.
+
+        A `Failover` that is complete follows. False: nobody is in the pool just now; try again. So for NoRegistrar.
+        """
         flags = _abi.FFF_UNREACHABLE if unreachable else 0
-        _check(_library.rsp_forcefailover(self.fileno(), flags, _number(stale, "stale")), "rsp_forcefailover")
+        sd, age = self.fileno(), _stale(stale)
+        ctypes.set_errno(0)
+        _check(_library.rsp_forcefailover(sd, flags, age), "rsp_forcefailover", sd)
+        return ctypes.get_errno() == 0
 
     @property
     def has_cookie(self) -> bool:
@@ -335,27 +544,44 @@ class Session(_Context):
         return identifier.value
 
     def __iter__(self) -> Iterator[Message]:
-        """Messages until the session ends, or until a `failover` is necessary; other events are passed over."""
-        while not _is_last(event := self.receive()):
+        """Messages until the session ends; other events are passed over. FailoverNecessary when the element is lost."""
+        while (event := self.receive()) is not None:
+            self._refuse(event)
             if isinstance(event, Message):
                 yield event
 
+    async def __aiter__(self) -> AsyncIterator[Message]:
+        """The same on an event loop."""
+        from . import aio
 
-def connect(handle: Handle, *, stale: int = 0, notifications: bool = True) -> Session:
+        async for message in aio.messages(self):
+            yield message
+
+
+FailoverCallback = Callable[[Session, Failover], None]
+
+
+def connect(handle: Handle, *, stale: float = 0, notifications: bool = True, failover: bool = False,
+            on_failover: Optional[FailoverCallback] = None) -> Session:
     """Opens a session with an element of the pool, chosen by the pool's policy.
 
-    What is known about the pool may be `stale` milliseconds old. With `notifications`, losing an element is told by
+    What is known about the pool may be `stale` seconds old. With `notifications`, losing an element is told by
     a `Failover`, else it looks like the end of the session.
 
-    As `rsp_connect`, it succeeds even when no element can be reached just now: the first event is
-    then a necessary `Failover`.
+    With `failover`, a session that loses its element moves to another one by itself, in the call that notices it
+    (`receive`, `send`, iteration); `on_failover(session, event)` is called then, and has to say again what the
+    new element can't know if `event.has_cookie` is False. Else, as `rsp_connect`, it succeeds even when no
+    element can be reached just now: the first event is then a necessary `Failover`.
     """
     initialize()
-    style = socket.SOCK_SEQPACKET if notifications else socket.SOCK_STREAM
-    name, stale = _handle(handle), _number(stale, "stale")
-    session = Session(_check(_library.rsp_socket(0, style, _abi.IPPROTO_SCTP), "rsp_socket"))
+    automatic = failover or on_failover is not None
+    style = socket.SOCK_SEQPACKET if notifications or automatic else socket.SOCK_STREAM
+    name, age = _handle(handle), _stale(stale)
+    number = _check(_library.rsp_socket(0, style, _abi.IPPROTO_SCTP), "rsp_socket")
+    session = Session(number, handle=name, automatic=automatic, on_failover=on_failover)
     try:
-        _check(_library.rsp_connect(session.fileno(), name, len(name), stale), "rsp_connect")
+        ctypes.set_errno(0)
+        _check(_library.rsp_connect(session.fileno(), name, len(name), age), "rsp_connect", session.fileno())
     except BaseException:
         session.close()
         raise
@@ -365,7 +591,10 @@ def connect(handle: Handle, *, stale: int = 0, notifications: bool = True) -> Se
 class Element(_Context):
     """A pool element: registered as long as it is open.
 
-    Its users' sessions are taken with `accept`; with `one_to_many` they are all received from and sent to here: a
+    A registrar that refuses is RegistrationRefused, none at all is NoRegistrar. With `wait` False neither is waited
+    for: `registered` is None then, and it is tried again in the background.
+
+    Its users' sessions are taken with `accept`, or by iteration; with `one_to_many` they are all received from and sent to here: a
     `SessionChange` tells their numbers, which every event has and every `send` wants.
     """
 
@@ -388,6 +617,7 @@ class Element(_Context):
             _check(_library.rsp_bind(self.fileno(), None, 0), "rsp_bind")
             _check(_library.rsp_listen(self.fileno(), backlog), "rsp_listen")
             self._register(0 if wait else _abi.REGF_DONTWAIT, tags)
+            self.registered: Optional[bool] = True if wait else None
         except BaseException:
             self.close()
             raise
@@ -396,10 +626,25 @@ class Element(_Context):
         result = _library.rsp_register_tags(
             self.fileno(), self.handle, len(self.handle), ctypes.byref(self._load), self._interval, flags, tags
         )
-        _check(result, "rsp_register")
+        _check(result, "rsp_register", self.fileno())
+        code, text = _why(self.fileno())
+        if code and not flags & _abi.REGF_DONTWAIT:
+            kind = NoRegistrar if code in _NO_ANSWER else RegistrationRefused
+            number = errno.ETIMEDOUT if kind is NoRegistrar else errno.EACCES
+            raise _error(kind, number, text or f"the registration was refused with code {code:#x}", code)
+
+    def _about(self) -> str:
+        with contextlib.suppress(OSError, ValueError):
+            return f"{self.identifier:#010x} of pool {self.handle!r}, "
+        return f"pool {self.handle!r}, "
 
     def __enter__(self) -> "Element":
         return self
+
+    def __iter__(self) -> Iterator[Session]:
+        """Users' sessions, for ever."""
+        while True:
+            yield self.accept()
 
     def set_load(self, load: float) -> None:
         """Tells the registrar the load, 0 to 1."""
@@ -414,20 +659,20 @@ class Element(_Context):
 
     def accept(self, timeout: Optional[float] = None) -> Session:
         """The next user's session. TimeoutError when none came within `timeout` seconds."""
-        return Session(_wait(lambda ms: _library.rsp_accept(self.fileno(), ms), timeout, "rsp_accept"))
+        return Session(_wait(lambda ms: _library.rsp_accept(self.fileno(), ms), timeout, "rsp_accept", self.fileno))
 
 
-def resolve(handle: Handle, *, items: int = 3, stale: int = 0) -> list[Address]:
-    """Up to `items` elements of the pool, chosen by its policy (basic mode), as known `stale` milliseconds ago at most.
+def resolve(handle: Handle, *, items: int = 3, stale: float = 0) -> list[Address]:
+    """Up to `items` elements of the pool, chosen by its policy (basic mode), as known `stale` seconds ago at most.
 
-    PoolNotFound when there is no such pool.
+    PoolNotFound when there is no such pool, NoRegistrar when nobody could be asked.
     """
-    name, items, stale = _handle(handle), _number(items, "items", 31), _number(stale, "stale")
+    name, items, age = _handle(handle), _number(items, "items", 31), _stale(stale)
     initialize()
     first = ctypes.POINTER(_abi.AddrInfo)()
-    result = _library.rsp_getaddrinfo(name, len(name), ctypes.byref(first), items, stale)
+    result = _library.rsp_getaddrinfo(name, len(name), ctypes.byref(first), items, age)
     if result == _abi.REAI_NONAME:
-        raise PoolNotFound(errno.ENOENT, f"no pool {name!r}")
+        raise _error(PoolNotFound, errno.ENOENT, _why(-1)[1] or f"nobody is in pool {name!r}", _NOT_FOUND)
     if result == _abi.REAI_MEMORY:
         raise MemoryError
     if result < 0:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import os
+import threading
 from ctypes import POINTER, Structure, Union, c_char_p, c_int, c_long, c_size_t, c_ssize_t, c_ubyte, c_uint
 from ctypes import c_uint16, c_uint32, c_ulong, c_void_p
+from pathlib import Path
+from typing import Any
 
 
 class RegistrarInfo(Structure):
@@ -205,10 +208,22 @@ REAI_NONAME = -1
 REAI_MEMORY = -2
 
 
+REMEDY = "install librserpool (make install), or set RSERPOOL_LIBRARY to the path of librserpool.so"
+
+
 def load() -> ctypes.CDLL:
-    """Loads the library: RSERPOOL_LIBRARY, else librserpool.so.0 by the dynamic linker's rules."""
+    """Loads the library: RSERPOOL_LIBRARY, else the one in the package, else librserpool.so.0 by the dynamic linker's
+    rules. ImportError when there is none, or when it is another one."""
+    if ctypes.sizeof(c_long) != 8:
+        raise ImportError("rserpool needs a 64-bit Python")
     wanted = os.environ.get("RSERPOOL_LIBRARY")
-    names = [wanted] if wanted else ["librserpool.so.0", ctypes.util.find_library("rserpool") or "librserpool.so"]
+    bundled = Path(__file__).with_name("librserpool.so.0")
+    if wanted:
+        names = [wanted]
+    elif bundled.exists():
+        names = [str(bundled)]
+    else:
+        names = ["librserpool.so.0", ctypes.util.find_library("rserpool") or "librserpool.so"]
     problem: OSError | None = None
     for name in names:
         try:
@@ -217,11 +232,33 @@ def load() -> ctypes.CDLL:
         except OSError as error:
             problem = error
     else:
-        raise ImportError(f"librserpool not found ({problem}); set RSERPOOL_LIBRARY to its path") from problem
-    for name, (result, arguments) in PROTOTYPES.items():
-        function = getattr(library, name)
+        raise ImportError(f"librserpool can't be loaded ({problem}); {REMEDY}", name="rserpool") from problem
+    for function_name, (result, arguments) in PROTOTYPES.items():
+        try:
+            function = getattr(library, function_name)
+        except AttributeError:
+            raise ImportError(
+                f"{name} is not a librserpool that this package works with: it has no {function_name}; {REMEDY}",
+                name="rserpool", path=name,
+            ) from None
         function.restype, function.argtypes = result, arguments
     return library
 
 
-assert ctypes.sizeof(c_long) == 8, "rserpool supports 64-bit systems only"
+class Library:
+    """The library, loaded when its first function is used."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loaded: ctypes.CDLL | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in PROTOTYPES:
+            raise AttributeError(name)
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = load()
+        function = getattr(self._loaded, name)
+        # From now on without a detour.
+        setattr(self, name, function)
+        return function

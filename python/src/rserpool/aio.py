@@ -7,13 +7,17 @@ import contextlib
 import errno
 import os
 import threading
-from collections.abc import AsyncIterator
-from typing import Optional
+from collections.abc import AsyncIterator, Callable, Generator
+from types import TracebackType
+from typing import Any, Optional
 
-from . import Buffer, Descriptor, Element, Event, Handle, Message, RSerPoolError, Session, connect as _connect
-from . import _bytes, _is_last, _woken_by_cleanup
+from . import (
+    Address, Buffer, Descriptor, Event, Failover, FailoverCallback, FailoverNecessary, Handle, Message, Policy, RSerPoolError, Session,
+)
+from . import Element as _Element, connect as _connect, resolve as _resolve
+from . import _bytes, _woken_by_cleanup
 
-__all__ = ["accept", "connect", "failover", "messages", "readable", "receive", "send"]
+__all__ = ["Element", "accept", "connect", "failover", "messages", "readable", "receive", "resolve", "send"]
 
 # Seconds after which a sender looks whether it is still wanted.
 PATIENCE = 0.1
@@ -49,12 +53,35 @@ async def readable(descriptor: Descriptor) -> None:
 
 
 async def receive(descriptor: Descriptor) -> Optional[Event]:
-    """The next message, cookie echo or notification; None at the end of the session."""
+    """The next message, whole, or cookie echo or notification; None at the end of the session. A session with automatic
+    failover moves meanwhile."""
     while True:
         try:
-            return descriptor.receive(timeout=0)
+            event = Descriptor.receive(descriptor, timeout=0)
         except TimeoutError:
             await readable(descriptor)
+            continue
+        if not isinstance(descriptor, Session) or not isinstance(event, Failover):
+            return event
+        descriptor._parts.clear()
+        if not descriptor._automatic:
+            return event
+        if not event.complete:
+            # It may wait for a registrar, for new elements, for connections.
+            await _while_wanted(descriptor.failover, descriptor)
+        elif descriptor._on_failover is not None:
+            descriptor._on_failover(descriptor, event)
+
+
+async def _while_wanted(move: Callable[[], bool], descriptor: Descriptor) -> None:
+    """Again and again, until it succeeds or the descriptor is closed."""
+    while True:
+        try:
+            if await asyncio.to_thread(move):
+                return
+        except RSerPoolError as error:
+            if error.errno == errno.EBADF or descriptor.closed:
+                raise
 
 
 async def send(descriptor: Descriptor, data: Buffer, *, session: int = 0, ppid: int = 0, stream: int = 0) -> int:
@@ -71,9 +98,12 @@ async def send(descriptor: Descriptor, data: Buffer, *, session: int = 0, ppid: 
         return 0
 
     try:
-        return descriptor.send(data, session=session, ppid=ppid, stream=stream, timeout=0)
+        return Descriptor.send(descriptor, data, session=session, ppid=ppid, stream=stream, timeout=0)
     except TimeoutError:
         pass
+    except FailoverNecessary:
+        if not (isinstance(descriptor, Session) and descriptor._automatic):
+            raise
     except RSerPoolError as error:
         # The longest messages can only be sent by those who may wait.
         if error.errno != errno.EMSGSIZE:
@@ -85,19 +115,116 @@ async def send(descriptor: Descriptor, data: Buffer, *, session: int = 0, ppid: 
         given_up.set()
 
 
-async def failover(session: Session, *, unreachable: bool = True, stale: int = 0) -> None:
+async def failover(session: Session, *, unreachable: bool = True, stale: float = 0) -> bool:
     """As `Session.failover`, without blocking the event loop."""
-    await asyncio.to_thread(session.failover, unreachable=unreachable, stale=stale)
+    return await asyncio.to_thread(session.failover, unreachable=unreachable, stale=stale)
 
 
 async def messages(session: Session) -> AsyncIterator[Message]:
-    """Messages until the session ends, or until a `failover` is necessary; other events are passed over."""
-    while not _is_last(event := await receive(session)):
+    """Messages until the session ends; other events are passed over. FailoverNecessary when the element is lost."""
+    while (event := await receive(session)) is not None:
+        session._refuse(event)
         if isinstance(event, Message):
             yield event
 
 
-async def accept(element: Element) -> Session:
+class Element:
+    """As `rserpool.Element`, without blocking the event loop while it registers and leaves:
+
+        async with aio.Element("EchoPool") as element:
+            async for session in element:
+                ...
+
+    `await aio.Element(..)` registers it as well, to be closed by `await element.close()`.
+    """
+
+    def __init__(self, handle: Handle, *, policy: Policy = Policy.ROUND_ROBIN, weight: int = 1, load: int = 0,
+                 degradation: int = 0, identifier: int = 0, interval: float = 30, backlog: int = 128,
+                 wait: bool = True, one_to_many: bool = False) -> None:
+        self._make = lambda: _Element(
+            handle, policy=policy, weight=weight, load=load, degradation=degradation, identifier=identifier,
+            interval=interval, backlog=backlog, wait=wait, one_to_many=one_to_many,
+        )
+        self._element: Optional[_Element] = None
+
+    def __repr__(self) -> str:
+        return repr(self._element) if self._element else "<rserpool.aio.Element: not registered yet>"
+
+    async def _start(self) -> "Element":
+        if self._element is None:
+            making = asyncio.ensure_future(asyncio.to_thread(self._make))
+            try:
+                self._element = await asyncio.shield(making)
+            except asyncio.CancelledError:
+                # Nobody will close it.
+                making.add_done_callback(lambda made: None if made.exception() else made.result().close())
+                raise
+        return self
+
+    def __await__(self) -> Generator[Any, None, "Element"]:
+        return self._start().__await__()
+
+    async def __aenter__(self) -> "Element":
+        return await self._start()
+
+    async def __aexit__(self, kind: Optional[type[BaseException]], value: Optional[BaseException],
+                        traceback: Optional[TracebackType]) -> None:
+        await self.close()
+
+    @property
+    def element(self) -> _Element:
+        """What is behind it. ValueError before it is registered."""
+        if self._element is None:
+            raise ValueError("the element is not registered yet: use async with, or await it")
+        return self._element
+
+    @property
+    def identifier(self) -> int:
+        return self.element.identifier
+
+    @property
+    def handle(self) -> bytes:
+        return self.element.handle
+
+    @property
+    def registered(self) -> Optional[bool]:
+        return self._element.registered if self._element else False
+
+    @property
+    def closed(self) -> bool:
+        return self._element is not None and self._element.closed
+
+    def fileno(self) -> int:
+        return self.element.fileno()
+
+    def set_load(self, load: float) -> None:
+        """Tells the registrar the load, 0 to 1. Doesn't wait."""
+        self.element.set_load(load)
+
+    async def accept(self) -> Session:
+        """The next user's session."""
+        return await accept(self.element)
+
+    async def receive(self) -> Optional[Event]:
+        """With `one_to_many`: what the sessions bring."""
+        return await receive(self.element)
+
+    async def send(self, data: Buffer, *, session: int = 0, ppid: int = 0, stream: int = 0) -> int:
+        """With `one_to_many`: to one of the sessions."""
+        return await send(self.element, data, session=session, ppid=ppid, stream=stream)
+
+    async def __aiter__(self) -> AsyncIterator[Session]:
+        """Users' sessions, for ever."""
+        while True:
+            yield await self.accept()
+
+    async def close(self) -> None:
+        """Takes the element out of its pool."""
+        if self._element is not None:
+            await asyncio.to_thread(self._element.close)
+
+
+async def accept(element: _Element) -> Session:
     """The next user's session."""
     while True:
         try:
@@ -106,6 +233,35 @@ async def accept(element: Element) -> Session:
             await readable(element)
 
 
-async def connect(handle: Handle, *, stale: int = 0, notifications: bool = True) -> Session:
-    """As `rserpool.connect`, without blocking the event loop."""
-    return await asyncio.to_thread(_connect, handle, stale=stale, notifications=notifications)
+class _Connecting:
+    """`await` it, or use it with `async with`."""
+
+    def __init__(self, make: Callable[[], Session]) -> None:
+        self._make = make
+        self._session: Optional[Session] = None
+
+    def __await__(self) -> Generator[Any, None, Session]:
+        return asyncio.to_thread(self._make).__await__()
+
+    async def __aenter__(self) -> Session:
+        self._session = await self
+        return self._session
+
+    async def __aexit__(self, kind: Optional[type[BaseException]], value: Optional[BaseException],
+                        traceback: Optional[TracebackType]) -> None:
+        if self._session is not None:
+            await asyncio.to_thread(self._session.close)
+
+
+def connect(handle: Handle, *, stale: float = 0, notifications: bool = True, failover: bool = False,
+            on_failover: Optional[FailoverCallback] = None) -> _Connecting:
+    """As `rserpool.connect`, without blocking the event loop: `session = await aio.connect(..)`, or
+    `async with aio.connect(..) as session`."""
+    return _Connecting(lambda: _connect(
+        handle, stale=stale, notifications=notifications, failover=failover, on_failover=on_failover
+    ))
+
+
+async def resolve(handle: Handle, *, items: int = 3, stale: float = 0) -> list[Address]:
+    """As `rserpool.resolve`, without blocking the event loop."""
+    return await asyncio.to_thread(_resolve, handle, items=items, stale=stale)
