@@ -1,7 +1,7 @@
 # rserpool: `make demo` shows the main job, `make test` passes the tests; the rest is below.
 #
 #   make              release build: library, rspregistrar, rspctl, C examples, librsplib.so.3 link
-#   make demo         registrars, pool elements, one client on this machine, and failover (< 60 s)
+#   make demo         registrars, pool elements, one client on this machine, and failover (< 60 s); SECURE=1: over TLS
 #   make test         all tests (installs missing test tools where it may, else says SKIPPED)
 #   make check        formatting, clippy with warnings as errors
 #   make bench        benchmarks against their references
@@ -77,7 +77,7 @@ interop-bench: all
 	interop/side-by-side
 
 fuzz:
-	cd fuzz && for target in wire registrar session client datagrams notifications settings; do \
+	cd fuzz && for target in wire registrar session client datagrams notifications settings tls; do \
 	    $(CARGO) fuzz run -s none $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 man:

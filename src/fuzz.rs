@@ -6,10 +6,12 @@ mod client;
 mod registrar;
 mod session;
 mod strangers;
+mod tls;
 pub use client::client;
 pub use registrar::registrar;
 pub use session::session;
 pub use strangers::{datagrams, notifications, settings};
+pub use tls::tls;
 
 use crate::wire::{Asap, CspReport, EnrpMessage, MAX_MESSAGE, PoolHandle, frame, show};
 

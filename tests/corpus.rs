@@ -55,3 +55,8 @@ fn notifications() {
 fn settings() {
     replay("settings", rserpool::fuzz::settings);
 }
+
+#[test]
+fn tls() {
+    replay("tls", rserpool::fuzz::tls);
+}

@@ -228,6 +228,19 @@ fn functions() -> BTreeSet<String> {
     functions
 }
 
+/// One TLS, with one source of cryptography: the library is loaded into programs that have an OpenSSL of their own.
+#[test]
+fn there_is_one_tls_and_no_c_library_of_it() {
+    let lock = read(&root().join("Cargo.lock"));
+    let count = |name: &str| lock.matches(&format!("\nname = \"{name}\"\n")).count();
+    for one in ["rustls", "ring", "rustls-webpki"] {
+        assert_eq!(count(one), 1, "{one}");
+    }
+    for none in ["aws-lc-rs", "aws-lc-sys", "openssl-sys", "native-tls", "boring-sys", "x509-parser"] {
+        assert_eq!(count(none), 0, "{none}");
+    }
+}
+
 #[test]
 fn every_function_stands_in_a_header() {
     let headers: String = files("include", &[".h"]).iter().map(|path| read(path)).collect();

@@ -6,7 +6,8 @@ use super::convert::{MAX_ADDRESSES, allocate_copy, milliseconds, pack_addresses,
 use super::guard::Errno;
 use super::{csp, explain, logging};
 use crate::machine::{LinkProtocol, Target};
-use crate::runtime::Settings;
+use crate::runtime::{Settings, Tls};
+use crate::wire::ASAP_TLS_PORT;
 use libc::{c_uint, sockaddr};
 use parking_lot::Mutex;
 use std::ffi::CStr;
@@ -23,6 +24,9 @@ static ALLOCATED: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 
 /// `-transport=`, for which `struct rsp_info` has no room: one choice per process.
 static TRANSPORT: Mutex<Option<Vec<LinkProtocol>>> = Mutex::new(None);
+
+/// `-tls..=`, for which it has no room either.
+static TLS: Mutex<Option<Tls>> = Mutex::new(None);
 
 /// CSP_SERVER and CSP_INTERVAL.
 pub(super) fn apply_environment(info: &mut rsp_info) -> Result<(), Errno> {
@@ -61,6 +65,7 @@ pub(super) fn apply_argument(info: &mut rsp_info, argument: &CStr) -> bool {
         "-cspinterval" => number(&mut info.ri_csp_interval, value),
         "-cspidentifier" => identifier(info, value),
         "-transport" => transport(value),
+        name if name.starts_with("-tls") => tls(&name[4..], value),
         _ => return false,
     };
     if applied.is_none() {
@@ -106,7 +111,9 @@ fn registrar(info: &mut rsp_info, value: &str) -> Option<()> {
     if addresses.len() > MAX_ADDRESSES {
         return None;
     }
-    let port = Some(addresses.first()?.port()).filter(|port| *port != 0).unwrap_or(ASAP_PORT);
+    let tls = TLS.lock().clone().or_else(|| Tls::from_env().ok()).unwrap_or_default();
+    let usual = tls.port(ASAP_PORT, ASAP_TLS_PORT);
+    let port = Some(addresses.first()?.port()).filter(|port| *port != 0).unwrap_or(usual);
     addresses.iter_mut().for_each(|address| address.set_port(port));
     let count = addresses.len();
     let rri_addr = allocate_copy(&pack_addresses(addresses)).ok()?;
@@ -125,6 +132,15 @@ fn registrar(info: &mut rsp_info, value: &str) -> Option<()> {
         info.ri_registrars = node;
     }
     Some(())
+}
+
+/// Over what the environment says.
+fn tls(name: &str, value: &str) -> Option<()> {
+    let mut tls = TLS.lock();
+    let mut changed = tls.clone().or_else(|| Tls::from_env().ok())?;
+    let set = changed.set(name.strip_prefix('-').unwrap_or(name), value);
+    *tls = Some(changed);
+    set.then_some(())
 }
 
 fn transport(value: &str) -> Option<()> {
@@ -168,6 +184,9 @@ pub(super) unsafe fn free(info: &mut rsp_info) {
 /// What the library starts with: `info` goes before the environment, the environment before defaults.
 pub(super) unsafe fn settings(info: Option<&rsp_info>) -> Result<Settings, Errno> {
     let mut settings = Settings::from_env().inspect_err(explain::wrong_setting)?;
+    if let Some(tls) = TLS.lock().clone() {
+        settings.tls = tls;
+    }
     if let Some(protocols) = TRANSPORT.lock().clone() {
         settings.protocols = protocols;
     }

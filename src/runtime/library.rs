@@ -44,6 +44,7 @@ pub(super) fn reactor(
 ) -> io::Result<(Reactor, Arc<Waker>)> {
     let limits = Limits { links: MAX_LINKS, unproved: MAX_UNPROVED, ..Limits::default() };
     let mut reactor = Reactor::new(clock, limits)?;
+    reactor.allow(settings.allow.clone());
     if let Some(keeper) = keeper {
         reactor.secure(keeper.mode(), Some(keeper.credentials().clone()));
     }

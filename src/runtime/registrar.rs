@@ -9,6 +9,7 @@ use super::thread::spawn;
 use super::{Keeper, Tls, TlsStatus, targets};
 use crate::machine::registrar::{Config, Event, Histogram, Impossible, Operated, Operation, Registrar, What};
 use crate::machine::{LinkChange, LinkProtocol, Output, Service, Target, Time};
+use crate::transport::allow::Networks;
 use crate::transport::host;
 use crate::transport::interfaces::Interface;
 use crate::transport::multicast::{DEFAULT_TTL, groups_of};
@@ -68,6 +69,8 @@ pub struct Options {
     pub enrp: Listen,
     /// Certificates and what is done with them.
     pub tls: Tls,
+    /// From where connections and announcements are taken; the status page asks [`Server::allowed`].
+    pub allow: Networks,
     /// Group for announcements to clients; `None`: off.
     pub asap_announce: Option<SocketAddr>,
     /// Group of the registrars; `None`: off.
@@ -86,6 +89,7 @@ impl Default for Options {
             asap: Listen::auto(ASAP_PORT),
             enrp: Listen::auto(ENRP_PORT),
             tls: Tls::default(),
+            allow: Networks::default(),
             asap_announce: None,
             enrp_announce: None,
             ttl: DEFAULT_TTL,
@@ -136,6 +140,7 @@ pub struct Server {
     told: u64,
     turns: Histogram,
     announced: (Option<SocketAddr>, Option<SocketAddr>),
+    allowed: Networks,
 }
 
 /// Where a service listens.
@@ -144,6 +149,12 @@ struct Bound {
     tcp: Vec<SocketAddr>,
     /// The addresses, which share one port; the unspecified one stands for all.
     sctp: Vec<SocketAddr>,
+}
+
+impl Bound {
+    fn addresses(&self) -> impl Iterator<Item = &SocketAddr> {
+        self.tcp.iter().chain(&self.sctp)
+    }
 }
 
 impl Server {
@@ -155,6 +166,7 @@ impl Server {
         options.protocols.retain(|protocol| is_available(*protocol));
         let limits = Limits { links: most_links(options.max_links), ..Limits::default() };
         let mut reactor = Reactor::new(Clock::start(), limits)?;
+        reactor.allow(options.allow.clone());
         let keeper = options.tls.open()?;
         let mut config = options.machine;
         if let Some(keeper) = &keeper {
@@ -173,6 +185,13 @@ impl Server {
             }
         }
 
+        let plain = keeper.as_ref().is_none_or(|keeper| keeper.mode() != Mode::Require);
+        let open = asap.addresses().chain(enrp.addresses()).any(|address| !address.ip().is_loopback());
+        if plain && open && options.allow.is_everybody() {
+            log::warn!(
+                "whoever reaches us owns the scope: no TLS is required (--tls-dir) and no network is named (--allow)"
+            );
+        }
         let min_scope = config.min_address_scope;
         let interfaces = reactor.follow_interfaces()?.to_vec();
         config.asap_transports = transports(&asap, &interfaces, min_scope);
@@ -206,6 +225,7 @@ impl Server {
             told: 0,
             turns,
             announced: (clients, registrars),
+            allowed: options.allow,
         })
     }
 
@@ -232,6 +252,11 @@ impl Server {
         self.reactor.set_max_links(most_links(options.max_links));
         self.machine.reconfigure(now, options.machine);
         drain(&mut self.machine, &mut self.distances, &mut self.reactor);
+    }
+
+    /// From where connections are taken.
+    pub fn allowed(&self) -> &Networks {
+        &self.allowed
     }
 
     /// What TLS proves us by, if it is on.

@@ -2,6 +2,7 @@
 
 use super::{Tls, address};
 use crate::machine::{LinkProtocol, Target, client};
+use crate::transport::allow::Networks;
 use crate::transport::multicast::ASAP_GROUP;
 use crate::transport::sctp;
 use crate::wire::csp::CSP_PORT;
@@ -25,6 +26,8 @@ pub struct Settings {
     pub protocols: Vec<LinkProtocol>,
     /// Certificates and what is done with them (`RSP_TLS`, `RSP_TLS_DIR` ..).
     pub tls: Tls,
+    /// From where registrars and users may connect (`RSP_ALLOW`).
+    pub allow: Networks,
     /// Announce group to listen on; `None`: off.
     pub announce: Option<SocketAddr>,
     pub announce_timeout: Duration,
@@ -46,6 +49,7 @@ impl Default for Settings {
             embedded_registrar: false,
             protocols: vec![LinkProtocol::Sctp, LinkProtocol::Tcp],
             tls: Tls::default(),
+            allow: Networks::default(),
             announce: Some(ASAP_GROUP),
             announce_timeout: machine.announce_timeout,
             connect_timeout: machine.connect_timeout,
@@ -130,7 +134,8 @@ impl Settings {
     fn from_variables(variable: impl Fn(&str) -> Option<String>) -> io::Result<Settings> {
         let mut settings = Settings { tls: Tls::from_variables(&variable)?, ..Settings::default() };
         // The transport decides what the registrars' addresses mean, so it comes first.
-        const NAMES: [&str; 12] = [
+        const NAMES: [&str; 13] = [
+            "RSP_ALLOW",
             "RSP_TRANSPORT",
             "RSP_REGISTRAR",
             "RSP_ANNOUNCE",
@@ -154,6 +159,7 @@ impl Settings {
 
     fn set(&mut self, name: &str, value: &str) -> io::Result<()> {
         match name {
+            "RSP_ALLOW" => self.allow = value.parse().map_err(|error: String| bad(name, value, &error))?,
             "RSP_TRANSPORT" => {
                 let choice = parse_transport(value);
                 self.protocols = choice.ok_or_else(|| bad(name, value, "neither auto, sctp nor tcp"))?;
@@ -262,6 +268,7 @@ mod tests {
             ("RSP_CONNECT_TIMEOUT", "soon"),
             ("RSP_CSP_IDENTIFIER", "-1"),
             ("RSP_TLS", "perhaps"),
+            ("RSP_ALLOW", "10.0.0.0/99"),
         ] {
             let error = from(&[(name, value)]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput);

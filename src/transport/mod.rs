@@ -3,6 +3,7 @@
 //! Nothing here raises SIGPIPE, every descriptor is close-on-exec and non-blocking. This room knows
 //! message boundaries (`wire::frame`), not messages.
 
+pub mod allow;
 pub mod descriptors;
 pub mod diag;
 pub mod host;

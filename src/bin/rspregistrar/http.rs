@@ -124,6 +124,10 @@ impl Http {
     fn accept(&mut self, server: &mut Server) {
         loop {
             let mut stream = match self.listener.accept() {
+                Ok((_, peer)) if !server.allowed().contains(peer.ip()) => {
+                    log::debug!("status page: {peer} is not from an allowed network");
+                    continue;
+                }
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,

@@ -154,6 +154,9 @@ impl Snapshot {
             ("garbage", "Connections dropped for sending no messages", links.garbage),
             ("half_messages", "Connections dropped for not ending a message", links.half_messages),
             ("overflows", "Connections dropped for not reading", links.overflows),
+            ("tls_handshakes", "TLS handshakes begun", links.handshakes),
+            ("tls_handshakes_failed", "TLS handshakes that failed, or never ended", links.handshakes_failed),
+            ("links_plain", "Connections without TLS where both are allowed", links.plain),
         ] {
             let counter = ConstCounter::new(value);
             let descriptor = encoder.encode_descriptor(name, help, None, counter.metric_type())?;

@@ -6,6 +6,7 @@ use rserpool::machine::registrar::{Config, Dialect};
 use rserpool::machine::{LinkProtocol, Target};
 use rserpool::runtime::registrar::{Listen, Options as ServerOptions};
 use rserpool::runtime::{Tls, address, parse_announce, parse_transport, targets};
+use rserpool::transport::allow::Networks;
 use rserpool::transport::multicast::{ASAP_GROUP, ENRP_GROUP};
 use rserpool::wire::csp::CSP_PORT;
 use rserpool::wire::scope::Scope;
@@ -131,6 +132,10 @@ pub struct Options {
     #[arg(long, value_name = "WORD", default_value = "auto")]
     dialect: String,
 
+    /// Take connections and announcements from these networks only, for ASAP, ENRP and HTTP: NETWORK/BITS or
+    /// ADDRESS, commas between them [default: from everywhere]
+    #[arg(long, value_name = "NETWORKS")]
+    allow: Option<String>,
     #[command(flatten)]
     tls: TlsArgs,
 
@@ -355,6 +360,10 @@ impl Options {
             .ok_or_else(|| wrong("transport", &self.transport, "not auto, sctp or tcp"))?;
         let mut tls = Tls::from_env().map_err(|error| error.to_string())?;
         self.tls.apply(&mut tls)?;
+        let allow = match &self.allow {
+            Some(text) => text.parse().map_err(|error: String| wrong("allow", text, error))?,
+            None => Networks::default(),
+        };
         let (mut machine, _) = self.machine()?;
         machine.peers = self.peers(&protocols, tls.port(ENRP_PORT, ENRP_TLS_PORT))?;
         let group = |name: &str, text: &str, usual| {
@@ -366,6 +375,7 @@ impl Options {
             asap: self.listen("asap", &self.asap, tls.port(ASAP_PORT, ASAP_TLS_PORT))?,
             enrp: self.listen("enrp", &self.enrp, tls.port(ENRP_PORT, ENRP_TLS_PORT))?,
             tls,
+            allow,
             asap_announce: group("asapannounce", &self.asapannounce, ASAP_GROUP)?,
             enrp_announce: group("enrpannounce", &self.enrpannounce, ENRP_GROUP)?,
             ttl: self.announcettl,

@@ -103,7 +103,11 @@ impl Reactor {
             let Some((service, receiver)) = self.groups.receivers.get(group) else { break };
             let service = *service;
             match receiver.recv(&mut buffer) {
-                Ok(Some((from, bytes))) => handler(self, Input::Announce { service, from, bytes }),
+                Ok(Some((from, bytes))) => {
+                    if self.is_allowed(format_args!("{service:?} announcement"), Some(from)) {
+                        handler(self, Input::Announce { service, from, bytes });
+                    }
+                }
                 Ok(None) => {
                     more = false;
                     break;

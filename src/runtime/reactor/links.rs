@@ -332,6 +332,10 @@ impl Reactor {
     }
 
     pub(super) fn accepted(&mut self, service: Service, link: Link, admission: Admission) {
+        let peers = link.peer_addresses();
+        if !self.is_allowed(format_args!("{service:?} connection"), peers.first().copied()) {
+            return;
+        }
         self.counters.accepted += 1;
         if self.links.len() >= self.limits.links {
             self.counters.refused += 1;

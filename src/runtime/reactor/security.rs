@@ -13,6 +13,7 @@ use super::links::{Phase, Way};
 use super::{Input, Reactor, Timer};
 use crate::machine::{LinkDown, LinkId, Service};
 use crate::transport::Link;
+use crate::transport::allow::Networks;
 use crate::transport::tcp::TcpLink;
 use crate::transport::tls::{Credentials, FIRST_BYTE, Failure, Mode, Purpose, TlsLink};
 use std::io::{self, ErrorKind};
@@ -53,6 +54,8 @@ impl From<Mode> for Admission {
 pub(crate) struct Security {
     mode: Mode,
     credentials: Option<Arc<Credentials>>,
+    /// From where connections and datagrams are taken.
+    allowed: Networks,
     /// After a change: slots from here on are still to be looked at.
     looking: Option<usize>,
 }
@@ -82,7 +85,25 @@ impl Reactor {
     /// From now on links prove themselves by these credentials. Those that are up stay, unless the new
     /// credentials would not let them in.
     pub fn secure(&mut self, mode: Mode, credentials: Option<Arc<Credentials>>) {
-        self.security = Security { mode, credentials, looking: Some(0) };
+        self.security =
+            Security { mode, credentials, looking: Some(0), ..std::mem::take(&mut self.security) };
+    }
+
+    /// From now on connections and datagrams are taken from these networks only.
+    pub fn allow(&mut self, networks: Networks) {
+        self.security.allowed = networks;
+    }
+
+    /// Whether who is at `peer` may speak to us at all; if not, that is counted and said.
+    pub(super) fn is_allowed(&mut self, what: std::fmt::Arguments<'_>, peer: Option<SocketAddr>) -> bool {
+        let allowed = &self.security.allowed;
+        if allowed.is_everybody() || peer.is_some_and(|peer| allowed.contains(peer.ip())) {
+            return true;
+        }
+        self.counters.refused += 1;
+        let from = peer.map_or("nowhere".into(), |peer| peer.to_string());
+        self.complain("allow", format_args!("{what} from {from} refused: not from an allowed network"));
+        false
     }
 
     /// The ways to somebody at `addresses`, last first.

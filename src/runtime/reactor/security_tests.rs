@@ -135,6 +135,12 @@ fn who_gets_in() {
         turn_until(&mut client, &mut server, |client, _| !client.seen.is_empty());
         let outcome = match client.seen.pop_front() {
             Some(Seen::Up(OUT, ends)) if ends.roles.is_some() => Tls,
+            // Without TLS, a connection is all that there is; that it was refused shows when it ends.
+            Some(Seen::Up(OUT, _)) if its == Mode::Require => {
+                turn_until(&mut client, &mut server, |client, _| !client.seen.is_empty());
+                assert!(matches!(client.seen[0], Seen::Down(OUT, _)), "{case}: {:?}", client.seen);
+                Nothing
+            }
             Some(Seen::Up(OUT, _)) => Plain,
             Some(Seen::Down(OUT, LinkDown::Refused)) => Nothing,
             other => panic!("{case}: {other:?}"),

@@ -30,6 +30,7 @@ use crate::socket::readiness::wait::{Deadline, errno};
 use crate::socket::session::pool::PoolSide;
 use crate::socket::session::told::{ConnectOptions, Received, SendOptions, SessionId};
 use crate::socket::session::{Home, Session};
+use crate::transport::allow::Networks;
 use crate::transport::descriptors::eventfd;
 use crate::transport::sctp;
 use crate::transport::sctp_socket::send_flags;
@@ -79,15 +80,17 @@ pub struct Library {
     /// Mapped numbers and the system descriptors behind them.
     aliases: RwLock<BTreeMap<RawFd, RawFd>>,
     linger: Arc<Linger>,
+    /// From where sessions are taken.
+    allowed: Arc<Networks>,
     process: fork::Process,
 }
 
 impl Library {
     /// Starts the event thread.
     pub fn start(settings: Settings) -> io::Result<Library> {
-        let protocols = settings.protocols.clone();
+        let (protocols, allowed) = (settings.protocols.clone(), Arc::new(settings.allow.clone()));
         let runtime = Runtime::start(settings)?;
-        let library = Library::with_directory(Arc::new(runtime.clone()), &protocols);
+        let library = Library { allowed, ..Library::with_directory(Arc::new(runtime.clone()), &protocols) };
         runtime.set_sessions(Box::new(report::Sessions(Arc::downgrade(&library.table))));
         Ok(library)
     }
@@ -103,6 +106,7 @@ impl Library {
             making_beacon: Mutex::new(()),
             aliases: RwLock::new((0..3).map(|standard| (standard, standard)).collect()),
             linger: Arc::default(),
+            allowed: Arc::default(),
             process: fork::Process::this(),
         }
     }
@@ -182,7 +186,7 @@ impl Library {
         let epoll = self.unmapped(Readiness::new_epoll()?)?;
         let beacon = self.beacon(epoll.0.as_raw_fd() as usize)?;
         let readiness = Arc::new(Readiness::new(epoll, beacon));
-        Ok(Arc::new(Base::new(readiness, self.linger.clone(), parameters)))
+        Ok(Arc::new(Base::new(readiness, self.linger.clone(), parameters, self.allowed.clone())))
     }
 
     /// Calls on the descriptor wait no longer (O_NONBLOCK).

@@ -92,9 +92,7 @@ impl Listener {
         let parameters = *self.base.parameters.lock();
         while gate.ready.is_empty() {
             match self.endpoint.accept(&parameters) {
-                Ok(Some((conn, peer))) => {
-                    gate.ready.extend(gate.strangers.meet(&self.base.readiness, conn, peer))
-                }
+                Ok(Some((conn, peer))) => gate.ready.extend(gate.strangers.meet(&self.base, conn, peer)),
                 Ok(None) => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),

@@ -240,7 +240,7 @@ impl Many {
         for _ in 0..ACCEPTS {
             match self.endpoint.accept(&parameters) {
                 Ok(Some((conn, peer))) => {
-                    let known = self.state.lock().strangers.meet(self.readiness(), conn, peer);
+                    let known = self.state.lock().strangers.meet(&self.base, conn, peer);
                     if let Some(conn) = known {
                         self.admit(conn, false);
                     }

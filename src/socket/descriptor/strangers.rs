@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "strangers have a bounded time")]
 
 use crate::socket::channel::conn::Conn;
+use crate::socket::descriptor::base::Base;
 use crate::socket::readiness::occasionally::Occasionally;
 use crate::socket::readiness::wait::Deadline;
 use crate::socket::readiness::{BEACON, Readiness};
@@ -39,7 +40,12 @@ struct Stranger {
 
 impl Strangers {
     /// Takes a new connection; it comes back if it has said hello already (over SCTP nobody does).
-    pub(crate) fn meet(&mut self, readiness: &Readiness, conn: Conn, peer: SocketAddr) -> Option<Arc<Conn>> {
+    pub(crate) fn meet(&mut self, base: &Base, conn: Conn, peer: SocketAddr) -> Option<Arc<Conn>> {
+        if !base.allowed.contains(peer.ip()) {
+            refuse(peer, &"not from an allowed network");
+            return None;
+        }
+        let readiness = &base.readiness;
         let conn = Arc::new(conn);
         match listen_to(&conn) {
             Ok(true) => return Some(conn),
