@@ -484,6 +484,10 @@ impl State {
                     at.map_or("a peer".into(), |at| at.to_string())
                 ),
             ),
+            Event::RegistrationWarned { handle, id, error } => reactor.complain(
+                &format!("warning {handle} {error:?}"),
+                format_args!("{id} is registered in \"{handle}\", but the registrar says: {error}"),
+            ),
             Event::RegistrationFailed { handle, id, error } => reactor.complain(
                 &format!("registration {handle} {error:?}"),
                 format_args!("{id} could not be registered in \"{handle}\": {error:?}; it is tried again"),

@@ -303,6 +303,48 @@ class Connection:
             self.closed(self)
 
 
+class Many:
+    """An SCTP endpoint with all its associations: those that it sets up come from the port at which it is reached."""
+
+    def __init__(self, loop, ip, port, ppid, heard):
+        self.loop, self.ppid, self.heard, self.links, self.rest = loop, ppid, heard, {}, {}
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_SEQPACKET, socket.IPPROTO_SCTP)
+        subscribe(self.socket)
+        self.socket.bind((ip, port))
+        self.socket.listen(16)
+        loop.selector.register(self.socket, selectors.EVENT_READ, self.read)
+
+    def read(self):
+        data, _, flags, peer = self.socket.recvmsg(1 << 17, 512)
+        self.rest[peer] = self.rest.get(peer, b"") + data
+        if data and flags & socket.MSG_EOR:
+            self.heard(self.dial(peer), self.rest.pop(peer))
+
+    def dial(self, to):
+        """The association with an address; the first message sets it up."""
+        return self.links.setdefault(to, Association(self, to))
+
+    def close(self):
+        self.loop.selector.unregister(self.socket)
+        self.socket.close()
+        for link in self.links.values():
+            link.open = False
+
+
+class Association:
+    def __init__(self, many, peer):
+        self.many, self.peer, self.open = many, peer, True
+
+    def send(self, data):
+        # struct sctp_sndrcvinfo, RFC 6458 section 5.3.2.
+        info = struct.pack("=HHHxxIIIIIi", 0, 0, 0, socket.htonl(self.many.ppid), 0, 0, 0, 0, 0)
+        try:
+            self.many.socket.sendmsg([data], [(socket.IPPROTO_SCTP, 1, info)], 0, self.peer)
+        except OSError:
+            self.open = False
+            self.many.links.pop(self.peer, None)
+
+
 def ppid_of(control):
     for level, kind, data in control:
         if level == socket.IPPROTO_SCTP and kind == 1 and len(data) >= 12:
@@ -370,7 +412,12 @@ class Registrar:
         # For who looks what others make of it: a warning with each registration, time before an answer to peers.
         self.warning, self.patience = None, 0
         self.heartbeat, self.last_heard, self.no_response = 30 / haste, 61 / haste, max(1.0, 5 / haste)
-        self.enrp_listener = listen(loop, over, ip, lambda made: Connection(loop, over, made, ENRP_PPID, self.enrp, self.lost), enrp_port)
+        if over == "sctp":
+            self.many = Many(loop, ip, enrp_port, ENRP_PPID, self.enrp)
+            self.enrp_listener = self.many.socket
+        else:
+            self.many = None
+            self.enrp_listener = listen(loop, over, ip, lambda made: Connection(loop, over, made, ENRP_PPID, self.enrp, self.lost), enrp_port)
         self.asap_listener = listen(loop, over, ip, lambda made: Connection(loop, over, made, ASAP_PPID, self.asap, self.ended), asap_port)
         self.enrp_address, self.asap_address = self.enrp_listener.getsockname()[:2], self.asap_listener.getsockname()[:2]
         self.alive = True
@@ -380,7 +427,9 @@ class Registrar:
     def stop(self):
         """A sudden death."""
         self.alive = False
-        for listener in (self.enrp_listener, self.asap_listener):
+        if self.many:
+            self.many.close()
+        for listener in (self.asap_listener,) if self.many else (self.enrp_listener, self.asap_listener):
             self.loop.selector.unregister(listener)
             listener.close()
         for key in list(self.loop.selector.get_map().values()):
@@ -392,9 +441,13 @@ class Registrar:
     # Section 3.2: joining.
     def join(self, mentor):
         self.serving = False
-        connection = Connection(self.loop, self.over, dial(self.over, mentor), ENRP_PPID, self.enrp, self.lost)
-        self.mentor = connection
+        self.mentor = connection = self.connect(mentor)
         connection.send(self.message(LIST_REQUEST))
+
+    def connect(self, to):
+        if self.many:
+            return self.many.dial(to)
+        return Connection(self.loop, self.over, dial(self.over, to), ENRP_PPID, self.enrp, self.lost)
 
     def message(self, kind, flags=0, receiver=0, fixed=b"", params=()):
         return message(kind, flags, struct.pack("!II", self.id, receiver) + fixed, list(params))
@@ -423,7 +476,7 @@ class Registrar:
     def watch(self):
         now = time.monotonic()
         for peer in list(self.peers.values()):
-            if not peer.active:
+            if not peer.active or peer.id in self.taking or peer.id not in self.peers:
                 continue
             if peer.asked and peer.heard < peer.asked and now - peer.asked > self.no_response:
                 self.begin_takeover(peer)
@@ -563,11 +616,15 @@ class Registrar:
             peer = self.peers[ident] = Peer(ident)
             for kind, one in kinds:
                 if kind == (SCTP if self.over == "sctp" else TCP) and peer.connection is None:
-                    made = dial_any(self.over, read_transport(kind, one))
-                    if made is None:
-                        continue
-                    peer.connection = Connection(self.loop, self.over, made, ENRP_PPID, self.enrp, self.lost)
-                    peer.connection.send(self.presence(ident, True))
+                    port, _, ips = read_transport(kind, one)
+                    # Another host's loopback address is none of it.
+                    for ip in (ip for ip in ips if ":" not in ip and ip.startswith("127.") == self.ip.startswith("127.")):
+                        try:
+                            peer.connection = self.connect((ip, port))
+                        except OSError:
+                            continue
+                        peer.connection.send(self.presence(ident, True))
+                        break
         connection.send(self.message(TABLE_REQUEST, 0, sender))
 
     def table(self, peer, got):

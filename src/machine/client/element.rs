@@ -253,6 +253,10 @@ impl Client {
         if let Some(own) = self.elements.own.get_mut(&key) {
             own.registered = Some(link);
         }
+        if let Some(error) = error {
+            let (handle, id) = key.clone();
+            self.fx.event(Event::RegistrationWarned { handle, id, error });
+        }
         for request in requests {
             self.fx.event(Event::Registered { request, result: Ok(registrar) });
         }
@@ -300,9 +304,21 @@ impl Client {
         }
     }
 
-    /// DEREGISTRATION_RESPONSE.
+    /// DEREGISTRATION_RESPONSE: the answer to ours, or the end of a registration's life, after which an element that
+    /// is still there registers anew (RFC 5352 section 3.2).
     pub(super) fn deregistration_answered(&mut self, now: Time, key: Key, error: Option<OperationError>) {
-        let Some(number) = self.asks.find_sent(Kind::Deregistration, &key.0, key.1) else { return };
+        let Some(number) = self.asks.find_sent(Kind::Deregistration, &key.0, key.1) else {
+            let home = self.home.as_ref().map(|home| home.link);
+            if let Some(own) = self.elements.own.get_mut(&key)
+                && own.registered.is_some()
+                && own.registered == home
+                && error.is_none()
+            {
+                own.registered = None;
+                self.ask_registration(now, key);
+            }
+            return;
+        };
         if let Some(What::Deregister { request: Some(request), .. }) =
             self.take_answered(now, number).map(|ask| ask.what)
         {

@@ -187,6 +187,8 @@ pub enum Event {
     NoRegistrar { at: Option<SocketAddr>, roles: Arc<Roles> },
     /// A background (re-)registration was refused or got no answer.
     RegistrationFailed { handle: PoolHandle, id: PeId, error: RequestError },
+    /// A registration was granted, and the registrar says that it changed something of it (RFC 5352 section 2.2.3).
+    RegistrationWarned { handle: PoolHandle, id: PeId, error: OperationError },
 }
 
 /// Hunt, elements and user of one process.

@@ -122,6 +122,37 @@ fn a_rejected_element_stays_ours_and_is_tried_again() {
     bench.at(60_000).expect([Send(link(1), register("echo", 7))]);
 }
 
+/// RFC 5352 section 2.2.3: without the R flag, an error is a warning.
+#[test]
+fn a_warning_is_no_refusal() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, registration("echo", 7)).forget();
+    let error: OperationError = CauseCode::INVALID_VALUES.into();
+    let answer = Asap::RegistrationResponse {
+        rejected: false,
+        handle: handle("echo"),
+        id: PeId(7),
+        error: Some(error.clone()),
+    };
+    let warned = Seen::Event(Event::RegistrationWarned { handle: handle("echo"), id: PeId(7), error });
+    bench.receive(link(1), answer).expect([warned, is_registered(1, Ok(0))]);
+    bench.at(29_000).expect([]);
+}
+
+/// RFC 5352 section 3.2: the end of a registration's life is told, and who goes on is back at once.
+#[test]
+fn an_element_whose_registration_ended_registers_anew() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, registration("echo", 7)).receive(link(1), registered("echo", 7)).forget();
+    // Of somebody else's element there is nothing to say.
+    bench.receive(link(1), deregistered("echo", 8)).expect([]);
+    bench.receive(link(1), deregistered("echo", 7)).expect([Send(link(1), register("echo", 7))]);
+    // Once for each registration.
+    bench.receive(link(1), deregistered("echo", 7)).expect([]);
+    bench.receive(link(1), registered("echo", 7)).expect([]);
+    bench.receive(link(1), deregistered("echo", 7)).expect([Send(link(1), register("echo", 7))]);
+}
+
 #[test]
 fn a_re_registration_without_answer_is_told() {
     let mut bench = bench(config(&[A])).settled();
