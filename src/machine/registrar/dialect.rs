@@ -284,6 +284,16 @@ pub(super) fn assigned(code: CauseCode) -> CauseCode {
     }
 }
 
+/// How long a registration lasts. RFC 5354 section 3.10 counts seconds, rsplib and we milliseconds. Nobody who counts
+/// milliseconds registers for less than a second, and who counts seconds rarely for more than a quarter of an hour.
+pub(super) fn life(number: u32) -> Duration {
+    const LEAST_MILLISECONDS: u32 = 1000;
+    match number < LEAST_MILLISECONDS {
+        true => Duration::from_secs(number.into()),
+        false => Duration::from_millis(number.into()),
+    }
+}
+
 /// Whether an element registers as the RFC has it and neither rsplib's nor ours do: ours say over TCP where they
 /// listen for registrars, and nobody's of either says so over SCTP. Of such an element it is not known that its
 /// process is gone when its link is.

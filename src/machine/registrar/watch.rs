@@ -6,7 +6,7 @@
 
 use super::asap::Client;
 use super::chores::Chore;
-use super::{LinkId, Registrar, Timer, reach};
+use super::{LinkId, Registrar, Timer, dialect, reach};
 use crate::handlespace::{ElementKey, marks};
 use crate::machine::{Output, Time};
 use crate::wire::{Asap, PeId, PoolElement, PoolHandle};
@@ -210,7 +210,7 @@ impl Registrar {
     /// How long a registration lasts (RFC 5352 section 3.1); `None`: for ever.
     fn life(marked: u32) -> Option<Duration> {
         let life = marks::life(marked);
-        (life != 0 && life != u32::MAX).then(|| Duration::from_millis(life.into()))
+        (life != 0 && life != u32::MAX).then(|| dialect::life(life))
     }
 
     /// An element of ours was registered, or became ours: when does its registration end?

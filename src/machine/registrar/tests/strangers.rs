@@ -336,6 +336,15 @@ fn a_registration_ends_with_its_life() {
     assert_eq!(stay(&mut bench, 200_000), []);
 }
 
+/// RFC 5354 section 3.10 counts seconds, rsplib and we milliseconds.
+#[test]
+fn a_life_too_short_for_milliseconds_counts_seconds() {
+    use crate::machine::registrar::dialect::life;
+    for (number, millis) in [(1, 1000), (30, 30_000), (999, 999_000), (1000, 1000), (30_000, 30_000)] {
+        assert_eq!(life(number), ms(millis), "{number}");
+    }
+}
+
 #[test]
 fn an_element_that_registers_over_short_connections_lives_for_its_life() {
     let mut bench = Bench::serving();
