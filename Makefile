@@ -9,6 +9,7 @@
 #   make compat       Debian's rsplib programs on our library and registrar
 #   make interop      the same over kernel SCTP, mixed with rsplib's registrars (needs the lab)
 #   make interop-bench  theirs and ours measured side by side in one guest of the lab
+#   make reach        software that people run, through the preload library: killed, stopped, restarted
 #   make fuzz         each fuzz target for FUZZ_SECONDS
 #   make install      honours DESTDIR, prefix, libdir, includedir, mandir; PROFILE=debug installs that build
 #   make install-service  systemd units, configuration and completions; honours sysconfdir, unitdir as well
@@ -36,14 +37,15 @@ VERSION    := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1
 SOVERSION  := 0
 FUZZ_SECONDS ?= 600
 
-.PHONY: all build examples demo test check bench soak compat interop interop-bench fuzz man install install-service deb \
+.PHONY: all build examples demo test check bench soak compat interop interop-bench reach fuzz man install install-service deb \
     uninstall clean
 
 all: build examples
 
 build:
-	$(CARGO) build $(if $(filter release,$(PROFILE)),--release)
+	$(CARGO) build --workspace $(if $(filter release,$(PROFILE)),--release)
 	ln -sf librserpool.so $(BUILD)/librserpool.so.$(SOVERSION)
+	ln -sf librserpool_preload.so $(BUILD)/librserpool-preload.so
 	mkdir -p $(BUILD)/compat
 	ln -sf ../librserpool.so $(BUILD)/compat/librsplib.so.3
 	ln -sf librserpool.so $(BUILD)/librsplib.so
@@ -59,7 +61,7 @@ test:
 
 check:
 	$(CARGO) fmt --check
-	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
 bench:
 	$(CARGO) bench
@@ -75,6 +77,10 @@ interop: all
 
 interop-bench: all
 	interop/side-by-side
+
+reach: build
+	scripts/needs nginx:nginx-light curl:curl redis-server:redis-server memcached:memcached node:nodejs
+	scripts/reach
 
 fuzz:
 	cd fuzz && for target in wire registrar session client datagrams notifications settings tls; do \
@@ -92,6 +98,7 @@ install: build man
 	ln -sf librserpool.so.$(VERSION) "$(DESTDIR)$(libdir)/librserpool.so.$(SOVERSION)"
 	ln -sf librserpool.so.$(SOVERSION) "$(DESTDIR)$(libdir)/librserpool.so"
 	ln -sf librserpool.so.$(SOVERSION) "$(DESTDIR)$(libdir)/librsplib.so"
+	install -m 755 $(BUILD)/librserpool_preload.so "$(DESTDIR)$(libdir)/librserpool-preload.so"
 	install -m 644 $(BUILD)/librserpool.a "$(DESTDIR)$(libdir)/"
 	! command -v strip >/dev/null || strip --strip-debug "$(DESTDIR)$(libdir)/librserpool.a"
 	install -m 644 include/rserpool/*.h "$(DESTDIR)$(includedir)/rserpool/"
@@ -128,6 +135,7 @@ uninstall:
 	    "$(DESTDIR)$(libdir)/librsplib.so" \
 	    "$(DESTDIR)$(bindir)/.debug/rspregistrar.debug" "$(DESTDIR)$(bindir)/.debug/rspctl.debug" \
 	    "$(DESTDIR)$(libdir)/.debug/librserpool.so.$(VERSION).debug" \
+	    "$(DESTDIR)$(libdir)/librserpool-preload.so" \
 	    "$(DESTDIR)$(compatdir)/librsplib.so.3" "$(DESTDIR)$(pkgdir)/rserpool.pc"
 	rm -rf "$(DESTDIR)$(includedir)/rserpool"
 	-rmdir "$(DESTDIR)$(bindir)/.debug" "$(DESTDIR)$(libdir)/.debug" 2>/dev/null

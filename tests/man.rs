@@ -294,6 +294,7 @@ fn the_tools_options_are_on_its_page() {
         ("REGISTER", &["register"]),
         ("PROXY", &["proxy"]),
         ("WATCH", &["watch"]),
+        ("RUN", &["run"]),
         ("DECODE", &["decode"]),
         ("EVENTS", &["events"]),
         ("DOCTOR", &["doctor"]),

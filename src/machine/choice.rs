@@ -4,7 +4,7 @@
 use super::Time;
 use super::cache::CachedPool;
 use super::client::Resolution;
-use crate::wire::{PeId, PoolElement};
+use crate::wire::{PeId, Policy, PoolElement};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -27,13 +27,14 @@ pub struct Choice {
     pool: CachedPool,
     failed: BTreeMap<PeId, Failed>,
     heard: bool,
+    seed: u64,
 }
 
 impl Choice {
     /// Of a pool of which nothing is known yet.
     pub fn new(seed: u64) -> Choice {
         let nothing = Resolution { policy: None, elements: Vec::new(), complete: false, subscribed: false };
-        Choice { pool: CachedPool::new(Time(0), seed, &nothing), failed: BTreeMap::new(), heard: false }
+        Choice { pool: CachedPool::new(Time(0), seed, &nothing), failed: BTreeMap::new(), heard: false, seed }
     }
 
     /// What a registrar pushed. Elements that it does not name stay until somebody says that they [`left`]:
@@ -49,6 +50,12 @@ impl Choice {
             self.pool.update(now, &Resolution { complete: true, ..part });
             let pool = &self.pool;
             self.failed.retain(|id, _| pool.contains(*id));
+        }
+        if !known && matches!(resolution.policy, Some(Policy::RoundRobin | Policy::WeightedRoundRobin { .. }))
+        {
+            // Many short-lived users in turn must not all begin with the same element.
+            let first = self.seed % self.len().clamp(1, FURTHER) as u64;
+            (0..first).for_each(|_| _ = self.pool.select_one());
         }
     }
 
@@ -137,7 +144,7 @@ impl Choice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{Policy, Protocol, RegistrarId, Transport, TransportUse};
+    use crate::wire::{Protocol, RegistrarId, Transport, TransportUse};
     use proptest::prelude::*;
 
     fn pushed(ids: &[u32], policy: &Policy) -> Resolution {
@@ -179,6 +186,18 @@ mod tests {
         choice.worked(PeId(2));
         choice.failed(after, PeId(2));
         assert_eq!(choice.passed_over(after + PENALTY), 0, "who answered starts anew");
+    }
+
+    #[test]
+    fn users_begin_with_different_elements() {
+        let first = |seed| {
+            let mut choice = Choice::new(seed);
+            choice.update(Time(0), &pushed(&[1, 2, 3], &Policy::RoundRobin));
+            next(&mut choice, Time(0), &[]).unwrap()
+        };
+        let mut firsts = [first(0), first(1), first(2)];
+        firsts.sort_unstable();
+        assert_eq!(firsts, [1, 2, 3]);
     }
 
     #[test]

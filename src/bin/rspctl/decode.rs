@@ -312,11 +312,11 @@ mod tests {
             errors,
             [
                 "rspctl: decode: line 1: at byte 0: message shorter than its declared length, to be reported \
-                 as invalid message",
+                 as invalid values",
                 "rspctl: decode: line 2: not a hexadecimal digit at character 2: 'g'",
                 "rspctl: decode: line 3: odd number of hexadecimal digits",
                 "rspctl: decode: line 4: at byte 12: mandatory parameter missing, to be reported as invalid \
-                 message",
+                 values",
             ]
         );
         // Every message keeps its place in other kinds of output.

@@ -14,6 +14,7 @@ mod pcap;
 mod proxy;
 mod register;
 mod resolve;
+mod run;
 #[path = "../common/tls.rs"]
 mod tls;
 mod watch;
@@ -37,6 +38,7 @@ enum Command {
     Register(register::RegisterArgs),
     Proxy(proxy::ProxyArgs),
     Watch(watch::WatchArgs),
+    Run(run::RunArgs),
     /// Print messages given in hexadecimal, one line each.
     Decode(decode::DecodeArgs),
     Ca(ca::CaArgs),
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         Command::Register(args) => register::run(&args),
         Command::Proxy(args) => proxy::run(&args),
         Command::Watch(args) => watch::run(&args),
+        Command::Run(args) => run::run(&args),
         Command::Decode(args) => decode::run(&args),
         Command::Ca(args) => ca::run(&args),
         Command::See(see) => operate::see(&see),

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod keeper;
+mod listener;
 pub mod policy;
 
 use crate::{handle, out};
@@ -13,7 +14,7 @@ use rserpool::runtime::{Settings, address};
 use rserpool::wire::{PeId, Policy, PoolElement, Protocol, RegistrarId, Transport, TransportUse};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -43,6 +44,10 @@ pub struct ServerArgs {
     /// The server: where users connect, and what is checked.
     #[arg(long, value_name = "HOST:PORT")]
     tcp: Option<String>,
+    /// The server is whoever listens on that port of this machine, as long as somebody does: runs in the background,
+    /// and ends when nobody listens any more.
+    #[arg(long, value_name = "PORT", conflicts_with = "tcp", value_parser = clap::value_parser!(u16).range(1..))]
+    while_listening: Option<u16>,
     /// Where users connect, if that is not where it is checked: behind NAT, a published port.
     #[arg(long, value_name = "HOST[:PORT]")]
     advertise: Option<String>,
@@ -106,6 +111,16 @@ pub fn run(args: &RegisterArgs) -> ExitCode {
 
 fn serve(args: &RegisterArgs) -> Result<(), String> {
     let settings = crate::resolve::settings(&args.registrar)?;
+    if let Some((server, port)) =
+        args.server.as_ref().and_then(|server| Some((server, server.while_listening?)))
+    {
+        // What is wrong with the arguments is said before.
+        server.keeper_of(&settings, (Ipv4Addr::LOCALHOST, port).into(), Vec::new())?;
+        return match listener::is_background() {
+            true => listener::keep(server, &settings, port),
+            false => listener::start().map_err(|error| error.to_string()),
+        };
+    }
     let mut keepers = Vec::new();
     if let Some(server) = &args.server {
         keepers.push(server.keeper(&settings)?);
@@ -126,12 +141,18 @@ fn serve(args: &RegisterArgs) -> Result<(), String> {
     keep(keepers)
 }
 
-/// One thread each, until a signal.
-fn keep(keepers: Vec<Keeper>) -> Result<(), String> {
+/// Set by a signal that says that it is enough.
+fn stop_flag() -> Result<Arc<AtomicBool>, String> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(|error| error.to_string())?;
     }
+    Ok(stop)
+}
+
+/// One thread each, until a signal.
+fn keep(keepers: Vec<Keeper>) -> Result<(), String> {
+    let stop = stop_flag()?;
     std::thread::scope(|scope| {
         for keeper in keepers {
             let stop = &stop;
@@ -193,13 +214,26 @@ impl ServerArgs {
     }
 
     fn keeper(&self, settings: &Settings) -> Result<Keeper, String> {
-        let handle = handle::parse(&self.pool)?;
         let server = self.tcp.as_ref().ok_or("--tcp=HOST:PORT is missing")?;
         let server = server_address(server)?;
+        self.keeper_of(settings, server, vec![server.ip()])
+    }
+
+    /// Of a server whose users connect to these addresses, unless something else is advertised.
+    fn keeper_of(
+        &self,
+        settings: &Settings,
+        server: SocketAddr,
+        reached: Vec<IpAddr>,
+    ) -> Result<Keeper, String> {
+        let handle = handle::parse(&self.pool)?;
         let users = match &self.advertise {
-            Some(text) => address::parse_one(text, server.port())
-                .map_err(|error| format!("--advertise={text}: {error}"))?,
-            None => server,
+            Some(text) => {
+                let users = address::parse_one(text, server.port());
+                let users = users.map_err(|error| format!("--advertise={text}: {error}"))?;
+                (vec![users.ip()], users.port())
+            }
+            None => (reached, server.port()),
         };
         let mut policy = self.policy.clone();
         if self.load.is_some() && policy::load_mut(&mut policy).is_none() {
@@ -214,12 +248,7 @@ impl ServerArgs {
                     home: RegistrarId(0),
                     // Three missed re-registrations, as the library does it.
                     life: 3 * 30_000,
-                    transport: Transport::new(
-                        Protocol::Tcp,
-                        TransportUse::DataOnly,
-                        users.port(),
-                        vec![users.ip()],
-                    ),
+                    transport: Transport::new(Protocol::Tcp, TransportUse::DataOnly, users.1, users.0),
                     policy,
                     asap: None,
                 },

@@ -1,0 +1,225 @@
+//! Which names and addresses are pools', and the placeholder addresses that programs get for them.
+//!
+//! A placeholder is in 127.214.0.0/16, or, for who wants IPv6, in fd52:5350:706f:6f6c::/64: addresses that never leave
+//! the machine. It follows from the name, so that parent, child and a program after exec agree.
+
+use parking_lot::Mutex;
+use rserpool::wire::PoolHandle;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::OnceLock;
+
+const RANGE: [u8; 2] = [127, 214];
+const RANGE_V6: [u16; 4] = [0xfd52, 0x5350, 0x706f, 0x6f6c];
+/// Names that get a placeholder; beyond, names are libc's.
+const MAX_NAMES: usize = 4096;
+
+/// What the environment says.
+#[derive(Debug)]
+struct Config {
+    /// RSP_SUFFIX, in lower case, with its dot.
+    suffix: String,
+    /// RSP_POOLS: handles as they are spelled.
+    pools: Vec<PoolHandle>,
+    /// RSP_MAP.
+    map: Vec<Mapped>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Mapped {
+    host: String,
+    port: u16,
+    pool: PoolHandle,
+}
+
+/// What stands behind an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Behind {
+    /// A pool.
+    Pool(PoolHandle),
+    /// A host of which only another port is mapped.
+    Host(String),
+    /// A placeholder that nobody here asked for.
+    Nobody,
+}
+
+/// A name that has a placeholder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Named {
+    Pool(PoolHandle),
+    /// Ports of it are mapped.
+    Host(String),
+}
+
+static NAMES: Mutex<Vec<(u16, Named)>> = Mutex::new(Vec::new());
+
+fn config() -> &'static Config {
+    static CONFIG: OnceLock<Config> = OnceLock::new();
+    CONFIG.get_or_init(|| {
+        let variable = |name: &str| std::env::var(name).unwrap_or_default();
+        let config = Config::parse(&variable("RSP_SUFFIX"), &variable("RSP_POOLS"), &variable("RSP_MAP"));
+        for pool in &config.pools {
+            slot(&Named::Pool(pool.clone()));
+        }
+        for mapped in config.map.iter().filter(|mapped| mapped.host.parse::<IpAddr>().is_err()) {
+            slot(&Named::Host(mapped.host.clone()));
+        }
+        config
+    })
+}
+
+impl Config {
+    /// What can't be read is left out: a program runs as without us.
+    fn parse(suffix: &str, pools: &str, map: &str) -> Config {
+        let suffix = if suffix.is_empty() { "pool" } else { suffix };
+        let handle = |text: &str| PoolHandle::read(text.trim().as_bytes()).ok();
+        let entry = |text: &str| {
+            let (place, pool) = text.rsplit_once('=')?;
+            let (host, port) = place.trim().rsplit_once(':')?;
+            let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+            Some(Mapped { host, port: port.parse().ok()?, pool: handle(pool)? })
+        };
+        Config {
+            suffix: format!(".{}", suffix.trim_matches('.').to_ascii_lowercase()),
+            pools: pools.split(',').filter_map(handle).collect(),
+            map: map.split(',').filter_map(entry).collect(),
+        }
+    }
+
+    fn named(&self, name: &str) -> Option<Named> {
+        let name = name.strip_suffix('.').unwrap_or(name);
+        let lower = name.to_ascii_lowercase();
+        if let Some(pool) = lower.strip_suffix(&self.suffix).filter(|pool| !pool.is_empty()) {
+            // Programs write hosts' names in lower case; handles have the case that they have.
+            let spelled = &name[..pool.len()];
+            let same = |handle: &&PoolHandle| handle.as_bytes().eq_ignore_ascii_case(spelled.as_bytes());
+            let known = self.pools.iter().find(same).cloned();
+            return known.or_else(|| PoolHandle::new(spelled.as_bytes())).map(Named::Pool);
+        }
+        self.map.iter().any(|mapped| mapped.host == lower).then_some(Named::Host(lower))
+    }
+}
+
+/// The place of a name in the range: by its hash, or the next that is free.
+fn slot(named: &Named) -> Option<u16> {
+    let mut names = NAMES.lock();
+    if let Some((slot, _)) = names.iter().find(|(_, known)| known == named) {
+        return Some(*slot);
+    }
+    if names.len() >= MAX_NAMES {
+        return None;
+    }
+    let bytes = match named {
+        Named::Pool(handle) => handle.as_bytes(),
+        Named::Host(host) => host.as_bytes(),
+    };
+    // FNV-1a, folded; the addresses that end with 0 or 255 look like networks.
+    let hash =
+        bytes.iter().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    let mut slot = (hash >> 16 ^ hash) as u16;
+    while matches!(slot & 0xff, 0 | 0xff) || names.iter().any(|(taken, _)| *taken == slot) {
+        slot = slot.wrapping_add(1);
+    }
+    names.push((slot, named.clone()));
+    Some(slot)
+}
+
+/// A name's placeholder.
+#[derive(Debug, Clone, Copy)]
+pub struct Placeholder(u16);
+
+impl Placeholder {
+    pub fn v4(self) -> Ipv4Addr {
+        let [high, low] = self.0.to_be_bytes();
+        Ipv4Addr::new(RANGE[0], RANGE[1], high, low)
+    }
+
+    pub fn v6(self) -> Ipv6Addr {
+        let [a, b, c, d] = RANGE_V6;
+        Ipv6Addr::new(a, b, c, d, 0, 0, 0, self.0)
+    }
+}
+
+/// Whether a name is a pool's, or a mapped host's.
+pub fn placeholder(name: &str) -> Option<(Placeholder, Option<PoolHandle>)> {
+    let named = config().named(name)?;
+    let slot = slot(&named)?;
+    let pool = match named {
+        Named::Pool(pool) => Some(pool),
+        Named::Host(_) => None,
+    };
+    Some((Placeholder(slot), pool))
+}
+
+/// Whether an address needs a closer look: the only thing that is done for all of them.
+pub fn concerns(address: SocketAddr) -> Option<Behind> {
+    let slot = match address.ip().to_canonical() {
+        IpAddr::V4(ip) if ip.octets()[..2] == RANGE => {
+            Some(u16::from_be_bytes([ip.octets()[2], ip.octets()[3]]))
+        }
+        IpAddr::V6(ip) if ip.segments()[..4] == RANGE_V6 => Some(ip.segments()[7]),
+        _ => None,
+    };
+    let config = config();
+    let Some(slot) = slot else {
+        if config.map.is_empty() {
+            return None;
+        }
+        let ip = address.ip().to_canonical();
+        let mapped = config.map.iter().find(|mapped| {
+            mapped.port == address.port()
+                && mapped.host.parse::<IpAddr>().is_ok_and(|host| host.to_canonical() == ip)
+        });
+        return mapped.map(|mapped| Behind::Pool(mapped.pool.clone()));
+    };
+    let named = NAMES.lock().iter().find(|(known, _)| *known == slot).map(|(_, named)| named.clone());
+    Some(match named {
+        None => Behind::Nobody,
+        Some(Named::Pool(pool)) => Behind::Pool(pool),
+        Some(Named::Host(host)) => {
+            let mapped =
+                config.map.iter().find(|mapped| mapped.port == address.port() && mapped.host == host);
+            mapped.map_or(Behind::Host(host), |mapped| Behind::Pool(mapped.pool.clone()))
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(name: &str) -> Named {
+        Named::Pool(PoolHandle::new(name.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn names_below_the_suffix_are_pools() {
+        let config = Config::parse("", "WebPool", "db.example:5432=Db,10.0.0.5:6379=Cache,bad,x:y=z");
+        assert_eq!(config.named("Echo.pool"), Some(pool("Echo")));
+        assert_eq!(config.named("webpool.POOL."), Some(pool("WebPool")));
+        assert_eq!(config.named("a.b.pool"), Some(pool("a.b")));
+        assert_eq!(
+            (config.named("pool"), config.named(".pool"), config.named("example.com")),
+            (None, None, None)
+        );
+        assert_eq!(config.named("DB.example"), Some(Named::Host("db.example".into())));
+        assert_eq!(config.map.len(), 2);
+        let other = Config::parse(".rsp.internal", "", "");
+        assert_eq!(other.named("Echo.rsp.internal"), Some(pool("Echo")));
+        assert_eq!(other.named("Echo.pool"), None);
+    }
+
+    #[test]
+    fn placeholders_follow_from_the_name() {
+        let (first, _) = placeholder("Echo.pool").unwrap();
+        assert_eq!(placeholder("Echo.pool").unwrap().0.v4(), first.v4());
+        let (second, _) = placeholder("Other.pool").unwrap();
+        assert_ne!(first.v4(), second.v4());
+        let behind = |ip: IpAddr| concerns(SocketAddr::new(ip, 80));
+        let echo = Some(Behind::Pool(PoolHandle::new(b"Echo").unwrap()));
+        assert_eq!(behind(first.v4().into()), echo);
+        assert_eq!(behind(first.v4().to_ipv6_mapped().into()), echo);
+        assert_eq!(behind(first.v6().into()), echo);
+        assert_eq!(behind("127.0.0.1".parse().unwrap()), None);
+        assert_eq!(behind("127.214.0.0".parse().unwrap()), Some(Behind::Nobody));
+    }
+}

@@ -1,0 +1,253 @@
+//! `rspctl run`: start a program so that names of pools mean pools to it, or its listening socket is an element.
+
+use crate::out;
+use clap::Args;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+const LIBRARY: &str = "librserpool-preload.so";
+/// What cargo calls it.
+const LIBRARY_AS_BUILT: &str = "librserpool_preload.so";
+/// How much of a program is looked at.
+const MAX_LOOK: u64 = 256 << 20;
+const SET_USER_ID: u32 = 0o4000;
+const SET_GROUP_ID: u32 = 0o2000;
+const INSTEAD: &str = "use rspctl proxy on a loopback address instead";
+
+/// Start a program with librserpool-preload.so: names below .pool mean pools to it; with --serve, what it listens on
+/// is an element of a pool.
+#[derive(Args)]
+pub struct RunArgs {
+    /// A pool that the program uses, as it is spelled (host names have no case); repeatable.
+    #[arg(long, value_name = "POOL")]
+    pool: Vec<OsString>,
+    /// A name or address in the program's configuration that is to mean a pool; repeatable.
+    #[arg(long, value_name = "HOST:PORT=POOL")]
+    map: Vec<OsString>,
+    /// Names below this are pools'. Default: pool.
+    #[arg(long, value_name = "NAME")]
+    suffix: Option<OsString>,
+    /// The program listens on that port: register it, with the options of rspctl register; repeatable.
+    #[arg(long, value_name = "POOL:PORT[,OPTION=VALUE]...")]
+    serve: Vec<String>,
+    /// The library. Default: beside rspctl, in ../lib, or where the loader finds it.
+    #[arg(long, value_name = "FILE")]
+    library: Option<PathBuf>,
+    /// A registrar; repeatable. Default: RSP_REGISTRAR, announcements, localhost:3863.
+    #[arg(long, value_name = "HOST:PORT")]
+    registrar: Vec<String>,
+    /// The program and its arguments.
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// Becomes the program. Exit status 1 if that can't work, 126 or 127 if it can't be started.
+pub fn run(args: &RunArgs) -> ExitCode {
+    match start(args) {
+        Ok(code) => code,
+        Err(reason) => {
+            out::complain(format_args!("rspctl: run: {reason}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(args: &RunArgs) -> Result<ExitCode, String> {
+    let Some((name, arguments)) = args.command.split_first() else {
+        return Err("a program is missing".into());
+    };
+    let program = find(name).ok_or_else(|| format!("{}: not found", name.to_string_lossy()))?;
+    // A server alone needs nothing of us in it.
+    let is_user = args.serve.is_empty() || !args.pool.is_empty() || !args.map.is_empty();
+    let mut command = Command::new(name);
+    command.args(arguments);
+    if is_user {
+        if let Some(why) = unreachable(&program).map_err(|error| format!("{}: {error}", program.display()))? {
+            return Err(format!("{} {why}; {INSTEAD}", program.display()));
+        }
+        let library = args.library.clone().map_or_else(library, Ok)?;
+        command.env("LD_PRELOAD", before(library.as_os_str(), std::env::var_os("LD_PRELOAD")));
+        for (variable, values) in [("RSP_POOLS", &args.pool), ("RSP_MAP", &args.map)] {
+            if !values.is_empty() {
+                command.env(variable, values.join(OsStr::new(",")));
+            }
+        }
+        if let Some(suffix) = &args.suffix {
+            command.env("RSP_SUFFIX", suffix);
+        }
+    }
+    if !args.registrar.is_empty() {
+        command.env("RSP_REGISTRAR", args.registrar.join(";"));
+    }
+    for serve in &args.serve {
+        register(serve, args)?;
+    }
+    let error = command.exec();
+    out::complain(format_args!("rspctl: run: {}: {error}", name.to_string_lossy()));
+    Ok(if error.kind() == io::ErrorKind::NotFound { 127.into() } else { 126.into() })
+}
+
+/// Starts who keeps the registration, as a process of its own: it goes on when the program turns into a daemon, and
+/// knows that it is there by its listening socket alone, whichever process has it.
+fn register(serve: &str, args: &RunArgs) -> Result<(), String> {
+    let mut parts = serve.split(',');
+    let Some((pool, port)) = parts.next().unwrap_or_default().rsplit_once(':') else {
+        return Err(format!("--serve={serve}: POOL:PORT is expected"));
+    };
+    let port: u16 = port.parse().map_err(|_| format!("--serve={serve}: {port} is no port"))?;
+    let rspctl = std::env::current_exe().map_err(|error| error.to_string())?;
+    let mut command = Command::new(rspctl);
+    command.args(["register", pool, "--while-listening", &port.to_string()]);
+    command.args(parts.map(|option| format!("--{option}")));
+    command.args(args.registrar.iter().map(|registrar| format!("--registrar={registrar}")));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
+    // It leaves a process behind and ends, so that the program has no child that it does not know.
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) => Err(format!("--serve={serve}: see above")),
+        Err(error) => Err(format!("--serve={serve}: {error}")),
+    }
+}
+
+/// Ours first, and those of others behind it.
+fn before(library: &OsStr, others: Option<OsString>) -> OsString {
+    match others.filter(|others| !others.is_empty()) {
+        Some(others) => [library, &others].join(OsStr::new(":")),
+        None => library.to_owned(),
+    }
+}
+
+fn library() -> Result<PathBuf, String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let beside = program.parent().unwrap_or(Path::new("/"));
+    let folders = [beside.to_owned(), beside.join("../lib"), beside.join("../lib/x86_64-linux-gnu")];
+    let places = folders.iter().flat_map(|folder| [folder.join(LIBRARY), folder.join(LIBRARY_AS_BUILT)]);
+    match places.into_iter().find(|place| place.exists()) {
+        Some(place) => Ok(fs::canonicalize(&place).unwrap_or(place)),
+        None => Err(format!(
+            "{LIBRARY} is neither beside {} nor in ../lib; --library says where it is",
+            program.display()
+        )),
+    }
+}
+
+/// The file of a program, as execvp(3) finds it.
+fn find(name: &OsStr) -> Option<PathBuf> {
+    let is_program = |path: &PathBuf| {
+        fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    if name.as_bytes().contains(&b'/') {
+        return Some(PathBuf::from(name)).filter(is_program);
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(is_program)
+}
+
+/// Why a preloaded library does nothing for a program, if that is so.
+fn unreachable(program: &Path) -> io::Result<Option<&'static str>> {
+    let meta = fs::metadata(program)?;
+    let capabilities = xattr(program);
+    if meta.mode() & SET_USER_ID != 0 && meta.uid() != nix::unistd::geteuid().as_raw() {
+        return Ok(Some("is set-user-ID, so that the loader ignores LD_PRELOAD"));
+    }
+    if meta.mode() & SET_GROUP_ID != 0 && meta.gid() != nix::unistd::getegid().as_raw() {
+        return Ok(Some("is set-group-ID, so that the loader ignores LD_PRELOAD"));
+    }
+    if capabilities {
+        return Ok(Some("has file capabilities, so that the loader ignores LD_PRELOAD"));
+    }
+    let mut bytes = Vec::new();
+    File::open(program)?.take(MAX_LOOK).read_to_end(&mut bytes)?;
+    if let Some(line) = bytes.strip_prefix(b"#!") {
+        let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default();
+        let mut words = line.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty());
+        let mut interpreter = words.next().map(OsStr::from_bytes).and_then(find);
+        if interpreter.as_ref().is_some_and(|path| path.ends_with("env")) {
+            interpreter = words.next().map(OsStr::from_bytes).and_then(find);
+        }
+        return match interpreter {
+            Some(interpreter) if interpreter != program => unreachable(&interpreter),
+            _ => Ok(None),
+        };
+    }
+    Ok(kind(&bytes))
+}
+
+/// Whether a file has capabilities.
+fn xattr(program: &Path) -> bool {
+    let Ok(path) = std::ffi::CString::new(program.as_os_str().as_bytes()) else { return false };
+    // SAFETY: two strings that end with zeroes; nothing is written where there is no room.
+    unsafe { libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0) > 0 }
+}
+
+/// What Go's linker leaves in every program. Put together so that it is not in this one.
+fn go_mark() -> Vec<u8> {
+    [&b"\xff Go "[..], b"buildinf:"].concat()
+}
+
+/// The same of a program's bytes.
+fn kind(bytes: &[u8]) -> Option<&'static str> {
+    let half = |at: usize| bytes.get(at..at + 2).map(|b| usize::from(u16::from_le_bytes([b[0], b[1]])));
+    let long = |at: usize| {
+        let bytes = bytes.get(at..at + 8)?;
+        usize::try_from(u64::from_le_bytes(bytes.try_into().ok()?)).ok()
+    };
+    if !bytes.starts_with(b"\x7fELF") {
+        return Some("is no program that the loader knows");
+    }
+    if bytes.get(4) != Some(&2) {
+        return Some("is a 32-bit program");
+    }
+    let go = go_mark();
+    if bytes.windows(go.len()).any(|window| window == go) {
+        return Some("is a Go program, which makes its system calls itself");
+    }
+    let (start, size, count) = (long(32)?, half(54)?, half(56)?);
+    for number in 0..count {
+        let at = start.checked_add(number.checked_mul(size)?)?;
+        const INTERPRETER: &[u8] = &3u32.to_le_bytes();
+        if bytes.get(at..at + 4) == Some(INTERPRETER) {
+            let (from, length) = (long(at + 8)?, long(at + 32)?);
+            let loader = bytes.get(from..from.checked_add(length)?)?;
+            let is_musl = loader.windows(7).any(|window| window == b"ld-musl");
+            return is_musl.then_some("uses musl, and this library glibc");
+        }
+    }
+    Some("is statically linked, so that there is no loader to preload anything")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_keep_their_place() {
+        assert_eq!(before(OsStr::new("/a.so"), None), "/a.so");
+        assert_eq!(before(OsStr::new("/a.so"), Some("".into())), "/a.so");
+        assert_eq!(before(OsStr::new("/a.so"), Some("/b.so:/c.so".into())), "/a.so:/b.so:/c.so");
+    }
+
+    #[test]
+    fn programs_are_looked_at_first() {
+        let this = std::env::current_exe().unwrap();
+        assert_eq!(unreachable(&this).unwrap(), None);
+        assert_eq!(unreachable(Path::new("/bin/sh")).unwrap(), None);
+        assert!(kind(b"MZ").unwrap().contains("no program"));
+        let mut bytes = fs::read(&this).unwrap();
+        bytes.extend(go_mark());
+        assert!(kind(&bytes).unwrap().contains("Go"));
+        bytes[4] = 1;
+        assert!(kind(&bytes).unwrap().contains("32-bit"));
+        let mut static_program = vec![0; 64];
+        static_program[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        assert!(kind(&static_program).unwrap().contains("statically"));
+        assert_eq!(find(OsStr::new("sh")).unwrap().file_name(), Some(OsStr::new("sh")));
+        assert_eq!(find(OsStr::new("no such program")), None);
+    }
+}
