@@ -6,17 +6,16 @@ use super::convert::{MAX_ADDRESSES, allocate_copy, milliseconds, pack_addresses,
 use super::guard::Errno;
 use super::{csp, explain, logging};
 use crate::machine::{LinkProtocol, Target};
-use crate::runtime::{Settings, Tls};
+use crate::runtime::{Settings, Tls, address, parse_transport};
 use crate::wire::ASAP_TLS_PORT;
+use crate::wire::csp::CSP_PORT;
 use libc::{c_uint, sockaddr};
 use parking_lot::Mutex;
 use std::ffi::CStr;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 
-/// Where component status reports go if no port is given.
-const CSP_PORT: u16 = 2960;
 /// The shortest report interval that the environment can ask for, in milliseconds.
-const MIN_CSP_INTERVAL: c_uint = 250;
+const MIN_CSP_INTERVAL: c_uint = crate::runtime::MIN_CSP_INTERVAL.as_millis() as c_uint;
 
 /// Addresses that we allocated into `rsp_info` structures. `rsp_freeinfo` must tell them from a
 /// program's own, which need not come from `malloc`.
@@ -27,11 +26,13 @@ static TRANSPORT: Mutex<Option<Vec<LinkProtocol>>> = Mutex::new(None);
 
 /// `-tls..=`, for which it has no room either.
 static TLS: Mutex<Option<Tls>> = Mutex::new(None);
+/// Registrars of `-registrar=` that are given by name: `struct rsp_info` has room for addresses only.
+static NAMES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// CSP_SERVER and CSP_INTERVAL.
 pub(super) fn apply_environment(info: &mut rsp_info) -> Result<(), Errno> {
     if let Ok(server) = std::env::var("CSP_SERVER") {
-        match resolve(&server, Some(CSP_PORT)) {
+        match resolve(&server, CSP_PORT) {
             Some(address) => info.ri_csp_server = remember(address)?,
             None => eprintln!("CSP_SERVER: bad address {server}"),
         }
@@ -61,7 +62,7 @@ pub(super) fn apply_argument(info: &mut rsp_info, argument: &CStr) -> bool {
         "-registrarresponsetimeout" => number(&mut info.ri_registrar_response_timeout, value),
         "-registrarrequestmaxtrials" => number(&mut info.ri_registrar_request_max_trials, value),
         "-asapannounce" => announce(info, value),
-        "-cspserver" => address(&mut info.ri_csp_server, value, CSP_PORT),
+        "-cspserver" => one_address(&mut info.ri_csp_server, value, CSP_PORT),
         "-cspinterval" => number(&mut info.ri_csp_interval, value),
         "-cspidentifier" => identifier(info, value),
         "-transport" => transport(value),
@@ -88,8 +89,8 @@ fn identifier(info: &mut rsp_info, value: &str) -> Option<()> {
     Some(())
 }
 
-fn address(field: &mut *mut sockaddr, value: &str, default_port: u16) -> Option<()> {
-    *field = remember(resolve(value, Some(default_port))?).ok()?;
+fn one_address(field: &mut *mut sockaddr, value: &str, default_port: u16) -> Option<()> {
+    *field = remember(resolve(value, default_port)?).ok()?;
     Some(())
 }
 
@@ -98,7 +99,7 @@ fn announce(info: &mut rsp_info, value: &str) -> Option<()> {
     if off || value.eq_ignore_ascii_case("auto") {
         info.ri_registrar_announce = std::ptr::null_mut();
     } else {
-        address(&mut info.ri_registrar_announce, value, ASAP_PORT)?;
+        one_address(&mut info.ri_registrar_announce, value, ASAP_PORT)?;
     }
     info.ri_disable_autoconfig = off.into();
     Some(())
@@ -106,8 +107,12 @@ fn announce(info: &mut rsp_info, value: &str) -> Option<()> {
 
 /// A registrar with all its addresses, put first. The first one's port is all their port.
 fn registrar(info: &mut rsp_info, value: &str) -> Option<()> {
-    let mut addresses =
-        value.split(',').map(|text| resolve(text, None)).collect::<Option<Vec<SocketAddr>>>()?;
+    if !address::is_literal(value).ok()? {
+        // The structure has no room for names: they are looked up when the library has started.
+        NAMES.lock().push(value.to_string());
+        return Some(());
+    }
+    let mut addresses = address::parse_list(value, ASAP_PORT).ok()?;
     if addresses.len() > MAX_ADDRESSES {
         return None;
     }
@@ -144,12 +149,7 @@ fn tls(name: &str, value: &str) -> Option<()> {
 }
 
 fn transport(value: &str) -> Option<()> {
-    *TRANSPORT.lock() = match value {
-        "auto" => None,
-        "sctp" => Some(vec![LinkProtocol::Sctp]),
-        "tcp" => Some(vec![LinkProtocol::Tcp]),
-        _ => return None,
-    };
+    *TRANSPORT.lock() = Some(parse_transport(value)?);
     Some(())
 }
 
@@ -190,6 +190,7 @@ pub(super) unsafe fn settings(info: Option<&rsp_info>) -> Result<Settings, Errno
     if let Some(protocols) = TRANSPORT.lock().clone() {
         settings.protocols = protocols;
     }
+    settings.registrar_names.splice(..0, NAMES.lock().iter().rev().cloned());
     let Some(info) = info else { return Ok(settings) };
     // SAFETY: the caller's structure, as rsp_initarg or the program filled it in.
     let (registrars, announce, csp_server) = unsafe {
@@ -256,36 +257,16 @@ unsafe fn optional_address(address: *const sockaddr) -> Result<Option<SocketAddr
     Ok(unsafe { unpack_addresses(address, 1)? }.first().copied().map(plain))
 }
 
-/// `host`, `host:port`, `host!port`, `[v6]`, `[v6]:port`, `[v6]!port`, or a bare IPv6 address. Without
-/// a default, a missing port is 0.
-fn resolve(text: &str, default_port: Option<u16>) -> Option<SocketAddr> {
-    let (host, port) = split(text)?;
-    let port = match port {
-        Some(port) => port.parse().ok()?,
-        None => 0,
-    };
-    let port = if port == 0 { default_port.unwrap_or(0) } else { port };
-    match host.parse::<IpAddr>() {
-        Ok(ip) => Some(SocketAddr::new(ip, port)),
-        Err(_) => (host, port).to_socket_addrs().ok()?.next(),
+/// One address, as the library reads them everywhere; port 0 is the default one.
+fn resolve(text: &str, default_port: u16) -> Option<SocketAddr> {
+    if text.trim().is_empty() {
+        return None;
     }
-}
-
-fn split(text: &str) -> Option<(&str, Option<&str>)> {
-    if let Some(rest) = text.strip_prefix('[') {
-        let (host, port) = rest.split_once(']')?;
-        return match port.strip_prefix([':', '!']) {
-            None if port.is_empty() => Some((host, None)),
-            port => Some((host, Some(port?))),
-        };
+    let mut found = address::parse_one(text, default_port).ok()?;
+    if found.port() == 0 {
+        found.set_port(default_port);
     }
-    if let Some((host, port)) = text.rsplit_once('!') {
-        return Some((host, Some(port)));
-    }
-    match text.split_once(':') {
-        Some((host, port)) if !port.contains(':') => Some((host, Some(port))),
-        _ => Some((text, None)),
-    }
+    Some(found)
 }
 
 #[cfg(test)]
@@ -311,10 +292,10 @@ mod tests {
             ("[2001:db8::1]!7", "[2001:db8::1]:7"),
             ("2001:db8::1", "[2001:db8::1]:9"),
         ] {
-            assert_eq!(resolve(text, Some(9)), Some(expected.parse().unwrap()), "{text}");
+            assert_eq!(resolve(text, 9), Some(expected.parse().unwrap()), "{text}");
         }
         for text in ["", "[::1", "[::1]x", "192.0.2.1:x", "192.0.2.1:70000"] {
-            assert_eq!(resolve(text, Some(9)), None, "{text}");
+            assert_eq!(resolve(text, 9), None, "{text}");
         }
     }
 

@@ -46,6 +46,9 @@ struct World {
     /// Strangers who sent a keep-alive that may make them our home.
     adopters: BTreeSet<LinkId>,
     subscriptions: BTreeMap<PoolHandle, usize>,
+    /// Watches by their numbers.
+    watches: BTreeMap<u64, (PoolHandle, PeId)>,
+    next_watch: u64,
 }
 
 fn id(input: &mut Input) -> PeId {
@@ -139,6 +142,8 @@ impl World {
             ours: BTreeSet::new(),
             adopters: BTreeSet::new(),
             subscriptions: BTreeMap::new(),
+            watches: BTreeMap::new(),
+            next_watch: 0,
         }
     }
 
@@ -167,9 +172,11 @@ impl World {
             }
             3 | 4 => {
                 let (request, handle) = (self.request(), handle(input));
-                let items = [None, Some(0), Some(2), Some(u32::MAX)][usize::from(input.byte() % 4)];
-                self.client.resolve(now, request, &handle, items);
+                let how = input.byte();
+                let items = [None, Some(0), Some(2), Some(u32::MAX)][usize::from(how % 4)];
+                self.client.resolve(now, request, &handle, items, how & 4 != 0);
             }
+            5 if input.flag() => self.watch(input),
             5 => self.subscription(input),
             6 => {
                 let handle = handle(input);
@@ -233,6 +240,18 @@ impl World {
         } else if *count > 0 {
             *count -= 1;
             self.client.unsubscribe(self.now, &handle);
+        }
+    }
+
+    fn watch(&mut self, input: &mut Input) {
+        if input.flag() {
+            let watched = (handle(input), id(input));
+            self.next_watch += 1;
+            self.client.watch(self.now, &watched.0, watched.1, self.next_watch);
+            self.watches.insert(self.next_watch, watched);
+        } else if let Some((number, (handle, id))) = self.watches.pop_first() {
+            self.client.unwatch(self.now, &handle, id, number);
+            self.drain();
         }
     }
 
@@ -326,7 +345,7 @@ impl World {
                     self.up.remove(&link);
                     self.dials.retain(|(dial, _)| *dial != link);
                 }
-                Output::Announce { .. } => panic!("a client does not announce"),
+                Output::Announce { .. } | Output::Measure { .. } => panic!("a client does not do that"),
                 Output::Event(event) => self.told(event),
             }
         }
@@ -334,16 +353,20 @@ impl World {
 
     fn told(&mut self, event: Event) {
         let answered = match event {
-            Event::Registered { request, .. }
-            | Event::Deregistered { request, .. }
-            | Event::Resolved { request, .. } => request,
+            Event::Registered { request, .. } | Event::Deregistered { request, .. } => vec![request],
+            Event::Resolved { requests, .. } => requests,
+            Event::WatchedGone { number } => {
+                return assert!(self.watches.contains_key(&number), "{number} is watched by nobody");
+            }
             Event::Home { link: Some(link), .. } => {
                 let invited = !link.is_incoming() || self.adopters.contains(&link);
                 return assert!(invited && self.up.contains(&link), "{link:?} became our home");
             }
             _ => return,
         };
-        assert!(self.waiting.remove(&answered), "{answered:?} answered twice");
+        for request in answered {
+            assert!(self.waiting.remove(&request), "{request:?} answered twice");
+        }
     }
 
     fn sent(&self, link: LinkId, mut bytes: &[u8]) {

@@ -299,7 +299,7 @@ impl World {
                     self.links.remove(&link);
                     self.dials.retain(|(dial, ..)| *dial != link);
                 }
-                Output::Announce { .. } | Output::Event(_) => {}
+                Output::Measure { .. } | Output::Announce { .. } | Output::Event(_) => {}
             }
         }
         if let Err(broken) = self.registrar.invariants() {

@@ -133,6 +133,17 @@ pub enum LinkDown {
     Garbage,
 }
 
+/// What the kernel has measured of the way to the other end of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Measurement {
+    /// Smoothed round trip time (SRTT); `None` before anything was measured.
+    pub round_trip: Option<Duration>,
+    /// How many segments or chunks were sent again, or came twice, since the link is up.
+    pub retransmissions: u64,
+    /// Whether something that was sent lacks the acknowledgement of the other kernel.
+    pub unacknowledged: bool,
+}
+
 /// An effect, in the order in which it is to be carried out. `E` is the machine's event type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output<E> {
@@ -163,6 +174,12 @@ pub enum Output<E> {
         service: Service,
         /// The message.
         bytes: Vec<u8>,
+    },
+    /// Ask the kernel how the way to the other end is; answer with `handle_measurement`, not before the current
+    /// drain ends. Nothing to say: no answer.
+    Measure {
+        /// Of which link.
+        link: LinkId,
     },
     /// Something for the application or the operator.
     Event(E),

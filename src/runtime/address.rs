@@ -1,7 +1,7 @@
 //! Addresses as people write them: `host`, `host:port`, `host!port`, `[v6]`, `[v6]:port`, bare IPv6.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 /// The longest text taken (rsplib: 128 characters).
 const LONGEST: usize = 300;
@@ -35,6 +35,15 @@ fn split(text: &str) -> io::Result<(&str, Option<u16>)> {
     }
 }
 
+/// The addresses of a host that is known without a name server: given as such, or this one.
+fn without_asking(host: &str, port: u16) -> Option<Vec<SocketAddr>> {
+    if host.eq_ignore_ascii_case("localhost") {
+        // Both families, whatever /etc/hosts has: who is there may listen on either.
+        return Some(vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]);
+    }
+    Some(vec![SocketAddr::new(host.parse().ok()?, port)])
+}
+
 /// One host and port: all its addresses, those given as such without asking a name server. An empty host
 /// or `*` is every address of this host.
 pub fn parse(text: &str, default_port: u16) -> io::Result<Vec<SocketAddr>> {
@@ -42,10 +51,10 @@ pub fn parse(text: &str, default_port: u16) -> io::Result<Vec<SocketAddr>> {
     let (host, port) = split(text)?;
     let port = port.unwrap_or(default_port);
     if host.is_empty() || host == "*" {
-        return Ok(vec![SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), port)]);
+        return Ok(vec![(Ipv6Addr::UNSPECIFIED, port).into()]);
     }
-    if let Ok(ip) = host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(ip, port)]);
+    if let Some(addresses) = without_asking(host, port) {
+        return Ok(addresses);
     }
     let mut found = Vec::new();
     let resolved = (host, port).to_socket_addrs();
@@ -58,6 +67,16 @@ pub fn parse(text: &str, default_port: u16) -> io::Result<Vec<SocketAddr>> {
         true => Err(invalid(text, "no such host")),
         false => Ok(found),
     }
+}
+
+/// Whether a list of addresses can be read without asking a name server. Errors: what is wrong with the spelling.
+pub fn is_literal(text: &str) -> io::Result<bool> {
+    let mut literal = true;
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (host, _) = split(part)?;
+        literal &= host.is_empty() || host == "*" || without_asking(host, 0).is_some();
+    }
+    Ok(literal)
 }
 
 /// One address: the first of [`parse`].
@@ -102,6 +121,15 @@ mod tests {
         assert_eq!(one(":80"), "[::]:80");
         assert_eq!(one("*:80"), "[::]:80");
         assert!(parse("localhost:9", 1).unwrap().iter().all(|found| found.ip().is_loopback()));
+    }
+
+    #[test]
+    fn localhost_is_both_families_and_names_are_told_apart() {
+        let both: Vec<SocketAddr> = ["127.0.0.1:9", "[::1]:9"].map(|text| text.parse().unwrap()).to_vec();
+        assert_eq!(parse("localhost:9", 1).unwrap(), both);
+        assert!(is_literal("localhost, 10.1.1.1:7,[::1]!8, *:5").unwrap());
+        assert!(!is_literal("10.1.1.1,somewhere.example:5").unwrap());
+        assert!(is_literal("somewhere.example:x").is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::library;
 use super::reactor::Clock;
 use super::registrar::Embedded;
 use super::settings::is_available;
-use super::shared::{Command, Gone, Resolved, Shared};
+use super::shared::{Command, Resolved, Shared, Watched};
 use super::thread::spawn;
 use super::why::{self, Failed};
 use super::{Follower, Pool, Reachable, Settings, Watcher};
@@ -38,13 +38,13 @@ pub struct Runtime {
 /// Keeps a watch alive (and with it the subscription to the pool); ends it when dropped.
 struct Watch {
     shared: Arc<Shared>,
-    gone: Gone,
+    watched: Watched,
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
         if self.shared.is_ours() {
-            self.shared.command(Command::Unwatch(self.gone.clone()));
+            self.shared.command(Command::Unwatch(self.watched.clone()));
         }
     }
 }
@@ -134,6 +134,7 @@ impl Runtime {
             waker,
             woken: AtomicBool::new(false),
             home: AtomicU64::new(0),
+            home_at: Mutex::new(None),
             sessions: OnceLock::new(),
             watches: AtomicU64::new(0),
             tried: Arc::default(),
@@ -158,6 +159,13 @@ impl Runtime {
     pub fn home(&self) -> Option<RegistrarId> {
         let home = self.shared.home.load(Ordering::Relaxed);
         (home != 0).then_some(RegistrarId(home as u32))
+    }
+
+    /// The home registrar in words: where it is, and its ID if that is known. `None` while there is none.
+    pub fn answered_by(&self) -> Option<String> {
+        let home = self.home()?;
+        let at = self.shared.home_at.lock().map(|address| address.to_string()).unwrap_or_default();
+        Some(if home.0 == 0 { at } else { format!("{home} at {at}") })
     }
 
     /// Where status reports learn of the process's sessions; to be said once. It must not keep this
@@ -276,11 +284,11 @@ impl Directory for Runtime {
 
     fn watch(&self, handle: &PoolHandle, id: PeId, watcher: Arc<dyn Watcher>) -> Box<dyn Any + Send + Sync> {
         let number = self.shared.watches.fetch_add(1, Ordering::Relaxed);
-        let gone = Gone { handle: handle.clone(), id, number };
+        let watched = Watched { handle: handle.clone(), id, number };
         if self.shared.is_ours() {
-            self.shared.command(Command::Watch(gone.clone(), watcher));
+            self.shared.command(Command::Watch(watched.clone(), watcher));
         }
-        Box::new(Watch { shared: self.shared.clone(), gone })
+        Box::new(Watch { shared: self.shared.clone(), watched })
     }
 
     fn cached(&self, handle: &PoolHandle, items: usize) -> Vec<PoolElement> {

@@ -1,10 +1,12 @@
 //! The event thread of a process that has elements or uses pools: one client machine on the reactor.
 
+use super::cache::Cache;
 use super::csp::{Component, Reporter};
 use super::directory::Reply;
 use super::groups::{Groups, Purpose};
+use super::names::Names;
 use super::reactor::{Admission, Clock, Input, Limits, Reactor, Waker};
-use super::shared::{Command, Gone, Resolved, Shared};
+use super::shared::{Command, Resolved, Shared, Watched};
 use super::{Follower, Keeper, Reachable, Settings, Watcher, targets, why};
 use crate::machine::client::{Client, Config, Event, Registration, RequestError, Resolution};
 use crate::machine::{LinkChange, LinkId, LinkProtocol, Output, RequestId, Service, Target, Time};
@@ -12,7 +14,7 @@ use crate::transport::host;
 use crate::transport::multicast::groups_of;
 use crate::wire::{ASAP_PORT, ASAP_TLS_PORT, PeId, PoolHandle, RegistrarId};
 use crossbeam_channel::Receiver;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::Ordering;
@@ -32,7 +34,7 @@ const MAX_UNPROVED: usize = 32;
 enum Waiting {
     Registration(Reply<RegistrarId>),
     Deregistration(Reply<()>),
-    Resolution { replies: Vec<Reply<Resolved>>, shared: Option<(PoolHandle, Option<u32>)> },
+    Resolution { reply: Reply<Resolved>, share: bool },
 }
 
 /// The reactor of an event thread. Made by the caller's thread, so that it gets the errors.
@@ -65,8 +67,13 @@ fn config(settings: &Settings, keeper: Option<&Keeper>) -> Config {
     Config {
         registrars: settings.registrars.clone(),
         scope: keeper.and_then(Keeper::scope),
-        fallback: targets(&settings.protocols, &localhost),
+        // Who named registrars wants one of them.
+        fallback: match settings.names_registrars() {
+            true => Vec::new(),
+            false => targets(&settings.protocols, &localhost),
+        },
         protocols: settings.protocols.clone(),
+        announcements: settings.announce.is_some() || !settings.registrar_names.is_empty(),
         announce_timeout: settings.announce_timeout,
         connect_timeout: settings.connect_timeout,
         connect_max_trials: settings.connect_max_trials,
@@ -88,6 +95,7 @@ fn reporter(settings: &Settings, now: Time) -> Option<Reporter> {
 pub(super) struct Library {
     reactor: Reactor,
     groups: Groups,
+    names: Names,
     reporter: Option<Reporter>,
     keeper: Option<Keeper>,
     state: State,
@@ -98,15 +106,15 @@ struct State {
     client: Client,
     inbox: Receiver<Command>,
     shared: Weak<Shared>,
+    /// Static registrars that are given by address.
+    given: Vec<Target>,
+    protocols: Vec<LinkProtocol>,
     waiting: HashMap<RequestId, Waiting>,
-    /// Resolutions under way whose answer others may share.
-    sharing: HashMap<(PoolHandle, Option<u32>), RequestId>,
     last_request: u64,
-    watches: BTreeMap<Gone, Arc<dyn Watcher>>,
+    /// By the numbers of their watches.
+    watchers: HashMap<u64, Arc<dyn Watcher>>,
     /// Followed pools.
     followers: BTreeMap<(PoolHandle, u64), Arc<dyn Follower>>,
-    /// Watched pools as they were last pushed, if as a whole.
-    pushed: HashMap<PoolHandle, BTreeSet<PeId>>,
     listening: bool,
     /// Which registrars are let in.
     admission: Admission,
@@ -114,8 +122,6 @@ struct State {
     dialled: BTreeMap<LinkId, Target>,
     /// Own elements whose addresses may change.
     followed: BTreeMap<(PoolHandle, PeId), Weak<dyn Reachable>>,
-    /// Those of them that have none: they are registered when they have.
-    homeless: BTreeMap<(PoolHandle, PeId), (Registration, Reply<RegistrarId>)>,
     tidied: Time,
     /// For status reports.
     component: Component,
@@ -139,36 +145,39 @@ impl Library {
             groups.want(&mut reactor, Service::Asap, group, Purpose::Hear);
         }
         let client = Client::new(config(&settings, keeper.as_ref()), host::seed(), reactor.now());
+        let port = settings.registrar_port();
+        let names = Names::new(settings.registrar_names.clone(), port, reactor.waker());
         let state = State {
             client,
             inbox,
             shared,
+            given: settings.registrars.clone(),
+            protocols: settings.protocols.clone(),
             waiting: HashMap::new(),
-            sharing: HashMap::new(),
             last_request: 0,
-            watches: BTreeMap::new(),
+            watchers: HashMap::new(),
             followers: BTreeMap::new(),
-            pushed: HashMap::new(),
             listening: false,
             admission: keeper.as_ref().map_or(Admission::Plain, |keeper| keeper.mode().into()),
             dialled: BTreeMap::new(),
             followed: BTreeMap::new(),
-            homeless: BTreeMap::new(),
             tidied: reactor.now(),
             component: Component::new(settings.csp_identifier),
             ending: None,
             abandoned: false,
         };
-        Library { reporter: reporter(&settings, reactor.now()), reactor, groups, keeper, state }
+        Library { reporter: reporter(&settings, reactor.now()), reactor, groups, names, keeper, state }
     }
 
     /// Until a shutdown is complete.
     pub fn run(mut self) {
-        let Library { reactor, groups, reporter, keeper, state } = &mut self;
+        let Library { reactor, groups, names, reporter, keeper, state } = &mut self;
         loop {
             let report = reporter.as_ref().map(Reporter::poll_timeout);
             let files = keeper.as_ref().map(Keeper::poll_timeout);
-            let until = [state.client.poll_timeout(), state.ending, report, groups.poll_timeout(), files];
+            let lookup = names.poll_timeout(state.client.is_hunting());
+            let until =
+                [state.client.poll_timeout(), state.ending, report, groups.poll_timeout(), files, lookup];
             let until = until.into_iter().flatten().min();
             let turned = reactor.turn(until, &mut |reactor, input| {
                 state.input(reactor, input);
@@ -182,6 +191,10 @@ impl Library {
                 keeper.turn(reactor, false);
             }
             let now = reactor.now();
+            if names.take_answers() {
+                state.registrars_moved(reactor, names);
+            }
+            names.handle_timeout(now, state.client.is_hunting());
             if state.client.poll_timeout().is_some_and(|time| time <= now) {
                 state.client.handle_timeout(now);
                 state.drain(reactor);
@@ -215,7 +228,6 @@ impl Library {
             std::mem::forget(shared);
         }
         self.state.waiting.clear();
-        self.state.homeless.clear();
         let nobody = crossbeam_channel::never();
         drop(std::mem::replace(&mut self.state.inbox, nobody));
         std::mem::forget(self);
@@ -316,37 +328,30 @@ impl State {
             }
             Command::Deregister { handle, id, reply } => {
                 self.followed.remove(&(handle.clone(), id));
-                self.homeless.remove(&(handle.clone(), id));
                 let request = self.request(Waiting::Deregistration(reply));
                 self.client.deregister(now, request, &handle, id);
             }
             Command::Resolve { handle, items, share, reply } => {
-                self.resolve(now, handle, items, share, reply);
+                let request = self.request(Waiting::Resolution { reply, share });
+                self.client.resolve(now, request, &handle, items, share);
             }
             Command::Unreachable { handle, id } => self.client.report_unreachable(now, &handle, id),
-            Command::Watch(gone, watcher) => {
-                if self.pushed.get(&gone.handle).is_some_and(|ids| !ids.contains(&gone.id)) {
-                    watcher.element_gone();
-                }
-                self.client.subscribe(now, &gone.handle);
-                self.watches.insert(gone, watcher);
+            Command::Watch(Watched { handle, id, number }, watcher) => {
+                self.watchers.insert(number, watcher);
+                self.client.watch(now, &handle, id, number);
             }
-            Command::Unwatch(gone) => {
-                if self.watches.remove(&gone).is_some() {
-                    self.client.unsubscribe(now, &gone.handle);
-                }
-                if self.watchers(&gone.handle, None).next().is_none() {
-                    self.unpush(&gone.handle);
-                }
+            Command::Unwatch(Watched { handle, id, number }) => {
+                self.client.unwatch(now, &handle, id, number);
+                self.watchers.remove(&number);
             }
             Command::Attend { handle, number, follower } => {
+                // Whoever is first gets the whole pool with the subscription; who comes later asks.
+                let again = self.client.is_subscribed(&handle);
                 self.client.subscribe(now, &handle);
-                // Whoever was first got the whole pool with the subscription; who comes later asks.
-                let again = self.followers(&handle).next().is_some() || self.pushed.contains_key(&handle);
                 self.followers.insert((handle.clone(), number), follower);
                 if again {
                     self.last_request += 1;
-                    self.client.resolve(now, RequestId(self.last_request), &handle, Some(u32::MAX));
+                    self.client.resolve(now, RequestId(self.last_request), &handle, Some(u32::MAX), false);
                 }
             }
             Command::Leave { handle, number } => {
@@ -370,40 +375,19 @@ impl State {
     }
 
     fn register(&mut self, now: Time, registration: Registration, reply: Reply<RegistrarId>) {
-        let key = (registration.handle.clone(), registration.element.id);
-        let homeless = registration.element.transport.addresses().is_empty();
-        if homeless && self.followed.contains_key(&key) {
-            self.homeless.insert(key.clone(), (registration, reply));
-        } else {
-            self.homeless.remove(&key);
-            let request = self.request(Waiting::Registration(reply));
-            self.client.register(now, request, registration);
-        }
+        let (handle, id) = (registration.handle.clone(), registration.element.id);
+        let request = self.request(Waiting::Registration(reply));
+        self.client.register(now, request, registration);
         // What the caller knew of its addresses may be old by now.
-        self.follow(now, &key.0, key.1);
+        self.follow(now, &handle, id);
     }
 
-    fn resolve(
-        &mut self,
-        now: Time,
-        handle: PoolHandle,
-        items: Option<u32>,
-        share: bool,
-        reply: Reply<Resolved>,
-    ) {
-        let key = (handle, items);
-        if share
-            && let Some(request) = self.sharing.get(&key)
-            && let Some(Waiting::Resolution { replies, .. }) = self.waiting.get_mut(request)
-        {
-            return replies.push(reply);
-        }
-        let shared = share.then(|| key.clone());
-        let request = self.request(Waiting::Resolution { replies: vec![reply], shared });
-        if share {
-            self.sharing.insert(key.clone(), request);
-        }
-        self.client.resolve(now, request, &key.0, items);
+    /// Registrars that are given by name are elsewhere.
+    fn registrars_moved(&mut self, reactor: &mut Reactor, names: &Names) {
+        let named = names.addresses().flat_map(|addresses| targets(&self.protocols, addresses));
+        let all = self.given.iter().cloned().chain(named).collect();
+        self.client.set_registrars(reactor.now(), all);
+        self.drain(reactor);
     }
 
     /// Elements that have other addresses now are registered with these.
@@ -414,23 +398,19 @@ impl State {
         }
     }
 
-    /// Registers an element anew if it is reached elsewhere, or if it can be reached at last.
+    /// Tells the machine where an element is reached now.
     fn follow(&mut self, now: Time, handle: &PoolHandle, id: PeId) {
         let key = (handle.clone(), id);
         let Some(at) = self.followed.get(&key) else { return };
-        let Some(at) = at.upgrade() else {
-            self.followed.remove(&key);
-            self.homeless.remove(&key);
-            return;
-        };
-        let Some(transport) = at.transport() else { return };
-        match self.homeless.remove(&key) {
-            Some((mut registration, reply)) => {
-                registration.element.transport = transport;
-                let request = self.request(Waiting::Registration(reply));
-                self.client.register(now, request, registration);
+        match at.upgrade() {
+            Some(at) => {
+                if let Some(transport) = at.transport() {
+                    self.client.set_transport(now, handle, id, transport);
+                }
             }
-            None => self.client.set_transport(now, handle, id, transport),
+            None => {
+                self.followed.remove(&key);
+            }
         }
     }
 
@@ -465,18 +445,38 @@ impl State {
                     let _ = reply.send(result);
                 }
             }
-            Event::Resolved { request, handle, result } => self.resolved(now, request, &handle, result),
-            Event::Pool { handle, resolution } => self.pool(now, handle, &resolution),
+            Event::Resolved { requests, handle, result } => self.resolved(now, &requests, &handle, result),
+            Event::Pool { handle, resolution } => {
+                self.cache(|cache| drop(cache.update(now, &handle, &resolution)));
+                self.followers(&handle).for_each(|follower| follower.pool(now, &resolution));
+            }
             Event::ElementGone { handle, id } => {
-                self.element_left(&handle, id);
+                self.cache(|cache| cache.remove(&handle, id));
                 self.followers(&handle).for_each(|follower| follower.left(id, true));
-                self.watchers(&handle, Some(id)).for_each(|(_, watcher)| watcher.element_gone());
             }
             Event::ElementRetired { handle, id } => {
-                self.element_left(&handle, id);
+                self.cache(|cache| cache.remove(&handle, id));
                 self.followers(&handle).for_each(|follower| follower.left(id, false));
             }
-            Event::Home { registrar, .. } => self.home(now, registrar),
+            Event::WatchedGone { number } => {
+                if let Some(watcher) = self.watchers.get(&number) {
+                    watcher.element_gone();
+                }
+            }
+            Event::Unsubscribed { handle } => self.cache(|cache| cache.forget(&handle)),
+            Event::Home { registrar, link } => {
+                let at = link.and_then(|link| reactor.peer_of(link));
+                self.home(now, registrar, at);
+            }
+            Event::Unregistered { handle, id, error } => {
+                let why = error.map_or_else(|| "no reason given".to_string(), |error| error.to_string());
+                reactor.complain(
+                    &format!("unregistered {handle} {why}"),
+                    format_args!(
+                        "the registrar took {id} out of \"{handle}\": {why}; it is registered again"
+                    ),
+                );
+            }
             Event::NoRegistrar { at, roles } => reactor.complain(
                 "no registrar",
                 format_args!(
@@ -495,24 +495,32 @@ impl State {
         }
     }
 
+    fn cache(&self, change: impl FnOnce(&Cache)) {
+        if let Some(shared) = self.shared.upgrade() {
+            change(&shared.cache);
+        }
+    }
+
     fn resolved(
         &mut self,
         now: Time,
-        request: RequestId,
+        requests: &[RequestId],
         handle: &PoolHandle,
         result: Result<Resolution, RequestError>,
     ) {
-        let Some(Waiting::Resolution { replies, shared: key }) = self.waiting.remove(&request) else {
-            return;
-        };
-        if let Some(key) = &key {
-            self.sharing.remove(key);
+        let mut replies = Vec::new();
+        let mut shared = false;
+        for request in requests {
+            if let Some(Waiting::Resolution { reply, share }) = self.waiting.remove(request) {
+                replies.push(reply);
+                shared |= share;
+            }
         }
-        let Some(shared) = self.shared.upgrade() else { return };
+        let Some(threads) = self.shared.upgrade() else { return };
         let answer = result.map(|resolution| {
-            let entry = match key {
-                Some(_) => shared.cache.update(now, handle, &resolution),
-                None => shared.cache.complement(now, handle, &resolution),
+            let entry = match shared {
+                true => threads.cache.update(now, handle, &resolution),
+                false => threads.cache.complement(now, handle, &resolution),
             };
             (resolution.elements, entry)
         });
@@ -522,61 +530,12 @@ impl State {
         }
     }
 
-    fn pool(&mut self, now: Time, handle: PoolHandle, resolution: &Resolution) {
-        if let Some(shared) = self.shared.upgrade() {
-            shared.cache.update(now, &handle, resolution);
-        }
-        self.followers(&handle).for_each(|follower| follower.pool(now, resolution));
-        if !resolution.complete || self.watchers(&handle, None).next().is_none() {
-            return;
-        }
-        let ids: BTreeSet<PeId> = resolution.elements.iter().map(|element| element.id).collect();
-        // A watch may begin when the element is gone already: nobody will say so again. An empty pool
-        // says nothing: the registrar may have just been started.
-        let first = self.pushed.insert(handle.clone(), ids.clone()).is_none();
-        if first && !ids.is_empty() {
-            let absent = self.watchers(&handle, None).filter(|(gone, _)| !ids.contains(&gone.id));
-            for (_, watcher) in absent {
-                watcher.element_gone();
-            }
-        }
-    }
-
-    /// The watches of a pool, or of one of its elements.
-    fn watchers(
-        &self,
-        handle: &PoolHandle,
-        id: Option<PeId>,
-    ) -> impl Iterator<Item = (&Gone, &Arc<dyn Watcher>)> {
-        let bound = |id: u32, number| Gone { handle: handle.clone(), id: PeId(id), number };
-        let (first, last) = id.map_or((0, u32::MAX), |id| (id.0, id.0));
-        self.watches.range(bound(first, 0)..=bound(last, u64::MAX))
-    }
-
     fn followers(&self, handle: &PoolHandle) -> impl Iterator<Item = &Arc<dyn Follower>> {
         let bound = |number| (handle.clone(), number);
         self.followers.range(bound(0)..=bound(u64::MAX)).map(|(_, follower)| follower)
     }
 
-    fn element_left(&mut self, handle: &PoolHandle, id: PeId) {
-        if let Some(shared) = self.shared.upgrade() {
-            shared.cache.remove(handle, id);
-        }
-        if let Some(ids) = self.pushed.get_mut(handle) {
-            ids.remove(&id);
-        }
-    }
-
-    /// Nobody watches the pool any more, so what is cached will not be kept up to date.
-    fn unpush(&mut self, handle: &PoolHandle) {
-        if self.pushed.remove(handle).is_some()
-            && let Some(shared) = self.shared.upgrade()
-        {
-            shared.cache.forget(handle);
-        }
-    }
-
-    fn home(&mut self, now: Time, registrar: Option<RegistrarId>) {
+    fn home(&mut self, now: Time, registrar: Option<RegistrarId>, at: Option<SocketAddr>) {
         self.component.home(registrar, now);
         match registrar {
             Some(registrar) => log::info!("home registrar is {registrar}"),
@@ -585,6 +544,7 @@ impl State {
         if let Some(shared) = self.shared.upgrade() {
             let home = registrar.map_or(0, |registrar| 1 << 32 | u64::from(registrar.0));
             shared.home.store(home, Ordering::Relaxed);
+            *shared.home_at.lock() = at;
         }
     }
 

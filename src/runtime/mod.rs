@@ -12,9 +12,9 @@
 //! | `library` | the event thread's loop around the client machine |
 //! | `registrar` | the loop around the registrar machine |
 //! | `reactor` | the loops' engine: links, listeners, groups, timers |
-//! | `distances` | which links to measure, for policies that want to know how far an element is |
 //! | `groups` | multicast groups, tried again while they can't be used |
 //! | `security` | what a process proves itself by, kept up to date |
+//! | `names` | hosts that are given by name, looked up again when nobody answers |
 //! | `complaints` | log lines that appear once per cause |
 //! | `why` | what lies behind an error, in words |
 
@@ -24,9 +24,9 @@ mod calls;
 mod complaints;
 pub mod csp;
 mod directory;
-mod distances;
 mod groups;
 mod library;
+mod names;
 mod pool;
 mod reactor;
 pub mod registrar;
@@ -43,7 +43,7 @@ pub use directory::{Answer, Directory};
 pub use pool::{Follower, Pool};
 pub use reactor::Waker;
 pub use security::{Keeper, Tls, TlsStatus};
-pub use settings::{Settings, parse_announce, parse_transport, targets};
+pub use settings::{MIN_CSP_INTERVAL, Settings, parse_announce, parse_transport, targets};
 
 /// Where users reach an element. Asked from the event thread whenever the interfaces change; must not block.
 pub trait Reachable: Send + Sync {

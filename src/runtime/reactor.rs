@@ -329,13 +329,14 @@ impl Reactor {
         Ok(port)
     }
 
-    /// Carries out a machine's output; an event is handed back.
+    /// Carries out a machine's output; an event is handed back. Measurements are the loop's business.
     pub fn execute<E>(&mut self, output: Output<E>) -> Option<E> {
         match output {
             Output::Send { link, bytes } => self.queue(link, bytes),
             Output::Open { link, service, target } => self.open(link, service, target),
             Output::Close { link } => self.close(link),
             Output::Announce { service, bytes } => self.announce(service, &bytes),
+            Output::Measure { .. } => {}
             Output::Event(event) => return Some(event),
         }
         None

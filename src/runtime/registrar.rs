@@ -1,14 +1,13 @@
 //! A registrar's loop: one registrar machine on the reactor. Its caller brings the rest (signals, a
 //! status page) as sources of the same poll.
 
-use super::distances::Distances;
 use super::groups::{Groups, Purpose};
 use super::reactor::{Admission, Clock, Input, Limits, Reactor, Waker};
 use super::settings::is_available;
 use super::thread::spawn;
 use super::{Keeper, Tls, TlsStatus, targets};
 use crate::machine::registrar::{Config, Event, Histogram, Impossible, Operated, Operation, Registrar, What};
-use crate::machine::{LinkChange, LinkProtocol, Output, Service, Target, Time};
+use crate::machine::{LinkProtocol, Output, Service, Target, Time};
 use crate::transport::allow::Networks;
 use crate::transport::host;
 use crate::transport::interfaces::Interface;
@@ -131,7 +130,6 @@ pub struct Server {
     reactor: Reactor,
     machine: Registrar,
     groups: Groups,
-    distances: Distances,
     asap: Bound,
     enrp: Bound,
     min_scope: Scope,
@@ -211,13 +209,11 @@ impl Server {
             config.mentor_discovery_timeout = Duration::ZERO;
         }
         let machine = Registrar::new(config, host::seed(), reactor.now());
-        let distances = Distances::default();
         let turns = Histogram::default();
         Ok(Server {
             reactor,
             machine,
             groups,
-            distances,
             asap,
             enrp,
             min_scope,
@@ -251,7 +247,7 @@ impl Server {
         let now = self.reactor.now();
         self.reactor.set_max_links(most_links(options.max_links));
         self.machine.reconfigure(now, options.machine);
-        drain(&mut self.machine, &mut self.distances, &mut self.reactor);
+        drain(&mut self.machine, &mut self.reactor);
     }
 
     /// From where connections are taken.
@@ -329,36 +325,14 @@ impl Server {
     /// Waits until something happens or `until`, and deals with it; the caller's own sources that became
     /// ready are added to `ready`.
     pub fn turn(&mut self, until: Option<Time>, ready: &mut Vec<Token>) -> io::Result<()> {
-        let Server { reactor, machine, groups, distances, asap, enrp, min_scope, keeper, .. } = self;
+        let Server { reactor, machine, groups, asap, enrp, min_scope, keeper, .. } = self;
         let files = keeper.as_ref().map(Keeper::poll_timeout);
         let until = [until, machine.poll_timeout(), groups.poll_timeout(), files].into_iter().flatten().min();
         reactor.turn(until, &mut |reactor, input| {
             let now = reactor.now();
             match input {
-                Input::Message { link, bytes } => {
-                    distances.heard(now, link, bytes);
-                    machine.handle_message(now, link, bytes);
-                }
-                Input::Link { link, change } => {
-                    // TCP has measured by now, so that what comes first over the link can be right.
-                    let round_trip = match &change {
-                        LinkChange::Up(ends) => {
-                            if ends.service == Service::Enrp {
-                                distances.peer(now, link);
-                            }
-                            reactor.round_trip(link)
-                        }
-                        LinkChange::Down(_) => {
-                            distances.gone(link);
-                            None
-                        }
-                        _ => None,
-                    };
-                    machine.handle_link(now, link, change);
-                    if let Some(round_trip) = round_trip {
-                        machine.set_round_trip(now, link, round_trip);
-                    }
-                }
+                Input::Message { link, bytes } => machine.handle_message(now, link, bytes),
+                Input::Link { link, change } => machine.handle_link(now, link, change),
                 Input::Announce { service, from, bytes } => {
                     machine.handle_announce(now, service, from, bytes);
                 }
@@ -371,23 +345,16 @@ impl Server {
                 Input::Other { token } => return ready.push(token),
                 Input::Woken => return,
             }
-            drain(machine, distances, reactor);
+            drain(machine, reactor);
         })?;
         groups.handle_timeout(reactor);
         if let Some(keeper) = keeper {
             keeper.turn(reactor, false);
         }
         let now = reactor.now();
-        for link in distances.take_due() {
-            if let Some(round_trip) = reactor.round_trip(link) {
-                distances.changed(now, link, machine.set_round_trip(now, link, round_trip));
-                drain(machine, distances, reactor);
-                reactor.flush();
-            }
-        }
         if machine.poll_timeout().is_some_and(|time| time <= now) {
             machine.handle_timeout(now);
-            drain(machine, distances, reactor);
+            drain(machine, reactor);
             reactor.flush();
         }
         self.tell();
@@ -427,7 +394,7 @@ impl Server {
     ) -> Result<Operated, Impossible> {
         let now = self.reactor.now();
         let result = self.machine.operate(now, handle, id, operation);
-        drain(&mut self.machine, &mut self.distances, &mut self.reactor);
+        drain(&mut self.machine, &mut self.reactor);
         self.reactor.flush();
         result
     }
@@ -436,7 +403,7 @@ impl Server {
     pub fn shutdown(mut self, patience: Duration) {
         let now = self.now();
         self.machine.shutdown(now);
-        drain(&mut self.machine, &mut self.distances, &mut self.reactor);
+        drain(&mut self.machine, &mut self.reactor);
         let end = now + patience;
         let mut ready = Vec::new();
         while self.reactor.link_count() > 0 && self.now() < end {
@@ -484,14 +451,22 @@ fn most_links(asked: Option<usize>) -> usize {
     links.min(super::reactor::MAX_SLOTS)
 }
 
-fn drain(machine: &mut Registrar, distances: &mut Distances, reactor: &mut Reactor) {
-    while let Some(output) = machine.poll_output() {
-        if let Output::Close { link } = output {
-            // Of a link that we close, nobody says that it is down.
-            distances.gone(link);
+fn drain(machine: &mut Registrar, reactor: &mut Reactor) {
+    let mut measured = Vec::new();
+    loop {
+        while let Some(output) = machine.poll_output() {
+            if let Output::Measure { link } = output {
+                measured.extend(reactor.measure(link).map(|measurement| (link, measurement)));
+            } else if let Some(event) = reactor.execute(output) {
+                report(reactor, event);
+            }
         }
-        if let Some(event) = reactor.execute(output) {
-            report(reactor, event);
+        if measured.is_empty() {
+            return;
+        }
+        let now = reactor.now();
+        for (link, measurement) in measured.drain(..) {
+            machine.handle_measurement(now, link, measurement);
         }
     }
 }

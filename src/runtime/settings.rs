@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// The shortest CSP interval that the environment can ask for (rsplib).
-const MIN_CSP_INTERVAL: Duration = Duration::from_millis(250);
+pub const MIN_CSP_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Everything a process can set: what `struct rsp_info`, `rsp_initarg` and `RSP_*` variables say.
 #[derive(Debug, Clone)]
@@ -20,6 +20,8 @@ const MIN_CSP_INTERVAL: Duration = Duration::from_millis(250);
 pub struct Settings {
     /// Static registrars, first tried first.
     pub registrars: Vec<Target>,
+    /// Static registrars that are given by name, `host:port` as written; they are looked up by the event thread.
+    pub registrar_names: Vec<String>,
     /// Start a registrar inside this process (`RSP_REGISTRAR=embedded`).
     pub embedded_registrar: bool,
     /// Which protocols may be used, best first (`RSP_TRANSPORT`).
@@ -46,6 +48,7 @@ impl Default for Settings {
         let machine = client::Config::default();
         Settings {
             registrars: Vec::new(),
+            registrar_names: Vec::new(),
             embedded_registrar: false,
             protocols: vec![LinkProtocol::Sctp, LinkProtocol::Tcp],
             tls: Tls::default(),
@@ -157,6 +160,28 @@ impl Settings {
         Ok(settings)
     }
 
+    /// Adds a static registrar, a host with all its addresses: `host:port`, or several of that separated by
+    /// commas. Errors: what is wrong with the spelling; a name that can't be resolved is none.
+    pub fn add_registrar(&mut self, host: &str) -> io::Result<()> {
+        if address::is_literal(host)? {
+            let addresses = address::parse_list(host, self.registrar_port())?;
+            self.registrars.extend(targets(&self.protocols, &addresses));
+        } else {
+            self.registrar_names.push(host.to_string());
+        }
+        Ok(())
+    }
+
+    /// The port of registrars that are named without one.
+    pub fn registrar_port(&self) -> u16 {
+        self.tls.port(ASAP_PORT, ASAP_TLS_PORT)
+    }
+
+    /// Whether somebody said which registrars to use: then localhost, where nobody else is known, is none.
+    pub fn names_registrars(&self) -> bool {
+        self.embedded_registrar || !self.registrars.is_empty() || !self.registrar_names.is_empty()
+    }
+
     fn set(&mut self, name: &str, value: &str) -> io::Result<()> {
         match name {
             "RSP_ALLOW" => self.allow = value.parse().map_err(|error: String| bad(name, value, &error))?,
@@ -170,9 +195,7 @@ impl Settings {
                         self.embedded_registrar = true;
                         continue;
                     }
-                    let addresses = address::parse_list(host, self.tls.port(ASAP_PORT, ASAP_TLS_PORT))
-                        .map_err(|error| bad(name, value, &error.to_string()))?;
-                    self.registrars.extend(targets(&self.protocols, &addresses));
+                    self.add_registrar(host).map_err(|error| bad(name, value, &error.to_string()))?;
                 }
             }
             "RSP_ANNOUNCE" => {
@@ -229,6 +252,14 @@ mod tests {
         let settings = from(&[("RSP_REGISTRAR", "10.1.1.1")]).unwrap();
         let protocols: Vec<_> = settings.registrars.iter().map(|target| target.protocol).collect();
         assert_eq!(protocols, [LinkProtocol::Sctp, LinkProtocol::Tcp]);
+    }
+
+    #[test]
+    fn registrars_by_name_are_looked_up_later() {
+        let settings = from(&[("RSP_REGISTRAR", "no-such-host.invalid:4000;10.1.1.1")]).unwrap();
+        assert_eq!(settings.registrar_names, ["no-such-host.invalid:4000"]);
+        assert!(settings.names_registrars() && !from(&[]).unwrap().names_registrars());
+        assert!(from(&[("RSP_REGISTRAR", "no-such-host.invalid:x")]).is_err());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::wire::{PeId, PoolElement, PoolHandle, RegistrarId};
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
@@ -28,6 +29,8 @@ pub(super) struct Shared {
     pub woken: AtomicBool,
     /// Home registrar's ID with bit 32 set, or 0.
     pub home: AtomicU64,
+    /// Where that registrar is.
+    pub home_at: Mutex<Option<SocketAddr>>,
     /// Who knows the sessions that status reports are about.
     pub sessions: OnceLock<Box<dyn Sessions>>,
     pub watches: AtomicU64,
@@ -57,8 +60,8 @@ pub(super) struct Resolved {
 }
 
 /// Names one watch of one element.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Gone {
+#[derive(Debug, Clone)]
+pub(super) struct Watched {
     pub handle: PoolHandle,
     pub id: PeId,
     pub number: u64,
@@ -89,8 +92,8 @@ pub(super) enum Command {
         handle: PoolHandle,
         id: PeId,
     },
-    Watch(Gone, Arc<dyn Watcher>),
-    Unwatch(Gone),
+    Watch(Watched, Arc<dyn Watcher>),
+    Unwatch(Watched),
     Attend {
         handle: PoolHandle,
         number: u64,

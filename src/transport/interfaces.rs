@@ -22,6 +22,8 @@ pub struct Interface {
     pub name: String,
     /// Whether it is switched on. A cable may still be missing.
     pub up: bool,
+    /// Whether there is a cable, a network, or whatever it needs (IFF_RUNNING).
+    pub carrier: bool,
     /// Whether it carries multicast (Linux: not set for the loopback interface).
     pub multicast: bool,
     /// Whether it is the loopback interface.
@@ -30,7 +32,17 @@ pub struct Interface {
     pub addresses: Vec<IpAddr>,
 }
 
+/// How the bridges begin that container and virtual machine hosts make for their guests: what is reached there
+/// is this host only.
+const BRIDGES: [&str; 11] =
+    ["docker", "br-", "veth", "cni", "virbr", "lxcbr", "lxdbr", "podman", "flannel", "cali", "vmnet"];
+
 impl Interface {
+    /// Whether it leads to guests of this host only, by its name.
+    pub fn is_bridge(&self) -> bool {
+        BRIDGES.iter().any(|prefix| self.name.starts_with(prefix))
+    }
+
     /// Its addresses that reach at least `minimum`.
     pub fn addresses_from(&self, minimum: Scope) -> impl Iterator<Item = IpAddr> + '_ {
         self.addresses.iter().copied().filter(move |address| scope(*address) >= minimum)
@@ -50,6 +62,7 @@ pub fn interfaces() -> io::Result<Vec<Interface>> {
                 index,
                 name: name.to_owned(),
                 up: entry.flags.contains(InterfaceFlags::IFF_UP),
+                carrier: entry.flags.contains(InterfaceFlags::IFF_RUNNING),
                 multicast: entry.flags.contains(InterfaceFlags::IFF_MULTICAST),
                 loopback: entry.flags.contains(InterfaceFlags::IFF_LOOPBACK),
                 addresses: Vec::new(),

@@ -52,6 +52,17 @@ pub enum QueueStatus {
     Overflow,
 }
 
+/// What the kernel knows of the way to the other end of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Condition {
+    /// The smoothed round trip time, over SCTP that of the primary path; `None` before anything was measured.
+    pub round_trip: Option<Duration>,
+    /// Segments or chunks that were sent again, or came twice, since the link is up.
+    pub retransmissions: u64,
+    /// Whether something that was sent is not acknowledged.
+    pub unacknowledged: bool,
+}
+
 /// A connected message link: TCP connection, or SCTP association peeled off to its own descriptor.
 #[derive(Debug)]
 pub enum Link {
@@ -145,12 +156,12 @@ impl Link {
         }
     }
 
-    /// The smoothed round trip time, over SCTP that of the primary path; `None` before anything was measured.
-    pub fn round_trip(&self) -> Option<Duration> {
+    /// How the way to the other end is; `None`: the kernel does not say.
+    pub fn condition(&self) -> Option<Condition> {
         match self {
-            Link::Tcp(link) => link.round_trip(),
-            Link::Sctp(link) => link.round_trip(),
-            Link::Tls(link) => link.round_trip(),
+            Link::Tcp(link) => link.condition(),
+            Link::Sctp(link) => link.condition(),
+            Link::Tls(link) => link.condition(),
         }
     }
 

@@ -286,7 +286,7 @@ mod tests {
     fn interface(index: u32, kind: &str, up: bool, addresses: &[&str]) -> Interface {
         let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
         let (loopback, multicast) = (kind == "lo", kind == "wire");
-        Interface { index, name: kind.to_owned(), up, multicast, loopback, addresses }
+        Interface { index, name: kind.to_owned(), up, carrier: up, multicast, loopback, addresses }
     }
 
     #[test]

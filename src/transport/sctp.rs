@@ -16,13 +16,12 @@ use super::sctp_socket::{
     AssociationId, Incoming, Notification, Parameters, SctpSocket, SendInfo, SocketStyle,
 };
 use super::tcp::QUEUE_BOUND;
-use super::{QueueStatus, ReadStatus};
+use super::{Condition, QueueStatus, ReadStatus};
 use crate::wire::frame;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
 
 /// Payload protocol identifier of ASAP.
 pub const PPID_ASAP: u32 = 11;
@@ -374,9 +373,9 @@ impl SctpLink {
         }
     }
 
-    /// The smoothed round trip time of the primary path; `None` before anything was measured.
-    pub fn round_trip(&self) -> Option<Duration> {
-        self.socket.round_trip(0).ok().flatten()
+    /// How the way to the other end is (SCTP_STATUS, SCTP_GET_ASSOC_STATS).
+    pub fn condition(&self) -> Option<Condition> {
+        self.socket.condition(0).ok()
     }
 
     /// Our addresses, as for the peer's.

@@ -4,6 +4,7 @@
 //! association peeled off the latter. Non-blocking throughout: wait with `poll(2)` on [`AsFd`].
 //! The functions take an [`AssociationId`]; only one-to-many sockets look at it, elsewhere 0 will do.
 
+use super::Condition;
 use super::scope::unmapped;
 pub use super::sctp_event::{AssociationId, Notification, PathState};
 use super::sctp_sys as sys;
@@ -24,6 +25,7 @@ const PRIMARY_ADDR: i32 = 6;
 const PEER_ADDR_PARAMS: i32 = 9;
 const EVENTS: i32 = 11;
 const STATUS: i32 = 14;
+const GET_ASSOC_STATS: i32 = 112;
 const DELAYED_SACK: i32 = 16;
 const RECVNXTINFO: i32 = 33;
 
@@ -566,17 +568,35 @@ impl SctpSocket {
         Ok((short(18), short(16)))
     }
 
-    /// The smoothed round trip time of the primary path, in the kernel's ticks of 1 to 10 ms; `None` before
-    /// anything was measured, or if it was less than half a tick.
-    pub fn round_trip(&self, association: AssociationId) -> io::Result<Option<Duration>> {
+    /// How the way to the peer is. The smoothed round trip time is that of the primary path, in the kernel's ticks
+    /// of 1 to 10 ms: `None` before anything was measured, or if it was less than half a tick.
+    pub fn condition(&self, association: AssociationId) -> io::Result<Condition> {
+        // `struct sctp_status`: chunks that lack their acknowledgement, state and SRTT of the primary path.
+        const UNACKDATA: usize = 12;
+        const PRIMARY_STATE: usize = 156;
         const SRTT: usize = 164;
+        const ACTIVE: u32 = 2;
+        // `struct sctp_assoc_stats`: chunks sent again, chunks that came twice.
+        const RTXCHUNKS: usize = 176;
+        const IDUPCHUNKS: usize = 192;
         let mut value = [0; 176];
         value[..4].copy_from_slice(&association.to_ne_bytes());
         sys::get(self.as_fd(), STATUS, &mut value)?;
-        let ticks = value[SRTT..SRTT + 4].try_into().map_or(0, u32::from_ne_bytes);
+        let long = |bytes: &[u8], offset| sys::u32_at(bytes, offset).unwrap_or(0);
+        let ticks = long(&value, SRTT);
         // RFC 6458 section 8.2.1 wants milliseconds, but Linux tells its ticks. The coarse clock has them too.
         let tick = Duration::from(clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)?);
-        Ok((ticks > 0).then(|| tick.saturating_mul(ticks)))
+        let mut stats = [0; 256];
+        stats[..4].copy_from_slice(&association.to_ne_bytes());
+        // Kernels before 3.8 don't count.
+        let counted = sys::get(self.as_fd(), GET_ASSOC_STATS, &mut stats).is_ok();
+        let count = |offset: usize| stats[offset..offset + 8].try_into().map_or(0, u64::from_ne_bytes);
+        Ok(Condition {
+            round_trip: (ticks > 0).then(|| tick.saturating_mul(ticks)),
+            retransmissions: if counted { count(RTXCHUNKS) + count(IDUPCHUNKS) } else { 0 },
+            unacknowledged: sys::u16_at(&value, UNACKDATA).unwrap_or(0) > 0
+                || long(&value, PRIMARY_STATE) != ACTIVE,
+        })
     }
 
     /// The peer's addresses, the primary one first.

@@ -180,17 +180,6 @@ impl Policy {
         }
     }
 
-    /// Whether a message may hold a policy that has a distance: a look at its bytes, cheaper than decoding,
-    /// which may be wrong if it says yes. Parameters begin at multiples of four.
-    pub fn may_have_distance(message: &[u8]) -> bool {
-        const TYPES: [PolicyType; 3] = [
-            PolicyType::WEIGHTED_RANDOM_DPF,
-            PolicyType::LEAST_USED_DPF,
-            PolicyType::LEAST_USED_DEGRADATION_DPF,
-        ];
-        message.chunks_exact(4).any(|word| TYPES.iter().any(|of| word == of.0.to_be_bytes()))
-    }
-
     /// Bytes of the whole parameter, padding included.
     pub fn encoded_len(&self) -> usize {
         let mut values = 0;

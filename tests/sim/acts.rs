@@ -221,7 +221,7 @@ impl World {
                 }
                 None => asked = false,
             },
-            Act::Resolve { handle, .. } => client.resolve(now, request, &handle, None),
+            Act::Resolve { handle, .. } => client.resolve(now, request, &handle, None, false),
             _ => asked = false,
         }
         if !asked {

@@ -44,13 +44,16 @@ impl World {
     }
 
     /// How long after its end an element may be resolved: its registrar dies with it, so does whoever
-    /// announced to take over, and its process is dialled in vain. Sleep of those asked comes on top.
+    /// announced to take over, its process is dialled twice in vain, or the second time as a partition ends, and
+    /// then does not answer. Sleep of those asked comes on top.
     pub fn stale_bound(&self) -> Duration {
         let config = timers(!self.plan.slow.is_empty());
+        let answer = config.endpoint_keep_alive_timeout_interval;
         let keep_alive = config.endpoint_keep_alive_transmission_interval.mul_f64(1.5)
-            + config.endpoint_keep_alive_timeout_interval;
-        let dial = 2 * config.endpoint_keep_alive_timeout_interval;
-        keep_alive.max(self.takeover_bound() + config.takeover_expiry_interval + dial)
+            + answer.max(config.lossy_link_timeout);
+        let (dial, pause) = (2 * answer, Duration::from_millis(500));
+        let dials = dial + pause + dial + answer;
+        keep_alive.max(self.takeover_bound() + config.takeover_expiry_interval + dials)
     }
 
     /// Whether nothing was done to anybody for so long.
@@ -73,8 +76,10 @@ pub fn event(world: &mut World, host: HostId, event: Event) {
         Event::Deregistered { request, result } => {
             answered(world, request, result.is_ok());
         }
-        Event::Resolved { request, handle, result } => {
-            answered(world, request, result.is_ok());
+        Event::Resolved { requests, handle, result } => {
+            for request in requests {
+                answered(world, request, result.is_ok());
+            }
             if let Ok(resolution) = result {
                 no_ghosts(world, &handle, &resolution);
             }

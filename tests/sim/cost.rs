@@ -285,7 +285,7 @@ impl Cost {
                     self.schedule(LATENCY, Happening::Datagram { to, service, from, bytes });
                 }
             }
-            Output::Event(()) => {}
+            Output::Measure { .. } | Output::Event(()) => {}
         }
     }
 
@@ -340,6 +340,7 @@ fn without_event<E>(output: Output<E>) -> Output<()> {
         Output::Send { link, bytes } => Output::Send { link, bytes },
         Output::Close { link } => Output::Close { link },
         Output::Announce { service, bytes } => Output::Announce { service, bytes },
+        Output::Measure { link } => Output::Measure { link },
         Output::Event(_) => Output::Event(()),
     }
 }

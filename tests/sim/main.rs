@@ -43,6 +43,7 @@ fn plan(rng: &mut fastrand::Rng, hostile: bool) -> Plan {
         delay: (Duration::from_micros(50), most),
         datagram_loss: rng.f64() * if hostile { 0.5 } else { 0.2 },
         datagram_repetition: rng.f64() * 0.1,
+        loss: 0.0,
         half_open: if rng.u32(..3) == 0 { 0.05 } else { 0.0 },
         width: (rng.u32(..4) == 0).then(|| rng.u64(10_000..200_000)),
         // Each holds a handle table of these small worlds.

@@ -1,7 +1,7 @@
 //! The network: connections with order, delay, width and bounded queues; datagrams with loss, repetition and
 //! overtaking; partitions (also one-way).
 
-use rserpool::machine::{LinkChange, LinkEnds, LinkId, Service, Time};
+use rserpool::machine::{LinkChange, LinkEnds, LinkId, Measurement, Service, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -27,6 +27,10 @@ pub struct Connection {
     held: [VecDeque<Packet>; 2],
     /// Since when something is held back, or not acknowledged.
     stuck_since: Option<Time>,
+    /// When what each side has sent is acknowledged.
+    acknowledged: [Time; 2],
+    /// How often each side had to send something again.
+    retransmissions: [u64; 2],
 }
 
 /// What travels on a connection.
@@ -61,6 +65,8 @@ pub enum Happening {
         service: Service,
         to: std::net::SocketAddr,
         ends: LinkEnds,
+        /// How often it got no answer, and was sent again.
+        again: u32,
     },
     /// Something arrives at the other end of a connection.
     Arrive { connection: usize, direction: usize, packet: Packet },
@@ -79,6 +85,9 @@ pub struct Weather {
     pub delay: (Duration, Duration),
     pub datagram_loss: f64,
     pub datagram_repetition: f64,
+    /// Packets of connections that get lost, in either direction: they are sent again, until the
+    /// acknowledgement does not get lost either.
+    pub loss: f64,
     /// Dials whose answer is lost, so that only the other end has a connection.
     pub half_open: f64,
     /// Bytes per second and direction of a connection.
@@ -93,6 +102,7 @@ impl Weather {
         delay: (Duration::from_micros(50), Duration::from_millis(1)),
         datagram_loss: 0.0,
         datagram_repetition: 0.0,
+        loss: 0.0,
         half_open: 0.0,
         width: None,
         queue: 4 << 20,
@@ -111,6 +121,12 @@ pub struct Network {
     /// Directed pairs of hosts between which nothing passes.
     blocked: BTreeSet<(HostId, HostId)>,
 }
+
+/// What is not acknowledged after so long is sent again, on a link without delay.
+const LEAST_RTO: Duration = Duration::from_millis(200);
+
+/// So long an acknowledgement waits for something to ride on.
+const DELAYED_ACK: Duration = Duration::from_millis(40);
 
 /// A connection on which something is stuck for this long breaks (TCP_USER_TIMEOUT).
 pub const USER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -136,6 +152,31 @@ impl Network {
     pub fn latency(&mut self) -> Duration {
         let (least, most) = self.weather.delay;
         Duration::from_micros(self.rng.u64(least.as_micros() as u64..=most.as_micros() as u64))
+    }
+
+    /// How long a packet takes to arrive, how long until its sender knows, and how often it sends it again: at even
+    /// intervals at first (TCP_THIN_LINEAR_TIMEOUTS), then each time after twice the time.
+    fn carry(&mut self) -> (Duration, Duration, u64) {
+        let loss = self.weather.loss;
+        let latency = self.latency();
+        if loss == 0.0 {
+            return (latency, latency * 2, 0);
+        }
+        let mut wait = LEAST_RTO.max(self.weather.delay.1 * 3);
+        let (mut at, mut arrived, mut again) = (Duration::ZERO, None, 0);
+        loop {
+            if !self.chance(loss) {
+                let arrival = *arrived.get_or_insert(at + latency);
+                if !self.chance(loss) {
+                    return (arrival, at + latency * 2, again);
+                }
+            }
+            again += 1;
+            at += wait;
+            if again > 6 {
+                wait *= 2;
+            }
+        }
     }
 
     pub fn chance(&mut self, probability: f64) -> bool {
@@ -166,6 +207,8 @@ impl Network {
             congested: [false; 2],
             held: [VecDeque::new(), VecDeque::new()],
             stuck_since: None,
+            acknowledged: [now; 2],
+            retransmissions: [0; 2],
         };
         self.connections.insert(self.next_connection, connection);
         self.next_connection
@@ -200,7 +243,7 @@ impl Network {
 
     /// What a partition stops waits for its end.
     fn transmit(&mut self, now: Time, number: usize, side: usize, packet: Packet) {
-        let latency = self.latency();
+        let (latency, acknowledged, again) = self.carry();
         let width = self.weather.width;
         let Some(connection) = self.connections.get_mut(&number) else { return };
         let [from, to] = [connection.ends[side].0, connection.ends[1 - side].0];
@@ -221,7 +264,23 @@ impl Network {
         }
         let at = (ready + latency).max(connection.last[side]);
         connection.last[side] = at;
+        connection.acknowledged[side] = connection.acknowledged[side].max(ready + acknowledged);
+        // An acknowledgement rides on the answer, if that comes soon.
+        if now - connection.last[1 - side] < DELAYED_ACK {
+            connection.acknowledged[1 - side] = connection.acknowledged[1 - side].max(at);
+        }
+        connection.retransmissions[side] += again;
         self.schedule(at, Happening::Arrive { connection: number, direction: side, packet });
+    }
+
+    /// What the kernel of one side says about a connection.
+    pub fn measure(&self, now: Time, number: usize, side: usize) -> Option<Measurement> {
+        let connection = self.connections.get(&number)?;
+        Some(Measurement {
+            round_trip: Some(self.weather.delay.0 + self.weather.delay.1),
+            retransmissions: connection.retransmissions[side],
+            unacknowledged: connection.stuck_since.is_some() || connection.acknowledged[side] > now,
+        })
     }
 
     /// The other side has read so many bytes; `true`: the send queue is empty again after congestion.
@@ -232,14 +291,24 @@ impl Network {
         *queued == 0 && std::mem::take(&mut connection.congested[direction])
     }
 
-    /// Ends all partitions; what was held back goes on its way.
+    /// Ends all partitions; what was held back goes on its way when it is sent again, which may take as long as
+    /// it took the last time.
     pub fn heal(&mut self, now: Time) {
         self.blocked.clear();
         let numbers: Vec<usize> = self.connections.keys().copied().collect();
         for number in numbers {
             for side in 0..2 {
                 let Some(connection) = self.connections.get_mut(&number) else { continue };
-                connection.stuck_since = None;
+                let stuck = connection.stuck_since.map_or(Duration::ZERO, |since| now - since);
+                if !connection.held[side].is_empty() {
+                    let most = LEAST_RTO.max(stuck.saturating_sub(6 * LEAST_RTO) / 2);
+                    let wait = Duration::from_micros(self.rng.u64(0..=most.as_micros() as u64));
+                    connection.last[side] = connection.last[side].max(now + wait);
+                    connection.retransmissions[side] += 1;
+                }
+                if side == 1 {
+                    connection.stuck_since = None;
+                }
                 for packet in std::mem::take(&mut connection.held[side]) {
                     self.transmit(now, number, side, packet);
                 }

@@ -6,7 +6,8 @@ use super::tally::Tally;
 use rserpool::machine::client::{self, Client, Registration};
 use rserpool::machine::registrar::{self, Registrar};
 use rserpool::machine::{
-    LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Output, RequestId, Service, Target, Time,
+    LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Measurement, Output, RequestId, Service, Target,
+    Time,
 };
 use rserpool::wire::{PeId, PoolHandle, Protocol, RegistrarId, Transport, TransportUse, frame};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -140,6 +141,8 @@ pub struct World {
     /// When a host last woke from a pause.
     pub woken: Time,
     pub memory: super::checks::Memory,
+    /// What the host whose turn it is asked its kernel.
+    measured: Vec<(LinkId, Measurement)>,
     pub trace: bool,
 }
 
@@ -199,6 +202,7 @@ impl World {
             disturbed: Time(0),
             woken: Time(0),
             memory: super::checks::Memory::default(),
+            measured: Vec::new(),
             trace: std::env::var_os("RSP_TRACE").is_some(),
         }
     }
@@ -267,8 +271,8 @@ impl World {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Dial { from, incarnation, link, service, to, ends } => {
-                self.dial(from, incarnation, link, service, to, ends);
+            Happening::Dial { from, incarnation, link, service, to, ends, again } => {
+                self.dial(from, incarnation, link, service, to, ends, again);
             }
             Happening::Change { host, incarnation, link, change } => {
                 if self.hosts[host].incarnation == incarnation {
@@ -289,6 +293,7 @@ impl World {
         }
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn dial(
         &mut self,
         from: HostId,
@@ -297,6 +302,7 @@ impl World {
         service: Service,
         to: SocketAddr,
         ends: LinkEnds,
+        again: u32,
     ) {
         if self.hosts[from].incarnation != incarnation {
             return;
@@ -309,8 +315,12 @@ impl World {
         };
         let Some(there) = there else { return self.network.schedule(self.now, refused) };
         if !self.network.passes(from, there) || !self.network.passes(there, from) {
-            // The connection attempt gets no answer.
-            return self.network.schedule(self.now + Duration::from_secs(3), refused);
+            // The connection attempt gets no answer: it is repeated twice, a second later each time.
+            let then = match again {
+                0 | 1 => Happening::Dial { from, incarnation, link, service, to, ends, again: again + 1 },
+                _ => refused,
+            };
+            return self.network.schedule(self.now + Duration::from_secs(1), then);
         }
         let right_port = to.port() == if service == Service::Enrp { ENRP } else { ASAP };
         let latency = self.network.latency();
@@ -454,7 +464,17 @@ impl World {
                 Machine::Registrar(registrar) => match registrar.poll_output() {
                     Some(Output::Event(event)) => super::checks::registrar_event(self, host, event),
                     Some(output) => self.effect(host, output.map_event()),
-                    None => return,
+                    None => {
+                        let now = self.local_time(host);
+                        let measured = std::mem::take(&mut self.measured);
+                        if measured.is_empty() {
+                            return;
+                        }
+                        let Machine::Registrar(registrar) = &mut self.hosts[host].machine else { return };
+                        for (link, measurement) in measured {
+                            registrar.handle_measurement(now, link, measurement);
+                        }
+                    }
                 },
                 Machine::Process(client) => match client.poll_output() {
                     Some(Output::Event(event)) => super::checks::event(self, host, event),
@@ -491,7 +511,7 @@ impl World {
                     roles: None,
                 };
                 let latency = self.network.latency();
-                let dial = Happening::Dial { from: host, incarnation, link, service, to, ends };
+                let dial = Happening::Dial { from: host, incarnation, link, service, to, ends, again: 0 };
                 self.network.schedule(self.now + latency, dial);
             }
             Output::Send { link, bytes } => {
@@ -511,6 +531,12 @@ impl World {
                 }
             }
             Output::Announce { service, bytes } => self.announce(host, service, &bytes),
+            Output::Measure { link } => self.measured.extend(
+                self.network
+                    .find(host, link)
+                    .and_then(|(number, side)| self.network.measure(self.now, number, side))
+                    .map(|measurement| (link, measurement)),
+            ),
             Output::Event(()) => {}
         }
     }
@@ -644,6 +670,7 @@ impl World {
             protocols: vec![self.protocol()],
             listen: vec![target(LinkProtocol::Tcp, host, ASAP)],
             registrars,
+            announcements: self.plan.discovery != Discovery::Static,
             ..client::Config::default()
         }
     }
@@ -716,6 +743,7 @@ impl<E> Eventless for Output<E> {
             Output::Send { link, bytes } => Output::Send { link, bytes },
             Output::Close { link } => Output::Close { link },
             Output::Announce { service, bytes } => Output::Announce { service, bytes },
+            Output::Measure { link } => Output::Measure { link },
             Output::Event(_) => Output::Event(()),
         }
     }

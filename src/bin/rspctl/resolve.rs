@@ -3,8 +3,8 @@
 use crate::tls::TlsArgs;
 use crate::{handle, out};
 use clap::Args;
-use rserpool::runtime::{Directory, Runtime, Settings, address, targets};
-use rserpool::wire::{ASAP_PORT, ASAP_TLS_PORT, PoolElement};
+use rserpool::runtime::{Directory, Runtime, Settings};
+use rserpool::wire::PoolElement;
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -50,14 +50,18 @@ fn resolve(args: &ResolveArgs) -> Result<Vec<PoolElement>, String> {
     let handle = handle::parse(&args.pool)?;
     let runtime = start(&args.registrar)?;
     let result = runtime.resolve(&handle, usize::from(args.items), Duration::ZERO);
+    let answered = runtime.answered_by();
     runtime.shutdown();
+    if let Some(registrar) = answered {
+        out::complain(format_args!("rspctl: resolve: answered by registrar {registrar}"));
+    }
     result.map_err(|error| format!("\"{handle}\": {error}"))
 }
 
 /// The options about TLS, for every subcommand that speaks to a registrar.
 pub static TLS: OnceLock<TlsArgs> = OnceLock::new();
 
-/// The library's runtime with the registrars of the command line before all others.
+/// The library's runtime. Registrars of the command line are the only ones: who asks X wants to know what X says.
 pub fn start(registrars: &[String]) -> Result<Runtime, String> {
     Runtime::start(settings(registrars)?).map_err(|error| format!("cannot start: {error}"))
 }
@@ -68,11 +72,13 @@ pub fn settings(registrars: &[String]) -> Result<Settings, String> {
     if let Some(tls) = TLS.get() {
         tls.apply(&mut settings.tls)?;
     }
-    let port = settings.tls.port(ASAP_PORT, ASAP_TLS_PORT);
-    for registrar in registrars.iter().rev() {
-        let addresses = address::parse_list(registrar, port)
-            .map_err(|error| format!("--registrar={registrar}: {error}"))?;
-        settings.registrars.splice(0..0, targets(&settings.protocols, &addresses));
+    if !registrars.is_empty() {
+        settings.registrars.clear();
+        settings.registrar_names.clear();
+        (settings.embedded_registrar, settings.announce) = (false, None);
+    }
+    for registrar in registrars {
+        settings.add_registrar(registrar).map_err(|error| format!("--registrar={registrar}: {error}"))?;
     }
     Ok(settings)
 }

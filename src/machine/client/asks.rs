@@ -6,6 +6,7 @@ use super::{Client, Event, RequestError, RequestId, Time};
 use crate::machine::timer::Timer;
 use crate::wire::{Asap, OperationError, PeId, PoolHandle};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// All elements of a pool.
 pub(super) const ALL: u32 = u32::MAX;
@@ -21,14 +22,18 @@ const BATCH_BYTES: usize = 16 << 10;
 /// However often its links break, a request ends after its patience times this.
 const PATIENCE_CAP: u32 = 4;
 
+/// When nobody is there who could be asked, it is said after so long, or found out that often.
+const REFUSED: Duration = Duration::from_millis(500);
+const REFUSED_AGAIN: Duration = Duration::from_millis(100);
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum What {
     /// Nobody waits for a re-registration.
     Register { key: Key, requests: Vec<RequestId> },
     /// Nobody waits at shutdown.
     Deregister { key: Key, request: Option<RequestId> },
-    /// The application wants to know.
-    Resolve { handle: PoolHandle, items: Option<u32>, request: RequestId },
+    /// The application wants to know. Who may share an answer waits for the same one.
+    Resolve { handle: PoolHandle, items: Option<u32>, requests: Vec<RequestId>, shared: bool },
     /// First question, poll or sign of life of a subscription.
     Subscribe { handle: PoolHandle },
     /// The end of a subscription.
@@ -88,6 +93,8 @@ pub(super) struct Ask {
     pub what: What,
     /// When it has waited too long without a link.
     deadline: Option<Time>,
+    /// Since when it waits for one.
+    waiting: Time,
     /// And beyond what no deadline is put off.
     last_deadline: Time,
     /// `None`: waits to be sent.
@@ -103,6 +110,10 @@ pub(super) struct Asks {
     unsent: BTreeSet<u64>,
     /// Asks that got no answer as often as they may: they end unless another registrar is found.
     exhausted: BTreeSet<u64>,
+    /// Resolutions whose answer others may share.
+    shared: BTreeMap<(PoolHandle, Option<u32>), u64>,
+    /// Requests that share the answer of an earlier one.
+    sharing: usize,
     last: u64,
     transmissions: u64,
     bytes_under_way: usize,
@@ -115,6 +126,21 @@ impl Asks {
 
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
+    }
+
+    /// Requests that wait for the answer to an earlier one.
+    pub fn sharing(&self) -> usize {
+        self.sharing
+    }
+
+    /// Lets a request wait for the answer to the same question, if somebody has asked it.
+    pub fn share(&mut self, handle: &PoolHandle, items: Option<u32>, request: RequestId) -> bool {
+        let number = self.shared.get(&(handle.clone(), items));
+        let ask = number.and_then(|number| self.table.get_mut(number));
+        let Some(Ask { what: What::Resolve { requests, .. }, .. }) = ask else { return false };
+        requests.push(request);
+        self.sharing += 1;
+        true
     }
 
     pub fn get(&self, number: u64) -> Option<&Ask> {
@@ -130,7 +156,17 @@ impl Asks {
         let (kind, handle, id) = what.index();
         self.index.insert((kind, handle, id, self.last));
         self.unsent.insert(self.last);
-        let ask = Ask { what, deadline: None, last_deadline: Time(u64::MAX), sent: None, trials: 0 };
+        if let What::Resolve { handle, items, shared: true, .. } = &what {
+            self.shared.insert((handle.clone(), *items), self.last);
+        }
+        let ask = Ask {
+            what,
+            deadline: None,
+            waiting: Time(0),
+            last_deadline: Time(u64::MAX),
+            sent: None,
+            trials: 0,
+        };
         self.table.insert(self.last, ask);
         self.last
     }
@@ -189,6 +225,10 @@ impl Asks {
         self.index.remove(&(kind, handle, id, number));
         self.unsent.remove(&number);
         self.exhausted.remove(&number);
+        if let What::Resolve { handle, items, requests, shared: true } = &ask.what {
+            self.shared.remove(&(handle.clone(), *items));
+            self.sharing -= requests.len() - 1;
+        }
         self.bytes_under_way -= ask.sent.map_or(0, |sent| sent.bytes);
         Some(ask)
     }
@@ -296,7 +336,7 @@ impl Client {
         Some(ask)
     }
 
-    fn take(&mut self, number: u64) -> Option<Ask> {
+    pub(super) fn take(&mut self, number: u64) -> Option<Ask> {
         let ask = self.asks.remove(number)?;
         if ask.sent.is_some() {
             self.fx.alarms.clear(&Alarm::Rfc(ask.what.timer(), number));
@@ -333,8 +373,8 @@ impl Client {
             Some(What::Deregister { request: Some(request), .. }) => {
                 self.fx.event(Event::Deregistered { request, result: Err(error) });
             }
-            Some(What::Resolve { handle, request, .. }) => {
-                self.fx.event(Event::Resolved { request, handle, result: Err(error) });
+            Some(What::Resolve { handle, requests, .. }) => {
+                self.fx.event(Event::Resolved { requests, handle, result: Err(error) });
             }
             _ => {}
         }
@@ -368,7 +408,31 @@ impl Client {
             ask.last_deadline = ask.last_deadline.min(now + patience.saturating_mul(PATIENCE_CAP));
             let deadline = ask.last_deadline.min(now + patience);
             ask.deadline = Some(deadline);
+            ask.waiting = now;
             self.fx.alarms.set(Alarm::Patience(number), deadline);
+            if self.home.is_none() && self.fx.alarms.get(&Alarm::Refused).is_none() {
+                self.fx.alarms.set(Alarm::Refused, (now + REFUSED).max(self.hopeful));
+            }
+        }
+    }
+
+    /// Everybody refuses: then there is no registrar, and nothing to wait for.
+    pub(super) fn refused(&mut self, now: Time) {
+        if self.home.is_some() {
+            return;
+        }
+        let everywhere = now >= self.hopeful && self.hunt.is_refused_everywhere();
+        let mut others = false;
+        for number in self.asks.select(|what| !what.is_background()) {
+            let Some(ask) = self.asks.get(number).filter(|ask| ask.sent.is_none()) else { continue };
+            if everywhere && now - ask.waiting >= REFUSED && ask.trials == 0 {
+                self.fail(now, number, RequestError::NoRegistrar);
+            } else {
+                others = true;
+            }
+        }
+        if others {
+            self.fx.alarms.set(Alarm::Refused, (now + REFUSED_AGAIN).max(self.hopeful));
         }
     }
 

@@ -16,6 +16,10 @@ pub(super) enum Alarm {
     Patience(u64),
     /// The home registrar has been silent: look for another, or move to it.
     Probe,
+    /// No keep-alive came from the home registrar for longer than usual.
+    Silence,
+    /// Requests have waited long enough for candidates that refuse.
+    Refused,
     /// An incoming link proved nothing in time, or was idle for long.
     Stranger(LinkId),
     /// A pool whose registrar pushes nothing is to be asked again.

@@ -12,6 +12,11 @@ use std::time::Duration;
 /// Re-registrations are never more frequent.
 const LEAST_INTERVAL: Duration = Duration::from_millis(50);
 
+/// The first pause after a refusal; each further one is twice as long.
+const REFUSED: Duration = Duration::from_millis(500);
+/// How long a setback is remembered.
+const SETBACKS: Duration = Duration::from_secs(60);
+
 #[derive(Debug)]
 struct Own {
     registration: Registration,
@@ -21,10 +26,31 @@ struct Own {
     told: bool,
     /// Over which link it is registered, as far as we know.
     registered: Option<LinkId>,
+    /// How often the registrar refused it, or told that it is out, and when it did so last.
+    setbacks: (u32, Time),
     /// Whether the registration under way says something that is no longer so.
     outdated: bool,
-    /// Requests of an update made while a registration is under way: the next one answers them.
+    /// Requests of an update made while a registration is under way, or of one that has to wait for an
+    /// address: the next one answers them.
     waiting: Vec<RequestId>,
+}
+
+impl Own {
+    /// Whether nobody could reach it: then it is registered when it has an address.
+    fn is_unreachable(&self) -> bool {
+        match &self.registration.element.transport {
+            Transport::Address { addresses, .. } => addresses.is_empty(),
+            Transport::Opaque(_) => false,
+        }
+    }
+
+    /// Counts a setback; how long to wait before the next try.
+    fn set_back(&mut self, now: Time) -> Duration {
+        let (count, last) = self.setbacks;
+        let count = if now - last < SETBACKS { count } else { 0 };
+        self.setbacks = (count.saturating_add(1), now);
+        if count == 0 { Duration::ZERO } else { REFUSED * (1 << (count - 1).min(10)) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +84,17 @@ impl Elements {
 
     pub fn is_registered(&self, handle: &PoolHandle, id: PeId, link: LinkId) -> bool {
         self.own.get(&(handle.clone(), id)).is_some_and(|own| own.registered == Some(link))
+    }
+
+    fn wait(&mut self, key: &Key, request: RequestId) {
+        if let Some(own) = self.own.get_mut(key) {
+            own.waiting.push(request);
+            self.waiting += 1;
+        }
+    }
+
+    fn is_unreachable(&self, key: &Key) -> bool {
+        self.own.get(key).is_none_or(Own::is_unreachable)
     }
 
     fn take_waiting(&mut self, key: &Key) -> Vec<RequestId> {
@@ -94,6 +131,7 @@ impl Client {
                 number,
                 told: false,
                 registered: None,
+                setbacks: (0, Time(0)),
                 outdated: false,
                 waiting: Vec::new(),
             };
@@ -105,7 +143,17 @@ impl Client {
 
     /// At most one registration of an element is under way: what changes meanwhile goes out together.
     fn request_registration(&mut self, now: Time, key: Key, request: RequestId) {
-        let Some(number) = self.asks.find(Kind::Registration, &key.0, key.1) else {
+        let under_way = self.asks.find(Kind::Registration, &key.0, key.1);
+        if self.elements.is_unreachable(&key) {
+            let unsent = |number: &u64| self.asks.get(*number).is_some_and(|ask| ask.sent.is_none());
+            if let Some(What::Register { requests, .. }) =
+                under_way.filter(unsent).and_then(|number| self.take(number)).map(|ask| ask.what)
+            {
+                requests.into_iter().for_each(|request| self.elements.wait(&key, request));
+            }
+            return self.elements.wait(&key, request);
+        }
+        let Some(number) = under_way else {
             return self.ask(now, What::Register { key, requests: vec![request] });
         };
         let Some(ask) = self.asks.get_mut(number) else { return };
@@ -114,18 +162,14 @@ impl Client {
                 requests.push(request);
                 self.start_patience(now, number);
             }
-            _ => {
-                if let Some(own) = self.elements.own.get_mut(&key) {
-                    own.waiting.push(request);
-                    self.elements.waiting += 1;
-                }
-            }
+            _ => self.elements.wait(&key, request),
         }
     }
 
     /// A registration on our own account.
     pub(super) fn ask_registration(&mut self, now: Time, key: Key) {
-        if self.asks.find(Kind::Registration, &key.0, key.1).is_none() {
+        let under_way = self.asks.find(Kind::Registration, &key.0, key.1).is_some();
+        if !under_way && !self.elements.is_unreachable(&key) {
             self.ask(now, What::Register { key, requests: Vec::new() });
         }
     }
@@ -151,7 +195,14 @@ impl Client {
         if own.registration.element.transport == transport {
             return;
         }
+        let waited = own.is_unreachable();
         own.registration.element.transport = transport;
+        if waited {
+            for request in self.elements.take_waiting(&key) {
+                self.request_registration(now, key.clone(), request);
+            }
+        }
+        let Some(own) = self.elements.own.get_mut(&key) else { return };
         own.outdated = self.asks.find_sent(Kind::Registration, &key.0, key.1).is_some();
         // A home that is yet to be found gets all elements.
         if self.home.is_some() {
@@ -260,7 +311,7 @@ impl Client {
         for request in requests {
             self.fx.event(Event::Registered { request, result: Ok(registrar) });
         }
-        self.registration_done(now, key);
+        self.registration_done(now, key, Duration::MAX);
     }
 
     /// A registration got no answer, or no for an answer. The element stays ours and is tried again.
@@ -278,15 +329,42 @@ impl Client {
         for request in requests {
             self.fx.event(Event::Registered { request, result: Err(error.clone()) });
         }
-        self.registration_done(now, key);
+        let again = match (error, self.elements.own.get_mut(&key)) {
+            (RequestError::Rejected(_), Some(own)) => own.set_back(now).max(REFUSED),
+            _ => Duration::MAX,
+        };
+        self.registration_done(now, key, again);
+    }
+
+    /// The registrar says by itself that an element of ours is out.
+    fn unregistered(&mut self, now: Time, key: Key, error: Option<OperationError>) {
+        let under_way = self.asks.find(Kind::Registration, &key.0, key.1).is_some();
+        let Some(own) = self.elements.own.get_mut(&key) else { return };
+        let (handle, id) = key.clone();
+        // Who comes back at once drives out whoever has the same identifier, and so on.
+        let twin = error.as_ref().is_some_and(|error| error.code() == CauseCode::NON_UNIQUE_PE_ID);
+        self.fx.event(Event::Unregistered { handle, id, error });
+        own.registered = None;
+        if under_way || twin {
+            return;
+        }
+        let pause = own.set_back(now);
+        if pause.is_zero() {
+            return self.ask_registration(now, key);
+        }
+        let alarm = Alarm::Rfc(Timer::T4Reregistration, own.number);
+        self.fx.alarms.set(alarm, now + pause.min(own.registration.interval));
     }
 
     /// What changed meanwhile is registered now, the rest at the next interval.
-    fn registration_done(&mut self, now: Time, key: Key) {
+    fn registration_done(&mut self, now: Time, key: Key, again: Duration) {
+        if self.elements.is_unreachable(&key) {
+            return;
+        }
         let requests = self.elements.take_waiting(&key);
         let Some(own) = self.elements.own.get(&key) else { return };
         let alarm = Alarm::Rfc(Timer::T4Reregistration, own.number);
-        self.fx.alarms.set(alarm, now + own.registration.interval.max(LEAST_INTERVAL));
+        self.fx.alarms.set(alarm, now + own.registration.interval.max(LEAST_INTERVAL).min(again));
         if !requests.is_empty() || own.outdated {
             self.ask(now, What::Register { key, requests });
         }
@@ -309,15 +387,15 @@ impl Client {
     pub(super) fn deregistration_answered(&mut self, now: Time, key: Key, error: Option<OperationError>) {
         let Some(number) = self.asks.find_sent(Kind::Deregistration, &key.0, key.1) else {
             let home = self.home.as_ref().map(|home| home.link);
-            if let Some(own) = self.elements.own.get_mut(&key)
-                && own.registered.is_some()
-                && own.registered == home
-                && error.is_none()
-            {
-                own.registered = None;
-                self.ask_registration(now, key);
+            let Some(own) = self.elements.own.get_mut(&key) else { return };
+            if own.registered.is_none() || own.registered != home {
+                return;
             }
-            return;
+            if error.is_some() {
+                return self.unregistered(now, key, error);
+            }
+            own.registered = None;
+            return self.ask_registration(now, key);
         };
         if let Some(What::Deregister { request: Some(request), .. }) =
             self.take_answered(now, number).map(|ask| ask.what)

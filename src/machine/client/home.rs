@@ -12,6 +12,12 @@ const USEFUL: Duration = Duration::from_secs(1);
 /// How long a home stays that has been replaced, at most.
 const RETIREMENT: Duration = Duration::from_secs(2);
 
+/// A keep-alive may come so much later than twice the usual time after the last one, and after so long at least.
+const SLACK: Duration = Duration::from_millis(250);
+const LEAST_SILENCE: Duration = Duration::from_millis(1500);
+/// For so long after the last home was lost it may come back.
+const RETURN: Duration = Duration::from_secs(3);
+
 #[derive(Debug)]
 pub(super) struct Home {
     pub link: LinkId,
@@ -27,6 +33,10 @@ pub(super) struct Home {
     pub answered: Option<Time>,
     pub answered_sequence: u64,
     pub congested: bool,
+    /// When its last keep-alive came.
+    kept: Option<Time>,
+    /// How long it lets us wait for the next one, at most.
+    gap: Duration,
 }
 
 impl Client {
@@ -41,7 +51,7 @@ impl Client {
 
     fn adopt_spare(&mut self, now: Time, spare: Spare) {
         let Spare { link, candidate, ends } = spare;
-        self.adopt(now, link, ends, candidate.registrar, Some(candidate.target));
+        self.adopt(now, link, ends, candidate.registrar, Some(candidate.host));
     }
 
     /// Makes the registrar at the other end of `link` the home for everything.
@@ -65,7 +75,10 @@ impl Client {
             answered: None,
             answered_sequence: 0,
             congested: false,
+            kept: None,
+            gap: Duration::ZERO,
         };
+        self.fx.alarms.clear(&Alarm::Silence);
         let old = self.home.replace(home);
         self.fx.event(Event::Home { registrar: Some(registrar), link: Some(link) });
         self.unsend_all(now);
@@ -128,8 +141,26 @@ impl Client {
     fn homeless(&mut self, now: Time) {
         self.fx.event(Event::Home { registrar: None, link: None });
         self.fx.alarms.clear(&Alarm::Refresh);
+        self.fx.alarms.clear(&Alarm::Silence);
+        self.hopeful = self.hopeful.max(now + RETURN);
         self.close_retired();
         self.unsend_all(now);
+    }
+
+    /// The home registrar watches us: we know by that that we are in our pools.
+    fn kept_alive(&mut self, now: Time) {
+        let Some(home) = &mut self.home else { return };
+        let Some(last) = home.kept.replace(now) else { return };
+        let gap = now - last;
+        home.gap = gap.max(home.gap - home.gap.saturating_sub(gap) / 8);
+        let usual = (2 * home.gap + SLACK).max(LEAST_SILENCE);
+        self.fx.alarms.set(Alarm::Silence, now + usual);
+    }
+
+    /// No keep-alive for longer than usual: the way to the home registrar is cut, or it does not have our
+    /// elements any more. Its answers to registrations tell; if there are none, another is looked for.
+    pub(super) fn home_silent(&mut self, now: Time) {
+        self.register_all(now);
     }
 
     pub(super) fn set_congested(&mut self, link: LinkId, congested: bool) {
@@ -193,6 +224,8 @@ impl Client {
             let Some(home) = &self.home else { return };
             self.hunt.probe(now, &mut self.fx, &self.config, home);
             self.fx.alarms.set(Alarm::Probe, second);
+        } else if self.hunt.has_spare() && home.heard.is_some_and(|heard| heard > silent_since) {
+            // It lives, and so does the way from it: the answer may be late. T1 to T3 decide.
         } else if self.hunt.has_spare() {
             self.leave_home(now);
         } else {
@@ -226,6 +259,7 @@ impl Client {
         }
         let from_home = self.home.as_ref().is_some_and(|home| home.link == link);
         if from_home {
+            self.kept_alive(now);
             return self.learn_home(registrar);
         }
         self.strangers.proved(now, &mut self.fx, link);

@@ -3,8 +3,8 @@
 use super::announced::{Announced, same_way};
 use super::effects::{Alarm, Effects};
 use super::{Config, Home, LinkId, RegistrarId, Target, Time};
-use crate::machine::LinkEnds;
 use crate::machine::timer::Timer;
+use crate::machine::{LinkEnds, LinkProtocol};
 use crate::wire::Transport;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -12,8 +12,10 @@ use std::time::Duration;
 
 /// No more than three registrar connections (RFC 5352 section 3.6, SH1).
 const MAX_LINKS: usize = 3;
-/// Between two dials; a registrar next door has answered by then.
-const STAGGER: Duration = Duration::from_millis(200);
+/// Between two dials (RFC 8305 section 5); a registrar next door has answered by then.
+const STAGGER: Duration = Duration::from_millis(250);
+/// A dial without an answer for so long may be lost: the same may be dialled once more.
+const LOST: Duration = Duration::from_secs(1);
 /// Before everybody is tried again: at first, and at most.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// Others have this head start before a registrar that did not answer is dialled again.
@@ -26,7 +28,10 @@ const T7: Alarm = Alarm::Rfc(Timer::T7EnrpOutdate, 0);
 /// One way to a registrar.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Candidate {
+    /// What is dialled: one address if it is TCP.
     pub target: Target,
+    /// All addresses of the host, whose fate is one.
+    pub host: Target,
     /// 0: not known.
     pub registrar: RegistrarId,
 }
@@ -83,6 +88,8 @@ pub(super) struct Hunt {
     refill_at: Option<Time>,
     /// How often everybody was tried in this hunt.
     rounds: u32,
+    /// Whether a dial was given up without an answer in this hunt.
+    gave_up: bool,
     /// How long a dial may keep others from being tried.
     dial_time: Duration,
     /// Homes in a row that went before they were of any use.
@@ -100,10 +107,21 @@ impl Hunt {
         if matches!(self.state, State::Idle | State::Probing) {
             self.state = State::Seeking;
             self.rounds = 0;
+            self.gave_up = false;
             self.next_dial = now;
             self.refill(now, fx, config);
         }
         self.step(now, fx, config);
+    }
+
+    /// There are others to be dialled than before.
+    pub fn renew(&mut self, now: Time, fx: &mut Effects, config: &Config) {
+        if matches!(self.state, State::Seeking) {
+            self.rounds = 0;
+            self.next_dial = now;
+            self.refill(now, fx, config);
+            self.step(now, fx, config);
+        }
     }
 
     /// Looks for somebody to move to while `home` does not answer.
@@ -118,8 +136,8 @@ impl Hunt {
                 let same_id = candidate.registrar == home.registrar && home.registrar.0 != 0;
                 let ways = [Some(&way), home.target.as_ref()];
                 !same_id
-                    && !ways.into_iter().flatten().any(|way| same_way(way, &candidate.target))
-                    && !hung.contains_key(&candidate.target)
+                    && !ways.into_iter().flatten().any(|way| same_way(way, &candidate.host))
+                    && !hung.contains_key(&candidate.host)
             });
         }
         self.step(now, fx, config);
@@ -159,7 +177,7 @@ impl Hunt {
         }
         // One that did not answer before is better than none, but those still on their way are not
         // given up for it.
-        if self.is_hung(now, &spare.candidate.target) {
+        if self.is_hung(now, &spare.candidate.host) {
             self.keep_only_fresh(now, fx);
             if !self.dials.is_empty() {
                 self.state = State::Probing;
@@ -176,13 +194,13 @@ impl Hunt {
         let hung = std::mem::take(&mut self.hung);
         let is_hung = |target: &Target| hung.get(target).is_some_and(|&until| until > now);
         self.dials.retain(|&link, dial| {
-            let stays = !is_hung(&dial.candidate.target);
+            let stays = !is_hung(&dial.candidate.host);
             if !stays {
                 fx.close(link);
             }
             stays
         });
-        self.queue.retain(|candidate| !is_hung(&candidate.target));
+        self.queue.retain(|candidate| !is_hung(&candidate.host));
         self.refill_at = None;
         self.hung = hung;
     }
@@ -264,9 +282,14 @@ impl Hunt {
         self.rounds > 0
     }
 
+    /// Whether everybody was dialled, and nobody is there: not one dial is without an answer.
+    pub fn is_refused_everywhere(&self) -> bool {
+        self.rounds > 0 && self.dials.is_empty() && matches!(self.state, State::Seeking) && !self.gave_up
+    }
+
     /// Whether nobody is left in this round but those that did not answer before.
     pub fn only_hung_left(&self, now: Time) -> bool {
-        let hung = |candidate: &Candidate| self.is_hung(now, &candidate.target);
+        let hung = |candidate: &Candidate| self.is_hung(now, &candidate.host);
         matches!(self.state, State::Seeking)
             && self.queue.iter().all(hung)
             && self.dials.values().all(|dial| hung(&dial.candidate))
@@ -298,8 +321,8 @@ impl Hunt {
         }
         news.sort_by_key(|target| config.protocols.iter().position(|one| *one == target.protocol));
         self.queue.retain(|waiting| !news.iter().any(|target| same_way(target, &waiting.target)));
-        for target in news.into_iter().rev() {
-            self.queue.push_front(Candidate { target, registrar });
+        for candidate in news.into_iter().rev().flat_map(|host| one_by_one(host, registrar).rev()) {
+            self.queue.push_front(candidate);
         }
         self.refill_at = None;
         self.next_dial = now;
@@ -336,9 +359,7 @@ impl Hunt {
             if self.queue.is_empty() && !self.next_round(now, fx, config) {
                 break;
             }
-            if self.dials.len() >= limit {
-                self.give_up_oldest(now, fx, self.dial_time);
-            }
+            self.make_room(now, fx, limit);
             if self.dials.len() >= limit || now < self.next_dial || now < self.hung_may_be_dialled(now) {
                 break;
             }
@@ -368,15 +389,21 @@ impl Hunt {
     /// When the first in the queue may be dialled as far as those that hung must wait.
     fn hung_may_be_dialled(&self, now: Time) -> Time {
         match self.queue.front() {
-            Some(first) if self.is_hung(now, &first.target) => self
+            Some(first) if self.is_hung(now, &first.host) => self
                 .dials
                 .values()
-                .filter(|dial| !self.is_hung(now, &dial.candidate.target))
-                .map(|dial| dial.since + HEAD_START)
+                .filter(|dial| !self.is_hung(now, &dial.candidate.host))
+                .map(|dial| self.first_dialled(&dial.candidate.host).unwrap_or(dial.since) + HEAD_START)
                 .max()
                 .unwrap_or(now),
             _ => now,
         }
+    }
+
+    /// Since when a host is being dialled.
+    fn first_dialled(&self, host: &Target) -> Option<Time> {
+        let same = self.dials.values().filter(|dial| dial.candidate.host == *host);
+        same.map(|dial| dial.since).min()
     }
 
     fn next_step(&self, now: Time, limit: usize, connect_timeout: Duration) -> Option<Time> {
@@ -385,11 +412,38 @@ impl Hunt {
         let more = if self.queue.is_empty() {
             self.refill_at
         } else if self.dials.len() >= limit {
-            oldest.map(|since| (since + self.dial_time).max(self.next_dial))
+            let again = self.queue.front().and_then(|next| self.first_dialled(&next.host));
+            let room = oldest.map(|since| since + self.dial_time);
+            let room = room.into_iter().chain(again.map(|since| since + 2 * LOST)).min();
+            room.map(|time| time.max(self.next_dial))
         } else {
             Some(self.next_dial.max(self.hung_may_be_dialled(now)))
         };
         late.into_iter().chain(more).min()
+    }
+
+    /// Where dials get lost, a new one gets through sooner than what the kernel repeats at ever longer intervals.
+    /// So whoever is dialled again has no more than two dials, and the old one makes room if that is needed.
+    fn make_room(&mut self, now: Time, fx: &mut Effects, limit: usize) {
+        if let Some(next) = self.queue.front() {
+            let mut same: Vec<(Time, LinkId)> = self
+                .dials
+                .iter()
+                .filter(|(_, dial)| same_way(&dial.candidate.target, &next.target))
+                .map(|(&link, dial)| (dial.since, link))
+                .collect();
+            same.sort();
+            if let Some(&(since, link)) = same.first()
+                && (same.len() > 1 || self.dials.len() >= limit && now - since >= 2 * LOST)
+            {
+                self.gave_up = true;
+                self.dials.remove(&link);
+                fx.close(link);
+            }
+        }
+        if self.dials.len() >= limit {
+            self.give_up_oldest(now, fx, self.dial_time);
+        }
     }
 
     /// Gives up dials that took longer than a dial may.
@@ -397,6 +451,7 @@ impl Hunt {
         self.dials.retain(|&link, dial| {
             let stays = now < dial.since + limit;
             if !stays {
+                self.gave_up = true;
                 fx.close(link);
             }
             stays
@@ -410,6 +465,7 @@ impl Hunt {
         if let Some((link, since)) = oldest
             && since + least <= now
         {
+            self.gave_up = true;
             self.dials.remove(&link);
             fx.close(link);
         }
@@ -417,6 +473,11 @@ impl Hunt {
 
     fn is_under_way(&self, target: &Target) -> bool {
         self.dials.values().any(|dial| same_way(&dial.candidate.target, target))
+    }
+
+    /// Whether it was dialled a moment ago.
+    fn may_still_answer(&self, now: Time, target: &Target) -> bool {
+        self.dials.values().any(|dial| now < dial.since + LOST && same_way(&dial.candidate.target, target))
     }
 
     /// Everybody who may be dialled: static, announced, fallback; chance decides among equals, so that
@@ -434,23 +495,38 @@ impl Hunt {
             for (registrar, mut ways) in registrars {
                 ways.retain(|target| config.protocols.contains(&target.protocol));
                 ways.sort_by_key(|target| config.protocols.iter().position(|one| *one == target.protocol));
-                for target in ways {
-                    let cools = self.cooling.get(&target).is_some_and(|&until| until > now);
-                    match queue.iter_mut().find(|known| same_way(&known.target, &target)) {
+                for candidate in ways.into_iter().flat_map(|host| one_by_one(host, registrar)) {
+                    let cools = self.cooling.get(&candidate.host).is_some_and(|&until| until > now);
+                    match queue.iter_mut().find(|known| same_way(&known.target, &candidate.target)) {
                         Some(known) if known.registrar.0 == 0 => known.registrar = registrar,
                         Some(_) => {}
-                        None if cools || self.is_under_way(&target) => {}
-                        None => queue.push(Candidate { target, registrar }),
+                        None if cools || self.may_still_answer(now, &candidate.target) => {}
+                        None => queue.push(candidate),
                     }
                 }
             }
         }
-        queue.sort_by_key(|candidate| self.is_hung(now, &candidate.target));
+        queue.sort_by_key(|candidate| self.is_hung(now, &candidate.host));
         let waves = u32::try_from(queue.len().div_ceil(MAX_LINKS)).unwrap_or(u32::MAX).max(1);
         let least = Duration::from_secs(1).min(config.connect_timeout);
         self.dial_time = (config.connect_timeout / waves).max(least);
         self.queue = queue.into();
     }
+}
+
+/// SCTP tries all addresses of a host at once; over TCP each is a dial of its own, a moment after the last
+/// (RFC 8305), so that one that swallows what is sent to it holds up nobody.
+fn one_by_one(host: Target, registrar: RegistrarId) -> std::vec::IntoIter<Candidate> {
+    let addresses: Vec<Vec<SocketAddr>> = match host.protocol {
+        LinkProtocol::Sctp => vec![host.addresses.clone()],
+        LinkProtocol::Tcp => host.addresses.iter().map(|&address| vec![address]).collect(),
+    };
+    let candidate = |addresses| Candidate {
+        target: Target { protocol: host.protocol, addresses },
+        host: host.clone(),
+        registrar,
+    };
+    addresses.into_iter().map(candidate).collect::<Vec<_>>().into_iter()
 }
 
 /// Groups the targets that share an address, whatever their protocol: one host, several ways.

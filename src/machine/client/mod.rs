@@ -45,6 +45,9 @@ pub const MAX_ELEMENTS: usize = 65_536;
 /// Subscribed pools; a subscription beyond that is not made, so that its pool is not pushed.
 pub const MAX_SUBSCRIPTIONS: usize = 4_096;
 
+/// Registrars announce themselves every second or so.
+const ANNOUNCED: Duration = Duration::from_millis(1250);
+
 /// Timers, bounds and static registrars. Defaults are in [`Config::default`].
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
@@ -69,6 +72,8 @@ pub struct Config {
     pub request_max_trials: u32,
     /// The scope that a registrar's certificate must name; `None`: any of our authority.
     pub scope: Option<String>,
+    /// Whether registrars may announce themselves: who knows no other waits for a first announcement.
+    pub announcements: bool,
     /// Where we listen for registrars that take over our elements (the ASAP transport), per protocol.
     pub listen: Vec<Target>,
 }
@@ -88,6 +93,7 @@ impl Default for Config {
             response_timeout: Duration::from_millis(3000),
             request_max_trials: 1,
             scope: None,
+            announcements: false,
             listen: Vec::new(),
         }
     }
@@ -173,18 +179,25 @@ pub enum Event {
     Registered { request: RequestId, result: Result<RegistrarId, RequestError> },
     /// Answer to `deregister`.
     Deregistered { request: RequestId, result: Result<(), RequestError> },
-    /// Answer to `resolve`.
-    Resolved { request: RequestId, handle: PoolHandle, result: Result<Resolution, RequestError> },
+    /// Answer to `resolve`; to several of them where they may share it.
+    Resolved { requests: Vec<RequestId>, handle: PoolHandle, result: Result<Resolution, RequestError> },
     /// A subscribed pool as it is now (also the first answer of a subscription).
     Pool { handle: PoolHandle, resolution: Resolution },
     /// A subscribed pool's registrar says that this element left: sessions with it must move.
     ElementGone { handle: PoolHandle, id: PeId },
     /// An element of a subscribed pool deregistered. It ends the sessions that it has itself.
     ElementRetired { handle: PoolHandle, id: PeId },
+    /// A watched element (`watch` with this number) is gone, or was so before the watch began.
+    WatchedGone { number: u64 },
+    /// The last user of a pool that was told of by [`Event::Pool`] left: nothing more will be said of it.
+    Unsubscribed { handle: PoolHandle },
     /// The home registrar changed; `None`: hunting.
     Home { registrar: Option<RegistrarId>, link: Option<LinkId> },
     /// Whoever is at the other end of a link has proved to be something else than a registrar.
     NoRegistrar { at: Option<SocketAddr>, roles: Arc<Roles> },
+    /// The registrar says that an element of ours is not in its pool any more, and perhaps why. It is
+    /// registered again soon.
+    Unregistered { handle: PoolHandle, id: PeId, error: Option<OperationError> },
     /// A background (re-)registration was refused or got no answer.
     RegistrationFailed { handle: PoolHandle, id: PeId, error: RequestError },
     /// A registration was granted, and the registrar says that it changed something of it (RFC 5352 section 2.2.3).
@@ -205,6 +218,9 @@ pub struct Client {
     elements: Elements,
     user: User,
     ending: Ending,
+    /// Until when it is no surprise that nobody takes our dials: an announcement may be on its way, or the
+    /// last home may come back.
+    hopeful: Time,
 }
 
 /// ```text
@@ -219,8 +235,10 @@ enum Ending {
 
 impl Client {
     /// A client that knows nobody yet and hunts only when there is something to ask.
-    pub fn new(config: Config, seed: u64, _now: Time) -> Client {
+    pub fn new(config: Config, seed: u64, now: Time) -> Client {
+        let hears = config.announcements && config.registrars.is_empty();
         Client {
+            hopeful: if hears { now + ANNOUNCED } else { now },
             config,
             fx: Effects::new(seed),
             hunt: Hunt::default(),
@@ -235,6 +253,7 @@ impl Client {
     }
 
     /// Registers an element, or updates one of ours (same handle and id). Answer: [`Event::Registered`].
+    /// One that has no address waits for [`Client::set_transport`] to give it one.
     pub fn register(&mut self, now: Time, request: RequestId, registration: Registration) {
         if let Err(error) = self.may_ask().and_then(|()| self.add_element(now, request, registration)) {
             self.fx.event(Event::Registered { request, result: Err(error) });
@@ -253,13 +272,22 @@ impl Client {
         self.settle(now);
     }
 
-    /// Asks a registrar for up to `items` (`None`: registrar's default; `u32::MAX`: all). Answer: [`Event::Resolved`].
-    pub fn resolve(&mut self, now: Time, request: RequestId, handle: &PoolHandle, items: Option<u32>) {
+    /// Asks a registrar for up to `items` (`None`: registrar's default; `u32::MAX`: all). Answer:
+    /// [`Event::Resolved`]. With `share`, the answer to the same question of another who shares may do.
+    pub fn resolve(
+        &mut self,
+        now: Time,
+        request: RequestId,
+        handle: &PoolHandle,
+        items: Option<u32>,
+        share: bool,
+    ) {
         match self.may_ask() {
-            Ok(()) => self.ask_resolution(now, request, handle.clone(), items),
+            Ok(()) if share && self.asks.share(handle, items, request) => {}
+            Ok(()) => self.ask_resolution(now, request, handle.clone(), items, share),
             Err(error) => {
-                let handle = handle.clone();
-                self.fx.event(Event::Resolved { request, handle, result: Err(error) });
+                let (requests, handle) = (vec![request], handle.clone());
+                self.fx.event(Event::Resolved { requests, handle, result: Err(error) });
             }
         }
         self.settle(now);
@@ -287,6 +315,26 @@ impl Client {
         self.settle(now);
     }
 
+    /// Whether somebody subscribed to a pool.
+    pub fn is_subscribed(&self, handle: &PoolHandle) -> bool {
+        self.user.is_subscribed(handle)
+    }
+
+    /// Watches an element of a pool, and subscribes to the pool for as long: [`Event::WatchedGone`] says when
+    /// the element is lost, or that it was so already. Each watch has a number of its own.
+    pub fn watch(&mut self, now: Time, handle: &PoolHandle, id: PeId, number: u64) {
+        if self.ending == Ending::Running {
+            self.add_watch(now, handle, id, number);
+        }
+        self.settle(now);
+    }
+
+    /// Ends a watch.
+    pub fn unwatch(&mut self, now: Time, handle: &PoolHandle, id: PeId, number: u64) {
+        self.drop_watch(now, handle, id, number);
+        self.settle(now);
+    }
+
     /// Deregisters everything, without waiting longer than `patience`; requests end with `Shutdown`.
     pub fn shutdown(&mut self, now: Time, patience: Duration) {
         if self.ending == Ending::Running {
@@ -307,6 +355,20 @@ impl Client {
     /// Whether a shutdown has nothing left to wait for.
     pub fn is_shut_down(&self) -> bool {
         self.ending == Ending::Over
+    }
+
+    /// The static registrars are elsewhere now.
+    pub fn set_registrars(&mut self, now: Time, registrars: Vec<Target>) {
+        if self.config.registrars != registrars {
+            self.config.registrars = registrars;
+            self.hunt.renew(now, &mut self.fx, &self.config);
+        }
+        self.settle(now);
+    }
+
+    /// Whether a registrar is looked for, and there is none.
+    pub fn is_hunting(&self) -> bool {
+        self.home.is_none() && self.has_business()
     }
 
     /// The addresses at which registrars reach us changed.
@@ -414,10 +476,15 @@ impl Client {
         self.home.as_ref().map(|home| home.registrar)
     }
 
+    /// Requests and other asks that wait for answers.
+    fn waiting(&self) -> usize {
+        self.asks.len() + self.asks.sharing() + self.elements.waiting()
+    }
+
     /// Whether a request may be taken on.
     fn may_ask(&self) -> Result<(), RequestError> {
         match self.ending {
-            Ending::Running if self.asks.len() + self.elements.waiting() < MAX_REQUESTS => Ok(()),
+            Ending::Running if self.waiting() < MAX_REQUESTS => Ok(()),
             Ending::Running => Err(RequestError::Busy),
             Ending::Leaving | Ending::Over => Err(RequestError::Shutdown),
         }
@@ -435,6 +502,8 @@ impl Client {
             Alarm::Rfc(Timer::T6ServerAnnounce, _) => {}
             Alarm::Patience(number) => self.patience_over(now, number),
             Alarm::Probe => self.probe(now),
+            Alarm::Silence => self.home_silent(now),
+            Alarm::Refused => self.refused(now),
             Alarm::Stranger(link) => self.strangers.dismiss(&mut self.fx, link),
             Alarm::Poll(number) => self.poll_pool(now, number),
             Alarm::Grace(number) => self.grace_over(number),

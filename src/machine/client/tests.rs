@@ -70,7 +70,7 @@ impl Bench {
                     }
                     assert!(rest.is_empty(), "a message was split");
                 }
-                Output::Announce { .. } => panic!("a client does not announce"),
+                Output::Announce { .. } | Output::Measure { .. } => panic!("a client does not do that"),
             }
         }
     }
@@ -97,7 +97,7 @@ impl Bench {
 
     fn resolve(&mut self, request: u64, pool: &str) -> &mut Bench {
         let handle = handle(pool);
-        self.feed(|client, now| client.resolve(now, RequestId(request), &handle, None))
+        self.feed(|client, now| client.resolve(now, RequestId(request), &handle, None, false))
     }
 
     fn register(&mut self, request: u64, registration: Registration) -> &mut Bench {
@@ -288,7 +288,7 @@ fn resolution(ids: &[u32], complete: bool, subscribed: bool) -> Resolution {
 }
 
 fn is_resolved(request: u64, pool: &str, result: Result<Resolution, RequestError>) -> Seen {
-    Seen::Event(Event::Resolved { request: RequestId(request), handle: handle(pool), result })
+    Seen::Event(Event::Resolved { requests: vec![RequestId(request)], handle: handle(pool), result })
 }
 
 fn is_pool(pool: &str, ids: &[u32], complete: bool, subscribed: bool) -> Seen {

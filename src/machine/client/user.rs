@@ -36,6 +36,13 @@ struct Subscription {
     missing: BTreeSet<PeId>,
     /// Whether absence proves nothing yet.
     grace: bool,
+    /// Watched elements, with the numbers of their watches.
+    watches: BTreeSet<(PeId, u64)>,
+    /// Whether its elements were told since it has users.
+    told: bool,
+    /// Whether a list of all its elements came since the last watch began for one that was in none. An
+    /// empty list does not count: the registrar may have just been started.
+    listed: bool,
     /// Whether a question of ours is under way.
     asking: bool,
 }
@@ -92,6 +99,10 @@ impl User {
         self.pools.get(handle).is_some_and(|pool| pool.users > 0 && pool.granted != Some(false))
     }
 
+    pub fn is_subscribed(&self, handle: &PoolHandle) -> bool {
+        self.pools.get(handle).is_some_and(|pool| pool.users > 0)
+    }
+
     /// Nobody wants anything any more.
     pub fn clear(&mut self, fx: &mut Effects) {
         for handle in self.pools.keys().cloned().collect::<Vec<_>>() {
@@ -119,12 +130,13 @@ impl Client {
         request: RequestId,
         handle: PoolHandle,
         items: Option<u32>,
+        shared: bool,
     ) {
         // Without the 'S' flag the question ends a subscription that only lingers.
         if self.user.pools.get(&handle).is_some_and(|pool| pool.users == 0) {
             self.user.remove(&mut self.fx, &handle);
         }
-        self.ask(now, What::Resolve { handle, items, request });
+        self.ask(now, What::Resolve { handle, items, requests: vec![request], shared });
     }
 
     pub(super) fn add_subscription(&mut self, now: Time, handle: &PoolHandle) {
@@ -152,11 +164,35 @@ impl Client {
         if pool.users > 0 {
             return;
         }
+        pool.listed = false;
+        if std::mem::take(&mut pool.told) {
+            self.fx.event(Event::Unsubscribed { handle: handle.clone() });
+        }
         if self.home.is_some() && pool.granted != Some(false) {
             self.fx.alarms.clear(&Alarm::Poll(pool.number));
             self.fx.alarms.set(Alarm::Linger(pool.number), now + LINGER);
         } else {
             self.user.remove(&mut self.fx, handle);
+        }
+    }
+
+    pub(super) fn add_watch(&mut self, now: Time, handle: &PoolHandle, id: PeId, number: u64) {
+        self.add_subscription(now, handle);
+        let Some(pool) = self.user.pools.get_mut(handle) else { return };
+        pool.watches.insert((id, number));
+        if pool.known.contains(&id) {
+            return;
+        }
+        // It may be gone already, and then nobody will say so again.
+        match pool.listed && pool.granted == Some(true) && !pool.grace {
+            true => self.fx.event(Event::WatchedGone { number }),
+            false => pool.listed = false,
+        }
+    }
+
+    pub(super) fn drop_watch(&mut self, now: Time, handle: &PoolHandle, id: PeId, number: u64) {
+        if self.user.pools.get_mut(handle).is_some_and(|pool| pool.watches.remove(&(id, number))) {
+            self.drop_subscription(now, handle);
         }
     }
 
@@ -270,9 +306,9 @@ impl Client {
         if answer.subscribed || subscribing {
             self.pool_heard(now, &handle, &resolution, error.as_ref(), &answer);
         }
-        if let Some(What::Resolve { request, .. }) = ask.map(|ask| ask.what) {
+        if let Some(What::Resolve { requests, .. }) = ask.map(|ask| ask.what) {
             let result = error.map_or(Ok(resolution), |error| Err(RequestError::Rejected(error)));
-            self.fx.event(Event::Resolved { request, handle, result });
+            self.fx.event(Event::Resolved { requests, handle, result });
         }
     }
 
@@ -307,6 +343,8 @@ impl Client {
         }
         let complete = resolution.complete || error.is_some();
         let (gone, retired) = pool.update(&resolution.elements, complete, answer);
+        let absent = pool.absent(resolution, complete, &gone, &retired);
+        pool.told = true;
         let resolution = Resolution { complete, ..resolution.clone() };
         self.fx.event(Event::Pool { handle: handle.clone(), resolution });
         for id in retired {
@@ -314,6 +352,9 @@ impl Client {
         }
         for id in gone {
             self.fx.event(Event::ElementGone { handle: handle.clone(), id });
+        }
+        for number in absent {
+            self.fx.event(Event::WatchedGone { number });
         }
     }
 
@@ -325,6 +366,9 @@ impl Client {
         for id in std::mem::take(&mut pool.missing) {
             pool.known.remove(&id);
             self.fx.event(Event::ElementGone { handle: handle.clone(), id });
+            for number in pool.watches_of(id) {
+                self.fx.event(Event::WatchedGone { number });
+            }
         }
     }
 
@@ -359,6 +403,26 @@ impl Client {
 }
 
 impl Subscription {
+    fn watches_of(&self, id: PeId) -> impl Iterator<Item = u64> {
+        self.watches.range((id, 0)..=(id, u64::MAX)).map(|&(_, number)| number)
+    }
+
+    /// The watches of elements of which a listing says that they are gone, or were so before it.
+    fn absent(
+        &mut self,
+        resolution: &Resolution,
+        complete: bool,
+        gone: &[PeId],
+        retired: &[PeId],
+    ) -> Vec<u64> {
+        let whole = complete && !resolution.elements.is_empty();
+        if !whole || std::mem::replace(&mut self.listed, true) {
+            return gone.iter().flat_map(|&id| self.watches_of(id)).collect();
+        }
+        let is_there = |id| self.known.contains(id) || retired.contains(id);
+        self.watches.iter().filter(|(id, _)| !is_there(id)).map(|&(_, number)| number).collect()
+    }
+
     /// Takes a listing in; returns who is gone, and who retired.
     fn update(
         &mut self,

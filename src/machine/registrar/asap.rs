@@ -23,6 +23,8 @@ pub(super) struct Client {
     /// Elements removed since they did not answer, although the process speaks: an answer that comes
     /// late brings them back.
     pub overdue: BTreeMap<(PoolHandle, PeId), PoolElement>,
+    /// Elements whose keep-alives lack answers: how the link is decides what that means.
+    pub unanswered: BTreeSet<ElementKey>,
     /// Pools it subscribed to.
     pub subscriptions: BTreeSet<PoolHandle>,
     /// Requests from before the service started.
@@ -164,7 +166,7 @@ impl Registrar {
         let trusted = self.may_serve(link, &handle);
         let Some(state) = self.links.get(&link) else { return };
         let ends = state.ends.clone();
-        let distance = state.distance.unwrap_or(0);
+        let distance = self.distance_of(link);
         let named = element.transport.clone();
         let brief = dialect::registers_briefly(&ends, &element);
         let prepared = prepare(&ends, self.config.min_address_scope, &mut element);
@@ -172,6 +174,10 @@ impl Registrar {
         element.home = self.id;
         if let Some(known) = element.policy.distance_mut() {
             *known = distance;
+            let now = self.now;
+            if let Some(state) = self.links.get_mut(&link) {
+                state.distance.want(now);
+            }
         }
         self.keep_marks(&handle, &mut element);
         let fits = super::sync::update_len(&handle, &element) <= MAX_MESSAGE;
@@ -333,7 +339,9 @@ impl Registrar {
         {
             let from = self.links.get(&link).and_then(|state| state.ends.peer.first().copied());
             self.chronicle.note(now, What::Reported { handle: handle.clone(), id, from });
-            self.reported_unreachable(key);
+            if let Some(from) = from {
+                self.reported_unreachable(key, from.ip().to_canonical());
+            }
         }
     }
 }

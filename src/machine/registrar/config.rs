@@ -14,7 +14,8 @@ use std::time::Duration;
 /// minus what was heard late, that is 2.3 s after its last sign of life, and taken over one round
 /// trip later; an element that hangs is gone after at most 1.5 times
 /// `endpoint_keep_alive_transmission_interval` plus `endpoint_keep_alive_timeout_interval`, 1.9 s
-/// (plus `path_change_timeout` if it has several networks, 4.2 s).
+/// on a link on which nothing gets lost; else at most `path_change_timeout` or `lossy_link_timeout` take
+/// the place of the time-out.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Our ID: random, not 0, and a new one for each start (RFC 5353 section 3.2.1).
@@ -37,11 +38,16 @@ pub struct Config {
     /// One keep-alive per link and interval names the link's elements in turn, since it is the
     /// process that answers.
     pub endpoint_keep_alive_transmission_interval: Duration,
-    /// How long an element may take to answer.
+    /// How long an element may take to answer; on a link whose round trips take longer than a third of
+    /// that: three of them.
     pub endpoint_keep_alive_timeout_interval: Duration,
-    /// The same for associations with several paths, if that is more: when one path is lost, each side
-    /// waits for its retransmission time-out (rsplib's: 1 s) before it takes another.
+    /// The same where the kernel found a loss within 30 s, or waits for an acknowledgement, and for
+    /// associations with several paths: when one path is lost, each side waits for its retransmission time-out
+    /// (rsplib's: 1 s) before it takes another.
     pub path_change_timeout: Duration,
+    /// The same where it found two losses within 30 s, or one and there are several paths: each
+    /// transmission may get lost, and so may its acknowledgement.
+    pub lossy_link_timeout: Duration,
     /// With more links than this rate can watch, the interval stretches.
     pub max_keep_alives_per_second: u32,
     /// So many recent reports remove an element (MAX-BAD-PE-REPORT).
@@ -105,6 +111,7 @@ impl Default for Config {
             endpoint_keep_alive_transmission_interval: ms(750),
             endpoint_keep_alive_timeout_interval: ms(750),
             path_change_timeout: ms(3000),
+            lossy_link_timeout: ms(10_000),
             max_keep_alives_per_second: 20_000,
             max_bad_pe_reports: 3,
             bad_pe_report_decay: ms(30_000),

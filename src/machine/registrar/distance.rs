@@ -11,25 +11,55 @@ use crate::wire::{Enrp, PoolElement};
 use std::ops::Bound;
 use std::time::Duration;
 
-impl Registrar {
-    /// The driver measured the smoothed round trip time of a link. Elements that were registered over it
-    /// and want to know have their distance from it, rounded, and changed only by what is more than a jitter
-    /// about where one rounds up. How many elements may have changed, and all peers be told of: the driver had
-    /// better not ask for that too often.
-    pub fn set_round_trip(&mut self, now: Time, link: LinkId, round_trip: Duration) -> usize {
-        self.begin(now);
-        let (way, step) = (round_trip / 2, self.config.distance_step);
-        let Some(state) = self.links.get_mut(&link) else { return 0 };
-        let distance = rounded(way, step);
-        if state.distance.is_some_and(|known| known == distance || is_jitter(way, known, step)) {
-            return 0;
+/// A link is measured no more often than this.
+const PAUSE: Duration = Duration::from_secs(1);
+/// For each element that a measurement may change, it takes so much longer to the next one.
+const PAUSE_FOR_EACH: Duration = Duration::from_micros(100);
+
+/// How far the other end of a link is, and when that is measured.
+#[derive(Debug, Default)]
+pub(super) struct Distance {
+    /// In ms.
+    known: Option<u32>,
+    /// From when on it may be measured again; `None`: nobody over there wants to know.
+    next: Option<Time>,
+}
+
+impl Distance {
+    /// Somebody over there tells of elements whose policy wants to know.
+    pub fn want(&mut self, now: Time) {
+        self.next.get_or_insert(now);
+    }
+
+    /// Something came, which may have made the kernel measure: whether to ask it.
+    pub fn is_due(&mut self, now: Time) -> bool {
+        let due = self.next.is_some_and(|next| next <= now);
+        if due {
+            self.next = Some(now + PAUSE);
         }
-        state.distance = Some(distance);
-        let Some(client) = self.client(link) else { return 0 };
-        let elements = client.elements.len();
+        due
+    }
+}
+
+impl Registrar {
+    /// The smoothed round trip time of a link was measured. Elements that were registered over it and want to
+    /// know have their distance from it, rounded, and changed only by what is more than a jitter about where
+    /// one rounds up.
+    pub(super) fn set_round_trip(&mut self, link: LinkId, round_trip: Duration) {
+        let (now, way, step) = (self.now, round_trip / 2, self.config.distance_step);
+        let Some(state) = self.links.get_mut(&link) else { return };
+        let distance = rounded(way, step);
+        let known = &mut state.distance.known;
+        if known.is_some_and(|known| known == distance || is_jitter(way, known, step)) {
+            return;
+        }
+        *known = Some(distance);
+        let Some(client) = self.client(link) else { return };
+        let elements = u32::try_from(client.elements.len()).unwrap_or(u32::MAX);
+        if let Some(next) = self.links.get_mut(&link).and_then(|state| state.distance.next.as_mut()) {
+            *next = (now + PAUSE_FOR_EACH * elements).max(*next);
+        }
         self.start(Chore::Distance { link, after: None, distance });
-        self.finish();
-        elements
     }
 
     /// Some of the elements of a link, and after which to go on.
@@ -67,7 +97,7 @@ impl Registrar {
 
     /// How far the other end of a link is, in ms; 0 if that is not known.
     pub(super) fn distance_of(&self, link: LinkId) -> u32 {
-        self.links.get(&link).and_then(|state| state.distance).unwrap_or(0)
+        self.links.get(&link).and_then(|state| state.distance.known).unwrap_or(0)
     }
 
     /// What a peer tells of elements, as it is from here.

@@ -70,13 +70,15 @@ pub use dialect::Dialect;
 pub use operate::{Impossible, Operated, Operation};
 
 use super::timer::Deadlines;
-use super::{LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Output, Service, Target, Time};
+use super::{
+    LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Measurement, Output, Service, Target, Time,
+};
 use crate::handlespace::{Bounds, ElementKey, Handlespace, Sum};
 use crate::wire::{CauseCode, PoolHandle, RegistrarId, Transport};
 use fastrand::Rng;
 use outbox::Outbox;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// What a deadline means.
@@ -161,8 +163,8 @@ struct Link {
     congested: bool,
     /// When something last came from it.
     heard: Time,
-    /// How far the other end is, in ms.
-    distance: Option<u32>,
+    distance: distance::Distance,
+    road: watch::Road,
     role: Role,
 }
 
@@ -200,7 +202,8 @@ pub struct Registrar {
     next_link: u64,
     /// Links with elements, for the rate of keep-alives.
     watched: usize,
-    reports: BTreeMap<ElementKey, Vec<Time>>,
+    /// Which hosts can't reach an element, and since when each says so.
+    reports: BTreeMap<ElementKey, BTreeMap<IpAddr, Time>>,
     subscriptions: subscriptions::Subscriptions,
     peers: peers::Peers,
     statics: Vec<links::StaticPeer>,
@@ -314,10 +317,26 @@ impl Registrar {
         self.begin(now);
         let Some(state) = self.links.get_mut(&link) else { return };
         state.heard = now;
+        let measure = state.distance.is_due(now);
         match state.role {
             Role::Asap(_) => self.asap_message(link, bytes),
             Role::Enrp(_) => self.enrp_message(link, bytes),
         }
+        if measure {
+            self.outbox.push(Output::Measure { link });
+        }
+        self.finish();
+    }
+
+    /// The answer to [`Output::Measure`].
+    pub fn handle_measurement(&mut self, now: Time, link: LinkId, measured: Measurement) {
+        self.begin(now);
+        let Some(state) = self.links.get_mut(&link) else { return };
+        state.road.note(now, &measured);
+        if let Some(round_trip) = measured.round_trip {
+            self.set_round_trip(link, round_trip);
+        }
+        self.judge_silence(link);
         self.finish();
     }
 
@@ -565,7 +584,14 @@ impl Registrar {
         if ends.service == Service::Asap && ends.protocol == LinkProtocol::Sctp {
             self.associations.extend(ends.peer.iter().map(|&address| (address, link)));
         }
-        self.links.insert(link, Link { ends, congested: false, heard: self.now, distance: None, role });
+        let mut distance = distance::Distance::default();
+        if ends.service == Service::Enrp {
+            distance.want(self.now);
+        }
+        let road = watch::Road::default();
+        self.links.insert(link, Link { ends, congested: false, heard: self.now, distance, road, role });
+        // TCP has measured by now, so that what comes first over the link can be right.
+        self.outbox.push(Output::Measure { link });
         match dial {
             Some(Dial::Peer(id)) => self.peer_dialled(link, id),
             Some(Dial::Static(index)) => self.static_dialled(link, index),

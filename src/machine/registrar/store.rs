@@ -161,6 +161,7 @@ impl Registrar {
         }
         if let Some(client) = link.and_then(|link| self.client(link)) {
             client.elements.remove(&key);
+            client.unanswered.remove(&key);
         }
     }
 

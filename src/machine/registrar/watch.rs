@@ -3,14 +3,19 @@
 //! The process answers, not the element, so one keep-alive per link and interval is enough; it names
 //! the link's elements in turn. If nothing at all comes back within the time-out, the process hangs
 //! and all its elements go; if other things come but no answer, only the element named goes.
+//!
+//! How long an answer may take depends on the link, which only the kernel knows ([`Output::Measure`]). Where
+//! what we sent was acknowledged and nothing was lost lately, the process had its keep-alive and hangs. Where
+//! something is stuck or gets lost, the answer may be on its way for as long as it takes to send it again.
 
 use super::asap::Client;
 use super::chores::Chore;
 use super::{LinkId, Registrar, Timer, dialect, reach};
 use crate::handlespace::{ElementKey, marks};
-use crate::machine::{Output, Time};
-use crate::wire::{Asap, PeId, PoolElement, PoolHandle};
+use crate::machine::{Measurement, Output, Time};
+use crate::wire::{Asap, CauseCode, OperationError, PeId, PoolElement, PoolHandle};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::ops::Bound;
 use std::time::Duration;
 
@@ -45,6 +50,43 @@ fn slot(time: Time) -> u64 {
 
 fn begin(slot: u64) -> Time {
     Time(slot * SLOT.as_micros() as u64)
+}
+
+/// Hosts whose reports about an element are remembered.
+const MAX_REPORTERS: usize = 64;
+/// How long a loss says something about a link.
+const ROUGH: Duration = Duration::from_secs(30);
+/// How long the driver may take to measure, and how often a link is measured while an answer is missing.
+const MEASURING: Duration = Duration::from_millis(10);
+const MEASURED_AGAIN: Duration = Duration::from_millis(250);
+
+/// How a link has been lately.
+#[derive(Debug, Default)]
+pub(super) struct Road {
+    round_trip: Duration,
+    /// What had been sent again when everything was last acknowledged.
+    retransmissions: u64,
+    /// Whether something lacks its acknowledgement.
+    stuck: bool,
+    /// When things were last found to have been sent again, and the time before.
+    losses: [Option<Time>; 2],
+}
+
+impl Road {
+    pub fn note(&mut self, now: Time, measured: &Measurement) {
+        self.round_trip = measured.round_trip.unwrap_or(self.round_trip);
+        self.stuck = measured.unacknowledged;
+        // While nothing comes through, that it is sent again says nothing new.
+        if !self.stuck && measured.retransmissions > self.retransmissions {
+            self.retransmissions = measured.retransmissions;
+            self.losses = [Some(now), self.losses[0]];
+        }
+    }
+
+    /// How many losses were found lately, at most two.
+    fn losses(&self, now: Time) -> usize {
+        self.losses.iter().flatten().filter(|&&time| now - time < ROUGH).count()
+    }
 }
 
 impl Registrar {
@@ -107,7 +149,7 @@ impl Registrar {
     }
 
     /// Sends a keep-alive over the element's link, unless one is under way.
-    fn probe(&mut self, key: ElementKey) {
+    pub(super) fn probe(&mut self, key: ElementKey) {
         let Some(side) = self.side(key) else { return };
         let (Some(link), None) = (side.link, side.probed) else { return };
         let now = self.now;
@@ -115,15 +157,28 @@ impl Registrar {
             side.probed = Some(now);
         }
         self.timers.set(Timer::Probe(key), now + self.answer_patience(link));
+        // What was lost before is no reason to wait longer for this answer.
+        self.outbox.push(Output::Measure { link });
         self.send_keep_alive(link, key, false);
     }
 
-    /// How long an answer over a link may take.
+    /// How long an answer may take over a link on which nothing gets lost.
     pub(super) fn answer_patience(&self, link: LinkId) -> Duration {
         let limit = self.config.endpoint_keep_alive_timeout_interval;
-        match self.links.get(&link).is_some_and(|state| reach::has_several_paths(&state.ends)) {
-            true => limit.max(self.config.path_change_timeout),
-            false => limit,
+        let Some(state) = self.links.get(&link) else { return limit };
+        limit.max(3 * state.road.round_trip)
+    }
+
+    /// How long an answer may take over a link as it is now.
+    fn most_patience(&self, link: LinkId) -> Duration {
+        let patience = self.answer_patience(link);
+        let Some(state) = self.links.get(&link) else { return patience };
+        let paths = usize::from(reach::has_several_paths(&state.ends));
+        let trouble = state.road.losses(self.now).max(usize::from(state.road.stuck));
+        match trouble + paths {
+            0 => patience,
+            1 => patience.max(self.config.path_change_timeout),
+            _ => patience.max(self.config.lossy_link_timeout),
         }
     }
 
@@ -141,35 +196,76 @@ impl Registrar {
         }
         self.claim_answered(link, handle, id);
         let now = self.now;
-        if self.space.find(handle, id).is_none() {
-            return self.answered_late(link, handle, id);
+        let Some(key) = self.space.find(handle, id) else { return self.answered_late(link, handle, id) };
+        let Some(side) = self.side_mut(key) else { return };
+        if side.link != Some(link) {
+            return;
         }
-        if let Some(key) = self.space.find(handle, id)
-            && let Some(side) = self.side_mut(key)
-            && side.link == Some(link)
-        {
-            side.heard = now;
-            if let Some(probed) = side.probed.take() {
-                self.answers.add(now - probed);
-                self.timers.clear(&Timer::Probe(key));
-            }
+        side.heard = now;
+        if let Some(probed) = side.probed.take() {
+            self.answers.add(now - probed);
+            self.timers.clear(&Timer::Probe(key));
+        }
+        // It was just heard, which is more than others can say.
+        self.reports.remove(&key);
+        if let Some(client) = self.client(link) {
+            client.unanswered.remove(&key);
         }
     }
 
+    /// An answer is missing: what that means is decided when the link has been measured.
     pub(super) fn probe_unanswered(&mut self, key: ElementKey) {
+        let overslept = self.overslept;
         let Some(side) = self.side_mut(key) else { return };
-        let (Some(probed), Some(link)) = (side.probed.take(), side.link) else { return };
-        if self.overslept {
+        let (Some(_), Some(link)) = (side.probed, side.link) else { return };
+        if overslept {
+            side.probed = None;
             return self.probe(key);
+        }
+        let Some(client) = self.client(link) else { return };
+        match client.unanswered.insert(key) {
+            true => {
+                self.timers.set(Timer::Probe(key), self.now + MEASURING);
+                self.outbox.push(Output::Measure { link });
+            }
+            // Nobody measured.
+            false => self.decide(link, key),
+        }
+    }
+
+    /// A link was measured: what do missing answers mean?
+    pub(super) fn judge_silence(&mut self, link: LinkId) {
+        let Some(client) = self.client(link) else { return };
+        for key in client.unanswered.clone() {
+            self.decide(link, key);
+        }
+    }
+
+    fn decide(&mut self, link: LinkId, key: ElementKey) {
+        if let Some(client) = self.client(link) {
+            client.unanswered.remove(&key);
+        }
+        let Some(probed) = self.side(key).and_then(|side| side.probed) else { return };
+        let hearsay = self.is_reported(key);
+        let most = if hearsay { self.answer_patience(link) } else { self.most_patience(link) };
+        let end = probed + most;
+        if self.now < end {
+            return self.timers.set(Timer::Probe(key), end.min(self.now + MEASURED_AGAIN));
+        }
+        self.timers.clear(&Timer::Probe(key));
+        if let Some(side) = self.side_mut(key) {
+            side.probed = None;
         }
         self.stats.keep_alives_missed += 1;
         let silent = self.links.get(&link).is_some_and(|state| state.heard <= probed);
+        let reason = if hearsay { "reported unreachable" } else { "no answer to keep-alive" };
         if silent {
-            self.drop_client(link, "no answer to keep-alive");
+            self.drop_client(link, reason);
         } else {
             let last = self.space.get(key).map(|element| (element.handle().clone(), element.to_element()));
-            self.lose(key, "no answer to keep-alive");
+            self.lose(key, reason);
             let Some((handle, element)) = last else { return };
+            self.tell_that_it_is_out(link, &handle, element.id);
             let size = size(&handle, &element);
             if self.overdue + size <= MAX_OVERDUE_BYTES
                 && let Some(client) = self.client(link)
@@ -178,6 +274,15 @@ impl Registrar {
                 client.overdue.insert((handle, element.id), element);
                 self.overdue += size;
             }
+        }
+    }
+
+    /// Tells a process that an element of it is in its pool no longer, so that it comes back or says why not.
+    fn tell_that_it_is_out(&mut self, link: LinkId, handle: &PoolHandle, id: PeId) {
+        // One of rsplib's does not expect that.
+        if self.links.get(&link).is_some_and(|state| !dialect::client_may_be_rsplibs(&state.ends)) {
+            let (handle, error) = (handle.clone(), Some(OperationError::from(CauseCode::UNSPECIFIED)));
+            self.send_asap(link, &Asap::DeregistrationResponse { handle, id, error });
         }
     }
 
@@ -279,23 +384,34 @@ impl Registrar {
         }
     }
 
-    /// Somebody says that an element can't be reached: ask it at once, and believe the third within
-    /// a while (RFC 5352 section 3.5), whatever it answers: keep-alives may still reach what users
-    /// don't.
-    pub(super) fn reported_unreachable(&mut self, key: ElementKey) {
+    /// Somebody says that an element can't be reached: it is asked at once (RFC 5352 section 3.5). What several
+    /// hosts say counts for more than a bad link, but for less than its answer; and the last element of a pool
+    /// is better than none.
+    pub(super) fn reported_unreachable(&mut self, key: ElementKey, host: IpAddr) {
         if !self.is_ours(key) {
             return self.ask_foreign(key);
         }
         let (now, decay) = (self.now, self.config.bad_pe_report_decay);
-        let enough = self.config.max_bad_pe_reports.max(1) as usize;
         let reports = self.reports.entry(key).or_default();
-        reports.retain(|&time| now - time < decay);
-        reports.push(now);
-        if reports.len() >= enough {
-            self.lose(key, "reported unreachable");
-        } else {
-            self.probe(key);
+        reports.retain(|_, &mut time| now - time < decay);
+        if reports.len() < MAX_REPORTERS {
+            reports.entry(host).or_insert(now);
         }
+        self.probe(key);
+        if self.is_reported(key)
+            && let Some((probed, link)) = self.side(key).and_then(|side| side.probed.zip(side.link))
+        {
+            let due = (probed + self.answer_patience(link)).max(now);
+            self.timers.set(Timer::Probe(key), due);
+        }
+    }
+
+    /// Whether enough hosts say that they can't reach an element (MAX-BAD-PE-REPORT).
+    fn is_reported(&self, key: ElementKey) -> bool {
+        let enough = self.config.max_bad_pe_reports.max(1) as usize;
+        let handle = self.space.get(key).map(|element| element.handle());
+        let others = handle.and_then(|handle| self.space.pool(handle)).is_some_and(|pool| pool.len() > 1);
+        others && self.reports.get(&key).is_some_and(|reports| reports.len() >= enough)
     }
 
     /// Closes an ASAP link; its elements go.

@@ -20,6 +20,8 @@ pub(super) struct Groups {
     senders: Vec<(Service, Sender)>,
     interfaces: Vec<Interface>,
     changes: Option<Changes>,
+    /// Whether the list of interfaces was asked for.
+    followed: bool,
     settling: bool,
     /// Receivers that may have more than one turn's budget.
     ready: Vec<usize>,
@@ -41,11 +43,19 @@ impl Groups {
 impl Reactor {
     /// From now on, follows the interfaces ([`Input::Interfaces`]); what they are now.
     pub fn follow_interfaces(&mut self) -> io::Result<&[Interface]> {
-        if self.groups.changes.is_none() {
-            let changes = Changes::listen()?;
-            register(self.registry(), &changes, INTERFACES, Interest::READABLE)?;
-            self.groups.changes = Some(changes);
-            self.groups.interfaces = interfaces()?;
+        if !std::mem::replace(&mut self.groups.followed, true) {
+            match Changes::listen().and_then(|changes| Ok((changes, interfaces()?))) {
+                Ok((changes, list)) => {
+                    register(self.registry(), &changes, INTERFACES, Interest::READABLE)?;
+                    self.groups.changes = Some(changes);
+                    self.groups.interfaces = list;
+                }
+                // Services are often kept from it (systemd: RestrictAddressFamilies=).
+                Err(error) => {
+                    log::warn!("no AF_NETLINK ({error}): only addresses that were given are known");
+                    self.groups.interfaces = interfaces().unwrap_or_default();
+                }
+            }
         }
         Ok(&self.groups.interfaces)
     }

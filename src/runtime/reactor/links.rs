@@ -12,16 +12,17 @@
 use super::security::Admission;
 use super::{FIRST_BUDGET, HEAVY, READ_BUDGET, Reactor, Timer, deregister, register};
 use crate::machine::trust::Roles;
-use crate::machine::{LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Service, Target, Time};
+use crate::machine::{
+    LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Measurement, Service, Target, Time,
+};
 use crate::transport::tcp::{LONGEST_MESSAGE, TcpLink};
-use crate::transport::{Link, QueueStatus, ReadStatus};
+use crate::transport::{Condition, Link, QueueStatus, ReadStatus};
 use mio::{Interest, Token};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Outputs of one drain beyond this are sent at once instead of being collected.
 const MAX_BATCHED: usize = 1 << 20;
@@ -373,10 +374,18 @@ impl Reactor {
         self.changes.push_back((id, LinkChange::Up(ends)));
     }
 
-    /// The smoothed round trip time of a link, not while it is being read from.
-    pub fn round_trip(&self, id: LinkId) -> Option<Duration> {
+    /// Who is at the other end of a link that is up, and not being read from.
+    pub fn peer_of(&self, id: LinkId) -> Option<SocketAddr> {
         let index = *self.links.by_id.get(&id)?;
-        self.links.slots.get(index)?.as_ref()?.link.as_ref()?.round_trip()
+        self.links.slots.get(index)?.as_ref()?.link.as_ref()?.peer_addresses().first().copied()
+    }
+
+    /// How the way to the other end of a link is, not while it is being read from.
+    pub fn measure(&self, id: LinkId) -> Option<Measurement> {
+        let index = *self.links.by_id.get(&id)?;
+        let Condition { round_trip, retransmissions, unacknowledged } =
+            self.links.slots.get(index)?.as_ref()?.link.as_ref()?.condition()?;
+        Some(Measurement { round_trip, retransmissions, unacknowledged })
     }
 
     /// The socket takes more, or the connect has come to an end.

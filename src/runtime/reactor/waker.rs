@@ -18,7 +18,7 @@ pub struct Waker {
 }
 
 impl Waker {
-    pub(super) fn new(poll: &Poll, token: Token) -> io::Result<Waker> {
+    pub(in crate::runtime) fn new(poll: &Poll, token: Token) -> io::Result<Waker> {
         let bell = eventfd(0)?;
         poll.registry().register(&mut SourceFd(&bell.as_raw_fd()), token, Interest::READABLE)?;
         Ok(Waker { bell, poll: poll.as_raw_fd(), abandoned: AtomicBool::new(false) })

@@ -1,7 +1,7 @@
 //! Where an element's users reach it: the one address of its TCP transport (RFC 5354 section 3.5 has
 //! room for one), the addresses of its SCTP transport.
 
-use crate::transport::interfaces::interfaces;
+use crate::transport::interfaces::{Interface, interfaces};
 use crate::transport::scope::{Scope, scope, unmapped};
 use crate::wire::{Protocol, Transport, TransportUse};
 use std::net::{IpAddr, SocketAddr};
@@ -32,9 +32,7 @@ pub(crate) fn sctp(port: u16, local: &[SocketAddr]) -> Option<Transport> {
 pub(crate) fn tcp(local: SocketAddr) -> Option<Transport> {
     let local = unmapped(&local);
     let address = if local.ip().is_unspecified() {
-        let any = interfaces().unwrap_or_default().into_iter().filter(|interface| interface.up);
-        let all: Vec<IpAddr> = any.flat_map(|interface| interface.addresses).collect();
-        best(&all, local.is_ipv4())?
+        best(&interfaces().unwrap_or_default(), local.is_ipv4())?
     } else {
         local.ip()
     };
@@ -42,35 +40,69 @@ pub(crate) fn tcp(local: SocketAddr) -> Option<Transport> {
     Some(Transport::new(Protocol::Tcp, usage, local.port(), vec![address]))
 }
 
-/// One that others can use, IPv4 first because everybody has it; loopback if there is nothing else, so
-/// that a machine on its own works. Link-local ones need more than an address.
-fn best(addresses: &[IpAddr], ipv4_only: bool) -> Option<IpAddr> {
-    let usable = |address: &&IpAddr| address.is_ipv4() || !ipv4_only;
-    let rank = |address: &&IpAddr| {
-        let wide = scope(**address) >= Scope::SiteLocal;
-        (wide, address.is_ipv4())
-    };
-    let candidates = addresses.iter().filter(usable).filter(|address| {
-        let scope = scope(**address);
-        !address.is_multicast() && (scope == Scope::Loopback || scope >= Scope::SiteLocal)
+/// One that others can use, the most likely first: of interfaces that have a carrier, not of bridges to this host's
+/// own guests; IPv4 because everybody has it; public ones before private ones. Loopback if there is nothing else,
+/// so that a machine on its own works. Link-local ones need more than an address. Equal ones in the kernel's order.
+fn best(interfaces: &[Interface], ipv4_only: bool) -> Option<IpAddr> {
+    let up = interfaces.iter().filter(|interface| interface.up);
+    let all = up.flat_map(|interface| interface.addresses.iter().map(move |&address| (interface, address)));
+    let mut usable: Vec<(&Interface, IpAddr)> = all
+        .filter(|(_, address)| address.is_ipv4() || !ipv4_only)
+        .filter(|(_, address)| {
+            let scope = scope(*address);
+            !address.is_multicast() && (scope == Scope::Loopback || scope >= Scope::SiteLocal)
+        })
+        .collect();
+    usable.sort_by_key(|(interface, address)| {
+        let scope = scope(*address);
+        let guests = interface.is_bridge();
+        (scope < Scope::SiteLocal, !interface.carrier, guests, address.is_ipv6(), scope < Scope::Global)
     });
-    // The first of the best: `max_by_key` would take the last.
-    candidates.rev().max_by_key(rank).copied()
+    let (interface, address) = *usable.first()?;
+    log::debug!("of {} usable addresses, users get {address} ({})", usable.len(), interface.name);
+    Some(address)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn interface(name: &str, carrier: bool, addresses: &[&str]) -> Interface {
+        Interface {
+            index: 1,
+            name: name.into(),
+            up: true,
+            carrier,
+            multicast: true,
+            loopback: false,
+            addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+        }
+    }
+
     fn pick(addresses: &[&str], ipv4_only: bool) -> Option<String> {
-        let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
-        best(&addresses, ipv4_only).map(|address| address.to_string())
+        best(&[interface("eth0", true, addresses)], ipv4_only).map(|address| address.to_string())
+    }
+
+    #[test]
+    fn bridges_to_guests_come_late_and_interfaces_without_a_carrier_last() {
+        let public = || interface("eth1", true, &["192.0.2.1"]);
+        let private = || interface("eth0", true, &["10.0.0.1"]);
+        let bridge = || interface("docker0", true, &["172.17.0.1"]);
+        let dead = || interface("eth2", false, &["192.0.2.9"]);
+        let lo = || interface("lo", true, &["127.0.0.1"]);
+        let pick = |list: &[Interface]| best(list, false).unwrap().to_string();
+        assert_eq!(pick(&[lo(), dead(), bridge(), private(), public()]), "192.0.2.1");
+        assert_eq!(pick(&[lo(), dead(), bridge(), private()]), "10.0.0.1");
+        assert_eq!(pick(&[lo(), dead(), bridge()]), "172.17.0.1");
+        assert_eq!(pick(&[lo(), dead()]), "192.0.2.9");
+        assert_eq!(pick(&[dead(), lo()][1..]), "127.0.0.1");
     }
 
     #[test]
     fn the_farthest_reaching_address_is_registered() {
         let all = ["127.0.0.1", "::1", "fe80::1", "2001:db8::1", "10.0.0.1", "192.0.2.1"];
-        assert_eq!(pick(&all, false).as_deref(), Some("10.0.0.1"));
+        assert_eq!(pick(&all, false).as_deref(), Some("192.0.2.1"));
+        assert_eq!(pick(&all[..5], false).as_deref(), Some("10.0.0.1"));
         assert_eq!(pick(&all[..4], false).as_deref(), Some("2001:db8::1"));
         assert_eq!(pick(&all[..4], true).as_deref(), Some("127.0.0.1"));
         assert_eq!(pick(&all[..3], false).as_deref(), Some("127.0.0.1"));

@@ -3,12 +3,11 @@
 use super::credentials::{Credentials, Purpose};
 use super::engine::{Engine, Failure};
 use crate::transport::tcp::{Frames, TcpLink};
-use crate::transport::{QueueStatus, ReadStatus};
+use crate::transport::{Condition, QueueStatus, ReadStatus};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A link over TLS. Until [`TlsLink::prove`] says so, nobody is at the other end.
 #[derive(Debug)]
@@ -181,9 +180,9 @@ impl TlsLink {
         self.tcp.peer_addresses()
     }
 
-    /// The smoothed round trip time of the connection below.
-    pub fn round_trip(&self) -> Option<Duration> {
-        self.tcp.round_trip()
+    /// How the way of the connection below is.
+    pub fn condition(&self) -> Option<Condition> {
+        self.tcp.condition()
     }
 
     /// Our address.

@@ -47,6 +47,78 @@ fn an_update_is_sent_at_once() {
 }
 
 #[test]
+fn an_element_without_an_address_waits_for_one() {
+    let mut nowhere = registration("echo", 7);
+    let somewhere = nowhere.element.transport.clone();
+    nowhere.element.transport =
+        Transport::new(Protocol::Tcp, TransportUse::DataPlusControl, somewhere.port(), vec![]);
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, nowhere.clone()).register(2, nowhere).at(2_000).expect([]);
+    bench.feed(|client, now| client.set_transport(now, &handle("echo"), PeId(7), somewhere));
+    bench.expect([Send(link(1), register("echo", 7))]);
+    bench.receive(link(1), registered("echo", 7)).expect([is_registered(1, Ok(0)), is_registered(2, Ok(0))]);
+}
+
+#[test]
+fn an_element_without_an_address_can_be_let_go() {
+    let mut nowhere = registration("echo", 7);
+    nowhere.element.transport = Transport::new(Protocol::Tcp, TransportUse::DataPlusControl, 7, vec![]);
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, nowhere).deregister(2, "echo", 7);
+    bench.expect([
+        is_registered(1, Err(RequestError::NotFound)),
+        Seen::Event(Event::Deregistered { request: RequestId(2), result: Ok(()) }),
+    ]);
+}
+
+/// The registrar says by itself that an element is out.
+fn unregistered(bench: &mut Bench, code: CauseCode) {
+    let error = Some(OperationError::from(code));
+    let message = Asap::DeregistrationResponse { handle: handle("echo"), id: PeId(7), error: error.clone() };
+    bench.receive(link(1), message);
+    let event = Event::Unregistered { handle: handle("echo"), id: PeId(7), error };
+    assert_eq!(bench.seen.remove(0), Seen::Event(event));
+}
+
+#[test]
+fn an_element_that_is_told_to_be_out_comes_back_at_once_and_then_ever_later() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, registration("echo", 7)).receive(link(1), registered("echo", 7)).forget();
+    unregistered(&mut bench, CauseCode::UNSPECIFIED);
+    bench.expect([Send(link(1), register("echo", 7))]);
+    let mut time = 0;
+    for pause in [500, 1000, 2000, 4000] {
+        bench.receive(link(1), registered("echo", 7)).forget();
+        unregistered(&mut bench, CauseCode::UNSPECIFIED);
+        time += pause;
+        bench.at(time - 1).expect([]);
+        bench.at(time).expect([Send(link(1), register("echo", 7))]);
+    }
+}
+
+#[test]
+fn twins_do_not_drive_each_other_out_at_once() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, registration("echo", 7)).receive(link(1), registered("echo", 7)).forget();
+    unregistered(&mut bench, CauseCode::NON_UNIQUE_PE_ID);
+    bench.at(2_000).expect([]);
+}
+
+#[test]
+fn elements_are_registered_again_when_keep_alives_stay_out() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, registration("echo", 7)).receive(link(1), registered("echo", 7)).forget();
+    for time in [500, 1500, 2500] {
+        bench.at(time).receive(link(1), keep_alive(false, 0, "echo", Some(7)));
+    }
+    bench.forget().at(4_749).expect([]);
+    bench.at(4_750).expect([Send(link(1), register("echo", 7))]);
+    // No answer to that either: others are dialled, had we any.
+    bench.at(7_800);
+    assert!(bench.seen.contains(&Close(link(1))), "{:?}", bench.seen);
+}
+
+#[test]
 fn an_element_that_moves_is_registered_where_it_is_now() {
     let moved = |pool: &str, last: u8| {
         let mut element = registration(pool, 7).element;
@@ -115,11 +187,16 @@ fn a_rejected_element_stays_ours_and_is_tried_again() {
     };
     bench.register(1, registration("echo", 7)).forget().receive(link(1), no.clone());
     bench.expect([is_registered(1, Err(rejected(CauseCode::INCONSISTENT_POLICY)))]);
-    bench.at(30_000).expect([Send(link(1), register("echo", 7))]);
     let error = rejected(CauseCode::INCONSISTENT_POLICY);
     let failed = Event::RegistrationFailed { handle: handle("echo"), id: PeId(7), error };
-    bench.receive(link(1), no).expect([Seen::Event(failed)]);
-    bench.at(60_000).expect([Send(link(1), register("echo", 7))]);
+    // Ever later, up to the interval.
+    let mut time = 0;
+    for pause in [500, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000] {
+        time += pause;
+        bench.at(time - 1).expect([]);
+        bench.at(time).expect([Send(link(1), register("echo", 7))]);
+        bench.receive(link(1), no.clone()).expect([Seen::Event(failed.clone())]);
+    }
 }
 
 /// RFC 5352 section 2.2.3: without the R flag, an error is a warning.

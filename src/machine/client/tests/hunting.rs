@@ -43,6 +43,40 @@ fn the_next_is_dialled_at_once_when_one_is_refused() {
 }
 
 #[test]
+fn who_is_refused_everywhere_hears_so_within_a_second() {
+    let mut bench = bench(config(&[A, B]));
+    bench.resolve(1, "echo");
+    let refuse = |bench: &mut Bench, until: u64| {
+        while bench.now < Time(until * 1000) {
+            let dials: Vec<LinkId> = bench
+                .seen
+                .iter()
+                .filter_map(|one| if let Open(link, _) = one { Some(*link) } else { None })
+                .collect();
+            bench.seen.retain(|one| !matches!(one, Open(..)));
+            for dial in dials {
+                bench.down(dial, LinkDown::Refused);
+            }
+            bench.at(bench.now.0 / 1000 + 10);
+        }
+    };
+    refuse(&mut bench, 490);
+    bench.seen.retain(|one| !matches!(one, Open(..)));
+    bench.expect([]);
+    refuse(&mut bench, 900);
+    bench.seen.retain(|one| !matches!(one, Open(..)));
+    bench.expect([is_resolved(1, "echo", Err(RequestError::NoRegistrar))]);
+}
+
+#[test]
+fn a_dial_that_may_be_lost_is_repeated() {
+    let mut bench = bench(config(&[A]));
+    bench.resolve(1, "echo").at(7_000);
+    let dials = opened(&bench.take()).len();
+    assert!((3..=7).contains(&dials), "{dials} dials in 7 s");
+}
+
+#[test]
 fn static_before_announced_before_fallback() {
     let mut config = config(&[A]);
     config.fallback = vec![tcp(C)];
@@ -52,7 +86,7 @@ fn static_before_announced_before_fallback() {
         2,
         vec![Transport::new(Protocol::Tcp, TransportUse::DataOnly, 3863, vec![address(B).ip()])],
     );
-    bench.resolve(1, "echo").at(450);
+    bench.resolve(1, "echo").at(600);
     assert_eq!(opened(&bench.take()), [tcp(A), tcp(B), tcp(C)]);
 }
 
@@ -60,7 +94,7 @@ fn static_before_announced_before_fallback() {
 fn chance_decides_among_equals() {
     let first = |seed| {
         let mut client = Client::new(config(&[A, B, C]), seed, Time(0));
-        client.resolve(Time(0), RequestId(1), &handle("echo"), None);
+        client.resolve(Time(0), RequestId(1), &handle("echo"), None, false);
         match client.poll_output() {
             Some(Output::Open { target, .. }) => target,
             other => panic!("{other:?}"),
@@ -105,7 +139,8 @@ fn an_announced_registrar_is_forgotten_when_not_heard() {
     let mut only_sctp = config(&[]);
     only_sctp.protocols = vec![LinkProtocol::Sctp];
     let mut bench = bench(only_sctp);
-    bench.hear(B, 2, vec![]).at(5_000).resolve(1, "echo").at(6_000).expect([]);
+    bench.hear(B, 2, vec![]).at(5_000).resolve(1, "echo").at(6_000);
+    bench.expect([is_resolved(1, "echo", Err(RequestError::NoRegistrar))]);
 }
 
 #[test]
@@ -122,7 +157,7 @@ fn a_new_announcement_is_dialled_at_once_even_with_all_dials_taken() {
 fn back_off_grows_to_two_seconds_and_is_random() {
     let mut bench = bench(config(&[A]));
     bench.client.config.connect_timeout = Duration::from_secs(60);
-    bench.resolve(1, "echo");
+    bench.register(1, registration("echo", 7));
     let mut times = Vec::new();
     for number in 1..=12 {
         while !bench.take().iter().any(|one| matches!(one, Open(..))) {
@@ -139,23 +174,12 @@ fn back_off_grows_to_two_seconds_and_is_random() {
 }
 
 #[test]
-fn without_any_registrar_a_request_ends_when_patience_is_over() {
+fn where_dials_are_swallowed_a_request_ends_when_patience_is_over() {
     let mut bench = bench(config(&[A]));
-    bench.resolve(1, "echo").down(link(1), LinkDown::Refused).forget();
-    let mut dials = 0;
-    while bench.now < Time(10_400_000) {
-        bench.at(bench.now.0 / 1000 + 10);
-        for one in bench.take() {
-            match one {
-                Open(link, _) => {
-                    dials += 1;
-                    bench.down(link, LinkDown::Refused);
-                }
-                other => panic!("{other:?} at {:?}", bench.now),
-            }
-        }
-    }
-    assert!(dials >= 5, "{dials}");
+    bench.resolve(1, "echo").at(10_490);
+    let seen = bench.take();
+    assert!(seen.iter().all(|one| matches!(one, Open(..) | Close(_))), "{seen:?}");
+    assert!(opened(&seen).len() >= 4, "{seen:?}");
     bench.at(10_500);
     let seen = bench.take();
     assert!(seen.contains(&is_resolved(1, "echo", Err(RequestError::NoRegistrar))), "{seen:?}");
@@ -168,8 +192,21 @@ fn without_any_registrar_a_request_ends_when_patience_is_over() {
 fn a_silent_dial_is_given_up_and_tried_again() {
     let mut bench = bench(config(&[A]));
     bench.register(1, registration("echo", 7)).expect([Open(link(1), tcp(A))]);
-    bench.at(7_499).expect([]);
-    bench.at(9_600).expect([Close(link(1)), Open(link(2), tcp(A))]);
+    bench.at(999).expect([]);
+    let mut dials = vec![link(1)];
+    for second in 1..20 {
+        bench.at(second * 1000);
+        for one in bench.take() {
+            match one {
+                Open(link, target) if target == tcp(A) => dials.push(link),
+                Close(link) => assert_eq!(dials.remove(0), link, "the oldest"),
+                Seen::Event(Event::Registered { .. }) => assert_eq!(second, 11, "out of patience"),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!((1..=2).contains(&dials.len()), "{dials:?} after {second} s");
+    }
+    assert!(dials[0] > link(5), "{dials:?}");
 }
 
 #[test]

@@ -99,7 +99,7 @@ impl World {
                 Output::Close { link } => self.cut(link),
                 Output::Send { link, bytes } => self.deliver(link, &bytes),
                 Output::Event(event) => self.note(event),
-                Output::Announce { .. } => panic!("a client does not announce"),
+                Output::Announce { .. } | Output::Measure { .. } => panic!("a client does not do that"),
             }
         }
     }
@@ -120,7 +120,7 @@ impl World {
 
     fn note(&mut self, event: Event) {
         let (request, result) = match event {
-            Event::Resolved { request, result, .. } => (request, result.map(drop)),
+            Event::Resolved { requests, result, .. } => (requests[0], result.map(drop)),
             Event::Registered { request, result } => (request, result.map(drop)),
             Event::Deregistered { request, result } => (request, result),
             _ => return,
@@ -201,7 +201,7 @@ impl World {
         match self.rng.u8(..6) {
             0 => self.client.register(self.now, request, registration("echo", 1 + number as u32 % 5)),
             1 => self.client.deregister(self.now, request, &handle("echo"), PeId(1 + number as u32 % 5)),
-            _ => self.client.resolve(self.now, request, &pool, Some(number as u32 % 4)),
+            _ => self.client.resolve(self.now, request, &pool, Some(number as u32 % 4), false),
         }
         self.drain();
     }

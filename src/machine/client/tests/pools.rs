@@ -27,6 +27,86 @@ impl Bench {
     }
 }
 
+impl Bench {
+    fn watch(&mut self, pool: &str, id: u32, number: u64) -> &mut Bench {
+        let handle = handle(pool);
+        self.feed(|client, now| client.watch(now, &handle, PeId(id), number))
+    }
+
+    /// The watches that were told that their elements are gone.
+    fn told(&mut self) -> Vec<u64> {
+        let number = |one: &Seen| match one {
+            Seen::Event(Event::WatchedGone { number }) => Some(*number),
+            _ => None,
+        };
+        self.take().iter().filter_map(number).collect()
+    }
+}
+
+#[test]
+fn a_watch_is_told_when_its_element_is_lost_and_not_when_it_deregisters() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.watch("echo", 1, 10).watch("echo", 2, 20).watch("echo", 2, 21);
+    bench.receive(link(1), pool("echo", true, &[1, 2, 3], &[], None));
+    assert_eq!(bench.told(), []);
+    bench.receive(link(1), pool("echo", true, &[1, 3], &[2], None));
+    assert_eq!(bench.told(), [20, 21]);
+    // It comes, it goes.
+    bench.receive(link(1), pool("echo", true, &[1, 2, 3], &[], None));
+    bench.receive(link(1), pool("echo", true, &[1, 3], &[], None));
+    assert_eq!(bench.told(), [20, 21]);
+}
+
+#[test]
+fn a_watch_that_begins_too_late_is_told_once_the_pool_is_known() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.watch("echo", 9, 1);
+    // A registrar that was just started knows nothing.
+    bench.receive(link(1), pool("echo", true, &[], &[], None));
+    assert_eq!(bench.told(), []);
+    bench.receive(link(1), pool("echo", true, &[1, 2], &[], None));
+    assert_eq!(bench.told(), [1]);
+    bench.watch("echo", 1, 2).watch("echo", 8, 3);
+    assert_eq!(bench.told(), [3]);
+}
+
+#[test]
+fn the_end_of_the_last_watch_ends_the_subscription() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.watch("echo", 1, 1).watch("echo", 2, 2).receive(link(1), pool("echo", true, &[1, 2], &[], None));
+    bench.forget();
+    let echo = handle("echo");
+    bench.feed(|client, now| client.unwatch(now, &echo, PeId(1), 1)).expect([]);
+    bench.feed(|client, now| client.unwatch(now, &echo, PeId(1), 1)).expect([]);
+    let unsubscribed = Seen::Event(Event::Unsubscribed { handle: echo.clone() });
+    bench.feed(|client, now| client.unwatch(now, &echo, PeId(2), 2)).expect([unsubscribed]);
+}
+
+#[test]
+fn those_who_share_ask_once_and_all_get_the_answer() {
+    let mut bench = bench(config(&[A])).settled();
+    let echo = handle("echo");
+    let ask = |bench: &mut Bench, request, items, share| {
+        bench.feed(|client, now| client.resolve(now, RequestId(request), &echo, items, share));
+    };
+    ask(&mut bench, 1, None, true);
+    ask(&mut bench, 2, None, true);
+    ask(&mut bench, 3, Some(7), true);
+    ask(&mut bench, 4, None, false);
+    let asked = bench.take().iter().filter(|one| matches!(one, Send(..))).count();
+    assert_eq!(asked, 3);
+    let requests = |bench: &mut Bench| match bench.take().pop() {
+        Some(Seen::Event(Event::Resolved { requests, .. })) => requests,
+        other => panic!("{other:?}"),
+    };
+    for expected in [vec![RequestId(1), RequestId(2)], vec![RequestId(3)], vec![RequestId(4)]] {
+        bench.receive(link(1), pool("echo", false, &[1], &[], None));
+        assert_eq!(requests(&mut bench), expected);
+    }
+    ask(&mut bench, 5, None, true);
+    assert_eq!(bench.take().len(), 1, "answered questions are not shared");
+}
+
 fn unreachable(pool: &str, id: u32) -> Asap {
     Asap::EndpointUnreachable { handle: handle(pool), id: PeId(id) }
 }
@@ -49,7 +129,9 @@ fn an_answer_says_whether_it_is_complete() {
     let mut bench = bench(config(&[A])).settled();
     let mut ask = |items: Option<u32>, answer: Asap| {
         let handle = handle("echo");
-        bench.feed(|client, now| client.resolve(now, RequestId(1), &handle, items)).receive(link(1), answer);
+        bench
+            .feed(|client, now| client.resolve(now, RequestId(1), &handle, items, false))
+            .receive(link(1), answer);
         match bench.take().pop() {
             Some(Seen::Event(Event::Resolved { result: Ok(resolution), .. })) => resolution.complete,
             other => panic!("{other:?}"),
@@ -150,7 +232,8 @@ fn subscribers_are_counted() {
     bench.receive(link(1), pool("echo", true, &[1], &[], None)).forget();
     bench.unsubscribe("echo").receive(link(1), pool("echo", true, &[1, 2], &[], None));
     bench.expect([is_pool("echo", &[1, 2], true, true)]);
-    bench.unsubscribe("echo").receive(link(1), pool("echo", true, &[1], &[2], None)).expect([]);
+    bench.unsubscribe("echo").receive(link(1), pool("echo", true, &[1], &[2], None));
+    bench.expect([Seen::Event(Event::Unsubscribed { handle: handle("echo") })]);
     // Nobody came back: the registrar is told, by a question without the flag.
     bench.at(4_999).expect([]);
     let end = Asap::HandleResolution { subscribe: false, handle: handle("echo"), items: Some(1) };

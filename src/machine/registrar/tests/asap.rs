@@ -479,7 +479,7 @@ fn an_element_that_its_process_does_not_know_goes_alone() {
             }
         }
     }
-    assert_eq!(left, [removed(2, "no answer to keep-alive")]);
+    assert_eq!(left, [removed(2, "no answer to keep-alive"), out(pe, 2)]);
     assert_eq!(bench.content("echo"), [(1, SELF)]);
     // The process knew it, and was slow.
     assert_eq!(bench.asap(pe, ack(2)), [added(2)]);
@@ -502,23 +502,117 @@ fn who_slept_does_not_blame_others() {
     assert_eq!(wait_answering(&mut bench, ms(5000)), []);
 }
 
+fn report(id: u32) -> Asap {
+    Asap::EndpointUnreachable { handle: pool("echo"), id: PeId(id) }
+}
+
+/// What a process hears when an element of it is in its pool no longer.
+fn out(link: LinkId, id: u32) -> Effect {
+    let error = Some(CauseCode::UNSPECIFIED.into());
+    Effect::Asap(link, Asap::DeregistrationResponse { handle: pool("echo"), id: PeId(id), error })
+}
+
+/// Users on three hosts, and a second one on the first of them.
+fn users(bench: &mut Bench) -> [LinkId; 4] {
+    ["10.0.0.66:1", "10.0.0.66:2", "10.0.0.67:1", "10.0.0.68:1"]
+        .map(|host| bench.accept(Service::Asap, LinkProtocol::Tcp, host))
+}
+
 #[test]
-fn reports_probe_at_once_and_three_soon_remove() {
+fn an_answer_outweighs_what_others_say() {
     let mut bench = Bench::serving();
-    let (pe, user) = (bench.pe(), bench.pe());
+    let pe = bench.pe();
     bench.asap(pe, registration(1));
-    let report = Asap::EndpointUnreachable { handle: pool("echo"), id: PeId(1) };
-    // Old reports are forgotten.
-    for _ in 0..3 {
-        assert_eq!(bench.asap(user, report.clone()), [keep_alive(pe, false, 1)]);
-        assert_eq!(bench.asap(pe, ack(1)), []);
-        assert_eq!(wait_answering(&mut bench, ms(16_000)), []);
+    bench.asap(pe, registration(2));
+    let users = users(&mut bench);
+    for _ in 0..10 {
+        for user in users {
+            assert_eq!(bench.asap(user, report(1)), [keep_alive(pe, false, 1)]);
+            assert_eq!(bench.asap(pe, ack(1)), []);
+        }
     }
-    wait_answering(&mut bench, ms(31_000));
-    assert_eq!(bench.asap(user, report.clone()), [keep_alive(pe, false, 1)]);
-    assert_eq!(bench.asap(user, report.clone()), []);
-    assert_eq!(bench.asap(user, report.clone()), [removed(1, "reported unreachable")]);
-    assert_eq!(bench.asap(user, report), []);
+    assert_eq!(bench.content("echo").len(), 2);
+}
+
+#[test]
+fn reports_count_once_for_each_host_and_more_than_a_bad_link() {
+    let mut bench = Bench::serving();
+    let (pe, other) = (bench.pe(), bench.pe());
+    bench.asap(pe, registration(1));
+    bench.asap(other, registration(2));
+    // Nothing comes through to the process for now.
+    bench.ways.insert(pe, Measurement { unacknowledged: true, ..Measurement::default() });
+    let [one, again, two, three] = users(&mut bench);
+    assert_eq!(bench.asap(one, report(1)), [keep_alive(pe, false, 1)]);
+    for user in [again, again, two] {
+        assert_eq!(bench.asap(user, report(1)), []);
+    }
+    let others = |effects: Vec<Effect>| {
+        let about = |effect: &Effect| matches!(effect, Effect::Asap(link, _) if *link != pe);
+        effects.into_iter().filter(|effect| !about(effect)).collect::<Vec<_>>()
+    };
+    assert_eq!(others(bench.wait(ms(1000))), []);
+    bench.asap(other, ack(2));
+    assert_eq!(bench.asap(three, report(1)), []);
+    assert_eq!(others(bench.wait(ms(20))), [Close(pe), removed(1, "reported unreachable")]);
+}
+
+#[test]
+fn the_last_element_of_a_pool_is_not_removed_for_what_others_say() {
+    let mut bench = Bench::serving();
+    let pe = bench.pe();
+    bench.asap(pe, registration(1));
+    bench.ways.insert(pe, Measurement { unacknowledged: true, ..Measurement::default() });
+    for user in users(&mut bench) {
+        bench.asap(user, report(1));
+    }
+    assert_eq!(bench.wait(ms(1500)), []);
+    assert_eq!(bench.content("echo"), [(1, SELF)]);
+}
+
+#[test]
+fn patience_follows_the_link() {
+    let way = |round_trip, retransmissions, unacknowledged| Measurement {
+        round_trip: Some(ms(round_trip)),
+        retransmissions,
+        unacknowledged,
+    };
+    // What the kernel said before, what it says when the answer is missing, and how long that may take.
+    let cases: [(&[Measurement], Measurement, u64); 6] = [
+        (&[way(1, 0, false)], way(1, 0, false), 750),
+        (&[way(800, 0, false)], way(800, 0, false), 2400),
+        (&[way(1, 0, false)], way(1, 0, true), 3000),
+        (&[way(1, 0, false)], way(1, 1, false), 3000),
+        (&[way(1, 0, false), way(1, 1, false)], way(1, 5, true), 3000),
+        (&[way(1, 0, false), way(1, 1, false), way(1, 2, false)], way(1, 2, false), 10_000),
+    ];
+    for (before, now, patience) in cases {
+        let mut bench = Bench::serving();
+        let pe = bench.pe();
+        bench.asap(pe, registration(1));
+        for measured in before {
+            bench.registrar.handle_measurement(bench.now, pe, *measured);
+        }
+        bench.ways.insert(pe, *before.last().expect("one"));
+        bench.asap(pe, report(1));
+        bench.ways.insert(pe, now);
+        assert_eq!(bench.wait(ms(patience - 1)), [], "{before:?} {now:?}");
+        let gone = [Close(pe), removed(1, "no answer to keep-alive")];
+        assert_eq!(bench.wait(ms(20)), gone, "{before:?} {now:?}");
+    }
+}
+
+#[test]
+fn a_process_hears_that_an_element_of_it_is_out() {
+    let mut bench = Bench::serving();
+    let pe = bench.pe();
+    bench.asap(pe, registration(1));
+    bench.asap(pe, registration(2));
+    bench.asap(pe, report(1));
+    bench.now = bench.now + ms(1);
+    bench.asap(pe, resolution(None, false));
+    let effects = bench.wait(ms(760));
+    assert!(effects.ends_with(&[removed(1, "no answer to keep-alive"), out(pe, 1)]), "{effects:?}");
 }
 
 #[test]

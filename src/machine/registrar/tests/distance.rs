@@ -15,7 +15,8 @@ fn told(peer: LinkId, element: PoolElement) -> Effect {
 }
 
 fn measured(bench: &mut Bench, link: LinkId, round_trip: u64) -> Vec<Effect> {
-    bench.registrar.set_round_trip(bench.now, link, ms(round_trip));
+    let measured = Measurement { round_trip: Some(ms(round_trip)), ..Measurement::default() };
+    bench.registrar.handle_measurement(bench.now, link, measured);
     bench.drain()
 }
 

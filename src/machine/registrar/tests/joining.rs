@@ -274,3 +274,35 @@ fn what_was_ours_before_a_restart_with_the_same_id_is_asked() {
     assert_eq!(bench.asap(pe, ack(1)), []);
     assert_eq!(bench.content("echo"), [(1, SELF)]);
 }
+
+fn dials(effects: &[Effect]) -> usize {
+    effects.iter().filter(|effect| matches!(effect, Open(..))).count()
+}
+
+#[test]
+fn who_is_among_its_own_peers_dials_itself_once() {
+    let (mut bench, effects) = Bench::new(with_peers(&["10.0.0.1:3863"]));
+    assert_eq!(dials(&effects), 1);
+    let (link, _) = bench.answer_dial();
+    let other_end = bench.accept(Service::Enrp, LinkProtocol::Tcp, "10.0.0.1:3863");
+    let effects = bench.enrp(other_end, SELF, hello(SELF, "10.0.0.1:3863"));
+    assert_eq!(effects, [Close(other_end), Saw(Event::Serving)]);
+    assert_eq!(bench.change(link, LinkChange::Down(LinkDown::Closed)), []);
+    assert_eq!(dials(&bench.wait(ms(10_000))), 0);
+}
+
+#[test]
+fn a_configured_peer_that_came_by_itself_is_not_dialled() {
+    let (mut bench, _) = Bench::new(with_peers(&["10.0.0.2:9901"]));
+    bench.refuse_dial();
+    bench.wait(ms(100));
+    assert_eq!(bench.refuse_dial(), [Saw(Event::Serving)]);
+    let link = bench.accept(Service::Enrp, LinkProtocol::Tcp, "10.0.0.2:50000");
+    bench.enrp(link, B, hello(B, "10.0.0.2:9901"));
+    let mut effects = Vec::new();
+    for _ in 0..10 {
+        effects.extend(bench.wait(ms(500)));
+        effects.extend(bench.enrp(link, B, hello(B, "10.0.0.2:9901")));
+    }
+    assert_eq!(dials(&effects), 0, "{effects:?}");
+}

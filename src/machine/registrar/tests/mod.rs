@@ -11,7 +11,9 @@ mod takeover;
 mod trust;
 
 use super::{Config, Event, Registrar};
-use crate::machine::{LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Output, Service, Target, Time};
+use crate::machine::{
+    LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Measurement, Output, Service, Target, Time,
+};
 use crate::wire::{
     Asap, Enrp, EnrpMessage, PeId, Policy, PoolElement, PoolHandle, Protocol, RegistrarId, ServerInformation,
     Transport, TransportUse,
@@ -47,6 +49,8 @@ pub struct Bench {
     names: BTreeMap<LinkId, RegistrarId>,
     /// Dials not yet answered.
     pub opened: Vec<(LinkId, Target)>,
+    /// What the kernel says of links; of the others, that they are good.
+    pub ways: BTreeMap<LinkId, Measurement>,
     next: u64,
 }
 
@@ -168,6 +172,7 @@ impl Bench {
             services: BTreeMap::new(),
             names: BTreeMap::new(),
             opened: Vec::new(),
+            ways: BTreeMap::new(),
             next: LinkId::INCOMING,
         };
         let effects = bench.drain();
@@ -183,6 +188,7 @@ impl Bench {
 
     pub fn drain(&mut self) -> Vec<Effect> {
         let mut effects = Vec::new();
+        let mut measured = Vec::new();
         while let Some(output) = self.registrar.poll_output() {
             match output {
                 Output::Send { link, bytes } => self.decode(link, &bytes, &mut effects),
@@ -193,8 +199,16 @@ impl Bench {
                 }
                 Output::Close { link } => effects.push(Close(link)),
                 Output::Announce { service, .. } => effects.push(Announced(service)),
+                Output::Measure { link } => measured.push(link),
                 Output::Event(event) => effects.push(Saw(event)),
             }
+        }
+        if !measured.is_empty() {
+            for link in measured {
+                let way = self.ways.get(&link).copied().unwrap_or_default();
+                self.registrar.handle_measurement(self.now, link, way);
+            }
+            effects.extend(self.drain());
         }
         self.registrar.invariants().expect("invariants hold");
         effects
