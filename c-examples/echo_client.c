@@ -51,6 +51,9 @@ int main(int argc, char** argv)
     int sd;
 
     rsp_initinfo(&info);
+    /* Without a registrar, that is said soon. */
+    info.ri_registrar_connect_timeout = 400;
+    info.ri_registrar_request_timeout = 400;
     for (int i = 2; i < argc; i++) {
         rsp_initarg(&info, argv[i]);
     }
@@ -65,10 +68,15 @@ int main(int argc, char** argv)
         rsp_cleanup();
         return 1;
     }
+    if (rsp_geterror(sd) == RSPERR_NO_REGISTRAR) {
+        fprintf(stderr, "%s\n", rsp_strerror(sd));
+        rsp_cleanup();
+        return 1;
+    }
     while (result == 0 && fgets(line, sizeof(line), stdin) != NULL) {
         line[strcspn(line, "\n")] = '\0';
         if (line[0] != '\0' && !exchange(sd, line)) {
-            fprintf(stderr, "nobody answers\n");
+            fprintf(stderr, "nobody answers: %s\n", rsp_strerror(sd));
             result = 1;
         }
     }

@@ -7,6 +7,9 @@
 
 #include <rserpool/rserpool.h>
 
+/* SCTP_ABORT of <netinet/sctp.h>, which not everybody has. */
+#define ABORT 0x0004
+
 static volatile sig_atomic_t stop;
 
 static void on_signal(int signal_number)
@@ -64,7 +67,11 @@ int main(int argc, char** argv)
             putchar('\n');
             fflush(stdout);
         } else if (!(flags & MSG_RSERPOOL_COOKIE_ECHO)) {
-            rsp_sendmsg(sd, buffer, (size_t)length, 0, from.rinfo_session, from.rinfo_ppid, from.rinfo_stream, 0, 0, 1000);
+            /* Without waiting: who does not read his answers must not hold up the others, and is sent away. */
+            if (rsp_sendmsg(sd, buffer, (size_t)length, 0, from.rinfo_session, from.rinfo_ppid, from.rinfo_stream, 0, 0, 0) < 0
+                && errno == EAGAIN) {
+                rsp_sendmsg(sd, NULL, 0, 0, from.rinfo_session, 0, 0, 0, ABORT, 0);
+            }
         }
     }
     rsp_close(sd);
