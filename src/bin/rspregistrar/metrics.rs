@@ -359,7 +359,7 @@ fn snapshot(server: &Server, program: &Program) -> Snapshot {
         queue: peer.queue,
         resynchronisations: peer.resynchronisations,
     });
-    let mut bounds = machine.bounds().to_vec();
+    let mut bounds = machine.bounds();
     bounds.push(("links", links.open, links.most));
     Snapshot {
         stats: machine.stats(),

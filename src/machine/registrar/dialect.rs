@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   meet ──► Unknown ──► Rfc       it is one of ours, speaks TCP, took the probe, or let it pass without a word
-//!               └──────► Rsplib    it refused the probe as only rsplib does
+//!               └──────► Rsplib    it lists its loopback addresses to everybody, or refused the probe as only rsplib does
 //! ```
 //!
 //! The probe is a LIST_REQUEST with a parameter at its end that nobody knows and that says "skip me" (RFC 5354
@@ -204,6 +204,16 @@ fn is_ours(server: &ServerInformation) -> bool {
     server.transports.len() > 1 && sctp(&server.transports[0])
 }
 
+/// Whether a registrar lists what its host has, down to the loopback interface, beside addresses that others can use:
+/// so does rsplib's where it is not told which address to take. That alone is not asked for.
+fn lists_all(server: &ServerInformation) -> bool {
+    let [Transport::Address { protocol: Protocol::Sctp, addresses, .. }] = &server.transports[..] else {
+        return false;
+    };
+    let far = |ip: &std::net::IpAddr| reaches(*ip, Scope::MulticastSite);
+    addresses.iter().any(far) && addresses.iter().any(|ip| ip.to_canonical().is_loopback())
+}
+
 /// Whether an ENRP_ERROR comes from rsplib: the identifiers are those of the message that it refuses, or none.
 pub(super) fn is_rsplibs_refusal(us: RegistrarId, sender: RegistrarId, error: &OperationError) -> bool {
     (sender == us || sender == RegistrarId(0)) && error.code() == CauseCode::INVALID_MESSAGE
@@ -225,6 +235,7 @@ impl Registrar {
             (Some(chosen), _) => Some(chosen),
             // rsplib does not speak TCP.
             (None, _) if ours || tcp => Some(Dialect::Rfc),
+            (None, Dialect::Unknown) if server.is_some_and(lists_all) => Some(Dialect::Rsplib),
             (None, Dialect::Unknown) => None,
             (None, known) => Some(known),
         };

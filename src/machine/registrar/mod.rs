@@ -474,15 +474,17 @@ impl Registrar {
     }
 
     /// What is bounded: its name, how much of it there is, and how much there can be.
-    pub fn bounds(&self) -> [(&'static str, usize, usize); 5] {
+    pub fn bounds(&self) -> Vec<(&'static str, usize, usize)> {
         let (count, most) = self.subscriptions.use_of_bound();
-        [
+        let kept = self.accounts().map(|account| (account.cause, account.bytes, account.bound));
+        let counted = [
             ("elements", self.space.len(), self.config.max_elements),
             ("pools", self.space.pool_count(), Bounds::default().pools),
             ("bytes of handles and addresses", self.space.bytes(), Bounds::default().bytes),
             ("subscriptions", count, most),
             ("peers", self.peers.table.len(), self.config.max_peers),
-        ]
+        ];
+        counted.into_iter().chain(kept).collect()
     }
 
     /// Since when we know an element.
@@ -539,12 +541,12 @@ impl Registrar {
         let backlog = peers.map(|peer| peer.backlog.bytes()).sum();
         let most = self.config.max_peers;
         [
-            account("deferred", self.deferred, asap::MAX_DEFERRED),
-            account("subscriptions", self.subscriptions.bytes(), subscriptions::MAX_HANDLE_BYTES),
-            account("overdue", self.overdue, watch::MAX_OVERDUE_BYTES),
-            account("claims", self.claims.bytes(), claims::MAX_BYTES),
-            account("updates", backlog, most * sync::MAX_BACKLOG_BYTES),
-            account("disputed", absent, most * absent::MAX_BYTES),
+            account("bytes of requests before the service", self.deferred, asap::MAX_DEFERRED),
+            account("bytes of subscriptions", self.subscriptions.bytes(), subscriptions::MAX_HANDLE_BYTES),
+            account("bytes of overdue elements", self.overdue, watch::MAX_OVERDUE_BYTES),
+            account("bytes of claims", self.claims.bytes(), claims::MAX_BYTES),
+            account("bytes of waiting updates", backlog, most * sync::MAX_BACKLOG_BYTES),
+            account("bytes of disputed elements", absent, most * absent::MAX_BYTES),
         ]
     }
 

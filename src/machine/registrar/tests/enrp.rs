@@ -334,6 +334,22 @@ fn a_registrar_of_the_rfc_has_one_sctp_transport_and_gets_everything() {
 }
 
 #[test]
+fn who_lists_its_loopback_to_everybody_is_rsplibs() {
+    let mut bench = Bench::serving();
+    let link = bench.accept(Service::Enrp, LinkProtocol::Sctp, "10.0.0.2:9901");
+    let all = ["127.0.0.1", "fe80::2", "10.0.0.2"].map(ip).to_vec();
+    let transports = vec![Transport::new(Protocol::Sctp, TransportUse::DataOnly, 9901, all)];
+    let server = Some(ServerInformation { id: B, transports });
+    let hello = Enrp::Presence { reply_required: false, checksum: Some([0xff; 2]), server };
+    let effects = bench.enrp(link, B, hello);
+    let asked = effects.iter().filter(|effect| **effect == Effect::Enrp(link, B, Enrp::ListRequest));
+    assert_eq!(asked.count(), 1, "nothing to find out: {effects:?}");
+    let pe = bench.pe();
+    let effects = bench.asap(pe, registration(1));
+    assert!(!effects.contains(&Effect::Enrp(link, B, update(1, SELF))), "{effects:?}");
+}
+
+#[test]
 fn who_passes_the_probe_over_is_taken_for_one_of_the_rfc() {
     let mut bench = Bench::serving();
     let (link, _) = with_one_transport(&mut bench);
