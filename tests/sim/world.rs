@@ -646,6 +646,7 @@ impl World {
                 peers,
                 announce_asap: announce,
                 announce_enrp: announce,
+                dialect: (node.slow && self.plan.sctp).then_some(registrar::Dialect::Rsplib),
                 ..timers(node.slow)
             };
             node.machine = Machine::Registrar(Box::new(Registrar::new(config, seed, now)));
@@ -694,7 +695,7 @@ impl World {
 
 /// A LIST_REQUEST with something behind its header, which rsplib's registrars refuse as a whole.
 fn is_probe(bytes: &[u8]) -> bool {
-    bytes.first() == Some(&0x05) && bytes.len() > 12
+    bytes.len() == 16 && bytes[0] == 0x05 && bytes[12..14] == [0x80, 0x3c]
 }
 
 /// As captured from one (`tests/vectors/enrp.txt`, error-1).
@@ -715,7 +716,6 @@ pub fn timers(slow: bool) -> registrar::Config {
         endpoint_keep_alive_timeout_interval: ms(5000),
         takeover_expiry_interval: ms(5000),
         mentor_discovery_timeout: ms(5000),
-        dialect: Some(registrar::Dialect::Rsplib),
         ..fast
     }
 }
