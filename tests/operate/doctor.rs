@@ -20,7 +20,7 @@ fn doctor(script: &str) -> Option<(String, i32)> {
     }
 }
 
-const UP: &str = "ip link set lo up; ip link add other type dummy; ip addr add 10.9.8.7/24 dev other; ip link set other up; \
+const UP: &str = "ip link set lo up; ip link add other type veth peer name far; ip link set far up; ip addr add 10.9.8.7/24 dev other; ip link set other up; \
     ip route add 239.0.0.0/8 dev other";
 
 fn line(said: &str, what: &str) -> String {
@@ -31,8 +31,11 @@ fn line(said: &str, what: &str) -> String {
 #[test]
 fn a_healthy_host() {
     let registrar = env!("CARGO_BIN_EXE_rspregistrar");
+    let said = super::scratch("healthy");
     let script = format!(
-        "{UP}; {registrar} --config=off --transport=tcp --logquiet >/dev/null & sleep 1; trap 'kill %1 $!' EXIT; true"
+        "{UP}; {registrar} --config=off --transport=tcp --logquiet >'{0}' & trap 'kill $!' EXIT; \
+         for try in $(seq 200); do ! grep -q 'is ready' '{0}' || break; sleep 0.1; done",
+        said.display()
     );
     let Some((said, status)) = doctor(&script) else { return };
     assert_eq!(status, 0, "{said}");
@@ -55,8 +58,17 @@ fn a_host_without_a_network() {
 
 #[test]
 fn a_host_whose_port_another_program_has() {
-    let script =
-        format!("{UP}; python3 -m http.server 3863 >/dev/null 2>&1 & sleep 2; trap 'kill $!' EXIT; true");
+    let ready = super::scratch("other-program");
+    let program = format!(
+        "import http.server as h; s = h.HTTPServer((\"\", 3863), h.BaseHTTPRequestHandler); \
+         open(\"{}\", \"w\").close(); s.serve_forever()",
+        ready.display()
+    );
+    let script = format!(
+        "{UP}; python3 -c '{program}' >/dev/null 2>&1 & trap 'kill $!' EXIT; \
+         for try in $(seq 200); do [ ! -e '{}' ] || break; sleep 0.1; done",
+        ready.display()
+    );
     let Some((said, status)) = doctor(&script) else { return };
     assert_eq!(status, 1, "{said}");
     let port = line(&said, "ASAP port");
@@ -69,7 +81,7 @@ fn a_host_whose_port_another_program_has() {
 
 #[test]
 fn a_host_with_few_descriptors() {
-    let Some((said, status)) = doctor(&format!("{UP}; ulimit -Hn 200; ulimit -Sn 200")) else { return };
+    let Some((said, status)) = doctor(&format!("{UP}; ulimit -n 200")) else { return };
     assert_eq!(status, 1, "{said}");
     assert!(line(&said, "descriptors").starts_with("BAD") && said.contains("LimitNOFILE="), "{said}");
 }

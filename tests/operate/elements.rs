@@ -25,7 +25,13 @@ pub fn element(id: u32, policy: Policy) -> PoolElement {
         life: 90_000,
         transport: Transport::new(Protocol::Tcp, TransportUse::DataOnly, 80, address),
         policy,
-        asap: None,
+        // As the library's elements say it: of whose process it is known that it is gone when its connection is.
+        asap: Some(Transport::new(
+            Protocol::Tcp,
+            TransportUse::DataOnly,
+            9,
+            vec![Ipv4Addr::LOCALHOST.into()],
+        )),
     }
 }
 

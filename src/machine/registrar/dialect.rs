@@ -299,6 +299,8 @@ pub(super) fn assigned(code: CauseCode) -> CauseCode {
 /// milliseconds registers for less than a second, and who counts seconds rarely for more than a quarter of an hour.
 pub(super) fn life(number: u32) -> Duration {
     const LEAST_MILLISECONDS: u32 = 1000;
+    // An operator's marks are no time.
+    let number = crate::handlespace::marks::life(number);
     match number < LEAST_MILLISECONDS {
         true => Duration::from_secs(number.into()),
         false => Duration::from_millis(number.into()),
