@@ -294,6 +294,32 @@ fn has_function(text: &str, name: &str) -> bool {
         .any(|form| text.contains(form))
 }
 
+/// What is wrong with a cell of a table that names tests: a file, then functions in it, and so on.
+fn named_tests(cell: &str) -> Vec<String> {
+    let (mut problems, mut text, mut named) = (Vec::new(), None::<String>, false);
+    for word in quoted(cell) {
+        let path = if word.ends_with(".c") && !word.contains('/') {
+            root().join("tests/c").join(word)
+        } else if word.contains('/') {
+            root().join(word)
+        } else {
+            named = true;
+            if !text.as_ref().is_some_and(|text| has_function(text, word)) {
+                problems.push(format!("no test {word}"));
+            }
+            continue;
+        };
+        text = fs::read_to_string(&path).ok();
+        if text.is_none() {
+            problems.push(format!("no {}", name(&path)));
+        }
+    }
+    if text.is_none() && !named {
+        problems.push("no test is named".to_owned());
+    }
+    problems
+}
+
 #[test]
 fn every_difference_to_rsplib_has_a_test() {
     let document = read(&root().join("docs/compatibility.md"));
@@ -314,29 +340,57 @@ fn every_difference_to_rsplib_has_a_test() {
             continue;
         }
         rows += 1;
-        let mut text: Option<String> = None;
-        for word in quoted(test) {
-            let path = if word.ends_with(".c") && !word.contains('/') {
-                root().join("tests/c").join(word)
-            } else if word.contains('/') {
-                root().join(word)
-            } else {
-                let found = text.as_ref().is_some_and(|text| has_function(text, word));
-                if !found {
-                    problems.push(format!("no test {word}: {line}"));
-                }
-                continue;
-            };
-            text = fs::read_to_string(&path).ok();
-            if text.is_none() {
-                problems.push(format!("no {}: {line}", name(&path)));
-            }
-        }
-        if text.is_none() {
-            problems.push(format!("no test is named: {line}"));
-        }
+        problems.extend(named_tests(test).into_iter().map(|problem| format!("{problem}: {line}")));
     }
     assert!(rows > 20, "only {rows} rows in docs/compatibility.md");
+    report(problems);
+}
+
+/// `docs/conformance.md`: every statement of the RFCs has a verdict, a reason where it is not followed, and a test that
+/// is there; and the table of counts counts what stands below it.
+#[test]
+fn every_statement_of_the_rfcs_is_decided() {
+    const VERDICTS: [&str; 3] = ["conforms", "differs", "absent"];
+    let document = read(&root().join("docs/conformance.md"));
+    let mut problems = Vec::new();
+    let (mut rfc, mut counts) = (String::new(), Vec::<(String, [usize; 4])>::new());
+    for line in document.lines() {
+        if let Some(title) = line.strip_prefix("## ") {
+            rfc = title.strip_prefix("RFC ").map(|title| title.chars().take(4).collect()).unwrap_or_default();
+            continue;
+        }
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [section, statement, verdict, place, test] = cells[..] else { continue };
+        if rfc.is_empty() || section == "section" || line.starts_with("|--") {
+            continue;
+        }
+        let Some(column) = VERDICTS.iter().position(|known| *known == verdict) else {
+            problems.push(format!("{rfc} {section}: \"{verdict}\" is no verdict: {statement}"));
+            continue;
+        };
+        if counts.last().is_none_or(|(last, _)| *last != rfc) {
+            counts.push((rfc.clone(), [0; 4]));
+        }
+        let Some((_, count)) = counts.last_mut() else { continue };
+        count[0] += 1;
+        count[column + 1] += 1;
+        // A reason is more than a file.
+        let reason: usize = place.split('`').step_by(2).map(|text| text.trim_matches([' ', ',']).len()).sum();
+        if place.is_empty() || (column > 0 && reason < 12) {
+            problems.push(format!("{rfc} {section}: no reason: {statement}"));
+        }
+        problems.extend(
+            named_tests(test).into_iter().map(|problem| format!("{rfc} {section}: {problem}: {statement}")),
+        );
+    }
+    let statements: usize = counts.iter().map(|(_, count)| count[0]).sum();
+    assert!(statements >= 425, "only {statements} statements in docs/conformance.md");
+    for (rfc, [all, conforms, differs, absent]) in counts {
+        let row = format!("| {rfc} | {all} | {conforms} | {differs} | {absent} |");
+        if !document.contains(&row) {
+            problems.push(format!("the table of counts lacks: {row}"));
+        }
+    }
     report(problems);
 }
 
