@@ -260,7 +260,13 @@ impl Registrar {
         if entry.link.is_some() || entry.dialling || entry.ourselves || entry.dropped {
             return;
         }
-        let known = entry.id.and_then(|id| self.peers.get(id));
+        // It may have come to us by itself, under a new ID if it was started anew.
+        let is_there = |peer: &&super::peers::Peer| {
+            let mut addresses = peer.targets.iter().flat_map(|target| &target.addresses);
+            peer.link.is_some() && addresses.any(|address| entry.target.addresses.contains(address))
+        };
+        let found = || self.peers.table.values().find(is_there);
+        let known = entry.id.and_then(|id| self.peers.get(id)).or_else(found);
         if known.is_some_and(|peer| peer.link.is_some() || peer.dial.is_some()) {
             return self.timers.set(Timer::RedialStatic(index), self.now + REDIAL.1);
         }

@@ -395,23 +395,14 @@ fn reports_about_others_elements_ask_the_element() {
     assert_eq!(effects, [keep_alive(pe, false, 1)]);
     assert_eq!(bench.asap(pe, ack(1)), [Close(pe)]);
     assert_eq!(bench.content("echo"), [(1, B)]);
-    // Nobody listens there: its home registrar hears so, and decides.
+    // Nobody listens there: it is gone, and everybody hears so.
     bench.asap(user, report);
-    assert_eq!(bench.refuse_dial(), [Effect::Enrp(b, B, removal(1, B))]);
-    assert_eq!(bench.content("echo"), [(1, B)]);
-    assert_eq!(bench.enrp(b, B, removal(1, B)), [removed(1, "removed by its registrar")]);
-    let _ = c;
-}
-
-#[test]
-fn anothers_hearsay_about_our_element_makes_us_ask_it() {
-    let (mut bench, b, c) = three();
-    let pe = bench.pe();
-    bench.asap(pe, registration(2));
-    let told = |peer, id| Effect::Enrp(peer, id, update(2, SELF));
-    assert_eq!(bench.enrp(b, B, removal(2, SELF)), [keep_alive(pe, false, 2), told(b, B), told(c, C)]);
-    assert_eq!(bench.asap(pe, ack(2)), []);
-    assert!(bench.content("echo").contains(&(2, SELF)));
-    // What deregistered there is gone.
-    assert_eq!(bench.enrp(b, B, retirement(2, SELF)), [removed(2, "deregistered")]);
+    assert_eq!(
+        bench.refuse_dial(),
+        [
+            removed(1, "reported unreachable"),
+            Effect::Enrp(b, B, removal(1, B)),
+            Effect::Enrp(c, C, removal(1, B)),
+        ]
+    );
 }
