@@ -7,7 +7,7 @@
 //! | `rserpool:registrar:<scope>` | be a registrar of that scope; without a scope: of any |
 //! | `rserpool:element:<pools>` | register, change and deregister elements of these pools, and serve their users |
 //! | `rserpool:user`, `rserpool:user:<pools>` | resolve any pool handle, or these; be such a pool's user |
-//! | `rserpool:operator` | resolve any pool handle, and what the HTTP page lets only operators do |
+//! | `rserpool:operator` | resolve any pool handle, have sessions with any element |
 //!
 //! `<pools>` is a pool handle in which `*` stands for any bytes; `%XX` is a byte. Other names say nothing.
 
