@@ -284,7 +284,9 @@ fn the_registrars_options_are_on_its_page() {
 #[test]
 fn the_tools_options_are_on_its_page() {
     let page = page("rspctl.1");
-    let general: BTreeSet<String> = ["help", "version"].map(String::from).into();
+    let mut general: BTreeSet<String> = ["help", "version"].map(String::from).into();
+    // Those about TLS go with every command.
+    general.extend(defined(page.section("TLS").expect("section")));
     assert_eq!(offered(&help(env!("CARGO_BIN_EXE_rspctl"), &[])), general);
     let description = page.section("DESCRIPTION").unwrap();
     assert!(description.contains("--help") && description.contains("--version"));
