@@ -236,7 +236,7 @@ fn there_is_one_tls_and_no_c_library_of_it() {
     for one in ["rustls", "ring", "rustls-webpki"] {
         assert_eq!(count(one), 1, "{one}");
     }
-    for none in ["aws-lc-rs", "aws-lc-sys", "openssl-sys", "native-tls", "boring-sys", "x509-parser"] {
+    for none in ["aws-lc-rs", "aws-lc-sys", "openssl-sys", "native-tls", "boring-sys"] {
         assert_eq!(count(none), 0, "{none}");
     }
 }

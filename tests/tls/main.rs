@@ -76,8 +76,7 @@ impl Ca {
     }
 
     /// Puts a server of ours into a pool, by whose certificate.
-    fn register(&self, at: SocketAddr, pool: &str, server: &TcpListener, whose: &str) -> Process {
-        let server = server.local_addr().expect("address");
+    fn register(&self, at: SocketAddr, pool: &str, server: SocketAddr, whose: &str) -> Process {
         let mut command = rspctl(&["register", pool, "--tcp", &server.to_string()]);
         Process::start(command.args(["--registrar", &at.to_string(), "--tls-dir", &self.of(whose)]))
     }
@@ -91,6 +90,14 @@ impl Ca {
         }
         command.output().expect("rspctl resolve")
     }
+}
+
+/// A server that accepts, which is what `rspctl register` looks at.
+fn server() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a server");
+    let address = listener.local_addr().expect("address");
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    address
 }
 
 fn soon(what: &str, mut happens: impl FnMut() -> bool) {
@@ -157,9 +164,9 @@ impl Ca {
 fn a_scope_that_requires_tls() {
     let ca = Ca::new("require");
     let registrar = ca.registrar(&[]);
-    let server = TcpListener::bind("127.0.0.1:0").expect("a server");
-    let _element = ca.register(registrar.asap, "Echo", &server, "echo");
-    let intruder = ca.register(registrar.asap, "Other", &server, "echo");
+    let server = server();
+    let _element = ca.register(registrar.asap, "Echo", server, "echo");
+    let intruder = ca.register(registrar.asap, "Other", server, "echo");
     soon("registered", || text(&ca.resolve(registrar.asap, "Echo", "user")).contains("home 0x"));
     let told = text(&ca.resolve(registrar.asap, "Echo", "other"));
     assert!(told.contains("security"), "{told}");
@@ -190,8 +197,8 @@ fn a_scope_that_requires_tls() {
 fn a_scope_that_allows_both() {
     let ca = Ca::new("allow");
     let registrar = ca.registrar(&["--tls=allow"]);
-    let server = TcpListener::bind("127.0.0.1:0").expect("a server");
-    let _element = ca.register(registrar.asap, "Echo", &server, "echo");
+    let server = server();
+    let _element = ca.register(registrar.asap, "Echo", server, "echo");
     for whose in ["user", ""] {
         soon(whose, || text(&ca.resolve(registrar.asap, "Echo", whose)).contains("home 0x"));
     }
