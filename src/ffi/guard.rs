@@ -1,6 +1,7 @@
 //! The fence between Rust and C: errors become errno, panics never cross, nor does pthread_cancel(3).
 
 use crate::machine::client::RequestError;
+use crate::socket::SocketError;
 use libc::{c_char, c_int, c_uint, c_ulong, ssize_t};
 use std::cell::Cell;
 use std::io;
@@ -20,6 +21,33 @@ impl From<io::Error> for Errno {
             io::ErrorKind::Unsupported => libc::EOPNOTSUPP,
             _ => libc::EIO,
         }))
+    }
+}
+
+/// What C calls what happened to a call on a descriptor: here, and nowhere else.
+impl From<SocketError> for Errno {
+    fn from(error: SocketError) -> Errno {
+        Errno(match error {
+            SocketError::Closed | SocketError::NoSession | SocketError::NotRegistered => libc::EBADF,
+            SocketError::Forked => libc::EACCES,
+            SocketError::WouldBlock => libc::EAGAIN,
+            SocketError::Interrupted => libc::EINTR,
+            SocketError::Misused | SocketError::Invalid | SocketError::NoRoom => libc::EINVAL,
+            SocketError::NotConnected => libc::ENOTCONN,
+            SocketError::SessionFailed | SocketError::NotResolved => libc::EIO,
+            SocketError::SessionOver => libc::EPIPE,
+            SocketError::PeerGone => libc::ECONNRESET,
+            SocketError::TooLong => libc::EMSGSIZE,
+            SocketError::NoNumber => libc::EMFILE,
+            SocketError::Unsupported => libc::EOPNOTSUPP,
+            SocketError::UnsupportedTransport => libc::EPROTONOSUPPORT,
+            SocketError::UnsupportedFamily => libc::EAFNOSUPPORT,
+            SocketError::NoAddress => libc::EADDRNOTAVAIL,
+            SocketError::TimedOut => libc::ETIMEDOUT,
+            SocketError::Refused => libc::ECONNREFUSED,
+            SocketError::EmptyPool => libc::ENOENT,
+            SocketError::System(error) => return Errno::from(error),
+        })
     }
 }
 

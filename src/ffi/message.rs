@@ -8,9 +8,8 @@ use super::explain;
 use super::guard::{Errno, guard};
 use super::legacy;
 use super::socket::checked;
-use crate::socket::{Library, Received, SendOptions};
+use crate::socket::{Library, Received, SendOptions, SocketError};
 use libc::{FILE, c_char, c_int, c_uchar, c_uint, c_void, size_t, ssize_t};
-use std::io;
 use std::time::{Duration, Instant};
 
 /// Sends one message. sessionID matters on descriptors with many sessions only. sctpPPID: in network byte
@@ -312,7 +311,7 @@ unsafe fn receive(
 
 unsafe fn deliver(
     (buffer, length): (*mut c_void, size_t),
-    receive: impl FnOnce(&mut [u8]) -> io::Result<Received>,
+    receive: impl FnOnce(&mut [u8]) -> Result<Received, SocketError>,
 ) -> Result<Delivery, Errno> {
     if isize::try_from(length).is_err() {
         return Err(Errno(libc::EFAULT));

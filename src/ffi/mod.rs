@@ -34,3 +34,9 @@ pub mod session;
 pub mod socket;
 pub mod tagitem;
 pub mod tags;
+
+/// The errno that C gets for an error, for tests of the room below.
+#[cfg(test)]
+pub(crate) fn errno_of(error: crate::socket::SocketError) -> i32 {
+    guard::Errno::from(error).0
+}

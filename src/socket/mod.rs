@@ -1,7 +1,7 @@
 //! Descriptors, blocking, time-outs, sessions: what happens on the caller's thread.
 //!
 //! A descriptor is the number of an epoll instance, so it is a real file descriptor: readable when `recv` or `accept`
-//! has something. Errors are [`std::io::Error`] with an errno.
+//! has something. Errors are [`SocketError`]s: what happened; which errno that is, `ffi` knows.
 //!
 //! Five steps; each uses those below it and knows nothing of those above (`tests/tidy.rs` holds it):
 //!
@@ -12,10 +12,13 @@
 //! | `session` | one session: its state, what its owner is told | `mod`, `receiving`, `sending`, `hub`, `pool`, `told` |
 //! | `channel` | one connection of a session | `conn`, `sender`, `receiver`, `association`, `linger`, `silence`, `parameters`, `stranger` |
 //! | `readiness` | being readable, waiting, waking | `mod`, `wait`, `occasionally` |
+//!
+//! Below all of them: `error`.
 
 mod api;
 pub(crate) mod channel;
 mod descriptor;
+mod error;
 mod readiness;
 mod session;
 
@@ -28,4 +31,5 @@ pub use api::poll::PollEntry;
 pub use api::{Library, Registration};
 pub use channel::parameters::SessionParameters;
 pub use descriptor::entry::Style;
+pub use error::SocketError;
 pub use session::told::{ConnectOptions, NOTIFICATION_ROOM, Notification, Received, SendOptions, SessionId};

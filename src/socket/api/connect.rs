@@ -7,15 +7,16 @@ use crate::socket::channel::association::Association;
 use crate::socket::channel::conn::Conn;
 use crate::socket::descriptor::endpoint::Endpoint;
 use crate::socket::descriptor::entry::Entry;
+use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::occasionally::Occasionally;
-use crate::socket::readiness::wait::{Deadline, Patience, errno};
+use crate::socket::readiness::wait::{Deadline, Patience};
 use crate::socket::session::Session;
 use crate::transport::sctp_socket::SctpSocket;
 use crate::transport::stream;
 use crate::wire::{PeId, PoolElement, PoolHandle, Protocol, TransportUse};
 use log::{debug, info, warn};
 use nix::errno::Errno;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
@@ -60,15 +61,15 @@ impl Library {
         session: &Arc<Session>,
         how: Move,
         mut spare: Option<Endpoint>,
-    ) -> io::Result<()> {
-        let Some(user) = session.as_user() else { return Err(errno(Errno::EBADF)) };
+    ) -> Result<()> {
+        let Some(user) = session.as_user() else { return Err(SocketError::NoSession) };
         let _turn = user.moving.lock();
         entry.readiness().check_open()?;
         *user.watch.lock() = None;
         let lost = session.begin_move();
         let Some(handle) = &user.handle else {
             session.lose();
-            return Err(errno(Errno::EINVAL));
+            return Err(SocketError::Invalid);
         };
         if how.unreachable && lost != PeId(0) {
             self.directory().report_unreachable(handle, lost);
@@ -113,7 +114,7 @@ impl Library {
         let pause = Deadline::after(user.options.retry_delay);
         let _ = entry.readiness().waiters.wait(None, pause, || entry.readiness().is_closed());
         entry.readiness().check_open()?;
-        Err(failure.unwrap_or_else(|| errno(Errno::ENOENT)))
+        Err(failure.unwrap_or(SocketError::EmptyPool))
     }
 
     /// The next element to try: what the last one recommended, else what the policy says.
@@ -125,7 +126,7 @@ impl Library {
         how: Move,
         lost: PeId,
         tried: &[PeId],
-    ) -> io::Result<Option<PoolElement>> {
+    ) -> Result<Option<PoolElement>> {
         let avoid = if how.unreachable { lost } else { PeId(0) };
         let fresh = |element: &PoolElement| element.id != avoid && !tried.contains(&element.id);
         if how.failover && tried.is_empty() {
@@ -143,7 +144,7 @@ impl Library {
                 Err(error) if error.is_unknown_pool() => Vec::new(),
                 Err(error) => {
                     info!("resolution of {handle:?}: {error:?}");
-                    return Err(errno(Errno::EIO));
+                    return Err(SocketError::NotResolved);
                 }
             };
             if elements.is_empty() {
@@ -165,7 +166,7 @@ impl Library {
         element: &PoolElement,
         deadline: Deadline,
         spare: Option<Endpoint>,
-    ) -> io::Result<Arc<Conn>> {
+    ) -> Result<Arc<Conn>> {
         let transport = &element.transport;
         let control = transport.usage() == TransportUse::DataPlusControl;
         let addresses = transport.socket_addresses();
@@ -179,7 +180,7 @@ impl Library {
                 conn.tune(&entry.base.parameters.lock());
                 conn
             }
-            _ => return Err(errno(Errno::EPROTONOSUPPORT)),
+            _ => return Err(SocketError::UnsupportedTransport),
         };
         let conn = Arc::new(conn);
         conn.open(session.opening().as_deref())?;
@@ -211,7 +212,7 @@ impl Library {
         element: &PoolElement,
         conn: Arc<Conn>,
         how: Move,
-    ) -> io::Result<()> {
+    ) -> Result<()> {
         let generation = match session.moved(conn, element.id, how.failover) {
             Ok(generation) => generation,
             Err(error) => {
@@ -230,8 +231,9 @@ impl Library {
 }
 
 /// Whether an element is left out only because of what it runs over, or of its kind of addresses.
-fn unsupported(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT))
+fn unsupported(error: &SocketError) -> bool {
+    matches!(error, SocketError::UnsupportedTransport | SocketError::UnsupportedFamily)
+        || matches!(error.system(), Some(Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT))
 }
 
 /// Associates with the host that has all of `addresses`.
@@ -240,40 +242,39 @@ fn associate(
     addresses: impl Iterator<Item = SocketAddr>,
     deadline: Deadline,
     spare: Option<Endpoint>,
-) -> io::Result<SctpSocket> {
+) -> Result<SctpSocket> {
     let addresses: Vec<SocketAddr> = addresses.collect();
     let fits = |socket: &SctpSocket| socket.is_v6() || addresses.iter().all(SocketAddr::is_ipv4);
     let socket = match spare {
         Some(Endpoint::Sctp(socket)) if fits(&socket) => socket,
         _ => Endpoint::sctp_for(entry.domain, &addresses, &entry.base.parameters.lock())?,
     };
-    socket.connect(&addresses).map_err(with_errno)?;
+    socket.connect(&addresses).map_err(refused)?;
     let stop = || entry.readiness().check_open();
     let patience = Patience { deadline, waiters: &entry.readiness().waiters, stop: &stop };
     loop {
         match patience.writable(socket.as_fd()) {
-            Ok(true) if socket.finish_connect().map_err(with_errno)? => return Ok(socket),
+            Ok(true) if socket.finish_connect().map_err(refused)? => return Ok(socket),
             Ok(true) => {}
-            Ok(false) => return Err(errno(Errno::ETIMEDOUT)),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Ok(false) => return Err(SocketError::TimedOut),
+            Err(SocketError::Interrupted) => {}
             Err(error) => return Err(error),
         }
     }
 }
 
-/// An association that can't be has its errno here, as everywhere.
-fn with_errno(error: io::Error) -> io::Error {
-    match error.raw_os_error() {
-        Some(_) => error,
-        None => errno(Errno::ECONNREFUSED),
-    }
+/// An association that can't be: refused, unless the system says why.
+fn refused(error: io::Error) -> SocketError {
+    if error.raw_os_error().is_some() { error.into() } else { SocketError::Refused }
 }
 
 /// Whether an error is this process's or this machine's own, of which the element knows nothing.
-fn is_ours(error: &io::Error) -> bool {
-    use libc::{EACCES, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM};
+fn is_ours(error: &SocketError) -> bool {
+    use Errno::{EACCES, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM};
     let ours = [EACCES, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM];
-    unsupported(error) || error.raw_os_error().is_some_and(|code| ours.contains(&code))
+    unsupported(error)
+        || matches!(error, SocketError::NoAddress)
+        || error.system().is_some_and(|code| ours.contains(&code))
 }
 
 /// Dials one address after the other.
@@ -282,12 +283,12 @@ fn dial_any(
     addresses: impl Iterator<Item = SocketAddr>,
     deadline: Deadline,
     spare: Option<Endpoint>,
-) -> io::Result<OwnedFd> {
+) -> Result<OwnedFd> {
     let mut spare = spare.and_then(|endpoint| match endpoint {
         Endpoint::Tcp(socket) => Some(socket),
         Endpoint::Sctp(_) => None,
     });
-    let mut result = Err(errno(Errno::EADDRNOTAVAIL));
+    let mut result = Err(SocketError::NoAddress);
     let stop = || entry.readiness().check_open();
     let patience = Patience { deadline, waiters: &entry.readiness().waiters, stop: &stop };
     for address in addresses {
@@ -298,6 +299,7 @@ fn dial_any(
             Some(socket) => stream::dial_with(socket, address),
             None => stream::dial(address),
         }
+        .map_err(SocketError::from)
         .and_then(|socket| await_dial(socket, &patience));
         if result.is_ok() || entry.readiness().is_closed() {
             break;
@@ -306,13 +308,13 @@ fn dial_any(
     result
 }
 
-fn await_dial(socket: OwnedFd, patience: &Patience<'_>) -> io::Result<OwnedFd> {
+fn await_dial(socket: OwnedFd, patience: &Patience<'_>) -> Result<OwnedFd> {
     loop {
         match patience.writable(socket.as_fd()) {
-            Ok(true) => return stream::dialled(socket.as_fd()).map(|()| socket),
-            Ok(false) => return Err(errno(Errno::ETIMEDOUT)),
+            Ok(true) => return Ok(stream::dialled(socket.as_fd()).map(|()| socket)?),
+            Ok(false) => return Err(SocketError::TimedOut),
             // The connection goes on being made; so do we.
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(SocketError::Interrupted) => {}
             Err(error) => return Err(error),
         }
     }

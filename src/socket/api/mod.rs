@@ -25,8 +25,9 @@ use crate::socket::descriptor::listener::Listener;
 use crate::socket::descriptor::many::Many;
 use crate::socket::descriptor::strangers::LISTENER;
 use crate::socket::descriptor::table::Table;
+use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::Readiness;
-use crate::socket::readiness::wait::{Deadline, errno};
+use crate::socket::readiness::wait::Deadline;
 use crate::socket::session::pool::PoolSide;
 use crate::socket::session::told::{ConnectOptions, Received, SendOptions, SessionId};
 use crate::socket::session::{Home, Session};
@@ -36,7 +37,6 @@ use crate::transport::sctp;
 use crate::transport::sctp_socket::send_flags;
 use crate::wire::{PeId, Policy, PoolElement, PoolHandle, Protocol, Transport, TransportUse};
 use connect::Move;
-use nix::errno::Errno;
 use nix::sys::epoll::Epoll;
 use nix::sys::eventfd::EventFd;
 use parking_lot::{Mutex, RwLock};
@@ -146,8 +146,8 @@ impl Library {
         !self.process.is_this()
     }
 
-    pub(super) fn check_process(&self) -> io::Result<()> {
-        if self.is_forked() { Err(errno(Errno::EACCES)) } else { Ok(()) }
+    pub(super) fn check_process(&self) -> Result<()> {
+        if self.is_forked() { Err(SocketError::Forked) } else { Ok(()) }
     }
 
     /// Where elements are registered and resolved.
@@ -157,32 +157,32 @@ impl Library {
 
     // ----- descriptors ---------------------------------------------------------------------------
 
-    pub(super) fn entry(&self, sd: RawFd) -> io::Result<Arc<Entry>> {
+    pub(super) fn entry(&self, sd: RawFd) -> Result<Arc<Entry>> {
         self.check_process()?;
         let entry = usize::try_from(sd).ok().and_then(|number| self.table.get(number));
-        entry.ok_or_else(|| errno(Errno::EBADF))
+        entry.ok_or(SocketError::Closed)
     }
 
     /// A new descriptor. `domain`: 0, AF_INET, AF_INET6; `protocol`: IPPROTO_SCTP or 0: the best that is
     /// allowed and the kernel has (its users may connect over any); IPPROTO_TCP. Errors: EAFNOSUPPORT,
     /// EPROTONOSUPPORT (also: not allowed, or not in the kernel), EMFILE, ENFILE, ENOMEM.
-    pub fn socket(&self, domain: i32, style: Style, protocol: i32) -> io::Result<RawFd> {
+    pub fn socket(&self, domain: i32, style: Style, protocol: i32) -> Result<RawFd> {
         self.check_process()?;
         if ![0, libc::AF_INET, libc::AF_INET6].contains(&domain) {
-            return Err(errno(Errno::EAFNOSUPPORT));
+            return Err(SocketError::UnsupportedFamily);
         }
         let protocol = match protocol {
             0 | libc::IPPROTO_SCTP => self.protocols.first().copied(),
             libc::IPPROTO_TCP => Some(LinkProtocol::Tcp).filter(|tcp| self.protocols.contains(tcp)),
             _ => None,
         };
-        let protocol = protocol.ok_or_else(|| errno(Errno::EPROTONOSUPPORT))?;
+        let protocol = protocol.ok_or(SocketError::UnsupportedTransport)?;
         let role = Role::Fresh { endpoint: None, bound: false };
         let base = self.new_base(DEFAULT_PARAMETERS)?;
         self.publish(Arc::new(Entry::new(base, style, domain, protocol, role)))
     }
 
-    fn new_base(&self, parameters: SessionParameters) -> io::Result<Arc<Base>> {
+    fn new_base(&self, parameters: SessionParameters) -> Result<Arc<Base>> {
         let epoll = self.unmapped(Readiness::new_epoll()?)?;
         let beacon = self.beacon(epoll.0.as_raw_fd() as usize)?;
         let readiness = Arc::new(Readiness::new(epoll, beacon));
@@ -190,14 +190,14 @@ impl Library {
     }
 
     /// Calls on the descriptor wait no longer (O_NONBLOCK).
-    pub fn set_nonblocking(&self, sd: RawFd) -> io::Result<()> {
+    pub fn set_nonblocking(&self, sd: RawFd) -> Result<()> {
         self.entry(sd)?.readiness().set_nonblocking()
     }
 
     /// The number becomes known.
-    fn publish(&self, entry: Arc<Entry>) -> io::Result<RawFd> {
+    fn publish(&self, entry: Arc<Entry>) -> Result<RawFd> {
         let number = entry.number();
-        let stale = self.table.set(number as usize, Some(entry)).map_err(|()| errno(Errno::EMFILE))?;
+        let stale = self.table.set(number as usize, Some(entry)).map_err(|()| SocketError::NoNumber)?;
         if let Some(stale) = stale {
             log::warn!("descriptor {number} was closed without rsp_close");
             stale.readiness().disown();
@@ -207,7 +207,7 @@ impl Library {
     }
 
     /// An epoll instance whose number is not that of a mapped descriptor.
-    fn unmapped(&self, epoll: Epoll) -> io::Result<Epoll> {
+    fn unmapped(&self, epoll: Epoll) -> Result<Epoll> {
         let mut taken = Vec::new();
         let mut epoll = epoll.0;
         while self.aliases.read().contains_key(&epoll.as_raw_fd()) {
@@ -217,7 +217,7 @@ impl Library {
         Ok(Epoll(epoll))
     }
 
-    fn beacon(&self, number: usize) -> io::Result<Arc<EventFd>> {
+    fn beacon(&self, number: usize) -> Result<Arc<EventFd>> {
         let share = number / BEACON_SHARE;
         if let Some(beacon) = self.beacons.get(share) {
             return Ok(beacon);
@@ -227,19 +227,19 @@ impl Library {
             return Ok(beacon);
         }
         let beacon = Arc::new(eventfd(1)?);
-        self.beacons.set(share, Some(beacon.clone())).map_err(|()| errno(Errno::EMFILE))?;
+        self.beacons.set(share, Some(beacon.clone())).map_err(|()| SocketError::NoNumber)?;
         Ok(beacon)
     }
 
     /// Closes a descriptor: deregisters its element, ends its sessions in order. Calls that wait on it end
     /// with EBADF. A mapped number: closes the system descriptor behind it.
-    pub fn close(&self, sd: RawFd) -> io::Result<()> {
+    pub fn close(&self, sd: RawFd) -> Result<()> {
         self.check_process()?;
         if let Some(entry) = usize::try_from(sd).ok().and_then(|number| self.table.take(number)) {
             self.close_entry(&entry, true);
             return Ok(());
         }
-        let system = self.aliases.write().remove(&sd).ok_or_else(|| errno(Errno::EBADF))?;
+        let system = self.aliases.write().remove(&sd).ok_or(SocketError::Closed)?;
         Ok(nix::unistd::close(system)?)
     }
 
@@ -265,22 +265,22 @@ impl Library {
 
     /// Binds to addresses that share the first one's port; 0: the kernel's choice. No address: any. TCP
     /// can't bind to several: any, with the first one's port.
-    pub fn bind(&self, sd: RawFd, addresses: &[SocketAddr]) -> io::Result<()> {
+    pub fn bind(&self, sd: RawFd, addresses: &[SocketAddr]) -> Result<()> {
         let entry = self.entry(sd)?;
         let mut role = entry.role.write();
-        let Role::Fresh { bound: false, .. } = *role else { return Err(errno(Errno::EINVAL)) };
+        let Role::Fresh { bound: false, .. } = *role else { return Err(SocketError::Misused) };
         let endpoint = Endpoint::bind(entry.protocol, entry.domain, addresses)?;
         *role = Role::Fresh { endpoint: Some(Arc::new(endpoint)), bound: true };
         Ok(())
     }
 
     /// The bound socket of a descriptor, binding it to any address if need be.
-    fn bound(&self, entry: &Entry) -> io::Result<Arc<Endpoint>> {
+    fn bound(&self, entry: &Entry) -> Result<Arc<Endpoint>> {
         let mut role = entry.role.write();
         match &*role {
             Role::Fresh { endpoint: Some(endpoint), bound: true } => return Ok(endpoint.clone()),
             Role::Fresh { .. } => {}
-            _ => return Err(entry.readiness().refusal(Errno::EINVAL)),
+            _ => return Err(entry.readiness().refusal(SocketError::Misused)),
         }
         let endpoint = Arc::new(Endpoint::bind(entry.protocol, entry.domain, &[])?);
         *role = Role::Fresh { endpoint: Some(endpoint.clone()), bound: true };
@@ -288,12 +288,12 @@ impl Library {
     }
 
     /// Accepts sessions; called again: changes the backlog.
-    pub fn listen(&self, sd: RawFd, backlog: i32) -> io::Result<()> {
+    pub fn listen(&self, sd: RawFd, backlog: i32) -> Result<()> {
         let entry = self.entry(sd)?;
         match entry.role() {
-            Role::Listener(listener) => return listener.endpoint().listen(backlog),
-            Role::Many(many) => return many.endpoint().listen(backlog),
-            Role::Single(_) => return Err(errno(Errno::EINVAL)),
+            Role::Listener(listener) => return Ok(listener.endpoint().listen(backlog)?),
+            Role::Many(many) => return Ok(many.endpoint().listen(backlog)?),
+            Role::Single(_) => return Err(SocketError::Misused),
             Role::Fresh { .. } => {}
         }
         let endpoint = self.bound(&entry)?;
@@ -310,12 +310,12 @@ impl Library {
 
     /// The next session, on a descriptor of its own. `None`: wait for ever. EAGAIN when time is over;
     /// EINVAL when not listening, EOPNOTSUPP on a one-to-many descriptor; EMFILE, ENFILE, EINTR.
-    pub fn accept(&self, sd: RawFd, timeout: Option<Duration>) -> io::Result<RawFd> {
+    pub fn accept(&self, sd: RawFd, timeout: Option<Duration>) -> Result<RawFd> {
         let entry = self.entry(sd)?;
         let listener = match entry.role() {
             Role::Listener(listener) => listener,
-            Role::Many(_) => return Err(errno(Errno::EOPNOTSUPP)),
-            _ => return Err(entry.readiness().refusal(Errno::EINVAL)),
+            Role::Many(_) => return Err(SocketError::Unsupported),
+            _ => return Err(entry.readiness().refusal(SocketError::Misused)),
         };
         let conn = listener.accept(Deadline::or_never(timeout))?;
         let made = self.accepted(&entry, &conn).and_then(|new| self.publish(new));
@@ -323,7 +323,7 @@ impl Library {
     }
 
     /// A descriptor for a connection that `listener` accepted.
-    fn accepted(&self, listener: &Entry, conn: &Arc<Conn>) -> io::Result<Arc<Entry>> {
+    fn accepted(&self, listener: &Entry, conn: &Arc<Conn>) -> Result<Arc<Entry>> {
         let (parameters, pool) = (*listener.base.parameters.lock(), listener.base.pool.lock().clone());
         let base = self.new_base(parameters)?;
         let home = Home::Alone(base.readiness.clone());
@@ -338,20 +338,20 @@ impl Library {
     /// values, which never waits. `Ok` also when no registrar answers or one refuses: the event thread goes
     /// on trying. EBADF: registered under another handle, or closed meanwhile. EADDRNOTAVAIL: no usable
     /// address (not with `daemon`).
-    pub fn register(&self, sd: RawFd, registration: Registration) -> io::Result<()> {
+    pub fn register(&self, sd: RawFd, registration: Registration) -> Result<()> {
         let entry = self.entry(sd)?;
         // Until it is asked for: who closes the descriptor takes the element out after that.
         let mut pool = entry.base.pool.lock();
         entry.readiness().check_open()?;
         let id = match &*pool {
-            Some(pool) if pool.handle != registration.handle => return Err(errno(Errno::EBADF)),
+            Some(pool) if pool.handle != registration.handle => return Err(SocketError::NotRegistered),
             Some(pool) => pool.id,
             None => registration.id.filter(|&id| id != PeId(0)).unwrap_or_else(random_id),
         };
         let endpoint = self.endpoint(&entry)?;
         let known = endpoint.transport()?;
         if known.is_none() && !registration.daemon {
-            return Err(errno(Errno::EADDRNOTAVAIL));
+            return Err(SocketError::NoAddress);
         }
         // Before anything waits for a registrar: from now on there may be other addresses.
         let at: Weak<Endpoint> = Arc::downgrade(&endpoint);
@@ -387,7 +387,7 @@ impl Library {
     }
 
     /// Where the element of a descriptor is reached.
-    fn endpoint(&self, entry: &Entry) -> io::Result<Arc<Endpoint>> {
+    fn endpoint(&self, entry: &Entry) -> Result<Arc<Endpoint>> {
         match entry.role() {
             Role::Listener(listener) => Ok(listener.endpoint().clone()),
             Role::Many(many) => Ok(many.endpoint().clone()),
@@ -396,10 +396,10 @@ impl Library {
     }
 
     /// Takes the element out of its pool; its sessions go on. EBADF when not registered, or closed meanwhile.
-    pub fn deregister(&self, sd: RawFd, wait: bool) -> io::Result<()> {
+    pub fn deregister(&self, sd: RawFd, wait: bool) -> Result<()> {
         let entry = self.entry(sd)?;
         let leaving = entry.base.pool.lock().take().map(|pool| (pool.deregister(), pool));
-        let (answer, pool) = leaving.ok_or_else(|| errno(Errno::EBADF))?;
+        let (answer, pool) = leaving.ok_or(SocketError::NotRegistered)?;
         let result = match wait && entry.readiness().check_blocking().is_ok() {
             true => answer.and_then(|answer| answer.wait_while(&|| !entry.readiness().is_closed())),
             false => answer.map(|_| ()),
@@ -412,25 +412,25 @@ impl Library {
     }
 
     /// Own pool handle and ID. EBADF when not registered.
-    pub fn local_name(&self, sd: RawFd) -> io::Result<(PoolHandle, PeId)> {
+    pub fn local_name(&self, sd: RawFd) -> Result<(PoolHandle, PeId)> {
         let entry = self.entry(sd)?;
         let pool = entry.base.pool.lock();
-        pool.as_ref().map(|pool| (pool.handle.clone(), pool.id)).ok_or_else(|| errno(Errno::EBADF))
+        pool.as_ref().map(|pool| (pool.handle.clone(), pool.id)).ok_or(SocketError::NotRegistered)
     }
 
     /// The connected session's pool handle (`None` on accepted descriptors) and element (0 before there is
     /// one). EBADF on a descriptor that has no session of its own.
-    pub fn peer_name(&self, sd: RawFd) -> io::Result<(Option<PoolHandle>, PeId)> {
+    pub fn peer_name(&self, sd: RawFd) -> Result<(Option<PoolHandle>, PeId)> {
         let session = self.single(&*self.entry(sd)?)?;
         Ok((session.as_user().and_then(|user| user.handle.clone()), session.pe_id()))
     }
 
     // ----- users' sessions -----------------------------------------------------------------------
 
-    pub(super) fn single(&self, entry: &Entry) -> io::Result<Arc<Session>> {
+    pub(super) fn single(&self, entry: &Entry) -> Result<Arc<Session>> {
         match entry.role() {
             Role::Single(session) => Ok(session),
-            _ => Err(errno(Errno::EBADF)),
+            _ => Err(SocketError::NoSession),
         }
     }
 
@@ -444,7 +444,7 @@ impl Library {
         handle: Option<PoolHandle>,
         stale: Duration,
         options: ConnectOptions,
-    ) -> io::Result<()> {
+    ) -> Result<()> {
         let entry = self.entry(sd)?;
         let (readiness, linger) = (entry.base.readiness.clone(), self.linger.clone());
         let notified = entry.style == Style::SeqPacket;
@@ -462,7 +462,7 @@ impl Library {
                     entry.readiness().remove(many.endpoint().as_fd());
                     None
                 }
-                Role::Many(_) | Role::Single(_) => return Err(errno(Errno::EBADF)),
+                Role::Many(_) | Role::Single(_) => return Err(SocketError::NoSession),
             };
             *role = Role::Single(session.clone());
             spare
@@ -478,14 +478,14 @@ impl Library {
     /// After any other error the session has failed again: after the retry delay ENOENT (the pool is
     /// empty), EIO (no resolution), or why the last element could not be reached; at once EINVAL (no
     /// pool handle).
-    pub fn force_failover(&self, sd: RawFd, unreachable: bool, stale: Duration) -> io::Result<()> {
+    pub fn force_failover(&self, sd: RawFd, unreachable: bool, stale: Duration) -> Result<()> {
         let entry = self.entry(sd)?;
         let session = self.single(&entry)?;
         self.move_session(&entry, &session, Move { stale, failover: true, unreachable }, None)
     }
 
     /// Whether the connected session holds a cookie. EBADF without one.
-    pub fn has_cookie(&self, sd: RawFd) -> io::Result<bool> {
+    pub fn has_cookie(&self, sd: RawFd) -> Result<bool> {
         Ok(self.single(&*self.entry(sd)?)?.has_cookie())
     }
 
@@ -495,7 +495,7 @@ impl Library {
     /// taken in time; EIO: the session has failed; EBADF: no such session; EINVAL: no data, no such stream;
     /// EMSGSIZE: over TCP, more than 16 MiB without a time-out, over SCTP, more than the send buffer can be
     /// made to hold; EINTR; others end the session.
-    pub fn send(&self, sd: RawFd, data: &[u8], options: SendOptions) -> io::Result<usize> {
+    pub fn send(&self, sd: RawFd, data: &[u8], options: SendOptions) -> Result<usize> {
         let entry = self.entry(sd)?;
         let role = entry.role.read();
         let session = match &*role {
@@ -504,7 +504,7 @@ impl Library {
             Role::Fresh { .. } | Role::Listener(_) => None,
         };
         drop(role);
-        let session = session.ok_or_else(|| errno(Errno::EBADF))?;
+        let session = session.ok_or(SocketError::NoSession)?;
         let sent = session.send(data, &options);
         if options.flags & send_flags::ABORT != 0
             && sent.is_ok()
@@ -523,7 +523,7 @@ impl Library {
         cookie: &[u8],
         session: SessionId,
         timeout: Option<Duration>,
-    ) -> io::Result<usize> {
+    ) -> Result<usize> {
         let entry = self.entry(sd)?;
         let session = match entry.role() {
             Role::Single(session) => Some(session),
@@ -532,7 +532,7 @@ impl Library {
         };
         let session = session
             .filter(|session| session.as_user().is_none())
-            .ok_or_else(|| entry.readiness().refusal(Errno::EINVAL))?;
+            .ok_or_else(|| entry.readiness().refusal(SocketError::Misused))?;
         session.send_cookie(cookie, Deadline::or_now(timeout))?;
         Ok(cookie.len())
     }
@@ -540,13 +540,15 @@ impl Library {
     /// Receives: notifications and cookie echoes first, then data, then what was lost. `timeout` `None`: one
     /// non-blocking attempt. A message larger than `buffer` is delivered in parts. EAGAIN: nothing came;
     /// ENOTCONN: nothing can come; EINVAL: a notification, and less than [`NOTIFICATION_ROOM`] for it; EINTR.
-    pub fn recv(&self, sd: RawFd, buffer: &mut [u8], timeout: Option<Duration>) -> io::Result<Received> {
+    pub fn recv(&self, sd: RawFd, buffer: &mut [u8], timeout: Option<Duration>) -> Result<Received> {
         let entry = self.entry(sd)?;
         let deadline = Deadline::or_now(timeout);
         match entry.role() {
             Role::Single(session) => session.receive(buffer, deadline),
             Role::Many(many) => many.receive(buffer, deadline),
-            Role::Fresh { .. } | Role::Listener(_) => Err(entry.readiness().refusal(Errno::ENOTCONN)),
+            Role::Fresh { .. } | Role::Listener(_) => {
+                Err(entry.readiness().refusal(SocketError::NotConnected))
+            }
         }
     }
 
@@ -558,16 +560,16 @@ impl Library {
         session: SessionId,
         buffer: &mut [u8],
         timeout: Option<Duration>,
-    ) -> io::Result<Received> {
+    ) -> Result<Received> {
         let entry = self.entry(sd)?;
         let deadline = Deadline::or_now(timeout);
         match entry.role() {
             Role::Single(session) => session.receive_rest(buffer, deadline),
             Role::Many(many) => {
-                let session = many.session(session).ok_or_else(|| errno(Errno::EBADF))?;
+                let session = many.session(session).ok_or(SocketError::NoSession)?;
                 session.receive_rest(buffer, deadline)
             }
-            Role::Fresh { .. } | Role::Listener(_) => Err(errno(Errno::EBADF)),
+            Role::Fresh { .. } | Role::Listener(_) => Err(SocketError::NoSession),
         }
     }
 
@@ -579,32 +581,32 @@ impl Library {
 
     /// Gives a system descriptor a number here: `to`, or its own, which it may have already. EINVAL: `system`
     /// is none, or one of ours; EMFILE: the number is taken.
-    pub fn map(&self, system: RawFd, to: Option<RawFd>) -> io::Result<RawFd> {
+    pub fn map(&self, system: RawFd, to: Option<RawFd>) -> Result<RawFd> {
         self.check_process()?;
         let number = to.unwrap_or(system);
         if system < 0 || number < 0 || self.entry(system).is_ok() {
-            return Err(errno(Errno::EINVAL));
+            return Err(SocketError::Misused);
         }
         let mut aliases = self.aliases.write();
         if to.is_none() && aliases.get(&number) == Some(&system) {
             return Ok(number);
         }
         if self.entry(number).is_ok() || aliases.contains_key(&number) {
-            return Err(errno(Errno::EMFILE));
+            return Err(SocketError::NoNumber);
         }
         aliases.insert(number, system);
         Ok(number)
     }
 
     /// Forgets a mapped number; the system descriptor stays open. EBADF: not mapped.
-    pub fn unmap(&self, sd: RawFd) -> io::Result<()> {
+    pub fn unmap(&self, sd: RawFd) -> Result<()> {
         self.check_process()?;
-        self.aliases.write().remove(&sd).map(|_| ()).ok_or_else(|| errno(Errno::EBADF))
+        self.aliases.write().remove(&sd).map(|_| ()).ok_or(SocketError::Closed)
     }
 
     /// The system descriptor behind a mapped number; `None` if `sd` is an RSerPool descriptor; EBADF if
     /// neither.
-    pub fn mapped(&self, sd: RawFd) -> io::Result<Option<RawFd>> {
+    pub fn mapped(&self, sd: RawFd) -> Result<Option<RawFd>> {
         match self.entry(sd) {
             Ok(_) => Ok(None),
             Err(error) => self.alias(sd).map(Some).ok_or(error),
@@ -615,7 +617,7 @@ impl Library {
 
     /// The current system socket, for option pass-through; made if there is none yet (the first
     /// connection uses it). EBADF; ENOTCONN while a session has no connection.
-    pub fn system_socket(&self, sd: RawFd) -> io::Result<RawFd> {
+    pub fn system_socket(&self, sd: RawFd) -> Result<RawFd> {
         let entry = self.entry(sd)?;
         if let Some(socket) = entry.system_socket() {
             return Ok(socket);
@@ -623,32 +625,32 @@ impl Library {
         // Before the role: whoever changes them holds them, and looks at the role.
         let parameters = *entry.base.parameters.lock();
         let mut role = entry.role.write();
-        let Role::Fresh { endpoint, .. } = &mut *role else { return Err(errno(Errno::ENOTCONN)) };
+        let Role::Fresh { endpoint, .. } = &mut *role else { return Err(SocketError::NotConnected) };
         if endpoint.is_none() {
             let unbound = Endpoint::unbound(entry.protocol, entry.domain)?;
             // What the program sets comes after, and counts.
             unbound.set_parameters(&parameters);
             *endpoint = Some(Arc::new(unbound));
         }
-        let endpoint = endpoint.as_ref().ok_or_else(|| errno(Errno::ENOTCONN))?;
+        let endpoint = endpoint.as_ref().ok_or(SocketError::NotConnected)?;
         Ok(endpoint.as_fd().as_raw_fd())
     }
 
     /// Changes what is not 0 in `change`; what holds now. For this descriptor's sessions and those it will
     /// have.
-    pub fn session_parameters(&self, sd: RawFd, change: SessionParameters) -> io::Result<SessionParameters> {
+    pub fn session_parameters(&self, sd: RawFd, change: SessionParameters) -> Result<SessionParameters> {
         Ok(self.entry(sd)?.change_parameters(change))
     }
 
     /// Sets a session's status text, up to 127 bytes of it. EINVAL: no such session.
-    pub fn set_status(&self, sd: RawFd, session: SessionId, text: &str) -> io::Result<()> {
+    pub fn set_status(&self, sd: RawFd, session: SessionId, text: &str) -> Result<()> {
         let session = match self.entry(sd)?.role() {
             Role::Single(session) => Some(session),
             Role::Many(many) => many.session(session),
             Role::Fresh { .. } | Role::Listener(_) => None,
         };
         let end = text.floor_char_boundary(127);
-        session.ok_or_else(|| errno(Errno::EINVAL))?.set_status(&text[..end]);
+        session.ok_or(SocketError::Invalid)?.set_status(&text[..end]);
         Ok(())
     }
 
@@ -658,7 +660,7 @@ impl Library {
         handle: &PoolHandle,
         items: usize,
         stale: Duration,
-    ) -> Result<Vec<PoolElement>, client::RequestError> {
+    ) -> std::result::Result<Vec<PoolElement>, client::RequestError> {
         if self.is_forked() {
             return Err(client::RequestError::Shutdown);
         }

@@ -3,12 +3,11 @@
 
 use super::Library;
 use crate::socket::descriptor::entry::{Entry, Role};
-use crate::socket::readiness::wait::{Deadline, GLANCE, errno, new_bell};
+use crate::socket::error::{Result, SocketError};
+use crate::socket::readiness::wait::{Deadline, GLANCE, new_bell};
 use crate::transport::host::descriptor_limit;
 use crate::transport::stream;
-use nix::errno::Errno;
 use nix::sys::eventfd::EventFd;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,14 +47,14 @@ const NOT_WORTH_ASKING: usize = 256;
 
 impl Library {
     /// EINVAL for more entries than [`Library::poll`] takes: to be known before anybody looks at them.
-    pub fn check_poll(entries: usize) -> io::Result<()> {
+    pub fn check_poll(entries: usize) -> Result<()> {
         let fit = entries <= NOT_WORTH_ASKING || entries as u64 <= descriptor_limit();
-        if fit { Ok(()) } else { Err(errno(Errno::EINVAL)) }
+        if fit { Ok(()) } else { Err(SocketError::Invalid) }
     }
 
     /// poll(2) over RSerPool, mapped and ordinary descriptors; how many have something. `None`: wait for
     /// ever. Errors: EINTR, EINVAL, ENOMEM.
-    pub fn poll(&self, entries: &mut [PollEntry], timeout: Option<Duration>) -> io::Result<usize> {
+    pub fn poll(&self, entries: &mut [PollEntry], timeout: Option<Duration>) -> Result<usize> {
         self.check_process()?;
         let deadline = Deadline::or_never(timeout);
         let polled: Vec<Polled> = entries.iter().map(|entry| self.classify(entry.sd)).collect();

@@ -7,8 +7,9 @@
 use crate::socket::channel::parameters::SessionParameters;
 use crate::socket::channel::receiver::{Input, Piece};
 use crate::socket::channel::sender::Outgoing;
+use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::occasionally::Occasionally;
-use crate::socket::readiness::wait::{Patience, errno};
+use crate::socket::readiness::wait::Patience;
 use crate::transport::scratch;
 use crate::transport::sctp::PPID_ASAP;
 use crate::transport::sctp_socket::{Ahead, Incoming, Notification, Parameters, SctpSocket, SendInfo};
@@ -111,7 +112,7 @@ impl Arrivals {
         match end {
             End::Closed if !self.inside => Input::Closed,
             // In the middle of a message.
-            End::Closed => Input::Broken(errno(Errno::ECONNRESET)),
+            End::Closed => Input::Broken(ErrorKind::ConnectionReset.into()),
             End::Broken(code) => Input::Broken(io::Error::from_raw_os_error(code)),
         }
     }
@@ -277,7 +278,7 @@ impl Association {
     /// Sends a message whole, or nothing: EAGAIN when time is over, EMSGSIZE when it is too long for any
     /// send buffer that the system allows, EINVAL when there is no such stream. Every other error means that
     /// the association is of no further use.
-    pub(crate) fn send(&self, out: &Outgoing<'_>, patience: &Patience<'_>) -> io::Result<()> {
+    pub(crate) fn send(&self, out: &Outgoing<'_>, patience: &Patience<'_>) -> Result<()> {
         let info = SendInfo {
             association: 0,
             stream: out.stream,
@@ -288,22 +289,22 @@ impl Association {
         let mut enlarged = false;
         loop {
             if self.ended.load(SeqCst) {
-                return Err(errno(Errno::EPIPE));
+                return Err(SocketError::SessionOver);
             }
             match self.socket.send(out.data, info) {
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if !patience.writable(self.as_fd())? {
-                        return Err(errno(Errno::EAGAIN));
+                        return Err(SocketError::WouldBlock);
                     }
                 }
                 Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) && !enlarged => {
                     enlarged = true;
                     if out.data.len() > MAX_SEND_BUFFER || !self.socket.enlarge_send_buffer(out.data.len()) {
-                        return Err(error);
+                        return Err(error.into());
                     }
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
     }

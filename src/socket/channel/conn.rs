@@ -4,10 +4,10 @@ use crate::socket::channel::association::{Arrivals, Association};
 use crate::socket::channel::parameters::{SessionParameters, liveness};
 use crate::socket::channel::receiver::{Input, Piece, Receiver};
 use crate::socket::channel::sender::{Outgoing, Sender};
-use crate::socket::readiness::wait::{Deadline, Patience, errno};
+use crate::socket::error::{Result, SocketError};
+use crate::socket::readiness::wait::{Deadline, Patience};
 use crate::transport::stream;
 use crate::wire::session_frame::FrameHeader;
-use nix::errno::Errno;
 use parking_lot::{Mutex, MutexGuard};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -100,12 +100,12 @@ impl Conn {
     }
 
     /// Says hello, and then the control message that is to come first.
-    pub(crate) fn open(&self, first: Option<&[u8]>) -> io::Result<()> {
+    pub(crate) fn open(&self, first: Option<&[u8]>) -> Result<()> {
         match (&self.kind, first) {
             (Kind::Mapping { socket, sender, .. }, first) => {
                 let frame =
                     |message: &[u8]| [&FrameHeader::control(message.len()).encode(), message].concat();
-                sender.open(socket.as_fd(), &first.map(frame).unwrap_or_default())
+                Ok(sender.open(socket.as_fd(), &first.map(frame).unwrap_or_default())?)
             }
             (Kind::Sctp(association), first) => {
                 association.begin(&mut association.arrivals().lock());
@@ -120,12 +120,12 @@ impl Conn {
     }
 
     /// Sends a message; how much of it. See [`Sender::send`]; a byte stream may take less.
-    pub(crate) fn send(&self, out: &Outgoing<'_>, patience: &Patience<'_>) -> io::Result<usize> {
+    pub(crate) fn send(&self, out: &Outgoing<'_>, patience: &Patience<'_>) -> Result<usize> {
         match &self.kind {
             Kind::Mapping { socket, sender, .. } => {
                 sender.send(socket.as_fd(), out, patience).map(|()| out.data.len())
             }
-            Kind::Plain { .. } if out.control => Err(errno(Errno::EOPNOTSUPP)),
+            Kind::Plain { .. } if out.control => Err(SocketError::Unsupported),
             Kind::Plain { writing, .. } => {
                 let _turn = lock(writing, patience.deadline)?;
                 self.write(out.data, patience)
@@ -134,7 +134,7 @@ impl Conn {
         }
     }
 
-    fn write(&self, data: &[u8], patience: &Patience<'_>) -> io::Result<usize> {
+    fn write(&self, data: &[u8], patience: &Patience<'_>) -> Result<usize> {
         let mut done = 0;
         while done < data.len() {
             let more = match stream::send(self.as_fd(), &[IoSlice::new(&data[done..])]) {
@@ -144,11 +144,11 @@ impl Conn {
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => patience.writable(self.as_fd()),
-                Err(error) => Err(error),
+                Err(error) => Err(error.into()),
             };
             match more {
                 Ok(true) => {}
-                Ok(false) if done == 0 => return Err(errno(Errno::EAGAIN)),
+                Ok(false) if done == 0 => return Err(SocketError::WouldBlock),
                 Err(error) if done == 0 => return Err(error),
                 _ => break,
             }
@@ -172,7 +172,7 @@ impl Conn {
     }
 
     /// The right to receive, waiting for it until `deadline`.
-    pub(crate) fn receiving(&self, deadline: Deadline) -> io::Result<Receiving<'_>> {
+    pub(crate) fn receiving(&self, deadline: Deadline) -> Result<Receiving<'_>> {
         match &self.kind {
             Kind::Mapping { receiver, .. } => lock(receiver, deadline).map(Receiving::Mapping),
             Kind::Plain { reading, .. } => lock(reading, deadline).map(Receiving::Plain),
@@ -326,11 +326,11 @@ impl Receiving<'_> {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>, deadline: Deadline) -> io::Result<MutexGuard<'_, T>> {
+fn lock<T>(mutex: &Mutex<T>, deadline: Deadline) -> Result<MutexGuard<'_, T>> {
     let guard = match deadline {
         Deadline::Now => mutex.try_lock(),
         Deadline::At(at) => mutex.try_lock_until(at),
         Deadline::Never => Some(mutex.lock()),
     };
-    guard.ok_or_else(|| errno(Errno::EAGAIN))
+    guard.ok_or(SocketError::WouldBlock)
 }

@@ -2,7 +2,6 @@
 //! buffer, messages of middling size come several per system call, and what is not whole yet stays here.
 
 use crate::socket::readiness::occasionally::Occasionally;
-use crate::socket::readiness::wait::errno;
 use crate::transport::scratch as scratch_buffer;
 use crate::transport::stream;
 use crate::wire::session_frame::{Data, FrameHeader, FrameReader, HEADER_LENGTH, Item};
@@ -360,7 +359,7 @@ impl Receiver {
         match self.end {
             Some(End::Closed) if self.reader.at_boundary() || !self.reader.greeted() => Input::Closed,
             // In the middle of a message.
-            Some(End::Closed) | None => Input::Broken(errno(Errno::ECONNRESET)),
+            Some(End::Closed) | None => Input::Broken(ErrorKind::ConnectionReset.into()),
             Some(End::Broken(code)) => Input::Broken(io::Error::from_raw_os_error(code)),
         }
     }

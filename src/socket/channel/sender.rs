@@ -1,11 +1,11 @@
 //! The sending half of a session over the TCP mapping: one system call per message, and a message
 //! once begun is never cut.
 
-use crate::socket::readiness::wait::{Deadline, Patience, errno};
+use crate::socket::error::{Result, SocketError};
+use crate::socket::readiness::wait::{Deadline, Patience};
 use crate::transport::sctp_socket::send_flags;
 use crate::transport::stream;
 use crate::wire::session_frame::{FrameHeader, Greeting, HEADER_LENGTH, MAX_FRAME};
-use nix::errno::Errno;
 use parking_lot::{Mutex, MutexGuard};
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::BorrowedFd;
@@ -105,14 +105,14 @@ impl Sender {
         socket: BorrowedFd<'_>,
         out: &Outgoing<'_>,
         patience: &Patience<'_>,
-    ) -> io::Result<()> {
+    ) -> Result<()> {
         let mut half = self.lock(patience)?;
         if half.ended {
-            return Err(errno(Errno::EPIPE));
+            return Err(SocketError::SessionOver);
         }
         while !self.push(&mut half, socket)? {
             if !patience.writable(socket)? {
-                return Err(errno(Errno::EAGAIN));
+                return Err(SocketError::WouldBlock);
             }
         }
         if out.data.len() <= MAX_FRAME {
@@ -130,9 +130,9 @@ impl Sender {
         socket: BorrowedFd<'_>,
         out: &Outgoing<'_>,
         patience: &Patience<'_>,
-    ) -> io::Result<()> {
+    ) -> Result<()> {
         if matches!(patience.deadline, Deadline::Now) {
-            return Err(errno(Errno::EMSGSIZE));
+            return Err(SocketError::TooLong);
         }
         let (first, mut left) = out.data.split_at(MAX_FRAME);
         let header = out.header(first.len(), true, false);
@@ -143,7 +143,7 @@ impl Sender {
             if written == Written::Whole {
                 match self.frame(half, socket, &header, part, patience) {
                     Ok(now) => written = now,
-                    Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                    Err(error) if error.is_too_early() => {
                         written = Written::Begun;
                         self.put_off(half, &header, part);
                     }
@@ -171,7 +171,7 @@ impl Sender {
         header: &FrameHeader,
         payload: &[u8],
         patience: &Patience<'_>,
-    ) -> io::Result<Written> {
+    ) -> Result<Written> {
         let header = header.encode();
         let total = half.ahead.len() + HEADER_LENGTH + payload.len();
         let mut done = 0;
@@ -190,7 +190,7 @@ impl Sender {
                 Ok(count) => done += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
             if done == total {
                 if !half.ahead.is_empty() {
@@ -201,7 +201,7 @@ impl Sender {
             // What the kernel did not take has no room for now.
             let more = match patience.writable(socket) {
                 Ok(true) => continue,
-                Ok(false) => Err(errno(Errno::EAGAIN)),
+                Ok(false) => Err(SocketError::WouldBlock),
                 Err(error) => Err(error),
             };
             if done <= half.ahead.len() {
@@ -272,13 +272,13 @@ impl Sender {
         }
     }
 
-    fn lock(&self, patience: &Patience<'_>) -> io::Result<MutexGuard<'_, Half>> {
+    fn lock(&self, patience: &Patience<'_>) -> Result<MutexGuard<'_, Half>> {
         let guard = match patience.deadline {
             Deadline::Now => self.half.try_lock(),
             Deadline::At(at) => self.half.try_lock_until(at),
             Deadline::Never => Some(self.half.lock()),
         };
-        guard.ok_or_else(|| errno(Errno::EAGAIN))
+        guard.ok_or(SocketError::WouldBlock)
     }
 }
 

@@ -4,12 +4,12 @@ use crate::socket::channel::conn::Conn;
 use crate::socket::descriptor::base::Base;
 use crate::socket::descriptor::endpoint::Endpoint;
 use crate::socket::descriptor::strangers::Strangers;
+use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::Reason;
-use crate::socket::readiness::wait::{Deadline, errno};
-use nix::errno::Errno;
+use crate::socket::readiness::wait::Deadline;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ impl Listener {
     }
 
     /// The next session's connection.
-    pub(crate) fn accept(&self, deadline: Deadline) -> io::Result<Arc<Conn>> {
+    pub(crate) fn accept(&self, deadline: Deadline) -> Result<Arc<Conn>> {
         loop {
             self.base.readiness.check_open()?;
             let mut gate = self.gate.lock();
@@ -52,7 +52,7 @@ impl Listener {
             let next = gate.strangers.expire(&self.base.readiness);
             drop(gate);
             if deadline.passed() {
-                return Err(errno(Errno::EAGAIN));
+                return Err(SocketError::WouldBlock);
             }
             self.base.readiness.check_blocking()?;
             self.base.readiness.wait_readable(deadline.min(next))?;
@@ -81,7 +81,7 @@ impl Listener {
 
     /// Sees to it that somebody is ready, if there is anybody. Takes no more connections from the
     /// kernel than that: its backlog is what limits their number.
-    fn fill(&self, gate: &mut Gate) -> io::Result<()> {
+    fn fill(&self, gate: &mut Gate) -> Result<()> {
         if !gate.ready.is_empty() {
             return Ok(());
         }
@@ -95,7 +95,7 @@ impl Listener {
                 Ok(Some((conn, peer))) => gate.ready.extend(gate.strangers.meet(&self.base, conn, peer)),
                 Ok(None) => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(())

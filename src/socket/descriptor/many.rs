@@ -7,18 +7,17 @@ use crate::socket::descriptor::base::Base;
 use crate::socket::descriptor::endpoint::Endpoint;
 use crate::socket::descriptor::strangers::{LISTENER, STRANGERS, Strangers};
 use crate::socket::descriptor::table::Table;
+use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::occasionally::Occasionally;
-use crate::socket::readiness::wait::{Deadline, errno};
+use crate::socket::readiness::wait::Deadline;
 use crate::socket::readiness::{BEACON, Readiness};
 use crate::socket::session::hub::Hub;
 use crate::socket::session::told::{Notification, Received, SessionId};
 use crate::socket::session::{Attempt, Home, Session, check_room};
-use nix::errno::Errno;
 use nix::sys::epoll::EpollEvent;
 use parking_lot::Mutex;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -93,7 +92,7 @@ impl Many {
     }
 
     /// Receives from whichever session has something.
-    pub(crate) fn receive(&self, buffer: &mut [u8], mut deadline: Deadline) -> io::Result<Received> {
+    pub(crate) fn receive(&self, buffer: &mut [u8], mut deadline: Deadline) -> Result<Received> {
         let mut events = [EpollEvent::empty(); 32];
         let mut in_vain = 0;
         loop {
@@ -109,7 +108,7 @@ impl Many {
                 // Peers that send nothing but control messages must not keep the caller for ever.
                 in_vain += 1;
                 if in_vain >= IN_VAIN && deadline.passed() {
-                    return Err(errno(Errno::EAGAIN));
+                    return Err(SocketError::WouldBlock);
                 }
                 continue;
             }
@@ -122,7 +121,7 @@ impl Many {
             // Events that leave nothing to do, strangers' for example, don't make it longer.
             if deadline.passed() && count < events.len() && !self.has_work() {
                 self.readiness().check_open()?;
-                return Err(errno(Errno::EAGAIN));
+                return Err(SocketError::WouldBlock);
             }
         }
     }
@@ -132,7 +131,7 @@ impl Many {
     }
 
     /// Notifications, then cookie echoes.
-    fn queued(&self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+    fn queued(&self, buffer: &mut [u8]) -> Result<Option<Received>> {
         if !self.hub.has_first() {
             return Ok(None);
         }
@@ -154,7 +153,7 @@ impl Many {
         Ok(None)
     }
 
-    fn serve(&self, id: SessionId, buffer: &mut [u8], deadline: Deadline) -> io::Result<Option<Received>> {
+    fn serve(&self, id: SessionId, buffer: &mut [u8], deadline: Deadline) -> Result<Option<Received>> {
         let Some(session) = self.session(id) else { return Ok(None) };
         match session.attempt(buffer, deadline)? {
             Attempt::Received(received) => {

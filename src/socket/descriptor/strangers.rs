@@ -4,12 +4,12 @@
 
 use crate::socket::channel::conn::Conn;
 use crate::socket::descriptor::base::Base;
+use crate::socket::error::Result;
 use crate::socket::readiness::occasionally::Occasionally;
 use crate::socket::readiness::wait::Deadline;
 use crate::socket::readiness::{BEACON, Readiness};
 use log::warn;
 use std::collections::BTreeMap;
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -103,8 +103,8 @@ impl Strangers {
     }
 }
 
-fn listen_to(conn: &Conn) -> io::Result<bool> {
-    conn.greet(&mut conn.receiving(Deadline::Never)?)
+fn listen_to(conn: &Conn) -> Result<bool> {
+    Ok(conn.greet(&mut conn.receiving(Deadline::Never)?)?)
 }
 
 /// Closing the socket alone does not take it out of the epoll instance: a forked child may have it open.

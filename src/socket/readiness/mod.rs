@@ -4,17 +4,16 @@
 pub(crate) mod occasionally;
 pub(crate) mod wait;
 
+use crate::socket::error::{Result, SocketError};
 use crate::transport::descriptors;
-use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use parking_lot::Mutex;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use wait::{Deadline, Waiters, errno};
+use wait::{Deadline, Waiters};
 
 /// Why a descriptor is readable though none of its sockets may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +60,8 @@ impl Readiness {
         }
     }
 
-    pub(crate) fn new_epoll() -> io::Result<Epoll> {
-        descriptors::epoll()
+    pub(crate) fn new_epoll() -> Result<Epoll> {
+        Ok(descriptors::epoll()?)
     }
 
     fn epoll(&self) -> &Epoll {
@@ -80,11 +79,11 @@ impl Readiness {
     }
 
     /// Incoming data on `socket` makes the descriptor readable.
-    pub(crate) fn add(&self, socket: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+    pub(crate) fn add(&self, socket: BorrowedFd<'_>, token: u64) -> Result<()> {
         Ok(self.epoll().add(socket, EpollEvent::new(EpollFlags::EPOLLIN, token))?)
     }
 
-    pub(crate) fn rename(&self, socket: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+    pub(crate) fn rename(&self, socket: BorrowedFd<'_>, token: u64) -> Result<()> {
         Ok(self.epoll().modify(socket, &mut EpollEvent::new(EpollFlags::EPOLLIN, token))?)
     }
 
@@ -99,13 +98,13 @@ impl Readiness {
     }
 
     /// Waits until the descriptor is readable; how many of `events` were filled.
-    pub(crate) fn wait(&self, events: &mut [EpollEvent], deadline: Deadline) -> io::Result<usize> {
+    pub(crate) fn wait(&self, events: &mut [EpollEvent], deadline: Deadline) -> Result<usize> {
         let timeout = EpollTimeout::try_from(deadline.milliseconds()).unwrap_or(EpollTimeout::NONE);
         Ok(self.epoll().wait(events, timeout)?)
     }
 
     /// [`Readiness::wait`] for those who look for themselves what it was.
-    pub(crate) fn wait_readable(&self, deadline: Deadline) -> io::Result<()> {
+    pub(crate) fn wait_readable(&self, deadline: Deadline) -> Result<()> {
         self.wait(&mut [EpollEvent::empty()], deadline).map(|_| ())
     }
 
@@ -135,29 +134,29 @@ impl Readiness {
     }
 
     /// EBADF once the descriptor was closed.
-    pub(crate) fn check_open(&self) -> io::Result<()> {
-        if self.is_closed() { Err(errno(Errno::EBADF)) } else { Ok(()) }
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.is_closed() { Err(SocketError::Closed) } else { Ok(()) }
     }
 
     /// Sets O_NONBLOCK, as a program may by fcntl(2).
-    pub(crate) fn set_nonblocking(&self) -> io::Result<()> {
+    pub(crate) fn set_nonblocking(&self) -> Result<()> {
         fcntl(self.epoll().0.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         Ok(())
     }
 
     /// EAGAIN for a call that would wait although the program made the descriptor non-blocking.
-    pub(crate) fn check_blocking(&self) -> io::Result<()> {
+    pub(crate) fn check_blocking(&self) -> Result<()> {
         match fcntl(self.epoll().0.as_fd(), FcntlArg::F_GETFL) {
             Ok(flags) if OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK) => {
-                Err(errno(Errno::EAGAIN))
+                Err(SocketError::WouldBlock)
             }
             _ => Ok(()),
         }
     }
 
     /// Why a call on it fails: `otherwise`, unless it was closed meanwhile.
-    pub(crate) fn refusal(&self, otherwise: Errno) -> io::Error {
-        errno(if self.is_closed() { Errno::EBADF } else { otherwise })
+    pub(crate) fn refusal(&self, otherwise: SocketError) -> SocketError {
+        if self.is_closed() { SocketError::Closed } else { otherwise }
     }
 
     /// Everybody who waits on it wakes and finds it closed.

@@ -2,8 +2,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "callers' time-outs are real time")]
 
+use crate::socket::error::Result;
 use crate::transport::descriptors::eventfd;
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use parking_lot::Mutex;
@@ -164,17 +164,12 @@ pub(crate) fn passed(since: Instant) -> Duration {
     since.elapsed()
 }
 
-/// Shorthand for an error with an errno.
-pub(crate) fn errno(errno: Errno) -> io::Error {
-    io::Error::from_raw_os_error(errno as i32)
-}
-
 /// How long a call may wait, and what else may end its waiting.
 pub(crate) struct Patience<'a> {
     pub(crate) deadline: Deadline,
     pub(crate) waiters: &'a Waiters,
     /// Why to give up before the deadline: the descriptor was closed, the element is gone.
-    pub(crate) stop: &'a dyn Fn() -> io::Result<()>,
+    pub(crate) stop: &'a dyn Fn() -> Result<()>,
 }
 
 impl Patience<'static> {
@@ -187,16 +182,16 @@ impl Patience<'static> {
 
 impl Patience<'_> {
     /// Waits for `socket` to become writable. `Ok(false)`: time is over.
-    pub(crate) fn writable(&self, socket: BorrowedFd<'_>) -> io::Result<bool> {
+    pub(crate) fn writable(&self, socket: BorrowedFd<'_>) -> Result<bool> {
         self.ready(socket, PollFlags::POLLOUT)
     }
 
     /// Waits for `socket` to become readable. `Ok(false)`: time is over.
-    pub(crate) fn readable(&self, socket: BorrowedFd<'_>) -> io::Result<bool> {
+    pub(crate) fn readable(&self, socket: BorrowedFd<'_>) -> Result<bool> {
         self.ready(socket, PollFlags::POLLIN)
     }
 
-    fn ready(&self, socket: BorrowedFd<'_>, flags: PollFlags) -> io::Result<bool> {
+    fn ready(&self, socket: BorrowedFd<'_>, flags: PollFlags) -> Result<bool> {
         loop {
             (self.stop)()?;
             if self.deadline.passed() {

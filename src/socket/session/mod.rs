@@ -21,16 +21,15 @@ use crate::machine::session::{Inbox, Role, Signs};
 use crate::runtime::csp::SessionReport;
 use crate::socket::channel::conn::Conn;
 use crate::socket::channel::linger::Linger;
-use crate::socket::readiness::wait::{self, errno};
+use crate::socket::error::{Result, SocketError};
+use crate::socket::readiness::wait;
 use crate::socket::readiness::{Readiness, Reason};
 use crate::wire::{PeId, PoolElement, PoolHandle};
 use hub::Hub;
-use nix::errno::Errno;
 use parking_lot::Mutex;
 use pool::PoolSide;
 pub(crate) use receiving::check_room;
 use std::any::Any;
-use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
@@ -317,7 +316,7 @@ impl Session {
     }
 
     /// A move ended well; the generation to be watched. `failover`: not the first connect.
-    pub(crate) fn moved(&self, conn: Arc<Conn>, pe_id: PeId, failover: bool) -> io::Result<u64> {
+    pub(crate) fn moved(&self, conn: Arc<Conn>, pe_id: PeId, failover: bool) -> Result<u64> {
         let announce = failover && self.as_user().is_some_and(|user| user.notified);
         self.update(|state| {
             self.readiness().add(conn.as_fd(), self.id as u64)?;
@@ -334,24 +333,24 @@ impl Session {
     }
 
     /// Why not to use it (any longer).
-    fn usable(&self, state: &State) -> io::Result<()> {
+    fn usable(&self, state: &State) -> Result<()> {
         self.readiness().check_open()?;
         match state.inbox.failed() {
-            true if self.as_user().is_some() => Err(self.readiness().refusal(Errno::EIO)),
-            true => Err(self.readiness().refusal(Errno::EPIPE)),
+            true if self.as_user().is_some() => Err(self.readiness().refusal(SocketError::SessionFailed)),
+            true => Err(self.readiness().refusal(SocketError::SessionOver)),
             false => Ok(()),
         }
     }
 
     /// The same for `conn`, which may have been replaced meanwhile.
-    fn stop_on(&self, conn: &Conn) -> io::Result<()> {
+    fn stop_on(&self, conn: &Conn) -> Result<()> {
         let state = self.state.lock();
         self.usable(&state)?;
-        if state.is(conn) { Ok(()) } else { Err(self.readiness().refusal(Errno::EIO)) }
+        if state.is(conn) { Ok(()) } else { Err(self.readiness().refusal(SocketError::SessionFailed)) }
     }
 
     /// Why not to wait (any longer): [`Session::stop_on`], or the program wants no call to.
-    fn stop_wait(&self, conn: &Conn) -> io::Result<()> {
+    fn stop_wait(&self, conn: &Conn) -> Result<()> {
         self.stop_on(conn)?;
         self.readiness().check_blocking()
     }
@@ -370,9 +369,4 @@ impl Session {
             self.linger.close(conn);
         }
     }
-}
-
-/// A connection that is gone.
-fn reset() -> io::Error {
-    errno(Errno::ECONNRESET)
 }

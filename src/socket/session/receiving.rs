@@ -1,15 +1,14 @@
 //! Receiving: what is told first, data, what is told last; and whether there is anything.
 
-use super::{Attempt, Session, reset};
+use super::{Attempt, Session, State};
 use crate::machine::session::First;
 use crate::socket::channel::conn::{Conn, Receiving};
 use crate::socket::channel::receiver::{Input, Piece};
+use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::occasionally::Occasionally;
-use crate::socket::readiness::wait::{Deadline, Patience, errno};
+use crate::socket::readiness::wait::{Deadline, Patience};
 use crate::socket::session::told::{NOTIFICATION_ROOM, Notification, Received};
-use nix::errno::Errno;
 use nix::sys::epoll::EpollEvent;
-use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,20 +26,39 @@ const CONTROL_ROUNDS: u32 = 64;
 /// What a receive has to begin with.
 enum Begin {
     Told(Received),
-    Data(Arc<Conn>),
+    /// Perhaps data; `ahead`: for sure, without asking the transport.
+    Data {
+        conn: Arc<Conn>,
+        ahead: bool,
+    },
     /// There is no connection.
     Nothing,
 }
 
+impl Begin {
+    fn data(state: &State) -> Begin {
+        match state.conn.clone() {
+            Some(conn) => Begin::Data { conn, ahead: state.inbox.signs().ahead },
+            None => Begin::Nothing,
+        }
+    }
+}
+
 impl Session {
     /// Receives on a descriptor that has this one session.
-    pub(crate) fn receive(&self, buffer: &mut [u8], deadline: Deadline) -> io::Result<Received> {
+    pub(crate) fn receive(&self, buffer: &mut [u8], deadline: Deadline) -> Result<Received> {
         let readiness = self.readiness();
+        // Who may wait does so first: a look in vain costs as much as a wait for what is there already.
+        let mut waits = !matches!(deadline, Deadline::Now);
         loop {
             readiness.check_open()?;
             match self.begin(buffer)? {
                 Begin::Told(received) => return Ok(received),
-                Begin::Data(conn) => {
+                Begin::Data { conn, ahead } => {
+                    if std::mem::take(&mut waits) && !ahead && readiness.check_blocking().is_ok() {
+                        readiness.wait_readable(deadline)?;
+                        readiness.check_open()?;
+                    }
                     if let Attempt::Received(received) = self.receive_from(&conn, buffer, deadline)? {
                         return Ok(received);
                     }
@@ -59,7 +77,7 @@ impl Session {
                 return self.last(buffer);
             }
             if deadline.passed() {
-                return Err(errno(Errno::EAGAIN));
+                return Err(SocketError::WouldBlock);
             }
             readiness.check_blocking()?;
             readiness.wait_readable(deadline)?;
@@ -68,7 +86,7 @@ impl Session {
 
     /// More of the message or echo of which a part was delivered, and nothing else. ECONNRESET: it never
     /// comes.
-    pub(crate) fn receive_rest(&self, buffer: &mut [u8], deadline: Deadline) -> io::Result<Received> {
+    pub(crate) fn receive_rest(&self, buffer: &mut [u8], deadline: Deadline) -> Result<Received> {
         let echo = self.update(|state| match state.inbox.inside_echo() {
             true => state.inbox.take_echo(buffer),
             false => None,
@@ -78,34 +96,34 @@ impl Session {
         }
         loop {
             self.readiness().check_open()?;
-            let Some(conn) = self.conn() else { return Err(reset()) };
+            let Some(conn) = self.conn() else { return Err(SocketError::PeerGone) };
             match self.receive_from(&conn, buffer, deadline)? {
                 Attempt::Received(received) => return Ok(received),
-                Attempt::Ended { .. } => return Err(reset()),
+                Attempt::Ended { .. } => return Err(SocketError::PeerGone),
                 Attempt::Nothing => {}
             }
             let stop = || self.stop_wait(&conn);
             let patience = Patience { deadline, waiters: &self.readiness().waiters, stop: &stop };
             if !patience.readable(conn.as_fd())? {
-                return Err(errno(Errno::EAGAIN));
+                return Err(SocketError::WouldBlock);
             }
         }
     }
 
     /// What is delivered before data.
-    pub(crate) fn first(&self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+    pub(crate) fn first(&self, buffer: &mut [u8]) -> Result<Option<Received>> {
         Ok(match self.begin(buffer)? {
             Begin::Told(received) => Some(received),
-            Begin::Data(_) | Begin::Nothing => None,
+            Begin::Data { .. } | Begin::Nothing => None,
         })
     }
 
-    fn begin(&self, buffer: &mut [u8]) -> io::Result<Begin> {
+    fn begin(&self, buffer: &mut [u8]) -> Result<Begin> {
         let session = self.id;
         {
             let state = self.state.lock();
             match state.inbox.first() {
-                None => return Ok(state.conn.clone().map_or(Begin::Nothing, Begin::Data)),
+                None => return Ok(Begin::data(&state)),
                 Some(First::Complete) => check_room(buffer)?,
                 Some(First::Echo) => {}
             }
@@ -121,7 +139,7 @@ impl Session {
             match state.inbox.take_echo(buffer) {
                 Some((length, end)) => Begin::Told(Received::CookieEcho { length, end, session }),
                 // Somebody else was told meanwhile.
-                None => state.conn.clone().map_or(Begin::Nothing, Begin::Data),
+                None => Begin::data(state),
             }
         }))
     }
@@ -132,7 +150,7 @@ impl Session {
     }
 
     /// What is told when there is nothing else: as long as it holds, at every call.
-    fn last(&self, buffer: &[u8]) -> io::Result<Received> {
+    fn last(&self, buffer: &[u8]) -> Result<Received> {
         let session = self.id;
         if !self.as_user().is_some_and(|user| user.notified) {
             return Ok(Received::End { session });
@@ -144,14 +162,14 @@ impl Session {
 
     /// Takes what the connection has. Waits inside a message that has begun, so that it arrives in as few parts as
     /// `buffer` allows; not for one to begin.
-    pub(crate) fn attempt(&self, buffer: &mut [u8], deadline: Deadline) -> io::Result<Attempt> {
+    pub(crate) fn attempt(&self, buffer: &mut [u8], deadline: Deadline) -> Result<Attempt> {
         match self.conn() {
             Some(conn) => self.receive_from(&conn, buffer, deadline),
             None => Ok(Attempt::Nothing),
         }
     }
 
-    fn receive_from(&self, conn: &Conn, buffer: &mut [u8], deadline: Deadline) -> io::Result<Attempt> {
+    fn receive_from(&self, conn: &Conn, buffer: &mut [u8], deadline: Deadline) -> Result<Attempt> {
         // The right to receive; soon, or not at all.
         let turn = conn.receiving(Deadline::Now).or_else(|_| match deadline {
             Deadline::Now => Err(()),
@@ -220,13 +238,13 @@ impl Session {
         turn: &mut Receiving<'_>,
         unread: &[u8],
         part: Option<Piece>,
-        why: io::Error,
-    ) -> io::Result<Attempt> {
+        why: SocketError,
+    ) -> Result<Attempt> {
         conn.put_back(turn, unread);
         self.set_ahead(conn, false);
         match part {
             Some(part) => Ok(self.deliver(conn, turn, part)),
-            None if why.kind() == ErrorKind::Interrupted => Err(why),
+            None if matches!(why, SocketError::Interrupted) => Err(why),
             None => Ok(Attempt::Nothing),
         }
     }
@@ -246,8 +264,8 @@ impl Session {
 
     /// Waits for more of a message that has begun; a peer that stalls in the middle of one does not hold
     /// up the others on the descriptor for long. EAGAIN: not in time.
-    fn await_more(&self, conn: &Conn, deadline: Deadline) -> io::Result<()> {
-        let late = |more| if more { Ok(()) } else { Err(errno(Errno::EAGAIN)) };
+    fn await_more(&self, conn: &Conn, deadline: Deadline) -> Result<()> {
+        let late = |more| if more { Ok(()) } else { Err(SocketError::WouldBlock) };
         let readiness = self.readiness();
         let stop = || self.stop_wait(conn);
         if self.alone() && !readiness.is_raised() {
@@ -347,6 +365,6 @@ impl Session {
 }
 
 /// A notification that does not fit stays.
-pub(crate) fn check_room(buffer: &[u8]) -> io::Result<()> {
-    if buffer.len() < NOTIFICATION_ROOM { Err(errno(Errno::EINVAL)) } else { Ok(()) }
+pub(crate) fn check_room(buffer: &[u8]) -> Result<()> {
+    if buffer.len() < NOTIFICATION_ROOM { Err(SocketError::NoRoom) } else { Ok(()) }
 }

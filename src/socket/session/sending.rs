@@ -4,16 +4,16 @@ use super::{Session, Side, State};
 use crate::machine::session as machine;
 use crate::socket::channel::conn::Conn;
 use crate::socket::channel::sender::Outgoing;
-use crate::socket::readiness::wait::{Deadline, Patience, errno};
+use crate::socket::error::{Result, SocketError};
+use crate::socket::readiness::wait::{Deadline, Patience};
 use crate::socket::session::told::SendOptions;
 use crate::transport::sctp_socket::send_flags;
 use nix::errno::Errno;
-use std::io;
 use std::sync::Arc;
 
 impl Session {
     /// Sends a message.
-    pub(crate) fn send(&self, data: &[u8], options: &SendOptions) -> io::Result<usize> {
+    pub(crate) fn send(&self, data: &[u8], options: &SendOptions) -> Result<usize> {
         let abort = options.flags & send_flags::ABORT != 0;
         let ends = !abort && options.flags & send_flags::EOF != 0;
         let mut state = self.state.lock();
@@ -29,7 +29,7 @@ impl Session {
             return Ok(data.len());
         }
         if data.is_empty() && !ends {
-            return Err(errno(Errno::EINVAL));
+            return Err(SocketError::Invalid);
         }
         let mut asks_for_card = false;
         if !data.is_empty() {
@@ -59,18 +59,18 @@ impl Session {
     }
 
     /// An element's cookie for its user.
-    pub(crate) fn send_cookie(&self, cookie: &[u8], deadline: Deadline) -> io::Result<()> {
+    pub(crate) fn send_cookie(&self, cookie: &[u8], deadline: Deadline) -> Result<()> {
         let conn = self.usable_conn(&self.state.lock())?;
-        let message = machine::cookie_message(cookie).ok_or_else(|| errno(Errno::EMSGSIZE))?;
+        let message = machine::cookie_message(cookie).ok_or(SocketError::TooLong)?;
         self.transmit(&conn, &Outgoing::control(&message), deadline).map(|_| ())
     }
 
-    fn usable_conn(&self, state: &State) -> io::Result<Arc<Conn>> {
+    fn usable_conn(&self, state: &State) -> Result<Arc<Conn>> {
         self.usable(state)?;
-        state.conn.clone().ok_or_else(|| self.readiness().refusal(Errno::EIO))
+        state.conn.clone().ok_or_else(|| self.readiness().refusal(SocketError::SessionFailed))
     }
 
-    fn transmit(&self, conn: &Arc<Conn>, out: &Outgoing<'_>, deadline: Deadline) -> io::Result<usize> {
+    fn transmit(&self, conn: &Arc<Conn>, out: &Outgoing<'_>, deadline: Deadline) -> Result<usize> {
         let stop = || self.stop_wait(conn);
         let patience = Patience { deadline, waiters: &self.readiness().waiters, stop: &stop };
         let sent = conn.send(out, &patience);
@@ -113,8 +113,12 @@ impl Session {
 }
 
 /// Whether a send's error says that the connection is of no further use.
-fn is_fatal(error: &io::Error) -> bool {
-    use libc::{EAGAIN, EBADF, EINTR, EINVAL, EIO, EMFILE, EMSGSIZE, ENFILE, ENOBUFS, ENOMEM, EOPNOTSUPP};
-    let harmless = [EAGAIN, EBADF, EINTR, EINVAL, EIO, EMFILE, EMSGSIZE, ENFILE, ENOBUFS, ENOMEM, EOPNOTSUPP];
-    !error.raw_os_error().is_some_and(|code| harmless.contains(&code))
+fn is_fatal(error: &SocketError) -> bool {
+    use Errno::{EBADF, EINVAL, EIO, EMFILE, EMSGSIZE, ENFILE, ENOBUFS, ENOMEM, EOPNOTSUPP};
+    let harmless = [EBADF, EINVAL, EIO, EMFILE, EMSGSIZE, ENFILE, ENOBUFS, ENOMEM, EOPNOTSUPP];
+    match error {
+        SocketError::System(_) => !error.system().is_some_and(|code| harmless.contains(&code)),
+        SocketError::SessionOver => true,
+        _ => false,
+    }
 }

@@ -20,7 +20,7 @@ use crate::wire::session_frame::{FrameHeader, Greeting};
 use crate::wire::{PeId, Policy, PoolElement, PoolHandle, Protocol, RegistrarId, Transport, TransportUse};
 use parking_lot::Mutex;
 use std::any::Any;
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, mpsc};
@@ -226,7 +226,7 @@ impl World {
 
     /// errno of a receive that does not wait.
     pub(super) fn nothing(&self, sd: RawFd) -> i32 {
-        self.library.recv(sd, &mut [0; 99], None).unwrap_err().raw_os_error().unwrap()
+        code(self.library.recv(sd, &mut [0; 99], None).unwrap_err())
     }
 
     pub(super) fn poll_in(&self, sd: RawFd, timeout: Duration) -> i16 {
@@ -246,8 +246,9 @@ pub(super) fn readable(sd: RawFd, milliseconds: i32) -> bool {
     stream::poll(&mut entry, milliseconds).unwrap() > 0
 }
 
-pub(super) fn code(error: io::Error) -> i32 {
-    error.raw_os_error().unwrap()
+/// What C gets to see of it.
+pub(super) fn code(error: SocketError) -> i32 {
+    crate::ffi::errno_of(error)
 }
 
 /// What the kernel holds for a session.

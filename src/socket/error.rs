@@ -1,0 +1,124 @@
+//! Why a call on a descriptor came to nothing. What C calls it is `ffi`'s business.
+
+use nix::errno::Errno;
+use std::{fmt, io};
+
+/// What happened.
+#[derive(Debug)]
+pub enum SocketError {
+    /// The number is no descriptor of ours, or was closed meanwhile.
+    Closed,
+    /// The library belongs to the process that this one is a fork of.
+    Forked,
+    /// The descriptor has no such session.
+    NoSession,
+    /// No element is registered on the descriptor, or another one.
+    NotRegistered,
+    /// It would have to wait, and time is over.
+    WouldBlock,
+    /// A signal came first.
+    Interrupted,
+    /// The descriptor is in use for something else.
+    Misused,
+    /// An argument makes no sense: no data, no pool handle, no such option.
+    Invalid,
+    /// A notification waits and does not fit.
+    NoRoom,
+    /// The descriptor has no session and is not to get one, or its session no connection.
+    NotConnected,
+    /// A user's session has failed: a failover is necessary.
+    SessionFailed,
+    /// An element's session is over.
+    SessionOver,
+    /// The peer is gone.
+    PeerGone,
+    /// The message is longer than can be sent.
+    TooLong,
+    /// There is no number for one more descriptor or session.
+    NoNumber,
+    /// The connection or the descriptor can't do that.
+    Unsupported,
+    /// Not over this transport: not allowed, not in the kernel, not the peer's.
+    UnsupportedTransport,
+    /// Not with this kind of addresses.
+    UnsupportedFamily,
+    /// There is no address to be reached at, or to reach.
+    NoAddress,
+    /// Nobody answered in time.
+    TimedOut,
+    /// The peer's host refused.
+    Refused,
+    /// The pool has no element to go to.
+    EmptyPool,
+    /// No registrar could say who is in the pool.
+    NotResolved,
+    /// What the system says.
+    System(io::Error),
+}
+
+/// What calls on descriptors come to.
+pub type Result<T> = std::result::Result<T, SocketError>;
+
+impl SocketError {
+    /// Whether it is no failure, only too early.
+    pub(crate) fn is_too_early(&self) -> bool {
+        matches!(self, SocketError::WouldBlock | SocketError::Interrupted)
+    }
+
+    /// The system's word for it, if it is the system's.
+    pub(crate) fn system(&self) -> Option<Errno> {
+        match self {
+            SocketError::System(error) => error.raw_os_error().map(Errno::from_raw),
+            _ => None,
+        }
+    }
+}
+
+impl From<io::Error> for SocketError {
+    fn from(error: io::Error) -> SocketError {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => SocketError::WouldBlock,
+            io::ErrorKind::Interrupted => SocketError::Interrupted,
+            _ => SocketError::System(error),
+        }
+    }
+}
+
+impl From<Errno> for SocketError {
+    fn from(errno: Errno) -> SocketError {
+        io::Error::from(errno).into()
+    }
+}
+
+impl fmt::Display for SocketError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SocketError::Closed => "no descriptor, or closed",
+            SocketError::Forked => "the library is the parent process's",
+            SocketError::NoSession => "no such session",
+            SocketError::NotRegistered => "not registered",
+            SocketError::WouldBlock => "not in time",
+            SocketError::Interrupted => "a signal came first",
+            SocketError::Misused => "the descriptor is in use for something else",
+            SocketError::Invalid => "an argument makes no sense",
+            SocketError::NoRoom => "the notification does not fit",
+            SocketError::NotConnected => "not connected",
+            SocketError::SessionFailed => "the session has failed",
+            SocketError::SessionOver => "the session is over",
+            SocketError::PeerGone => "the peer is gone",
+            SocketError::TooLong => "too long a message",
+            SocketError::NoNumber => "no number for one more",
+            SocketError::Unsupported => "not supported there",
+            SocketError::UnsupportedTransport => "not over this transport",
+            SocketError::UnsupportedFamily => "not with this kind of addresses",
+            SocketError::NoAddress => "no usable address",
+            SocketError::TimedOut => "no answer in time",
+            SocketError::Refused => "refused",
+            SocketError::EmptyPool => "the pool is empty",
+            SocketError::NotResolved => "no registrar answered",
+            SocketError::System(error) => return error.fmt(f),
+        })
+    }
+}
+
+impl std::error::Error for SocketError {}
