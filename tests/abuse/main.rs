@@ -265,9 +265,7 @@ fn odd_messages(to: SocketAddr) {
     let mut longest = vec![0x3f, 0, 0xff, 0xff];
     longest.resize(65_536, 0xee);
     let mut reported = 0;
-    for _ in 0..LONG {
-        stream.write_all(&longest).expect("sent");
-    }
+    // Each is answered with the message in it, so that somebody has to read meanwhile.
     let reader = std::thread::spawn(move || {
         let mut reader = reader;
         loop {
@@ -280,6 +278,9 @@ fn odd_messages(to: SocketAddr) {
             }
         }
     });
+    for _ in 0..LONG {
+        stream.write_all(&longest).expect("sent");
+    }
     for kind in 0..=255_u8 {
         for length in [4, 8, 64] {
             let mut message = vec![kind, 0xff, 0, length];
@@ -365,7 +366,7 @@ fn registrations(to: SocketAddr) -> TcpStream {
 
 fn page(http: SocketAddr, path: &str) -> String {
     let mut stream = connect(http);
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: here\r\n\r\n").as_bytes()).expect("sent");
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).expect("sent");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("a page");
     text
