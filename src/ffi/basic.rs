@@ -5,7 +5,7 @@ use super::convert::{
     allocate_copy, handle, milliseconds, pack_addresses, plain, reference_mut, unpack_addresses,
 };
 use super::current::library;
-use super::explain::{explained, explained_code};
+use super::explain::{error_code, explained, explained_code};
 use super::guard::{Errno, guard_or, guard_panics};
 use super::{constants::*, legacy, policy};
 use crate::machine::client::{Registration, RequestError};
@@ -290,21 +290,6 @@ pub(super) unsafe fn report_failure(name: Name, id: u32) -> Result<c_uint, Errno
         library.directory().report_unreachable(&handle, PeId(id));
         Ok(())
     })
-}
-
-pub(super) fn error_code(error: RequestError) -> c_uint {
-    match error {
-        RequestError::NoRegistrar => RSPERR_NO_REGISTRAR,
-        RequestError::TimedOut => RSPERR_TIMEOUT,
-        // A refusal without a reason is no success.
-        RequestError::Rejected(error) => match c_uint::from(error.code().0) {
-            RSPERR_OKAY => RSPERR_INVALID_MESSAGE,
-            code => code,
-        },
-        RequestError::NotFound => RSPERR_NOT_FOUND,
-        RequestError::Busy => RSPERR_OUT_OF_MEMORY,
-        RequestError::Shutdown => RSPERR_NOT_INITIALIZED,
-    }
 }
 
 #[cfg(test)]

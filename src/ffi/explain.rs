@@ -1,9 +1,9 @@
 //! `rsp_strerror`, `rsp_geterror`: what lies behind an errno, for each descriptor, and for each thread's calls
 //! without one.
 
-use super::basic::error_code;
 use super::constants::*;
 use super::guard::{Errno, guard};
+use crate::machine::client::RequestError;
 use crate::runtime::why::{self, Note};
 use libc::{c_char, c_int, c_uint};
 use parking_lot::Mutex;
@@ -195,4 +195,20 @@ pub(super) fn code(sd: c_int) -> c_uint {
 /// A pool handle in words.
 pub(super) fn pool(bytes: &[u8]) -> String {
     format!("pool \"{}\"", bytes.escape_ascii())
+}
+
+/// The code of a request's error in the basic API.
+pub(super) fn error_code(error: RequestError) -> c_uint {
+    match error {
+        RequestError::NoRegistrar => RSPERR_NO_REGISTRAR,
+        RequestError::TimedOut => RSPERR_TIMEOUT,
+        // A refusal without a reason is no success.
+        RequestError::Rejected(error) => match c_uint::from(error.code().0) {
+            RSPERR_OKAY => RSPERR_INVALID_MESSAGE,
+            code => code,
+        },
+        RequestError::NotFound => RSPERR_NOT_FOUND,
+        RequestError::Busy => RSPERR_OUT_OF_MEMORY,
+        RequestError::Shutdown => RSPERR_NOT_INITIALIZED,
+    }
 }

@@ -7,8 +7,8 @@ use crate::handlespace::{ElementKey, Reject};
 use crate::machine::{LinkEnds, LinkProtocol};
 use crate::wire::scope::Scope;
 use crate::wire::{
-    Asap, Cause, CauseCode, DecodeError, MAX_MESSAGE, OperationError, PeId, PoolElement, PoolHandle,
-    Protocol, Transport, TransportUse,
+    Asap, Cause, CauseCode, DecodeError, EnrpMessage, MAX_MESSAGE, OperationError, PeId, PoolElement,
+    PoolHandle, Protocol, Transport, TransportUse,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -180,7 +180,7 @@ impl Registrar {
             }
         }
         self.keep_marks(&handle, &mut element);
-        let fits = super::sync::update_len(&handle, &element) <= MAX_MESSAGE;
+        let fits = update_len(&handle, &element) <= MAX_MESSAGE;
         let result = match prepared {
             _ if !trusted => Err(Cause::bare(CauseCode::SECURITY)),
             Err(code) => Err(Cause::about_transport(code, &named)),
@@ -378,4 +378,9 @@ fn prepare(ends: &LinkEnds, minimum: Scope, element: &mut PoolElement) -> Result
 /// Where a process says that it listens for registrars by TCP.
 fn listening_port(asap: &Transport) -> u16 {
     if asap.protocol() == Some(Protocol::Tcp) { asap.port() } else { 0 }
+}
+
+/// Length of a handle update, which is the longest message about one element.
+fn update_len(handle: &PoolHandle, element: &PoolElement) -> usize {
+    EnrpMessage::HEADER_LEN + 4 + handle.encoded_len() + element.encoded_len()
 }

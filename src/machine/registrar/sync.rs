@@ -717,8 +717,3 @@ impl Update {
         &self.bytes
     }
 }
-
-/// Length of a handle update, which is the longest message about one element.
-pub(super) fn update_len(handle: &PoolHandle, element: &PoolElement) -> usize {
-    EnrpMessage::HEADER_LEN + 4 + handle.encoded_len() + element.encoded_len()
-}
