@@ -326,7 +326,7 @@ mod tests {
         let first: serde_json::Value = serde_json::from_str(out.lines().next().unwrap()).unwrap();
         let expected = serde_json::json!({
             "protocol": "asap",
-            "broken": { "at": 0, "reason": "message shorter than its declared length", "cause": 0x10 },
+            "broken": { "at": 0, "reason": "message shorter than its declared length", "cause": 0x3 },
             "bytes": "0a0000081111",
         });
         assert_eq!(first, expected);
