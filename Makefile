@@ -9,6 +9,7 @@
 #   make compat       Debian's rsplib programs on our library and registrar
 #   make interop      the same over kernel SCTP, mixed with rsplib's registrars (needs the lab)
 #   make interop-bench  theirs and ours measured side by side in one guest of the lab
+#   make test-packages  the Debian packages and the container's root file system: installed, used, purged
 #   make reach        software that people run, through the preload library: killed, stopped, restarted
 #   make fuzz         each fuzz target for FUZZ_SECONDS
 #   make install      honours DESTDIR, prefix, libdir, includedir, mandir; PROFILE=debug installs that build
@@ -37,7 +38,7 @@ VERSION    := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1
 SOVERSION  := 0
 FUZZ_SECONDS ?= 600
 
-.PHONY: all build examples demo test check bench soak compat interop interop-bench reach fuzz man install install-service deb \
+.PHONY: all build examples demo test check bench soak compat interop interop-bench reach fuzz man install install-service deb test-packages \
     uninstall clean
 
 all: build examples
@@ -128,6 +129,10 @@ install-service: build
 
 deb:
 	scripts/deb $(PROFILE)
+
+test-packages:
+	tests/deb/run
+	tests/container/run
 
 uninstall:
 	rm -f "$(DESTDIR)$(bindir)/rspregistrar" "$(DESTDIR)$(bindir)/rspctl" \
