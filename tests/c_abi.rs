@@ -148,6 +148,9 @@ fn surroundings(command: &mut Command) -> &mut Command {
     {
         command.env_remove(name);
     }
+    if !cfg!(debug_assertions) {
+        command.env("CHECK_CLOSED_FILES", "1");
+    }
     command
         .env("RSP_REGISTRAR", "embedded")
         .env("RSP_TRANSPORT", "tcp")

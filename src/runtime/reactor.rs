@@ -37,7 +37,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use security::{Admission, Security};
+pub(crate) use links::Admission;
+pub(crate) use security::Security;
 
 /// Messages taken from one link before others are served.
 const READ_BUDGET: usize = 64;

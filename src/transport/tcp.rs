@@ -5,7 +5,6 @@
 
 use super::descriptors::lift;
 use super::scratch;
-use super::tls::FIRST_BYTE as TLS;
 use super::{Condition, QueueStatus, ReadStatus};
 use crate::wire::frame;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
@@ -15,6 +14,8 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
+/// The first byte of every TLS connection: a handshake record. No message of ASAP, ENRP or a session begins so.
+pub const FIRST_BYTE: u8 = 0x16;
 /// The longest message with its padding; what one read may bring.
 pub const LONGEST_MESSAGE: usize = 65_536;
 /// Default bound of a link's send queue in bytes.
@@ -311,7 +312,7 @@ impl Frames {
         let mut exhausted = false;
         loop {
             // A handshake record; read as a message, it would be one that lacks its end.
-            if let [TLS, 3, ..] = buffer[start..end] {
+            if let [FIRST_BYTE, 3, ..] = buffer[start..end] {
                 self.is_tls = true;
                 return (Ok(ReadStatus::Garbage), start..end);
             }

@@ -9,13 +9,13 @@
 //!
 //! Over TLS the way to Up leads through Proving (see [`super::security`]).
 
-use super::security::Admission;
 use super::{FIRST_BUDGET, HEAVY, READ_BUDGET, Reactor, Timer, deregister, register};
 use crate::machine::trust::Roles;
 use crate::machine::{
     LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Measurement, Service, Target, Time,
 };
 use crate::transport::tcp::{LONGEST_MESSAGE, TcpLink};
+use crate::transport::tls::Mode;
 use crate::transport::{Condition, Link, QueueStatus, ReadStatus};
 use mio::{Interest, Token};
 use std::collections::{HashMap, VecDeque};
@@ -23,6 +23,27 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+/// Whom a listener lets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// Whoever comes, without TLS.
+    Plain,
+    /// Whoever proves itself by a certificate.
+    Proved,
+    /// Both: the first byte tells.
+    Mixed,
+}
+
+impl From<Mode> for Admission {
+    fn from(mode: Mode) -> Admission {
+        match mode {
+            Mode::Off => Admission::Plain,
+            Mode::Allow => Admission::Mixed,
+            Mode::Require => Admission::Proved,
+        }
+    }
+}
 
 /// Outputs of one drain beyond this are sent at once instead of being collected.
 const MAX_BATCHED: usize = 1 << 20;

@@ -9,7 +9,7 @@
 //!                           gone; if it was dialled: the next way
 //! ```
 
-use super::links::{Phase, Way};
+use super::links::{Admission, Phase, Way};
 use super::{Input, Reactor, Timer};
 use crate::machine::{LinkDown, LinkId, Service};
 use crate::transport::Link;
@@ -27,27 +27,6 @@ const STALLED: Duration = Duration::from_secs(1);
 const REFUSAL: (Duration, usize) = (Duration::from_secs(1), 64 << 10);
 /// Links looked at again in one turn after the credentials changed.
 const LOOKS: usize = 16;
-
-/// Whom a listener lets in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Admission {
-    /// Whoever comes, without TLS.
-    Plain,
-    /// Whoever proves itself by a certificate.
-    Proved,
-    /// Both: the first byte tells.
-    Mixed,
-}
-
-impl From<Mode> for Admission {
-    fn from(mode: Mode) -> Admission {
-        match mode {
-            Mode::Off => Admission::Plain,
-            Mode::Allow => Admission::Mixed,
-            Mode::Require => Admission::Proved,
-        }
-    }
-}
 
 /// What the links of a reactor prove themselves by.
 #[derive(Debug, Default)]
@@ -278,6 +257,8 @@ impl Reactor {
         let (cause, hint) = match failure {
             Failure::Plain => ("plain", "; tls=allow admits peers without TLS beside the others"),
             Failure::Refused(_) => ("refused", ""),
+            // Somebody who was let in before is news, whoever else isn't.
+            Failure::Distrusted(why) if why.contains("revoked") => ("revoked", ""),
             Failure::Distrusted(_) => ("distrusted", ""),
             Failure::Silent | Failure::Broken(_) => ("handshake", ""),
         };

@@ -23,5 +23,4 @@ pub use credentials::{Credentials, Files, Mode, Purpose};
 pub use engine::{Engine, Failure};
 pub use link::TlsLink;
 
-/// The first byte of every TLS connection: a handshake record. No message of ASAP, ENRP or a session begins so.
-pub const FIRST_BYTE: u8 = 0x16;
+pub use super::tcp::FIRST_BYTE;
