@@ -10,7 +10,7 @@
 //! | `api` | the RSerPool socket API: [`Library`] | `mod`, `connect`, `poll`, `report`, `fork` |
 //! | `descriptor` | what an application's number stands for | `entry`, `base`, `endpoint`, `addresses`, `listener`, `many`, `strangers`, `table` |
 //! | `session` | one session: its state, what its owner is told | `mod`, `receiving`, `sending`, `hub`, `pool`, `told` |
-//! | `channel` | one connection of a session | `conn`, `sender`, `receiver`, `association`, `linger`, `silence`, `parameters`, `stranger` |
+//! | `channel` | one connection of a session | `conn`, `carrier`, `sender`, `receiver`, `association`, `linger`, `silence`, `parameters`, `stranger` |
 //! | `readiness` | being readable, waiting, waking | `mod`, `wait`, `occasionally` |
 //!
 //! Below all of them: `error`.

@@ -4,6 +4,7 @@ use super::Library;
 use crate::machine::LinkProtocol;
 use crate::runtime::Watcher;
 use crate::socket::channel::association::Association;
+use crate::socket::channel::carrier::Carrier;
 use crate::socket::channel::conn::Conn;
 use crate::socket::descriptor::endpoint::Endpoint;
 use crate::socket::descriptor::entry::Entry;
@@ -176,7 +177,8 @@ impl Library {
             }
             Some(Protocol::Tcp) if self.may_use(entry, LinkProtocol::Tcp) => {
                 let socket = dial_any(entry, addresses, deadline, spare)?;
-                let conn = if control { Conn::mapping(socket, false) } else { Conn::plain(socket) };
+                let carrier = Carrier::from(socket);
+                let conn = if control { Conn::mapping(carrier, false) } else { Conn::plain(carrier) };
                 conn.tune(&entry.base.parameters.lock());
                 conn
             }

@@ -1,6 +1,7 @@
 //! One connection of a session, whatever it runs over.
 
 use crate::socket::channel::association::{Arrivals, Association};
+use crate::socket::channel::carrier::Carrier;
 use crate::socket::channel::parameters::{SessionParameters, liveness};
 use crate::socket::channel::receiver::{Input, Piece, Receiver};
 use crate::socket::channel::sender::{Outgoing, Sender};
@@ -10,7 +11,7 @@ use crate::transport::stream;
 use crate::wire::session_frame::FrameHeader;
 use parking_lot::{Mutex, MutexGuard};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -29,9 +30,9 @@ pub(crate) struct Conn {
 #[derive(Debug)]
 enum Kind {
     /// TCP with the session mapping (`docs/tcp-mapping.md`).
-    Mapping { socket: OwnedFd, sender: Sender, receiver: Mutex<Receiver> },
+    Mapping { socket: Carrier, sender: Sender, receiver: Mutex<Receiver> },
     /// A plain byte stream to an element that has no control channel (transport use 0).
-    Plain { socket: OwnedFd, writing: Mutex<()>, reading: Mutex<()> },
+    Plain { socket: Carrier, writing: Mutex<()>, reading: Mutex<()> },
     /// Kernel SCTP, with or without control channel.
     Sctp(Association),
 }
@@ -54,13 +55,13 @@ impl Conn {
     }
 
     /// A TCP connection that speaks the mapping; `accepting`: the peer dialled.
-    pub(crate) fn mapping(socket: OwnedFd, accepting: bool) -> Conn {
+    pub(crate) fn mapping(socket: Carrier, accepting: bool) -> Conn {
         let receiver = Mutex::new(Receiver::new(!accepting));
         Conn::new(Kind::Mapping { socket, sender: Sender::new(accepting), receiver })
     }
 
     /// A plain byte stream.
-    pub(crate) fn plain(socket: OwnedFd) -> Conn {
+    pub(crate) fn plain(socket: Carrier) -> Conn {
         let (writing, reading) = (Mutex::new(()), Mutex::new(()));
         Conn::new(Kind::Plain { socket, writing, reading })
     }
@@ -105,7 +106,7 @@ impl Conn {
             (Kind::Mapping { socket, sender, .. }, first) => {
                 let frame =
                     |message: &[u8]| [&FrameHeader::control(message.len()).encode(), message].concat();
-                Ok(sender.open(socket.as_fd(), &first.map(frame).unwrap_or_default())?)
+                Ok(sender.open(socket, &first.map(frame).unwrap_or_default())?)
             }
             (Kind::Sctp(association), first) => {
                 association.begin(&mut association.arrivals().lock());
@@ -123,7 +124,7 @@ impl Conn {
     pub(crate) fn send(&self, out: &Outgoing<'_>, patience: &Patience<'_>) -> Result<usize> {
         match &self.kind {
             Kind::Mapping { socket, sender, .. } => {
-                sender.send(socket.as_fd(), out, patience).map(|()| out.data.len())
+                sender.send(socket, out, patience).map(|()| out.data.len())
             }
             Kind::Plain { .. } if out.control => Err(SocketError::Unsupported),
             Kind::Plain { writing, .. } => {
@@ -137,7 +138,7 @@ impl Conn {
     fn write(&self, data: &[u8], patience: &Patience<'_>) -> Result<usize> {
         let mut done = 0;
         while done < data.len() {
-            let more = match stream::send(self.as_fd(), &[IoSlice::new(&data[done..])]) {
+            let more = match self.carrier().send(&[IoSlice::new(&data[done..])]) {
                 Ok(count) => {
                     done += count;
                     continue;
@@ -184,9 +185,9 @@ impl Conn {
     /// [`Input::Begun`].
     pub(crate) fn receive(&self, turn: &mut Receiving<'_>, buffer: &mut [u8], stays: bool) -> Input {
         match turn {
-            Receiving::Mapping(receiver) => receiver.receive(self.as_fd(), buffer, stays),
+            Receiving::Mapping(receiver) => receiver.receive(self.carrier(), buffer, stays),
             Receiving::Sctp(arrivals) => self.association().receive(arrivals, buffer),
-            Receiving::Plain(_) => match stream::receive(self.as_fd(), &mut [IoSliceMut::new(buffer)]) {
+            Receiving::Plain(_) => match self.carrier().receive(&mut [IoSliceMut::new(buffer)]) {
                 Ok(0) if buffer.is_empty() => Input::Nothing,
                 Ok(0) => Input::Closed,
                 Ok(length) => Input::Data(Piece { length, end: true, ppid: [0; 4], stream: 0 }),
@@ -201,7 +202,7 @@ impl Conn {
     /// More of a message that has [`Input::Begun`].
     pub(crate) fn resume(&self, turn: &mut Receiving<'_>, buffer: &mut [u8], have: usize) -> Input {
         match turn {
-            Receiving::Mapping(receiver) => receiver.resume(self.as_fd(), buffer, have),
+            Receiving::Mapping(receiver) => receiver.resume(self.carrier(), buffer, have),
             Receiving::Sctp(_) | Receiving::Plain(_) => Input::Nothing,
         }
     }
@@ -218,11 +219,11 @@ impl Conn {
     /// Whether a receive would find something; may leave control messages behind.
     pub(crate) fn look(&self, turn: &mut Receiving<'_>) -> bool {
         match turn {
-            Receiving::Mapping(receiver) => receiver.look(self.as_fd()),
+            Receiving::Mapping(receiver) => receiver.look(self.carrier()),
             Receiving::Sctp(arrivals) => self.association().look(arrivals),
             Receiving::Plain(_) => {
                 let would_block = |error: io::Error| error.kind() == ErrorKind::WouldBlock;
-                !stream::peek(self.as_fd(), &mut [0]).is_err_and(would_block)
+                !self.carrier().peek(&mut [0]).is_err_and(would_block)
             }
         }
     }
@@ -239,7 +240,7 @@ impl Conn {
     /// The dialler's greeting, which only the mapping has; `Ok(false)`: not whole yet.
     pub(crate) fn greet(&self, turn: &mut Receiving<'_>) -> io::Result<bool> {
         match turn {
-            Receiving::Mapping(receiver) => receiver.greet(self.as_fd()),
+            Receiving::Mapping(receiver) => receiver.greet(self.carrier()),
             Receiving::Sctp(arrivals) => {
                 self.association().begin(arrivals);
                 Ok(true)
@@ -256,7 +257,7 @@ impl Conn {
     /// Writes more of the backlog; `true`: nothing is left.
     pub(crate) fn flush(&self) -> io::Result<bool> {
         match &self.kind {
-            Kind::Mapping { socket, sender, .. } => sender.flush(socket.as_fd()),
+            Kind::Mapping { socket, sender, .. } => sender.flush(socket),
             Kind::Plain { .. } | Kind::Sctp(_) => Ok(true),
         }
     }
@@ -264,9 +265,9 @@ impl Conn {
     /// Ends our direction in order; `false`: [`Conn::flush`] does it.
     pub(crate) fn finish(&self) -> bool {
         match &self.kind {
-            Kind::Mapping { socket, sender, .. } => sender.finish(socket.as_fd()),
+            Kind::Mapping { socket, sender, .. } => sender.finish(socket),
             Kind::Plain { socket, .. } => {
-                stream::finish(socket.as_fd());
+                socket.finish();
                 true
             }
             Kind::Sctp(association) => {
@@ -279,7 +280,7 @@ impl Conn {
     /// Breaks the connection. Over SCTP the peer hears of it when the last call that uses it is over.
     pub(crate) fn abort(&self) {
         match &self.kind {
-            Kind::Mapping { socket, .. } | Kind::Plain { socket, .. } => stream::abort(socket.as_fd()),
+            Kind::Mapping { socket, .. } | Kind::Plain { socket, .. } => socket.abort(),
             Kind::Sctp(association) => association.abort(),
         }
     }
@@ -288,6 +289,13 @@ impl Conn {
     #[cfg(test)]
     pub(crate) fn primary(&self) -> io::Result<std::net::SocketAddr> {
         self.association().primary()
+    }
+
+    fn carrier(&self) -> &Carrier {
+        match &self.kind {
+            Kind::Mapping { socket, .. } | Kind::Plain { socket, .. } => socket,
+            Kind::Sctp(_) => unreachable!("an association has no byte stream"),
+        }
     }
 
     fn association(&self) -> &Association {

@@ -329,12 +329,13 @@ mod tests {
     use crate::socket::channel::sender::Outgoing;
     use crate::socket::readiness::wait::Patience;
     use std::io::Read;
+    use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
 
     #[test]
     fn what_comes_after_the_end_starts_nothing() {
         let (one, _other) = UnixStream::pair().unwrap();
-        let conn = Arc::new(Conn::mapping(one.into(), false));
+        let conn = Arc::new(Conn::mapping(OwnedFd::from(one).into(), false));
         let linger = Linger::default();
         linger.flush(&conn);
         assert!(matches!(*linger.0.lock(), Stage::Running(_)));
@@ -350,7 +351,7 @@ mod tests {
     fn a_backlog_is_seen_to_once() {
         let (one, mut other) = UnixStream::pair().unwrap();
         one.set_nonblocking(true).unwrap();
-        let conn = Arc::new(Conn::mapping(one.into(), false));
+        let conn = Arc::new(Conn::mapping(OwnedFd::from(one).into(), false));
         let linger = Linger::default();
         let data = vec![7; 60_000];
         let send = || conn.send(&Outgoing::control(&data), &Patience::none());

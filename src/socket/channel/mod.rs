@@ -4,6 +4,7 @@
 //! | file | what |
 //! |---|---|
 //! | `conn` | a connection, whatever it runs over |
+//! | `carrier` | the byte stream under a session over TCP |
 //! | `sender`, `receiver` | the two halves of a session over the TCP mapping |
 //! | `association` | a session over the kernel's SCTP |
 //! | `linger` | what goes on when the caller is gone: backlogs, ends in order |
@@ -12,6 +13,7 @@
 //! | `stranger` | a connection for the fuzz target |
 
 pub(crate) mod association;
+pub(crate) mod carrier;
 pub(crate) mod conn;
 pub(crate) mod linger;
 pub(crate) mod parameters;

@@ -1,15 +1,14 @@
 //! The receiving half of a session over the TCP mapping: payload goes straight to the application's
 //! buffer, messages of middling size come several per system call, and what is not whole yet stays here.
 
+use crate::socket::channel::carrier::Carrier;
 use crate::socket::readiness::occasionally::Occasionally;
 use crate::transport::scratch as scratch_buffer;
-use crate::transport::stream;
 use crate::wire::session_frame::{Data, FrameHeader, FrameReader, HEADER_LENGTH, Item};
 use log::warn;
 use nix::errno::Errno;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSliceMut};
-use std::os::fd::BorrowedFd;
 
 /// Messages up to this size are delivered whole; of longer ones, what has come may be delivered.
 pub(crate) const WHOLE: usize = 64 << 10;
@@ -110,7 +109,7 @@ impl Receiver {
     /// [`Receiver::control`] has them, because what they say comes before the data behind them. A message of at
     /// most [`WHOLE`] bytes is delivered as one piece if `buffer` is long enough; bytes of a message that could not
     /// be delivered stay here, or, if the caller `stays` to wait for the others, in `buffer`.
-    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>, buffer: &mut [u8], stays: bool) -> Input {
+    pub(crate) fn receive(&mut self, socket: &Carrier, buffer: &mut [u8], stays: bool) -> Input {
         if !self.controls.is_empty() {
             return Input::Nothing;
         }
@@ -147,7 +146,7 @@ impl Receiver {
     /// `None`: look again at what is there.
     fn receive_directly(
         &mut self,
-        socket: BorrowedFd<'_>,
+        socket: &Carrier,
         buffer: &mut [u8],
         guess: usize,
         stays: bool,
@@ -199,7 +198,7 @@ impl Receiver {
     }
 
     /// After [`Input::Begun`], with the same buffer.
-    pub(crate) fn resume(&mut self, socket: BorrowedFd<'_>, buffer: &mut [u8], have: usize) -> Input {
+    pub(crate) fn resume(&mut self, socket: &Carrier, buffer: &mut [u8], have: usize) -> Input {
         match self.reader.data() {
             Some(data) => self.deliver(socket, data, buffer, Progress { have, dry: false, stays: true }),
             None => Input::Nothing,
@@ -207,7 +206,7 @@ impl Receiver {
     }
 
     /// The reader stands in a data frame.
-    fn deliver(&mut self, socket: BorrowedFd<'_>, data: Data, buffer: &mut [u8], so_far: Progress) -> Input {
+    fn deliver(&mut self, socket: &Carrier, data: Data, buffer: &mut [u8], so_far: Progress) -> Input {
         let want = data.left.min(buffer.len());
         let hold = data.left <= WHOLE;
         let Progress { mut have, mut dry, stays } = so_far;
@@ -244,7 +243,7 @@ impl Receiver {
     }
 
     /// Whether a receive would find something now; reads what the application does not see.
-    pub(crate) fn look(&mut self, socket: BorrowedFd<'_>) -> bool {
+    pub(crate) fn look(&mut self, socket: &Carrier) -> bool {
         loop {
             if self.settle() {
                 return true;
@@ -256,7 +255,7 @@ impl Receiver {
             if let Some(data) = self.reader.data() {
                 let missing = data.left.min(WHOLE) - (self.ahead.len() - self.at).min(WHOLE);
                 let enough = if data.left > WHOLE { 1 } else { missing };
-                if stream::pending(socket) >= enough {
+                if socket.pending() >= enough {
                     return true;
                 }
             } else if self.reader.at_header() && self.at == self.ahead.len() {
@@ -273,9 +272,9 @@ impl Receiver {
     }
 
     /// Looks at the next header in the socket: `Some`: that decides it; `None`: it has to be read.
-    fn header_ahead(&self, socket: BorrowedFd<'_>) -> Option<bool> {
+    fn header_ahead(&self, socket: &Carrier) -> Option<bool> {
         let mut header = [0; HEADER_LENGTH];
-        match stream::peek(socket, &mut header) {
+        match socket.peek(&mut header) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Some(false),
             Err(error) if error.kind() == ErrorKind::Interrupted => return None,
             Ok(0) | Err(_) => return Some(true),
@@ -286,7 +285,7 @@ impl Receiver {
             Err(_) => Some(true),
             Ok(header) if header.control => None,
             Ok(header) if header.length as usize > WHOLE => Some(true),
-            Ok(header) => (stream::pending(socket) >= HEADER_LENGTH + header.length as usize).then_some(true),
+            Ok(header) => (socket.pending() >= HEADER_LENGTH + header.length as usize).then_some(true),
         }
     }
 
@@ -311,7 +310,7 @@ impl Receiver {
     }
 
     /// Reads the peer's greeting. `Ok(false)`: it has not come whole.
-    pub(crate) fn greet(&mut self, socket: BorrowedFd<'_>) -> io::Result<bool> {
+    pub(crate) fn greet(&mut self, socket: &Carrier) -> io::Result<bool> {
         loop {
             if self.reader.greeted() {
                 return Ok(true);
@@ -365,12 +364,12 @@ impl Receiver {
     }
 
     /// One read(2) of any shape.
-    fn read(&mut self, socket: BorrowedFd<'_>, parts: &mut [IoSliceMut<'_>]) -> Read {
+    fn read(&mut self, socket: &Carrier, parts: &mut [IoSliceMut<'_>]) -> Read {
         if self.end.is_some() {
             return Read::End;
         }
         loop {
-            match stream::receive(socket, parts) {
+            match socket.receive(parts) {
                 Ok(0) => self.end = Some(End::Closed),
                 Ok(count) => return Read::Bytes(count),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Read::Dry,
@@ -384,7 +383,7 @@ impl Receiver {
     }
 
     /// Reads into `rest`, and what follows it into `ahead`.
-    fn read_with_scratch(&mut self, socket: BorrowedFd<'_>, rest: &mut [u8]) -> Read {
+    fn read_with_scratch(&mut self, socket: &Carrier, rest: &mut [u8]) -> Read {
         let mut scratch = scratch();
         let length = rest.len();
         let beyond = self.beyond(length, &mut scratch);
@@ -405,7 +404,7 @@ impl Receiver {
         &mut scratch[..if length >= LONG { HEADER_LENGTH } else { SCRATCH }]
     }
 
-    fn read_ahead(&mut self, socket: BorrowedFd<'_>) -> Read {
+    fn read_ahead(&mut self, socket: &Carrier) -> Read {
         self.read_with_scratch(socket, &mut [])
     }
 

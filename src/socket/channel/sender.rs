@@ -1,14 +1,14 @@
 //! The sending half of a session over the TCP mapping: one system call per message, and a message
 //! once begun is never cut.
 
+use crate::socket::channel::carrier::Carrier;
 use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::wait::{Deadline, Patience};
 use crate::transport::sctp_socket::send_flags;
-use crate::transport::stream;
 use crate::wire::session_frame::{FrameHeader, Greeting, HEADER_LENGTH, MAX_FRAME};
 use parking_lot::{Mutex, MutexGuard};
 use std::io::{self, ErrorKind, IoSlice};
-use std::os::fd::BorrowedFd;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 /// Up to this size, copying a frame together costs less than having the kernel gather it.
@@ -100,18 +100,13 @@ impl Sender {
     /// Sends a message whole. EAGAIN: time was over before it had begun. Once it has begun, what the
     /// kernel does not take in time goes to the backlog, and the message counts as sent. Every other error means that the connection is of
     /// no further use.
-    pub(crate) fn send(
-        &self,
-        socket: BorrowedFd<'_>,
-        out: &Outgoing<'_>,
-        patience: &Patience<'_>,
-    ) -> Result<()> {
+    pub(crate) fn send(&self, socket: &Carrier, out: &Outgoing<'_>, patience: &Patience<'_>) -> Result<()> {
         let mut half = self.lock(patience)?;
         if half.ended {
             return Err(SocketError::SessionOver);
         }
         while !self.push(&mut half, socket)? {
-            if !patience.writable(socket)? {
+            if !patience.writable(socket.as_fd())? {
                 return Err(SocketError::WouldBlock);
             }
         }
@@ -127,7 +122,7 @@ impl Sender {
     fn frames(
         &self,
         half: &mut Half,
-        socket: BorrowedFd<'_>,
+        socket: &Carrier,
         out: &Outgoing<'_>,
         patience: &Patience<'_>,
     ) -> Result<()> {
@@ -167,7 +162,7 @@ impl Sender {
     fn frame(
         &self,
         half: &mut Half,
-        socket: BorrowedFd<'_>,
+        socket: &Carrier,
         header: &FrameHeader,
         payload: &[u8],
         patience: &Patience<'_>,
@@ -183,8 +178,8 @@ impl Sender {
         }
         loop {
             let sent = match together {
-                true => stream::send(socket, &[IoSlice::new(&small[done..total])]),
-                false => stream::send(socket, &slices([&half.ahead, &header, payload], done)),
+                true => socket.send(&[IoSlice::new(&small[done..total])]),
+                false => socket.send(&slices([&half.ahead, &header, payload], done)),
             };
             match sent {
                 Ok(count) => done += count,
@@ -199,7 +194,7 @@ impl Sender {
                 return Ok(Written::Whole);
             }
             // What the kernel did not take has no room for now.
-            let more = match patience.writable(socket) {
+            let more = match patience.writable(socket.as_fd()) {
                 Ok(true) => continue,
                 Ok(false) => Err(SocketError::WouldBlock),
                 Err(error) => Err(error),
@@ -217,7 +212,7 @@ impl Sender {
     }
 
     /// Sends what has been enclosed now, followed by whole `frames`.
-    pub(crate) fn open(&self, socket: BorrowedFd<'_>, frames: &[u8]) -> io::Result<()> {
+    pub(crate) fn open(&self, socket: &Carrier, frames: &[u8]) -> io::Result<()> {
         let mut half = self.half.lock();
         let mut first = std::mem::take(&mut half.ahead);
         first.extend_from_slice(frames);
@@ -228,14 +223,14 @@ impl Sender {
 
     /// Writes more of the backlog, and the end behind it when the application wants no more.
     /// `true`: nothing is left to do. A sender that is at work does it itself.
-    pub(crate) fn flush(&self, socket: BorrowedFd<'_>) -> io::Result<bool> {
+    pub(crate) fn flush(&self, socket: &Carrier) -> io::Result<bool> {
         let Some(mut half) = self.half.try_lock() else { return Ok(true) };
         self.push(&mut half, socket)
     }
 
-    fn push(&self, half: &mut Half, socket: BorrowedFd<'_>) -> io::Result<bool> {
+    fn push(&self, half: &mut Half, socket: &Carrier) -> io::Result<bool> {
         while half.written < half.backlog.len() {
-            match stream::send(socket, &[IoSlice::new(&half.backlog[half.written..])]) {
+            match socket.send(&[IoSlice::new(&half.backlog[half.written..])]) {
                 Ok(count) => half.written += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -250,7 +245,7 @@ impl Sender {
             half.written = 0;
             self.backlogged.store(false, SeqCst);
             if half.ended {
-                stream::finish(socket);
+                socket.finish();
             }
         }
         Ok(true)
@@ -258,14 +253,14 @@ impl Sender {
 
     /// The application sends nothing more: ends our direction, behind what is left of the backlog.
     /// `true`: done; `false`: [`Sender::flush`] has to go on.
-    pub(crate) fn finish(&self, socket: BorrowedFd<'_>) -> bool {
+    pub(crate) fn finish(&self, socket: &Carrier) -> bool {
         // A sender that waits for room has been called off by whoever closes.
         let mut half = self.half.lock();
         half.ended = true;
         match self.push(&mut half, socket) {
             Ok(false) => false,
             Ok(true) => {
-                stream::finish(socket);
+                socket.finish();
                 true
             }
             Err(_) => true,

@@ -1,5 +1,6 @@
 //! A session connection with somebody at its other end who sends what he likes: for the fuzz target.
 
+use crate::socket::channel::carrier::Carrier;
 use crate::socket::channel::receiver::{Input, Piece, Receiver, WHOLE};
 use crate::transport::stream;
 use std::io;
@@ -22,7 +23,7 @@ pub(crate) enum Received {
 /// Our receiving half, and the stranger's socket.
 #[derive(Debug)]
 pub(crate) struct Stranger {
-    socket: OwnedFd,
+    socket: Carrier,
     receiver: Receiver,
     other: Option<UnixStream>,
 }
@@ -36,7 +37,11 @@ impl Stranger {
         let (ours, other) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         other.set_nonblocking(true)?;
-        Ok(Stranger { socket: ours.into(), receiver: Receiver::new(accepting), other: Some(other) })
+        Ok(Stranger {
+            socket: OwnedFd::from(ours).into(),
+            receiver: Receiver::new(accepting),
+            other: Some(other),
+        })
     }
 
     /// The stranger sends; how many bytes there was room for.
@@ -52,7 +57,7 @@ impl Stranger {
 
     /// What `recv` does, once, and gives up waiting for what has begun.
     pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> Received {
-        match self.receiver.receive(self.socket.as_fd(), buffer, true) {
+        match self.receiver.receive(&self.socket, buffer, true) {
             Input::Begun(have) => {
                 self.receiver.put_back(&buffer[..have]);
                 Received::Nothing
@@ -69,7 +74,7 @@ impl Stranger {
 
     /// Whether a receive would find something, by asking the kernel.
     pub(crate) fn look(&mut self) -> bool {
-        self.receiver.look(self.socket.as_fd())
+        self.receiver.look(&self.socket)
     }
 
     /// The same without asking.
@@ -79,7 +84,7 @@ impl Stranger {
 
     /// What a listener does first.
     pub(crate) fn greet(&mut self) -> io::Result<bool> {
-        self.receiver.greet(self.socket.as_fd())
+        self.receiver.greet(&self.socket)
     }
 
     /// The next control message.

@@ -77,7 +77,7 @@ impl Endpoint {
     pub(crate) fn accept(&self, parameters: &SessionParameters) -> io::Result<Option<(Conn, SocketAddr)>> {
         let accepted = match self {
             Endpoint::Tcp(socket) => stream::accept(socket.as_fd())?
-                .map(|(connected, peer)| (Conn::mapping(connected, true), Some(peer))),
+                .map(|(connected, peer)| (Conn::mapping(connected.into(), true), Some(peer))),
             Endpoint::Sctp(socket) => socket
                 .accept()?
                 .map(|(connected, peer)| (Conn::sctp(Association::new(connected, true)), peer)),
