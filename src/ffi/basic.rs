@@ -1,16 +1,15 @@
 //! Basic mode: resolve, register and report without sessions.
 
 use super::abi::{rsp_addrinfo, rsp_loadinfo};
-use super::convert::{
-    allocate_copy, handle, milliseconds, pack_addresses, plain, reference_mut, unpack_addresses,
-};
+use super::convert::{allocate_copy, handle, milliseconds, reference_mut, unpack_addresses};
 use super::current::library;
 use super::explain::{error_code, explained, explained_code};
 use super::guard::{Errno, guard_or, guard_panics};
 use super::{constants::*, legacy, policy};
 use crate::machine::client::{Registration, RequestError};
+use crate::socket::sockaddr;
 use crate::wire::{PeId, PoolElement, PoolHandle, Protocol, RegistrarId, Transport, TransportUse};
-use libc::{c_int, c_uchar, c_uint, size_t, sockaddr};
+use libc::{c_int, c_uchar, c_uint, size_t};
 use std::net::SocketAddr;
 
 /// Resolves a pool handle (1 to 65000 bytes) to up to `items` elements (1 to 128, RSPGETADDRS_*), chosen by the
@@ -162,7 +161,7 @@ fn node(element: &PoolElement, next: *mut rsp_addrinfo) -> Result<Option<*mut rs
         return Ok(None);
     }
     let stream = matches!(protocol, libc::IPPROTO_SCTP | libc::IPPROTO_TCP);
-    let ai_addr: *mut sockaddr = allocate_copy(&pack_addresses(addresses.iter().copied()))?.cast();
+    let ai_addr: *mut libc::sockaddr = allocate_copy(&sockaddr::pack(addresses.iter().copied()))?.cast();
     // SAFETY: plain malloc; written before anybody reads it.
     unsafe {
         let node = libc::calloc(1, size_of::<rsp_addrinfo>()).cast::<rsp_addrinfo>();
@@ -262,7 +261,7 @@ unsafe fn transport(info: &rsp_addrinfo, flags: c_int) -> Result<Transport, c_ui
         0 => TransportUse::DataOnly,
         _ => TransportUse::DataPlusControl,
     };
-    Ok(Transport::new(protocol, usage, port, addresses.into_iter().map(|a| plain(a).ip()).collect()))
+    Ok(Transport::new(protocol, usage, port, addresses.into_iter().map(|a| a.ip().to_canonical()).collect()))
 }
 
 pub(super) unsafe fn deregister(name: Name, id: u32, flags: c_int) -> Result<c_uint, Errno> {

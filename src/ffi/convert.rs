@@ -1,9 +1,10 @@
 //! C arguments to values and back.
 
 use super::guard::Errno;
+use crate::socket::sockaddr;
 use crate::wire::{MAX_HANDLE, PoolHandle};
-use libc::{c_int, c_uchar, c_uint, sa_family_t, sockaddr, sockaddr_in, sockaddr_in6};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use libc::{c_int, c_uchar, c_uint, sa_family_t};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// The most addresses that one call may give.
@@ -52,7 +53,7 @@ pub(super) fn milliseconds(value: c_uint) -> Duration {
 
 /// Reads `count` addresses that lie one after the other, each as long as its family says.
 pub(super) unsafe fn unpack_addresses(
-    first: *const sockaddr,
+    first: *const libc::sockaddr,
     count: usize,
 ) -> Result<Vec<SocketAddr>, Errno> {
     if count > MAX_ADDRESSES {
@@ -66,63 +67,16 @@ pub(super) unsafe fn unpack_addresses(
     for _ in 0..count {
         // SAFETY: the caller's addresses; the family stands first in each and says how long it is.
         // They need not be aligned after the first.
-        unsafe {
-            let (address, size) = match c_int::from(next.cast::<sa_family_t>().read_unaligned()) {
-                libc::AF_INET => (v4(next.cast::<sockaddr_in>().read_unaligned()), size_of::<sockaddr_in>()),
-                libc::AF_INET6 => {
-                    (v6(next.cast::<sockaddr_in6>().read_unaligned()), size_of::<sockaddr_in6>())
-                }
-                _ => return Err(Errno(libc::EAFNOSUPPORT)),
-            };
-            addresses.push(address);
-            next = next.add(size);
-        }
+        let bytes = unsafe {
+            let length = sockaddr::length(next.cast::<sa_family_t>().read_unaligned());
+            std::slice::from_raw_parts(next, length.ok_or(Errno(libc::EAFNOSUPPORT))?)
+        };
+        let (address, length) = sockaddr::unpack(bytes).ok_or(Errno(libc::EAFNOSUPPORT))?;
+        addresses.push(address);
+        // SAFETY: behind the address just read, within the caller's or one past its end.
+        next = unsafe { next.add(length) };
     }
     Ok(addresses)
-}
-
-fn v4(address: sockaddr_in) -> SocketAddr {
-    let ip = Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr));
-    SocketAddrV4::new(ip, u16::from_be(address.sin_port)).into()
-}
-
-fn v6(address: sockaddr_in6) -> SocketAddr {
-    let ip = Ipv6Addr::from(address.sin6_addr.s6_addr);
-    let port = u16::from_be(address.sin6_port);
-    SocketAddrV6::new(ip, port, address.sin6_flowinfo, address.sin6_scope_id).into()
-}
-
-/// The opposite of [`unpack_addresses`].
-pub(super) fn pack_addresses(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for address in addresses {
-        let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-        bytes.extend((family as sa_family_t).to_ne_bytes());
-        bytes.extend(address.port().to_be_bytes());
-        match address {
-            SocketAddr::V4(v4) => {
-                bytes.extend(v4.ip().octets());
-                bytes.extend([0; 8]);
-            }
-            SocketAddr::V6(v6) => {
-                bytes.extend(v6.flowinfo().to_ne_bytes());
-                bytes.extend(v6.ip().octets());
-                bytes.extend(v6.scope_id().to_ne_bytes());
-            }
-        }
-    }
-    bytes
-}
-
-/// The address without the IPv6 wrapping of an IPv4 one.
-pub(super) fn plain(address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => SocketAddr::new(v4.into(), address.port()),
-            None => address,
-        },
-        IpAddr::V4(_) => address,
-    }
 }
 
 /// Copies bytes into a block that the caller frees with `free`.
@@ -146,7 +100,7 @@ mod tests {
     fn addresses_pack_without_gaps() {
         let addresses: Vec<SocketAddr> =
             ["192.0.2.1:7", "[2001:db8::1%3]:8", "192.0.2.2:9"].map(|a| a.parse().unwrap()).into();
-        let bytes = pack_addresses(addresses.iter().copied());
+        let bytes = sockaddr::pack(addresses.iter().copied());
         assert_eq!(bytes.len(), 16 + 28 + 16);
         assert_eq!(unsafe { unpack_addresses(bytes.as_ptr().cast(), 3) }, Ok(addresses));
     }

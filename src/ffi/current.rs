@@ -1,28 +1,31 @@
 //! The one [`Library`] of the process: from `rsp_initialize` to `rsp_cleanup`.
 
-use super::guard::{Errno, guard};
+use super::guard::Errno;
 use crate::runtime::Settings;
-use crate::socket::Library;
+use crate::socket::{Library, Process};
 use parking_lot::{Mutex, RwLock};
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-use std::sync::{Arc, Once};
 
 struct State {
+    /// Whose it is.
+    process: Process,
     /// Held while the library starts or ends.
     changing: Mutex<()>,
     current: RwLock<Option<Arc<Library>>>,
 }
 
 impl State {
-    const fn new() -> State {
-        State { changing: Mutex::new(()), current: RwLock::new(None) }
+    const fn new(process: Process) -> State {
+        State { process, changing: Mutex::new(()), current: RwLock::new(None) }
     }
 }
 
 /// A forked child gets a fresh state: the parent's locks may be held by threads that the child doesn't
-/// have, and it must not touch the parent's library.
+/// have, and it must not touch the parent's library. That is left alone, not dropped: its end would shut down
+/// sockets that the parent uses.
 static STATE: AtomicPtr<State> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Counts changes of `current`, so that threads know when what they remember is old.
@@ -31,23 +34,33 @@ static GENERATION: AtomicU64 = AtomicU64::new(0);
 /// A thread's own hold on the library: calls share no lock and no counter with other threads.
 type Hold = Option<Rc<Arc<Library>>>;
 
+/// What a hold is good for: as long as neither the library nor the process is another.
+type Current = (u64, Process);
+
 thread_local! {
-    static HOLD: RefCell<(u64, Hold)> = const { RefCell::new((0, None)) };
+    static HOLD: RefCell<(Current, Hold)> = const { RefCell::new(((0, Process::ORIGINAL), None)) };
 }
 
 fn state() -> &'static State {
-    static FIRST: State = State::new();
-    // SAFETY: `STATE` holds NULL or what `Box::into_raw` gave and nobody frees.
-    unsafe { STATE.load(Ordering::Acquire).as_ref() }.unwrap_or(&FIRST)
+    static FIRST: State = State::new(Process::ORIGINAL);
+    loop {
+        let stored = STATE.load(Ordering::Acquire);
+        // SAFETY: `STATE` holds NULL or what `Box::into_raw` gave and nobody frees.
+        let state = unsafe { stored.as_ref() }.unwrap_or(&FIRST);
+        let process = Process::this();
+        if state.process == process {
+            return state;
+        }
+        let fresh = Box::into_raw(Box::new(State::new(process)));
+        if STATE.compare_exchange(stored, fresh, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            // SAFETY: made above, and nobody else has seen it.
+            drop(unsafe { Box::from_raw(fresh) });
+        }
+    }
 }
 
 /// Starts the library; does nothing if it runs already. `settings` is asked only if it is needed.
 pub(super) fn start(settings: impl FnOnce() -> Result<Settings, Errno>) -> Result<Started, Errno> {
-    static AT_FORK: Once = Once::new();
-    AT_FORK.call_once(|| {
-        // SAFETY: the handler does nothing but an allocation and two stores.
-        unsafe { libc::pthread_atfork(None, None, Some(forked)) };
-    });
     let state = state();
     let _changing = state.changing.lock();
     let running = state.current.read().clone();
@@ -76,7 +89,7 @@ pub(super) fn stop() {
     let _changing = state.changing.lock();
     end(state);
     // Other threads let go of it with their next call or their end.
-    let _ = HOLD.try_with(|hold| hold.replace((0, None)));
+    let _ = HOLD.try_with(|hold| hold.replace(((0, Process::ORIGINAL), None)));
 }
 
 /// With `changing` held.
@@ -96,26 +109,16 @@ fn replace(state: &State, library: Option<Arc<Library>>) -> Option<Arc<Library>>
     std::mem::replace(&mut *current, library)
 }
 
-/// In the child of a fork: as if never initialised.
-unsafe extern "C" fn forked() {
-    guard(|| {
-        // The parent's state is left alone, not dropped: its end would shut down sockets that the parent uses.
-        STATE.store(Box::into_raw(Box::new(State::new())), Ordering::Release);
-        GENERATION.fetch_add(1, Ordering::Release);
-        Ok(())
-    })
-}
-
 /// The running library; EACCES if there is none.
 #[expect(
     clippy::redundant_allocation,
     reason = "the outer count is the thread's own: no shared one is touched per call"
 )]
 pub(super) fn library() -> Result<Rc<Arc<Library>>, Errno> {
-    let generation = GENERATION.load(Ordering::Acquire);
+    let now = (GENERATION.load(Ordering::Acquire), Process::this());
     let hold = HOLD.try_with(|hold| {
         let mut hold = hold.borrow_mut();
-        if hold.0 != generation {
+        if hold.0 != now {
             *hold = look_up();
         }
         hold.1.clone()
@@ -124,9 +127,10 @@ pub(super) fn library() -> Result<Rc<Arc<Library>>, Errno> {
     hold.unwrap_or_else(|_| look_up().1).ok_or(Errno(libc::EACCES))
 }
 
-fn look_up() -> (u64, Hold) {
-    let current = state().current.read();
-    (GENERATION.load(Ordering::Acquire), current.clone().map(Rc::new))
+fn look_up() -> (Current, Hold) {
+    let state = state();
+    let current = state.current.read();
+    ((GENERATION.load(Ordering::Acquire), state.process), current.clone().map(Rc::new))
 }
 
 /// The library for a call on a descriptor: without a library there are no descriptors, so EBADF.

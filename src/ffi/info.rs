@@ -2,14 +2,16 @@
 
 use super::abi::{rsp_info, rsp_registrar_info};
 use super::constants::ASAP_PORT;
-use super::convert::{MAX_ADDRESSES, allocate_copy, milliseconds, pack_addresses, plain, unpack_addresses};
+use super::convert::{MAX_ADDRESSES, allocate_copy, milliseconds, unpack_addresses};
 use super::guard::Errno;
 use super::{csp, explain, logging};
 use crate::machine::{LinkProtocol, Target};
 use crate::runtime::{Settings, Tls, address, parse_transport};
+use crate::socket::sockaddr;
 use crate::wire::ASAP_TLS_PORT;
 use crate::wire::csp::CSP_PORT;
-use libc::{c_uint, sockaddr};
+use crate::wire::scope::unmapped;
+use libc::c_uint;
 use parking_lot::Mutex;
 use std::ffi::CStr;
 use std::net::SocketAddr;
@@ -89,7 +91,7 @@ fn identifier(info: &mut rsp_info, value: &str) -> Option<()> {
     Some(())
 }
 
-fn one_address(field: &mut *mut sockaddr, value: &str, default_port: u16) -> Option<()> {
+fn one_address(field: &mut *mut libc::sockaddr, value: &str, default_port: u16) -> Option<()> {
     *field = remember(resolve(value, default_port)?).ok()?;
     Some(())
 }
@@ -121,7 +123,7 @@ fn registrar(info: &mut rsp_info, value: &str) -> Option<()> {
     let port = Some(addresses.first()?.port()).filter(|port| *port != 0).unwrap_or(usual);
     addresses.iter_mut().for_each(|address| address.set_port(port));
     let count = addresses.len();
-    let rri_addr = allocate_copy(&pack_addresses(addresses)).ok()?;
+    let rri_addr = allocate_copy(&sockaddr::pack(addresses)).ok()?;
     // SAFETY: plain malloc; written before anybody reads it.
     unsafe {
         let node = libc::malloc(size_of::<rsp_registrar_info>()).cast::<rsp_registrar_info>();
@@ -153,8 +155,8 @@ fn transport(value: &str) -> Option<()> {
     Some(())
 }
 
-fn remember(address: SocketAddr) -> Result<*mut sockaddr, Errno> {
-    let block = allocate_copy(&pack_addresses([address]))?;
+fn remember(address: SocketAddr) -> Result<*mut libc::sockaddr, Errno> {
+    let block = allocate_copy(&sockaddr::pack([address]))?;
     ALLOCATED.lock().push(block as usize);
     Ok(block.cast())
 }
@@ -242,19 +244,19 @@ unsafe fn registrars(
         if addresses.is_empty() {
             return Err(Errno(libc::EINVAL));
         }
-        let addresses: Vec<SocketAddr> = addresses.into_iter().map(plain).collect();
+        let addresses: Vec<SocketAddr> = addresses.iter().map(unmapped).collect();
         targets.extend(protocols.iter().map(|&protocol| Target { protocol, addresses: addresses.clone() }));
         node = registrar.rri_next;
     }
     Ok(targets)
 }
 
-unsafe fn optional_address(address: *const sockaddr) -> Result<Option<SocketAddr>, Errno> {
+unsafe fn optional_address(address: *const libc::sockaddr) -> Result<Option<SocketAddr>, Errno> {
     if address.is_null() {
         return Ok(None);
     }
     // SAFETY: the caller's address.
-    Ok(unsafe { unpack_addresses(address, 1)? }.first().copied().map(plain))
+    Ok(unsafe { unpack_addresses(address, 1)? }.first().map(unmapped))
 }
 
 /// One address, as the library reads them everywhere; port 0 is the default one.
@@ -378,7 +380,7 @@ mod tests {
     #[test]
     fn a_programs_own_addresses_are_not_freed() {
         let mut info = empty();
-        let own = pack_addresses(["127.0.0.1:1".parse().unwrap()]);
+        let own = sockaddr::pack(["127.0.0.1:1".parse().unwrap()]);
         info.ri_csp_server = own.as_ptr().cast_mut().cast();
         unsafe { free(&mut info) };
         assert!(!info.ri_csp_server.is_null());

@@ -27,6 +27,8 @@ mod sctp_tests;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use crate::transport::sockaddr;
+pub(crate) use api::fork::Process;
 pub use api::poll::PollEntry;
 pub use api::{Library, Registration};
 pub use channel::parameters::SessionParameters;

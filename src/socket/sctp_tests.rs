@@ -7,10 +7,10 @@ use crate::machine::LinkProtocol;
 use crate::machine::session::cookie_message;
 use crate::runtime::Directory;
 use crate::transport::netns::{in_namespace, skipped};
-use crate::transport::sctp::PPID_ASAP;
 use crate::transport::sctp_socket::{
     Incoming, Notification as Event, SctpSocket, SendInfo, SocketStyle, available, send_flags,
 };
+use crate::wire::PPID_ASAP;
 use crate::wire::{Asap, PeId, Policy, Protocol, TransportUse};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

@@ -14,8 +14,10 @@ pub mod sctp;
 mod sctp_event;
 pub mod sctp_socket;
 mod sctp_sys;
+pub(crate) mod sockaddr;
 pub mod stream;
 pub mod tcp;
+mod tcp_socket;
 pub mod tls;
 
 #[cfg(test)]

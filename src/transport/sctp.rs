@@ -17,19 +17,13 @@ use super::sctp_socket::{
 };
 use super::tcp::QUEUE_BOUND;
 use super::{Condition, QueueStatus, ReadStatus};
-use crate::wire::frame;
+use crate::wire::frame::{self, LONGEST_MESSAGE};
+use crate::wire::{PPID_ASAP, PPID_ENRP};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Payload protocol identifier of ASAP.
-pub const PPID_ASAP: u32 = 11;
-/// Payload protocol identifier of ENRP.
-pub const PPID_ENRP: u32 = 12;
-
-/// The longest message with its padding.
-const LONGEST_MESSAGE: usize = 65_536;
 const BACKLOG: i32 = 4096;
 
 /// Registrar associations: a lost packet costs half a second, not the kernel's 3 s; a host that is gone

@@ -66,17 +66,6 @@ pub struct Parameters {
     pub hb_interval: u32,
 }
 
-/// What new sessions have (behaves as rsplib's): an unreachable peer is found in some 30 s, an
-/// unreachable address of several in some 10 s.
-pub const SESSION_PARAMETERS: Parameters = Parameters {
-    rto_initial: 2000,
-    rto_min: 1000,
-    rto_max: 5000,
-    assoc_max_rxt: 8,
-    path_max_rxt: 3,
-    hb_interval: 15_000,
-};
-
 /// How to send one message.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SendInfo {

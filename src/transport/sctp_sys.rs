@@ -6,8 +6,9 @@
 
 use super::descriptors::lift;
 use super::scope::unmapped;
+use super::sockaddr;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::{mem, ptr};
 
@@ -250,48 +251,22 @@ pub(super) fn addresses(fd: BorrowedFd<'_>, option: i32, association: i32) -> io
     Ok(list)
 }
 
-/// Packed `sockaddr_in` (16 bytes) and `sockaddr_in6` (28 bytes), without gaps.
+/// The first addresses, as many as the kernel may be given, packed.
 pub(super) fn pack(addresses: &[SocketAddr]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(addresses.len() * 28);
-    for address in addresses.iter().take(MAX_ADDRESSES) {
-        let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-        bytes.extend_from_slice(&(family as u16).to_ne_bytes());
-        bytes.extend_from_slice(&address.port().to_be_bytes());
-        match address {
-            SocketAddr::V4(v4) => {
-                bytes.extend_from_slice(&v4.ip().octets());
-                bytes.extend_from_slice(&[0; 8]);
-            }
-            SocketAddr::V6(v6) => {
-                bytes.extend_from_slice(&v6.flowinfo().to_ne_bytes());
-                bytes.extend_from_slice(&v6.ip().octets());
-                bytes.extend_from_slice(&v6.scope_id().to_ne_bytes());
-            }
-        }
-    }
-    bytes
+    sockaddr::pack(addresses.iter().copied().take(MAX_ADDRESSES))
 }
 
 /// The first of packed addresses and how long it was; an IPv4-mapped one becomes IPv4.
 pub(super) fn unpack(bytes: &[u8]) -> Option<(SocketAddr, usize)> {
-    let family = i32::from(u16::from_ne_bytes(*bytes.first_chunk()?));
-    let port = u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?);
-    match family {
-        libc::AF_INET => {
-            let ip: [u8; 4] = *bytes.get(4..)?.first_chunk()?;
-            Some((SocketAddr::new(IpAddr::V4(Ipv4Addr::from(ip)), port), 16))
+    let (mut address, length) = sockaddr::unpack(bytes)?;
+    if let SocketAddr::V6(v6) = &mut address {
+        v6.set_flowinfo(0);
+        // The kernel fills it in for every address of its own; it would only spoil comparisons.
+        if !v6.ip().is_unicast_link_local() {
+            v6.set_scope_id(0);
         }
-        libc::AF_INET6 => {
-            let ip: [u8; 16] = *bytes.get(8..)?.first_chunk()?;
-            let scope_id = u32::from_ne_bytes(*bytes.get(24..)?.first_chunk()?);
-            let ip = Ipv6Addr::from(ip);
-            // The kernel fills it in for every address of its own; it would only spoil comparisons.
-            let scope_id = if ip.is_unicast_link_local() { scope_id } else { 0 };
-            let address = SocketAddrV6::new(ip, port, 0, scope_id);
-            Some((unmapped(&SocketAddr::V6(address)), 28))
-        }
-        _ => None,
     }
+    Some((unmapped(&address), length))
 }
 
 /// An address as `sockaddr_storage`; `None`: all zero, "any address" to the kernel.
@@ -322,24 +297,6 @@ pub(super) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_survive_packing() {
-        let list: Vec<SocketAddr> = ["10.0.0.1:7", "[fe80::1%3]:9", "[2001:db8::1]:65535"]
-            .iter()
-            .map(|text| text.parse().unwrap())
-            .collect();
-        let packed = pack(&list);
-        assert_eq!(packed.len(), 16 + 28 + 28);
-        let mut rest = &packed[..];
-        let mut found = Vec::new();
-        while let Some((address, length)) = unpack(rest) {
-            found.push(address);
-            rest = &rest[length..];
-        }
-        assert_eq!(found, list);
-        assert!(rest.is_empty());
-    }
 
     #[test]
     fn mapped_addresses_are_unmapped_and_short_or_strange_ones_refused() {

@@ -1,10 +1,20 @@
 //! These need a kernel with SCTP; on others they say SKIPPED.
 
 use super::super::netns::{in_namespace, skipped};
-use super::super::sctp_socket::{PathState, SESSION_PARAMETERS, send_flags};
+use super::super::sctp_socket::{PathState, send_flags};
 use super::*;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::time::Duration;
+
+/// Other values than any kernel's.
+const SESSION_PARAMETERS: Parameters = Parameters {
+    rto_initial: 2000,
+    rto_min: 1000,
+    rto_max: 5000,
+    assoc_max_rxt: 8,
+    path_max_rxt: 3,
+    hb_interval: 15_000,
+};
 
 /// Whether to run the test; says so if not.
 fn kernel_has_sctp() -> bool {

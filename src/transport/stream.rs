@@ -1,11 +1,11 @@
 //! Session sockets over TCP: what the caller's thread does to one connection or listener, each a
 //! system call or two. Nothing here blocks but what says so; nothing raises SIGPIPE.
 
-use super::descriptors::lift;
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use super::tcp_socket as tcp;
+use socket2::{Domain, SockRef};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// A listener is not woken for a connection that says nothing, for about this many seconds.
@@ -26,16 +26,7 @@ pub struct Liveness {
 
 /// A bound TCP socket. An unspecified IPv6 address takes IPv4 connections as well.
 pub fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
-    let socket = new_socket(Domain::for_address(address))?;
-    if address.port() != 0 {
-        // With port 0 the kernel could pick one whose other owner listens first.
-        socket.set_reuse_address(true)?;
-    }
-    if address.is_ipv6() {
-        socket.set_only_v6(!address.ip().is_unspecified())?;
-    }
-    socket.bind(&address.into())?;
-    Ok(socket.into())
+    Ok(tcp::bind(address)?.into())
 }
 
 /// A socket bound to any address and a port of the kernel's choice; dual-stack where there is IPv6.
@@ -57,12 +48,7 @@ fn no_such_family(error: &io::Error) -> bool {
 
 /// A socket that is neither bound nor connected.
 pub fn unbound(ipv6: bool) -> io::Result<OwnedFd> {
-    Ok(new_socket(if ipv6 { Domain::IPV6 } else { Domain::IPV4 })?.into())
-}
-
-fn new_socket(domain: Domain) -> io::Result<Socket> {
-    let kind = Type::STREAM.nonblocking().cloexec();
-    lift(Socket::new_raw(domain, kind, Some(Protocol::TCP))?)
+    Ok(tcp::new_socket(if ipv6 { Domain::IPV6 } else { Domain::IPV4 })?.into())
 }
 
 /// Listens for sessions, or changes the backlog. The dialler speaks first, so the listener need not
@@ -70,70 +56,35 @@ fn new_socket(domain: Domain) -> io::Result<Socket> {
 pub fn listen(socket: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
     SockRef::from(&socket).listen(backlog)?;
     // A convenience: without it the listener reads greetings later.
-    let _ = set_option(socket, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, DEFER_ACCEPT);
+    let _ = tcp::set_option(socket, libc::TCP_DEFER_ACCEPT, DEFER_ACCEPT);
     Ok(())
 }
 
 /// The next connection; `None` when there is none.
 pub fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<(OwnedFd, SocketAddr)>> {
-    loop {
-        match SockRef::from(&listener).accept_raw() {
-            Ok((socket, peer)) => {
-                let socket = lift(socket)?;
-                socket.set_cloexec(true)?;
-                socket.set_nonblocking(true)?;
-                let unknown = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-                return Ok(Some((socket.into(), peer.as_socket().unwrap_or(unknown))));
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-            Err(error) if broken_before_accepted(&error) => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// accept(2): errors of the new connection, which say nothing about the listener.
-fn broken_before_accepted(error: &io::Error) -> bool {
-    use libc::{ECONNABORTED, EHOSTDOWN, EHOSTUNREACH, EINTR, ENETDOWN, ENETUNREACH, ENONET, EPROTO};
-    let broken = [ECONNABORTED, EHOSTDOWN, EHOSTUNREACH, EINTR, ENETDOWN, ENETUNREACH, ENONET, EPROTO];
-    error.raw_os_error().is_some_and(|code| broken.contains(&code))
+    Ok(tcp::accept(listener)?.map(|(socket, peer)| (socket.into(), peer)))
 }
 
 /// Begins to connect; the socket becomes writable when [`dialled`] has something to say.
 pub fn dial(to: SocketAddr) -> io::Result<OwnedFd> {
-    dial_with(new_socket(Domain::for_address(to))?.into(), to)
+    dial_with(tcp::new_socket(Domain::for_address(to))?.into(), to)
 }
 
 /// [`dial`] with a socket that carries options.
 pub fn dial_with(socket: OwnedFd, to: SocketAddr) -> io::Result<OwnedFd> {
-    match SockRef::from(&socket).connect(&to.into()) {
-        Ok(()) => Ok(socket),
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR)) => Ok(socket),
-        Err(error) => Err(error),
-    }
+    tcp::connect(socket.as_fd(), to)?;
+    Ok(socket)
 }
 
 /// How a dial ended, once its socket is writable.
 pub fn dialled(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let socket = SockRef::from(&socket);
-    if let Some(error) = socket.take_error()? {
-        return Err(error);
-    }
-    // A dial to a port of the ephemeral range on this machine can meet itself.
-    let (local, peer) = (socket.local_addr()?.as_socket(), socket.peer_addr()?.as_socket());
-    if local == peer { Err(io::Error::from_raw_os_error(libc::ECONNREFUSED)) } else { Ok(()) }
+    if tcp::is_connected(socket)? { Ok(()) } else { Err(ErrorKind::NotConnected.into()) }
 }
 
 /// Messages go out at once, and a peer that vanished is noticed.
 pub fn tune(socket: BorrowedFd<'_>, liveness: &Liveness) -> io::Result<()> {
-    let socket = SockRef::from(&socket);
-    socket.set_tcp_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(liveness.probe_after)
-        .with_interval(liveness.probe_interval)
-        .with_retries(liveness.probes);
     // No TCP_USER_TIMEOUT: the kernel counts a peer that acknowledges and does not read as one that is gone.
-    socket.set_tcp_keepalive(&keepalive)
+    tcp::tune(socket, liveness.probe_after, liveness.probe_interval, liveness.probes)
 }
 
 /// What a peer's host owes us.
@@ -150,22 +101,7 @@ pub struct Owed {
 /// What the kernel knows of a connection's outstanding data. An error: the connection is over.
 #[allow(unsafe_code)]
 pub fn owed(socket: BorrowedFd<'_>) -> io::Result<Owed> {
-    // SAFETY: all zero bytes are a valid tcp_info.
-    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
-    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
-    // SAFETY: pointer and length are those of `info`, alive for the call.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            (&raw mut info).cast(),
-            &raw mut length,
-        )
-    };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    let info = tcp::info(socket)?;
     let mut queued: libc::c_int = 0;
     // SAFETY: the request writes one int through its argument.
     let known = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut queued) } == 0;
@@ -228,20 +164,6 @@ pub fn pending(socket: BorrowedFd<'_>) -> usize {
     // SAFETY: the request writes one int through its argument.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &raw mut count) };
     if result == 0 { usize::try_from(count).unwrap_or(0) } else { 0 }
-}
-
-#[allow(unsafe_code)]
-fn set_option(
-    socket: BorrowedFd<'_>,
-    level: libc::c_int,
-    name: libc::c_int,
-    value: libc::c_int,
-) -> io::Result<()> {
-    let length = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: the pointer is to an int of that length, alive for the call.
-    let result =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), length) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// poll(2) over numbers, whose owners may close them meanwhile. `milliseconds` -1: for ever.

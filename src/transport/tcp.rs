@@ -3,21 +3,19 @@
 //! An idle link costs its descriptor and this struct: bytes are read into one buffer per thread, and only
 //! what is left of an unfinished message (less than 64 KiB) is kept with the link.
 
-use super::descriptors::lift;
-use super::scratch;
+use super::scope::unmapped;
 use super::{Condition, QueueStatus, ReadStatus};
-use crate::wire::frame;
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use super::{scratch, tcp_socket};
+use crate::wire::frame::{self, LONGEST_MESSAGE};
+use socket2::{Domain, Socket};
 use std::io::{self, ErrorKind, Read};
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 /// The first byte of every TLS connection: a handshake record. No message of ASAP, ENRP or a session begins so.
 pub const FIRST_BYTE: u8 = 0x16;
-/// The longest message with its padding; what one read may bring.
-pub const LONGEST_MESSAGE: usize = 65_536;
 /// Default bound of a link's send queue in bytes.
 pub const QUEUE_BOUND: usize = 4 << 20;
 /// An emptied buffer larger than this is given back to the allocator.
@@ -42,30 +40,20 @@ pub struct TcpLink {
 impl TcpLink {
     /// Starts to connect to `to`, from `from` if given. [`TcpLink::finish_connect`] tells how it went.
     pub fn dial(to: SocketAddr, from: Option<SocketAddr>) -> io::Result<TcpLink> {
-        let socket = new_socket(to)?;
+        let socket = tcp_socket::new_socket(Domain::for_address(to))?;
         if let Some(from) = from {
             socket.set_reuse_address(true)?;
             socket.bind(&from.into())?;
         }
-        match socket.connect(&to.into()) {
-            Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
+        tcp_socket::connect(socket.as_fd(), to)?;
         TcpLink::new(socket, to, true)
     }
 
     fn new(socket: Socket, peer: SocketAddr, connecting: bool) -> io::Result<TcpLink> {
-        socket.set_tcp_nodelay(true)?;
-        let keepalive = TcpKeepalive::new()
-            .with_time(Duration::from_secs(15))
-            .with_interval(Duration::from_secs(5))
-            .with_retries(3);
-        socket.set_tcp_keepalive(&keepalive)?;
+        tcp_socket::tune(socket.as_fd(), Duration::from_secs(15), Duration::from_secs(5), 3)?;
         socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
         retransmit_steadily(&socket);
-        let peer = canonical(peer);
+        let peer = unmapped(&peer);
         Ok(TcpLink {
             socket,
             peer,
@@ -192,20 +180,8 @@ impl TcpLink {
         if !self.connecting {
             return Ok(true);
         }
-        if let Some(error) = self.socket.take_error()? {
-            return Err(error);
-        }
-        match self.socket.peer_addr() {
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::NotConnected => return Ok(false),
-            Err(error) => return Err(error),
-        }
-        // Dialling a port of the ephemeral range on this host, TCP can connect a socket to itself.
-        if self.local_addresses().first() == Some(&self.peer) {
-            return Err(ErrorKind::ConnectionRefused.into());
-        }
-        self.connecting = false;
-        Ok(true)
+        self.connecting = !tcp_socket::is_connected(self.socket.as_fd())?;
+        Ok(!self.connecting)
     }
 
     /// Tells the peer that nothing more comes.
@@ -219,16 +195,9 @@ impl TcpLink {
     }
 
     /// How the way to the other end is (TCP_INFO).
-    #[allow(unsafe_code)]
     pub fn condition(&self) -> Option<Condition> {
-        let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
-        let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
-        let (fd, pointer) = (self.socket.as_raw_fd(), info.as_mut_ptr().cast());
-        // SAFETY: the kernel writes at most `length` bytes at `info`.
-        let result = unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, pointer, &mut length) };
-        // SAFETY: it holds nothing but numbers, for which all bits are good, and older kernels write less.
-        let info = unsafe { info.assume_init() };
-        (result == 0).then(|| Condition {
+        let info = tcp_socket::info(self.socket.as_fd()).ok()?;
+        Some(Condition {
             round_trip: (info.tcpi_rtt > 0).then(|| Duration::from_micros(info.tcpi_rtt.into())),
             retransmissions: info.tcpi_total_retrans.into(),
             unacknowledged: info.tcpi_unacked > 0,
@@ -238,21 +207,17 @@ impl TcpLink {
     /// Our address.
     pub fn local_addresses(&self) -> Vec<SocketAddr> {
         let local = self.socket.local_addr().ok().and_then(|local| local.as_socket());
-        local.map(canonical).into_iter().collect()
+        local.as_ref().map(unmapped).into_iter().collect()
     }
 }
 
 /// What a link carries is little and must not wait: the first six retransmissions come at even intervals
 /// instead of each after twice the time of the last, and no later one after more than a second (TCP_RTO_MAX_MS,
 /// Linux 6.15). A kernel that can't do that does as it always does.
-#[allow(unsafe_code)]
 fn retransmit_steadily(socket: &Socket) {
     const TCP_RTO_MAX_MS: libc::c_int = 44;
-    for (option, value) in [(libc::TCP_THIN_LINEAR_TIMEOUTS, 1 as libc::c_int), (TCP_RTO_MAX_MS, 1000)] {
-        let length = size_of::<libc::c_int>() as libc::socklen_t;
-        let value = (&raw const value).cast();
-        // SAFETY: the kernel reads one integer.
-        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, option, value, length) };
+    for (option, value) in [(libc::TCP_THIN_LINEAR_TIMEOUTS, 1), (TCP_RTO_MAX_MS, 1000)] {
+        let _ = tcp_socket::set_option(socket.as_fd(), option, value);
     }
 }
 
@@ -361,12 +326,7 @@ pub struct TcpListener {
 impl TcpListener {
     /// Listens on `local`; port 0 takes a free one. The unspecified IPv6 address also takes IPv4 links.
     pub fn bind(local: SocketAddr) -> io::Result<TcpListener> {
-        let socket = new_socket(local)?;
-        socket.set_reuse_address(true)?;
-        if local.is_ipv6() {
-            socket.set_only_v6(!local.ip().is_unspecified())?;
-        }
-        socket.bind(&local.into())?;
+        let socket = tcp_socket::bind(local)?;
         socket.listen(BACKLOG)?;
         let socket = std::net::TcpListener::from(socket);
         let local = socket.local_addr()?;
@@ -381,31 +341,13 @@ impl TcpListener {
     /// The next link; `None` when nobody waits. An error (descriptors or memory are short) leaves the
     /// caller of the connection waiting: try again later, not at once.
     pub fn accept(&self) -> io::Result<Option<TcpLink>> {
-        loop {
-            match self.socket.accept() {
-                Ok((stream, peer)) => {
-                    let socket = lift(Socket::from(std::net::TcpStream::from(stream)))?;
-                    // Fails only when the peer is gone already.
-                    if let Ok(link) = TcpLink::new(socket, peer, false) {
-                        return Ok(Some(link));
-                    }
-                }
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => return Ok(None),
-                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => return Err(error),
-                    Some(
-                        libc::EINTR
-                        | libc::ECONNABORTED
-                        | libc::EPROTO
-                        | libc::EPERM
-                        | libc::ENETDOWN
-                        | libc::EHOSTUNREACH
-                        | libc::ENETUNREACH,
-                    ) => {}
-                    _ => return Err(error),
-                },
+        while let Some((socket, peer)) = tcp_socket::accept(self.socket.as_fd())? {
+            // Fails only when the peer is gone already.
+            if let Ok(link) = TcpLink::new(socket, peer, false) {
+                return Ok(Some(link));
             }
         }
+        Ok(None)
     }
 }
 
@@ -413,16 +355,6 @@ impl AsFd for TcpListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
-}
-
-/// Non-blocking, close-on-exec.
-fn new_socket(family_of: SocketAddr) -> io::Result<Socket> {
-    lift(Socket::new(Domain::for_address(family_of), Type::STREAM.nonblocking(), Some(Protocol::TCP))?)
-}
-
-/// IPv4 addresses as such, not mapped into IPv6.
-pub fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 #[cfg(test)]

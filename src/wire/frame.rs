@@ -1,5 +1,8 @@
 //! Message boundaries on byte streams: ASAP and ENRP messages back to back, each padded to 4 bytes.
 
+/// The longest message with its padding: a length field of 65535 bytes rounded up.
+pub const LONGEST_MESSAGE: usize = 65_536;
+
 /// The length of the first whole message in `bytes`, padding included.
 ///
 /// `Ok(None)`: more bytes are needed. `Err`: this is no ASAP/ENRP stream (a declared length below

@@ -1,6 +1,6 @@
 //! Captures (pcap, as tcpdump -w writes): the ASAP and ENRP messages in them, over SCTP and TCP, to the decoder.
 
-use rserpool::wire::{ASAP_PORT, ENRP_PORT};
+use rserpool::wire::{ASAP_PORT, ENRP_PORT, PPID_ASAP, PPID_ENRP};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read};
 
@@ -10,8 +10,6 @@ const LONGEST: usize = 1 << 20;
 const MAX_HALF: usize = 1 << 17;
 /// Directions of TCP connections remembered.
 const MAX_STREAMS: usize = 4096;
-const PPID_ASAP: u32 = 11;
-const PPID_ENRP: u32 = 12;
 
 /// Which protocol a message belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,9 +14,10 @@ use crate::machine::trust::Roles;
 use crate::machine::{
     LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Measurement, Service, Target, Time,
 };
-use crate::transport::tcp::{LONGEST_MESSAGE, TcpLink};
+use crate::transport::tcp::TcpLink;
 use crate::transport::tls::Mode;
 use crate::transport::{Condition, Link, QueueStatus, ReadStatus};
+use crate::wire::frame::LONGEST_MESSAGE;
 use mio::{Interest, Token};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};

@@ -4,8 +4,9 @@ use super::*;
 use crate::transport::interfaces::interfaces;
 use crate::transport::multicast::{ASAP_GROUP, ENRP_GROUP, Receiver};
 use crate::transport::netns::{in_namespace, skipped};
-use crate::transport::sctp::{self, PPID_ASAP, SctpEndpoint};
+use crate::transport::sctp::{self, SctpEndpoint};
 use crate::wire::Asap;
+use crate::wire::PPID_ASAP;
 use std::io::ErrorKind;
 use std::net::UdpSocket;
 

@@ -7,6 +7,9 @@ use crate::transport::host;
 pub(crate) struct Process(u64);
 
 impl Process {
+    /// One of which nobody knows a fork: what [`Process::this`] says if none has happened since it was first asked.
+    pub(crate) const ORIGINAL: Process = Process(0);
+
     /// The process that asks.
     pub(crate) fn this() -> Process {
         Process(host::forks())

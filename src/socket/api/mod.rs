@@ -9,7 +9,7 @@
 //! | `fork` | knowing a forked child |
 
 mod connect;
-mod fork;
+pub(crate) mod fork;
 pub(crate) mod poll;
 mod report;
 

@@ -11,8 +11,9 @@ use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::occasionally::Occasionally;
 use crate::socket::readiness::wait::Patience;
 use crate::transport::scratch;
-use crate::transport::sctp::PPID_ASAP;
 use crate::transport::sctp_socket::{Ahead, Incoming, Notification, Parameters, SctpSocket, SendInfo};
+use crate::wire::PPID_ASAP;
+use crate::wire::frame::LONGEST_MESSAGE;
 use nix::errno::Errno;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -22,8 +23,6 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 /// Control messages that wait for the session to look at them.
 const MAX_CONTROLS: usize = 64;
-/// The longest control message, with what pads it.
-const LONGEST_CONTROL: usize = 65_536;
 /// The send buffer is enlarged for messages up to this size; the system allows up to twice its
 /// `net.core.wmem_max`.
 const MAX_SEND_BUFFER: usize = 16 << 20;
@@ -89,7 +88,7 @@ impl Arrivals {
             Some(before) => before,
         };
         let now = match before {
-            Gathering::Part(bytes) if bytes.len() + part.len() <= LONGEST_CONTROL => {
+            Gathering::Part(bytes) if bytes.len() + part.len() <= LONGEST_MESSAGE => {
                 Gathering::Part([&bytes, part].concat())
             }
             Gathering::Part(_) => {
@@ -205,7 +204,7 @@ impl Association {
     /// The same for what is not the application's.
     fn take_aside(&self, arrivals: &mut Arrivals) -> Option<Input> {
         let mut scratch = scratch::take();
-        scratch.resize(LONGEST_CONTROL, 0);
+        scratch.resize(LONGEST_MESSAGE, 0);
         let input = self.take(arrivals, &mut scratch);
         scratch::give_back(scratch);
         input
