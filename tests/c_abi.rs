@@ -245,6 +245,7 @@ c_tests! {
     uninitialised: sctp valgrind;
     descriptors: sctp valgrind;
     session: sctp valgrind;
+    sendto: sctp valgrind;
     basic: sctp valgrind;
     legacy: sctp valgrind;
     guest: sctp valgrind;

@@ -72,10 +72,41 @@
 #define RSERPOOL_SESSION_CHANGE 1
 #define RSERPOOL_FAILOVER 2
 #define RSERPOOL_SHUTDOWN_EVENT 3
+
+/* Not in rsplib: only who calls rsp_sendto_pool gets it. */
+#define RSERPOOL_SEND_FAILED 4
 #define RSERPOOL_FAILOVER_NECESSARY 1
 #define RSERPOOL_FAILOVER_COMPLETE 2
 #define RSERPOOL_SESSION_ADD 1
 #define RSERPOOL_SESSION_REMOVE 2
+
+/* The element could not be reached. */
+#define RSERPOOL_SEND_UNREACHED 1
+
+/* The connection broke before the element sent anything back: it may have got the message. */
+#define RSERPOOL_SEND_UNCERTAIN 2
+
+/* Options of rsp_sendto_pool (RFC 5352 section 6.5.5).
+ * To whom the policy chooses, and to another element if that one can't be reached; to a certain element only. */
+#define ASAP_USE_DEFAULT 0
+
+/* To another element if the first one can't be reached. */
+#define ASAP_SEND_FAILOVER 1
+
+/* To no other element if the first one can't be reached. */
+#define ASAP_SEND_NO_FAILOVER 2
+
+/* To whom the last message to this pool went. */
+#define ASAP_SEND_TO_LAST 4
+
+/* A copy to each of the pool's elements, but not to the descriptor's own. */
+#define ASAP_SEND_TO_ALL 8
+
+/* With ASAP_SEND_TO_ALL: to the descriptor's own element as well. */
+#define ASAP_SEND_TO_SELF 16
+
+/* The message may overtake others (SCTP). */
+#define ASAP_SCTP_UNORDER 4096
 
 /* rsplib's limit of sessions per descriptor. Kept for programs that size tables by it; not a limit here. */
 #define SESSION_SETSIZE 16384
@@ -287,12 +318,30 @@ struct rserpool_shutdown_event {
     rserpool_session_t rse_session;
 };
 
+/* Notification: a message of rsp_sendto_pool did not arrive, or perhaps not (RFC 5352 section 6.7). Its first
+ * portion, up to 1024 bytes, follows in the buffer as far as there is room. */
+struct rserpool_send_failed {
+    /* RSERPOOL_SEND_FAILED. */
+    uint16_t rsf_type;
+    /* Always 0. */
+    uint16_t rsf_flags;
+    /* Always 20, the size of the union. */
+    uint32_t rsf_length;
+    /* RSERPOOL_SEND_UNREACHED or RSERPOOL_SEND_UNCERTAIN. */
+    unsigned int rsf_state;
+    /* For which element it was; 0: for an address. */
+    uint32_t rsf_pe_id;
+    /* How long the message was, in bytes. */
+    uint32_t rsf_message_length;
+};
+
 /* A notification: rn_header.rn_type tells which. */
 union rserpool_notification {
     struct rserpool_notification_header rn_header;
     struct rserpool_failover rn_failover;
     struct rserpool_session_change rn_session_change;
     struct rserpool_shutdown_event rn_shutdown_event;
+    struct rserpool_send_failed rn_send_failed;
 };
 
 #ifdef __cplusplus
@@ -583,6 +632,55 @@ ssize_t rsp_send(int sd,
 
 /* Prints a notification on one line, without a newline. */
 void rsp_print_notification(const union rserpool_notification *notification, FILE *fd);
+
+/* Sends one message to a pool (handle of 1 to 65000 bytes) without a session: to the element that the policy
+ * chooses, anew for each message. The descriptor is a SOCK_SEQPACKET one that is not connected; an element's own
+ * will do. What the element answers is received there, with its identifier in rinfo_pe_id; rinfo_session is good for
+ * rsp_sendmsg as long as the connection lasts. options: ASAP_SEND_*, ASAP_SCTP_UNORDER. identifier: NULL, or where
+ * the identifier of a certain element stands (0: whom the policy chooses) and that of the element that got the
+ * message is written to. staleCacheValue: as for rsp_connect. sctpPPID, sctpStreamID, sctpTimeToLive, timeout: as for
+ * rsp_sendmsg; connecting takes up to timeout, or 5 s if that is 0 or less. Returns to how many elements it was
+ * sent; what may not have arrived comes back as RSERPOOL_SEND_FAILED. -1: EBADF, EOPNOTSUPP (SOCK_STREAM), EINVAL
+ * (connected descriptor, no data, empty handle, options that exclude one another), ENAMETOOLONG, EFAULT, ENOENT (the
+ * pool is empty, or has no such element), EIO (no registrar), EAGAIN (no room in time), EMSGSIZE, EMFILE;
+ * ECONNREFUSED, ETIMEDOUT and other errors of connect(2): no element could be reached. RFC 5352 section 6.5. */
+int rsp_sendto_pool(int sd,
+                    const void *data,
+                    size_t dataLength,
+                    unsigned int options,
+                    const unsigned char *poolHandle,
+                    size_t poolHandleSize,
+                    uint32_t *identifier,
+                    unsigned int staleCacheValue,
+                    uint32_t sctpPPID,
+                    uint16_t sctpStreamID,
+                    uint32_t sctpTimeToLive,
+                    int timeout);
+
+/* Sends one message to whoever is at an address, over the descriptor's transport (SCTP messages, or plain TCP
+ * without the framing of sessions): no pool, no failover. The descriptor is one for rsp_sendto_pool; what comes back
+ * is received there. options: 0 or ASAP_SCTP_UNORDER. Returns 0. -1: EBADF, EOPNOTSUPP (SOCK_STREAM), EINVAL
+ * (connected descriptor, no data, other options), EFAULT, EAFNOSUPPORT, EAGAIN (no room in time), EMSGSIZE, EMFILE;
+ * ECONNREFUSED, ETIMEDOUT and other errors of connect(2). RFC 5352 section 6.5.4. */
+int rsp_sendto_address(int sd,
+                       const void *data,
+                       size_t dataLength,
+                       unsigned int options,
+                       const struct sockaddr *address,
+                       uint32_t sctpPPID,
+                       uint16_t sctpStreamID,
+                       uint32_t sctpTimeToLive,
+                       int timeout);
+
+/* Asks a registrar for all elements of a pool, ahead of need. Returns how many are known now. -1: EACCES,
+ * ENAMETOOLONG, EINVAL (empty handle), EFAULT, EIO (no registrar). RFC 5352 section 6.3. */
+int rsp_cache_populate(const unsigned char *poolHandle,
+                       size_t poolHandleSize);
+
+/* Forgets what is known of a pool: the next resolution asks a registrar, however stale its answer may be. Returns 0.
+ * -1: EACCES, ENAMETOOLONG, EINVAL (empty handle), EFAULT. RFC 5352 section 6.4. */
+int rsp_cache_purge(const unsigned char *poolHandle,
+                    size_t poolHandleSize);
 
 /* Says in words why the last call on this descriptor failed, or did not do what it was to do: which pool, which
  * registrars were tried with what result, which element. -1: of this thread's last call without a descriptor

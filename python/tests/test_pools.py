@@ -91,3 +91,46 @@ def test_initialise_again(pool, serve):
         with rserpool.connect(pool) as session:
             session.send(b"again")
             assert session.receive(timeout=SOON).data == b"1 again"
+
+
+def received(descriptor):
+    """The next message, past what is told of sessions."""
+    while True:
+        event = descriptor.receive(SOON)
+        if isinstance(event, rserpool.Message):
+            return event
+
+
+def test_messages_without_sessions(pool):
+    with rserpool.Element(pool, identifier=0x71, one_to_many=True) as one, \
+            rserpool.Element(pool, identifier=0x72, one_to_many=True) as two, rserpool.Sender() as sender:
+        elements = {0x71: one, 0x72: two}
+        with pytest.raises(rserpool.PoolNotFound):
+            sender.send_to_pool(pool + "-nobody", b"x")
+        chosen = [sender.send_to_pool(pool, b"hello", ppid=7, timeout=SOON) for _ in range(4)]
+        assert collections.Counter(chosen) == {0x71: 2, 0x72: 2}
+        for identifier in chosen:
+            message = received(elements[identifier])
+            assert (message.data, message.ppid) == (b"hello", 7)
+            elements[identifier].send(b"answer", session=message.session)
+            assert received(sender).element == identifier
+        assert sender.send_to_pool(pool, b"to one", element=0x72) == 0x72
+        assert sender.send_to_pool(pool, b"again", last=True) == 0x72
+        assert [received(two).data for _ in range(2)] == [b"to one", b"again"]
+        assert sender.send_to_all(pool, b"all") == 2
+        assert [received(element).data for element in (one, two)] == [b"all", b"all"]
+        assert one.send_to_all(pool, b"the other") == 1
+        assert received(two).data == b"the other"
+        with pytest.raises(rserpool.PoolNotFound):
+            sender.send_to_pool(pool, b"x", element=0x73)
+
+
+def test_what_did_not_arrive_comes_back(pool):
+    with rserpool.Element(pool, identifier=0x81, one_to_many=True) as element, rserpool.Sender() as sender:
+        sender.send_to_pool(pool, b"into the dark")
+        session = element.receive(SOON).session
+        assert received(element).data == b"into the dark"
+        rserpool._library.rsp_sendmsg(element.fileno(), b"x", 1, 0, session, 0, 0, 0, 4, 0)  # SCTP_ABORT
+        back = sender.receive(SOON)
+        assert isinstance(back, rserpool.SendFailed)
+        assert (back.element, back.uncertain, back.head, back.length) == (0x81, True, b"into the dark", 13)

@@ -165,6 +165,25 @@ pub struct rserpool_shutdown_event {
     pub rse_session: rserpool_session_t,
 }
 
+/// Notification: a message of rsp_sendto_pool did not arrive, or perhaps not (RFC 5352 section 6.7). Its first
+/// portion, up to 1024 bytes, follows in the buffer as far as there is room.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct rserpool_send_failed {
+    /// RSERPOOL_SEND_FAILED.
+    pub rsf_type: u16,
+    /// Always 0.
+    pub rsf_flags: u16,
+    /// Always 20, the size of the union.
+    pub rsf_length: u32,
+    /// RSERPOOL_SEND_UNREACHED or RSERPOOL_SEND_UNCERTAIN.
+    pub rsf_state: c_uint,
+    /// For which element it was; 0: for an address.
+    pub rsf_pe_id: u32,
+    /// How long the message was, in bytes.
+    pub rsf_message_length: u32,
+}
+
 /// What all notifications begin with.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -186,6 +205,7 @@ pub union rserpool_notification {
     pub rn_failover: rserpool_failover,
     pub rn_session_change: rserpool_session_change,
     pub rn_shutdown_event: rserpool_shutdown_event,
+    pub rn_send_failed: rserpool_send_failed,
 }
 
 /// SCTP parameters of the associations to be made; 0 means "leave as it is" on the way in.
@@ -248,9 +268,12 @@ layout!(rserpool_session_change, 16, 4, {
     rsc_type: 0, rsc_flags: 2, rsc_length: 4, rsc_state: 8, rsc_session: 12,
 });
 layout!(rserpool_shutdown_event, 12, 4, { rse_type: 0, rse_flags: 2, rse_length: 4, rse_session: 8 });
+layout!(rserpool_send_failed, 20, 4, {
+    rsf_type: 0, rsf_flags: 2, rsf_length: 4, rsf_state: 8, rsf_pe_id: 12, rsf_message_length: 16,
+});
 layout!(rserpool_notification_header, 8, 4, { rn_type: 0, rn_flags: 2, rn_length: 4 });
 layout!(rserpool_notification, 20, 4, {
-    rn_header: 0, rn_failover: 0, rn_session_change: 0, rn_shutdown_event: 0,
+    rn_header: 0, rn_failover: 0, rn_session_change: 0, rn_shutdown_event: 0, rn_send_failed: 0,
 });
 layout!(rserpool_session_parameters, 24, 4, {
     sp_rto_initial: 0, sp_rto_min: 4, sp_rto_max: 8, sp_assoc_max_rxt: 12, sp_path_max_rxt: 16,

@@ -39,11 +39,35 @@ pub const RSERPOOL_SESSION_CHANGE: u16 = 1;
 pub const RSERPOOL_FAILOVER: u16 = 2;
 pub const RSERPOOL_SHUTDOWN_EVENT: u16 = 3;
 
+/// Not in rsplib: only who calls rsp_sendto_pool gets it.
+pub const RSERPOOL_SEND_FAILED: u16 = 4;
+
 pub const RSERPOOL_FAILOVER_NECESSARY: c_uint = 1;
 pub const RSERPOOL_FAILOVER_COMPLETE: c_uint = 2;
 
 pub const RSERPOOL_SESSION_ADD: c_uint = 1;
 pub const RSERPOOL_SESSION_REMOVE: c_uint = 2;
+
+/// The element could not be reached.
+pub const RSERPOOL_SEND_UNREACHED: c_uint = 1;
+/// The connection broke before the element sent anything back: it may have got the message.
+pub const RSERPOOL_SEND_UNCERTAIN: c_uint = 2;
+
+/// Options of rsp_sendto_pool (RFC 5352 section 6.5.5).
+/// To whom the policy chooses, and to another element if that one can't be reached; to a certain element only.
+pub const ASAP_USE_DEFAULT: c_uint = 0x0000;
+/// To another element if the first one can't be reached.
+pub const ASAP_SEND_FAILOVER: c_uint = 0x0001;
+/// To no other element if the first one can't be reached.
+pub const ASAP_SEND_NO_FAILOVER: c_uint = 0x0002;
+/// To whom the last message to this pool went.
+pub const ASAP_SEND_TO_LAST: c_uint = 0x0004;
+/// A copy to each of the pool's elements, but not to the descriptor's own.
+pub const ASAP_SEND_TO_ALL: c_uint = 0x0008;
+/// With ASAP_SEND_TO_ALL: to the descriptor's own element as well.
+pub const ASAP_SEND_TO_SELF: c_uint = 0x0010;
+/// The message may overtake others (SCTP).
+pub const ASAP_SCTP_UNORDER: c_uint = 0x1000;
 
 /// rsplib's limit of sessions per descriptor. Kept for programs that size tables by it; not a limit here.
 pub const SESSION_SETSIZE: c_int = 16384;

@@ -242,12 +242,13 @@ fn describe(notification: &rserpool_notification) -> String {
         _ => format!("Unknown state {value}!"),
     };
     // SAFETY: every member is plain numbers, legal whatever they are.
-    let (header, change, failover, shutdown) = unsafe {
+    let (header, change, failover, shutdown, failed) = unsafe {
         (
             notification.rn_header,
             notification.rn_session_change,
             notification.rn_failover,
             notification.rn_shutdown_event,
+            notification.rn_send_failed,
         )
     };
     match header.rn_type {
@@ -260,6 +261,11 @@ fn describe(notification: &rserpool_notification) -> String {
                 state(failover.rf_state, ["RSERPOOL_FAILOVER_NECESSARY", "RSERPOOL_FAILOVER_COMPLETE"]);
             let cookie = if failover.rf_has_cookie != 0 { "yes" } else { "no" };
             format!("RSERPOOL_FAILOVER for session {}, state={name}, cookie={cookie}", failover.rf_session)
+        }
+        RSERPOOL_SEND_FAILED => {
+            let name = state(failed.rsf_state, ["RSERPOOL_SEND_UNREACHED", "RSERPOOL_SEND_UNCERTAIN"]);
+            let (pe_id, length) = (failed.rsf_pe_id, failed.rsf_message_length);
+            format!("RSERPOOL_SEND_FAILED for element ${pe_id:08x}, state={name}, {length} bytes")
         }
         RSERPOOL_SHUTDOWN_EVENT => format!("RSERPOOL_SHUTDOWN_EVENT for session {}", shutdown.rse_session),
         other => format!("Unknown type {other}!"),
@@ -354,6 +360,16 @@ unsafe fn deliver(
             }
             let flags = MSG_RSERPOOL_NOTIFICATION | libc::MSG_EOR;
             Delivery { length: NOTIFICATION_SIZE, flags, info: Default::default() }
+        }
+        Received::Undelivered { length, size, pe_id, reached } => {
+            let bytes = legacy::send_failed(size, pe_id.0, reached);
+            let fits = space.get_mut(..NOTIFICATION_SIZE).ok_or(Errno(libc::EINVAL))?;
+            // SAFETY: 20 initialised bytes into 20 bytes.
+            unsafe {
+                std::ptr::copy_nonoverlapping((&raw const bytes).cast(), fits.as_mut_ptr(), fits.len());
+            }
+            let flags = MSG_RSERPOOL_NOTIFICATION | libc::MSG_EOR;
+            Delivery { length: NOTIFICATION_SIZE + length, flags, info: Default::default() }
         }
         Received::End { .. } => Delivery { length: 0, flags: 0, info: Default::default() },
     })

@@ -30,6 +30,7 @@ pub mod message;
 pub mod policy;
 pub mod policytypes;
 pub mod poll;
+pub mod sendto;
 pub mod session;
 pub mod socket;
 pub mod tagitem;

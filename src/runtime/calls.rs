@@ -273,6 +273,10 @@ impl Directory for Runtime {
         Ok(elements)
     }
 
+    fn purge(&self, handle: &PoolHandle) {
+        self.shared.cache.forget(handle);
+    }
+
     fn report_unreachable(&self, handle: &PoolHandle, id: PeId) {
         if self.shared.is_ours() {
             why::note(None, format_args!("element {id} of pool {handle:?} does not answer"));

@@ -108,6 +108,9 @@ pub trait Directory: Send + Sync + Debug {
         wanted: &dyn Fn() -> bool,
     ) -> Result<Vec<PoolElement>, RequestError>;
 
+    /// Forgets what is known of a pool: the next resolution asks a registrar.
+    fn purge(&self, handle: &PoolHandle);
+
     /// Reports an element that does not answer: to the registrar, and out of the cache. Never blocks.
     fn report_unreachable(&self, handle: &PoolHandle, id: PeId);
 

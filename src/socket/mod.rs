@@ -7,8 +7,8 @@
 //!
 //! | step | what | files |
 //! |---|---|---|
-//! | `api` | the RSerPool socket API: [`Library`] | `mod`, `connect`, `poll`, `report`, `fork` |
-//! | `descriptor` | what an application's number stands for | `entry`, `base`, `endpoint`, `addresses`, `listener`, `many`, `strangers`, `table` |
+//! | `api` | the RSerPool socket API: [`Library`] | `mod`, `connect`, `sendto`, `poll`, `report`, `fork` |
+//! | `descriptor` | what an application's number stands for | `entry`, `base`, `endpoint`, `addresses`, `listener`, `many`, `strangers`, `partners`, `table` |
 //! | `session` | one session: its state, what its owner is told | `mod`, `receiving`, `sending`, `hub`, `pool`, `told` |
 //! | `channel` | one connection of a session | `conn`, `carrier`, `sender`, `receiver`, `association`, `linger`, `silence`, `parameters`, `stranger` |
 //! | `readiness` | being readable, waiting, waking | `mod`, `wait`, `occasionally` |
@@ -29,9 +29,12 @@ mod tests;
 
 pub(crate) use crate::transport::sockaddr;
 pub(crate) use api::fork::Process;
+pub use crate::transport::sctp_socket::send_flags;
 pub use api::poll::PollEntry;
 pub use api::{Library, Registration};
 pub use channel::parameters::SessionParameters;
 pub use descriptor::entry::Style;
 pub use error::SocketError;
-pub use session::told::{ConnectOptions, NOTIFICATION_ROOM, Notification, Received, SendOptions, SessionId};
+pub use session::told::{
+    ConnectOptions, NOTIFICATION_ROOM, Notification, Received, Recipient, SendOptions, SessionId, ToPool,
+};

@@ -24,8 +24,8 @@ from . import _abi
 
 __all__ = [
     "Address", "CookieEcho", "Descriptor", "Element", "Failover", "FailoverNecessary", "Message", "NoRegistrar",
-    "Notification", "Policy", "PoolNotFound", "RSerPoolError", "RegistrationRefused", "Session", "SessionChange",
-    "SessionEnded", "Shutdown", "cleanup", "connect", "enable_logging", "initialize", "library_version", "resolve",
+    "Notification", "Policy", "PoolNotFound", "RSerPoolError", "RegistrationRefused", "SendFailed", "Sender", "Session",
+    "SessionChange", "SessionEnded", "Shutdown", "cleanup", "connect", "enable_logging", "initialize", "library_version", "resolve",
 ]
 
 __version__ = "0.1.0"
@@ -126,6 +126,19 @@ class Failover(Notification):
 @dataclass(frozen=True)
 class Shutdown(Notification):
     """The peer ended the session."""
+
+
+@dataclass(frozen=True)
+class SendFailed(Notification):
+    """A message of `send_to_pool` that did not get to `element`, or (`uncertain`) perhaps not; `session` is 0."""
+
+    element: int
+    #: Its connection broke before it sent anything back.
+    uncertain: bool
+    #: Up to 1024 bytes of the message.
+    head: bytes
+    #: How long it was.
+    length: int
 
 
 Event = Union[Message, CookieEcho, Notification]
@@ -401,7 +414,12 @@ class Descriptor:
             self.fileno(), buffer, len(buffer), ctypes.byref(info), ctypes.byref(flags), ms
         ), timeout, "rsp_recvmsg", self.fileno)
         if flags.value & _abi.MSG_NOTIFICATION:
-            return _notification(_abi.Notification.from_buffer(buffer))
+            raw = _abi.Notification.from_buffer(buffer)
+            if raw.rn_header.rn_type == _abi.RSERPOOL_SEND_FAILED:
+                failed, size = raw.rn_send_failed, ctypes.sizeof(raw)
+                head = ctypes.string_at(ctypes.addressof(buffer) + size, got - size)
+                return SendFailed(0, failed.rsf_pe_id, failed.rsf_state == 2, head, failed.rsf_message_length)
+            return _notification(raw)
         if flags.value & _abi.MSG_COOKIE_ECHO:
             return CookieEcho(ctypes.string_at(buffer, got), info.rinfo_session)
         if got == 0 and not flags.value & _abi.MSG_EOR:
@@ -409,6 +427,45 @@ class Descriptor:
         ppid = socket.ntohl(info.rinfo_ppid)
         end = bool(flags.value & _abi.MSG_EOR)
         return Message(ctypes.string_at(buffer, got), info.rinfo_session, ppid, info.rinfo_stream, info.rinfo_pe_id, end)
+
+
+class _Writing(Descriptor):
+    """What one-to-many descriptors can: messages to pools without a session."""
+
+    def send_to_pool(self, handle: Handle, data: Buffer, *, element: int = 0, last: bool = False, failover: Optional[bool] = None,
+                     ppid: int = 0, stream: int = 0, unordered: bool = False, stale: float = 0,
+                     timeout: Optional[float] = None) -> int:
+        """Sends one message to whom the pool's policy chooses, anew each time; the element that got it.
+
+        With `element` to that one, with `last` to whom the last message to this pool went. `failover` says whether
+        another one gets the message if that one can't be reached: by default only if it is not a certain one. What
+        comes back is received here, with its sender as `element`. PoolNotFound when nobody is there (or not that one).
+        """
+        options = _abi.SEND_TO_LAST if last else 0
+        if failover is not None:
+            options |= _abi.SEND_FAILOVER if failover else _abi.SEND_NO_FAILOVER
+        to = ctypes.c_uint32(_number(element, "element"))
+        self._to_pool(handle, data, options, to, ppid, stream, unordered, stale, timeout)
+        return to.value
+
+    def send_to_all(self, handle: Handle, data: Buffer, *, to_self: bool = False, ppid: int = 0, stream: int = 0,
+                    unordered: bool = False, timeout: Optional[float] = None) -> int:
+        """Sends a copy to each of the pool's elements, but to the one registered here only with `to_self`; how many
+        got one. A `SendFailed` is received for each that could not be reached."""
+        options = _abi.SEND_TO_ALL | (_abi.SEND_TO_SELF if to_self else 0)
+        return self._to_pool(handle, data, options, ctypes.c_uint32(0), ppid, stream, unordered, 0, timeout)
+
+    def _to_pool(self, handle: Handle, data: Buffer, options: int, to: ctypes.c_uint32, ppid: int, stream: int,
+                 unordered: bool, stale: float, timeout: Optional[float]) -> int:
+        name, data, age = _handle(handle), _bytes(data), _stale(stale)
+        ppid, stream = socket.htonl(_number(ppid, "ppid")), _number(stream, "stream", 16)
+        options |= _abi.SCTP_UNORDER if unordered else 0
+        wait = 2**31 - 1 if timeout is None else _ms(timeout)
+        result = _library.rsp_sendto_pool(self.fileno(), data, len(data), options, name, len(name), ctypes.byref(to),
+                                          age, ppid, stream, 0, wait)
+        if result < 0 and ctypes.get_errno() == errno.EAGAIN:
+            raise TimeoutError(errno.EAGAIN, f"rsp_sendto_pool: no room within {timeout} s")
+        return _check(result, "rsp_sendto_pool", self.fileno())
 
 
 def _notification(raw: _abi.Notification) -> Notification:
@@ -588,7 +645,18 @@ def connect(handle: Handle, *, stale: float = 0, notifications: bool = True, fai
     return session
 
 
-class Element(_Context):
+class Sender(_Context, _Writing):
+    """A pool user without sessions: sends messages to pools, and receives what elements answer."""
+
+    def __init__(self) -> None:
+        initialize()
+        super().__init__(_check(_library.rsp_socket(0, socket.SOCK_SEQPACKET, _abi.IPPROTO_SCTP), "rsp_socket"))
+
+    def __enter__(self) -> "Sender":
+        return self
+
+
+class Element(_Context, _Writing):
     """A pool element: registered as long as it is open.
 
     A registrar that refuses is RegistrationRefused, none at all is NoRegistrar. With `wait` False neither is waited

@@ -106,12 +106,24 @@ class ShutdownEvent(Structure):
     _fields_ = [("rse_type", c_uint16), ("rse_flags", c_uint16), ("rse_length", c_uint32), ("rse_session", c_int)]
 
 
+class SendFailed(Structure):
+    _fields_ = [
+        ("rsf_type", c_uint16),
+        ("rsf_flags", c_uint16),
+        ("rsf_length", c_uint32),
+        ("rsf_state", c_uint),
+        ("rsf_pe_id", c_uint32),
+        ("rsf_message_length", c_uint32),
+    ]
+
+
 class Notification(Union):
     _fields_ = [
         ("rn_header", NotificationHeader),
         ("rn_failover", Failover),
         ("rn_session_change", SessionChange),
         ("rn_shutdown_event", ShutdownEvent),
+        ("rn_send_failed", SendFailed),
     ]
 
 
@@ -187,6 +199,13 @@ PROTOTYPES = {
         [_fd, _bytes, c_size_t, c_uint, c_int, c_uint32, c_uint16, c_uint32, c_uint16, c_int],
     ),
     "rsp_send_cookie": (c_ssize_t, [_fd, _bytes, c_size_t, c_int, c_int]),
+    "rsp_sendto_pool": (
+        c_int,
+        [_fd, _bytes, c_size_t, c_uint, _bytes, c_size_t, _id_out, c_uint, c_uint32, c_uint16, c_uint32, c_int],
+    ),
+    "rsp_sendto_address": (c_int, [_fd, _bytes, c_size_t, c_uint, c_void_p, c_uint32, c_uint16, c_uint32, c_int]),
+    "rsp_cache_populate": (c_int, [_bytes, c_size_t]),
+    "rsp_cache_purge": (c_int, [_bytes, c_size_t]),
     "rsp_recvmsg": (c_ssize_t, [_fd, c_void_p, c_size_t, POINTER(SndRcvInfo), _int_out, c_int]),
     "rsp_recvfullmsg": (c_ssize_t, [_fd, c_void_p, c_size_t, POINTER(SndRcvInfo), _int_out, c_int]),
     "rsp_read": (c_ssize_t, [_fd, c_void_p, c_size_t]),
@@ -200,6 +219,9 @@ MSG_EOR = 0x80
 MSG_NOTIFICATION = 1
 MSG_COOKIE_ECHO = 2
 FFF_UNREACHABLE = 1
+SEND_FAILOVER, SEND_NO_FAILOVER, SEND_TO_LAST, SEND_TO_ALL, SEND_TO_SELF = 1, 2, 4, 8, 16
+SCTP_UNORDER = 0x1000
+RSERPOOL_SEND_FAILED = 4
 REGF_DONTWAIT = 1
 TAG_DONE = 0
 TAG_POOL_ELEMENT_IDENTIFIER = 1001000

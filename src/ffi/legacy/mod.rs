@@ -4,8 +4,8 @@
 pub(super) mod companion;
 
 use super::abi::{
-    NOTIFICATION_SIZE, rserpool_failover, rserpool_notification, rserpool_session_change,
-    rserpool_shutdown_event,
+    NOTIFICATION_SIZE, rserpool_failover, rserpool_notification, rserpool_send_failed,
+    rserpool_session_change, rserpool_shutdown_event,
 };
 use super::constants::*;
 use super::convert::patience;
@@ -129,6 +129,20 @@ pub(super) fn notification(notification: Notification) -> rserpool_notification 
         }
     }
     n
+}
+
+/// The notification of a message that did not arrive, as long as the others.
+pub(super) fn send_failed(size: usize, rsf_pe_id: u32, reached: bool) -> rserpool_notification {
+    rserpool_notification {
+        rn_send_failed: rserpool_send_failed {
+            rsf_type: RSERPOOL_SEND_FAILED,
+            rsf_flags: 0,
+            rsf_length: NOTIFICATION_SIZE as u32,
+            rsf_state: if reached { RSERPOOL_SEND_UNCERTAIN } else { RSERPOOL_SEND_UNREACHED },
+            rsf_pe_id,
+            rsf_message_length: u32::try_from(size).unwrap_or(u32::MAX),
+        },
+    }
 }
 
 /// Not in any header, but exported by rsplib: `rsp_socket` around a system socket that the caller

@@ -14,7 +14,7 @@ use crate::socket::readiness::wait::{Deadline, Patience};
 use crate::socket::session::Session;
 use crate::transport::sctp_socket::SctpSocket;
 use crate::transport::stream;
-use crate::wire::{PeId, PoolElement, PoolHandle, Protocol, TransportUse};
+use crate::wire::{PeId, PoolElement, PoolHandle, Protocol, Transport, TransportUse};
 use log::{debug, info, warn};
 use nix::errno::Errno;
 use std::io;
@@ -88,7 +88,7 @@ impl Library {
                     break;
                 }
             };
-            match self.reach(entry, session, &element, deadline, spare.take()) {
+            match self.reach(entry, session, &element.transport, deadline, spare.take()) {
                 Ok(conn) => return self.settle(entry, session, handle, &element, conn, how),
                 Err(error) => {
                     debug!("element {} of {handle:?}: {error}", element.id);
@@ -160,15 +160,14 @@ impl Library {
     }
 
     /// A connection to an element, greeted, with the cookie echo on its way.
-    fn reach(
+    pub(super) fn reach(
         &self,
         entry: &Entry,
         session: &Session,
-        element: &PoolElement,
+        transport: &Transport,
         deadline: Deadline,
         spare: Option<Endpoint>,
     ) -> Result<Arc<Conn>> {
-        let transport = &element.transport;
         let control = transport.usage() == TransportUse::DataPlusControl;
         let addresses = transport.socket_addresses();
         let conn = match transport.protocol() {
@@ -271,7 +270,7 @@ fn refused(error: io::Error) -> SocketError {
 }
 
 /// Whether an error is this process's or this machine's own, of which the element knows nothing.
-fn is_ours(error: &SocketError) -> bool {
+pub(super) fn is_ours(error: &SocketError) -> bool {
     use Errno::{EACCES, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM};
     let ours = [EACCES, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM];
     unsupported(error)

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `mod` | descriptors, addresses, registration, data, mapped numbers, options |
 //! | `connect` | from a pool handle to a connection with one of its elements; failovers |
+//! | `sendto` | messages without a session: to a pool, an element, all of them, an address |
 //! | `poll` | poll(2) over RSerPool descriptors and others |
 //! | `report` | what status reports say of the sessions |
 //! | `fork` | knowing a forked child |
@@ -12,6 +13,7 @@ mod connect;
 pub(crate) mod fork;
 pub(crate) mod poll;
 mod report;
+mod sendto;
 
 use crate::machine::{LinkProtocol, client};
 use crate::runtime::{Answer, Directory, Runtime, Settings};
@@ -292,7 +294,7 @@ impl Library {
         let entry = self.entry(sd)?;
         match entry.role() {
             Role::Listener(listener) => return Ok(listener.endpoint().listen(backlog)?),
-            Role::Many(many) => return Ok(many.endpoint().listen(backlog)?),
+            Role::Many(many) => return many.listen(backlog),
             Role::Single(_) => return Err(SocketError::Misused),
             Role::Fresh { .. } => {}
         }

@@ -5,6 +5,7 @@
 use crate::socket::channel::conn::Conn;
 use crate::socket::descriptor::base::Base;
 use crate::socket::descriptor::endpoint::Endpoint;
+use crate::socket::descriptor::partners::{Partner, Partners};
 use crate::socket::descriptor::strangers::{LISTENER, STRANGERS, Strangers};
 use crate::socket::descriptor::table::Table;
 use crate::socket::error::{Result, SocketError};
@@ -12,10 +13,11 @@ use crate::socket::readiness::occasionally::Occasionally;
 use crate::socket::readiness::wait::Deadline;
 use crate::socket::readiness::{BEACON, Readiness};
 use crate::socket::session::hub::Hub;
-use crate::socket::session::told::{Notification, Received, SessionId};
+use crate::socket::session::told::{ConnectOptions, Notification, Received, SessionId, Undelivered};
 use crate::socket::session::{Attempt, Home, Session, check_room};
+use crate::wire::PoolHandle;
 use nix::sys::epoll::EpollEvent;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::os::fd::AsFd;
@@ -39,6 +41,8 @@ pub(crate) struct Many {
     hub: Arc<Hub>,
     sessions: Table<Arc<Session>>,
     state: Mutex<State>,
+    /// Who is written to without a session of the program's.
+    partners: Mutex<Partners>,
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +76,8 @@ impl Ids {
 impl Many {
     pub(crate) fn new(base: Arc<Base>, endpoint: Arc<Endpoint>) -> Many {
         let hub = Arc::new(Hub::new(base.readiness.clone()));
-        Many { base, endpoint, hub, sessions: Table::new(), state: Mutex::default() }
+        let (state, partners) = (Mutex::default(), Mutex::default());
+        Many { base, endpoint, hub, sessions: Table::new(), state, partners }
     }
 
     fn readiness(&self) -> &Readiness {
@@ -81,6 +86,16 @@ impl Many {
 
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
+    }
+
+    /// Accepts sessions; called again: changes the backlog.
+    pub(crate) fn listen(&self, backlog: i32) -> Result<()> {
+        self.endpoint.listen(backlog)?;
+        // It may be watched already.
+        if self.readiness().rename(self.endpoint.as_fd(), LISTENER).is_err() {
+            self.readiness().add(self.endpoint.as_fd(), LISTENER)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn session(&self, id: SessionId) -> Option<Arc<Session>> {
@@ -135,7 +150,7 @@ impl Many {
         if !self.hub.has_first() {
             return Ok(None);
         }
-        if self.hub.has_notice() {
+        if self.hub.has_notice() || self.hub.has_undelivered() {
             check_room(buffer)?;
         }
         if let Some(notice) = self.hub.take_notice() {
@@ -143,6 +158,9 @@ impl Many {
                 self.state.lock().ids.free.push(Reverse(session));
             }
             return Ok(Some(Received::Notification(notice)));
+        }
+        if let Some(back) = self.hub.take_undelivered() {
+            return Ok(Some(back.deliver(buffer)));
         }
         while let Some(id) = self.hub.next_echo() {
             let Some(session) = self.session(id) else { break };
@@ -157,6 +175,9 @@ impl Many {
         let Some(session) = self.session(id) else { return Ok(None) };
         match session.attempt(buffer, deadline)? {
             Attempt::Received(received) => {
+                if session.as_user().is_some() {
+                    self.partners().heard(id);
+                }
                 let mut state = self.state.lock();
                 if matches!(received, Received::Data { end: false, .. }) {
                     // The rest of a message comes before anything else.
@@ -313,9 +334,58 @@ impl Many {
         }
         let in_order = in_order && !session.ended_here();
         session.close();
+        if session.as_user().is_some() {
+            return self.part(session.id, in_order);
+        }
         let session = session.id;
         let shutdown = in_order.then_some(Notification::Shutdown { session });
         self.hub.notify(shutdown.into_iter().chain([Notification::SessionRemove { session }]));
+    }
+
+    pub(crate) fn partners(&self) -> MutexGuard<'_, Partners> {
+        self.partners.lock()
+    }
+
+    /// A session of the library's own, with somebody who is written to; not connected yet.
+    pub(crate) fn correspondent(&self, handle: Option<PoolHandle>, options: ConnectOptions) -> Session {
+        let id = self.state.lock().ids.take();
+        Session::correspondent(id, self.hub.clone(), self.base.linger.clone(), handle, options)
+    }
+
+    /// A partner is reached over `conn`.
+    pub(crate) fn befriend(&self, partner: &Partner, session: &Arc<Session>, conn: Arc<Conn>) -> Result<()> {
+        let id = session.id;
+        let known = self.sessions.set(id as usize, Some(session.clone())).map_err(|()| SocketError::NoNumber);
+        if let Err(error) = known.and_then(|_| session.moved(conn, partner.pe_id(), false).map(|_| ())) {
+            self.sessions.take(id as usize);
+            self.give_up(session);
+            return Err(error);
+        }
+        let crowded_out = self.partners().add(partner, id);
+        if let Some(other) = crowded_out.and_then(|id| self.session(id)) {
+            self.remove(&other, true);
+        }
+        Ok(())
+    }
+
+    /// A correspondent that came to nothing.
+    pub(crate) fn give_up(&self, session: &Session) {
+        session.close();
+        self.state.lock().ids.free.push(Reverse(session.id));
+    }
+
+    /// The session of a partner is over: what was not answered may not have arrived.
+    fn part(&self, id: SessionId, in_order: bool) {
+        let back = self.partners().ended(id, in_order);
+        self.state.lock().ids.free.push(Reverse(id));
+        if let Some(back) = back {
+            self.give_back(back);
+        }
+    }
+
+    /// A message is handed back to the program.
+    pub(crate) fn give_back(&self, back: Undelivered) {
+        self.hub.give_back(back);
     }
 
     /// The descriptor is closed.

@@ -7,6 +7,7 @@
 //! | `endpoint`, `addresses` | its own system socket, and how users reach that |
 //! | `listener`, `many` | the roles of those that listen: `SOCK_STREAM`, `SOCK_SEQPACKET` |
 //! | `strangers` | their connections that have not said hello |
+//! | `partners` | the elements that a one-to-many descriptor sends to without a session |
 //! | `table` | descriptors by number |
 
 pub(crate) mod addresses;
@@ -15,5 +16,6 @@ pub(crate) mod endpoint;
 pub(crate) mod entry;
 pub(crate) mod listener;
 pub(crate) mod many;
+pub(crate) mod partners;
 pub(crate) mod strangers;
 pub(crate) mod table;

@@ -2,10 +2,13 @@
 
 use crate::machine::session::Signs;
 use crate::socket::readiness::{Readiness, Reason};
-use crate::socket::session::told::{Notification, SessionId};
+use crate::socket::session::told::{Notification, SessionId, Undelivered};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+
+/// Messages kept for a program that does not receive.
+const MOST_UNDELIVERED: usize = 1024;
 
 /// The sessions' common descriptor, as they see it.
 #[derive(Debug)]
@@ -17,10 +20,18 @@ pub(crate) struct Hub {
 #[derive(Debug, Default)]
 struct State {
     notices: VecDeque<Notification>,
+    /// Messages that may not have arrived.
+    undelivered: VecDeque<Undelivered>,
     /// Sessions with a cookie echo to deliver, in the order in which these came.
     echoes: VecDeque<SessionId>,
     /// Sessions with data read ahead.
     ahead: BTreeSet<SessionId>,
+}
+
+impl State {
+    fn has_first(&self) -> bool {
+        !self.notices.is_empty() || !self.undelivered.is_empty() || !self.echoes.is_empty()
+    }
 }
 
 impl Hub {
@@ -64,6 +75,29 @@ impl Hub {
         notice
     }
 
+    /// A message is handed back; of more than [`MOST_UNDELIVERED`], the oldest are not.
+    pub(crate) fn give_back(&self, back: Undelivered) {
+        let mut state = self.state.lock();
+        if state.undelivered.len() >= MOST_UNDELIVERED {
+            state.undelivered.pop_front();
+        }
+        state.undelivered.push_back(back);
+        self.settle(&state);
+    }
+
+    /// Whether a message is to be handed back.
+    pub(crate) fn has_undelivered(&self) -> bool {
+        !self.state.lock().undelivered.is_empty()
+    }
+
+    /// The next message to be handed back.
+    pub(crate) fn take_undelivered(&self) -> Option<Undelivered> {
+        let mut state = self.state.lock();
+        let back = state.undelivered.pop_front();
+        self.settle(&state);
+        back
+    }
+
     /// The session whose cookie echo is next.
     pub(crate) fn next_echo(&self) -> Option<SessionId> {
         self.state.lock().echoes.front().copied()
@@ -71,13 +105,11 @@ impl Hub {
 
     /// Whether anything is told before data.
     pub(crate) fn has_first(&self) -> bool {
-        let state = self.state.lock();
-        !state.notices.is_empty() || !state.echoes.is_empty()
+        self.state.lock().has_first()
     }
 
     fn settle(&self, state: &State) {
-        let queued = !state.notices.is_empty() || !state.echoes.is_empty();
-        self.readiness.set(Reason::Queue, queued);
+        self.readiness.set(Reason::Queue, state.has_first());
         self.readiness.set(Reason::Buffered, !state.ahead.is_empty());
     }
 }

@@ -153,6 +153,18 @@ impl Session {
         Session::new(1, Home::Alone(readiness), linger, Side::User(user), None)
     }
 
+    /// A user's session with somebody who is written to without one: it shares the descriptor, and is never moved.
+    pub(crate) fn correspondent(
+        id: SessionId,
+        hub: Arc<Hub>,
+        linger: Arc<Linger>,
+        handle: Option<PoolHandle>,
+        options: ConnectOptions,
+    ) -> Session {
+        let user = User { handle, options, notified: false, moving: Mutex::new(()), watch: Mutex::new(None) };
+        Session::new(id, Home::Shared(hub), linger, Side::User(user), None)
+    }
+
     /// An element's session over an accepted connection.
     pub(crate) fn element(
         id: SessionId,

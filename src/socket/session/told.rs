@@ -32,6 +32,57 @@ pub struct SendOptions {
     pub timeout: Option<Duration>,
 }
 
+/// To whom of a pool a message goes (RFC 5352 sections 6.5.1, 6.5.3 and 6.5.5).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Recipient {
+    /// Whom the policy chooses, for each message anew.
+    #[default]
+    Policy,
+    /// A certain element.
+    Element(PeId),
+    /// Whom the last message to this pool went to; the first time, whom the policy chooses.
+    Last,
+    /// Each of them has a copy.
+    All,
+}
+
+/// How a message is sent to a pool.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ToPool {
+    /// To whom.
+    pub recipient: Recipient,
+    /// To all: also to the element that is registered on the descriptor itself.
+    pub to_self: bool,
+    /// To another element if a certain one can't be reached.
+    pub failover: bool,
+    /// To no other element than the one chosen first.
+    pub forbid_failover: bool,
+    /// How old what is known about the pool may be.
+    pub stale: Duration,
+}
+
+/// A message that did not get to an element, or of which nobody knows whether it did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Undelivered {
+    pub(crate) pe_id: PeId,
+    /// There was a connection, which broke before the element said anything: it may have got the message.
+    pub(crate) reached: bool,
+    /// The first portion of it.
+    pub(crate) head: Vec<u8>,
+    /// How long it was.
+    pub(crate) size: usize,
+}
+
+impl Undelivered {
+    /// As a receive call delivers it.
+    pub(crate) fn deliver(&self, buffer: &mut [u8]) -> Received {
+        let space = buffer.get_mut(NOTIFICATION_ROOM..).unwrap_or_default();
+        let length = self.head.len().min(space.len());
+        space[..length].copy_from_slice(&self.head[..length]);
+        Received::Undelivered { length, size: self.size, pe_id: self.pe_id, reached: self.reached }
+    }
+}
+
 /// A notification (`union rserpool_notification`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -72,6 +123,17 @@ pub enum Received {
     },
     /// A notification; nothing was written to the buffer.
     Notification(Notification),
+    /// A message sent to a pool without a session did not get there, or perhaps not (RFC 5352 section 6.7).
+    Undelivered {
+        /// Bytes of it written to the buffer, behind the first [`NOTIFICATION_ROOM`].
+        length: usize,
+        /// How long the message was.
+        size: usize,
+        /// For whom it was; 0: for an address.
+        pe_id: PeId,
+        /// There was a connection, which broke before anything came back: the message may have arrived.
+        reached: bool,
+    },
     /// End of the session.
     End {
         /// Which one ended.

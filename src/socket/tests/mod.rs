@@ -5,6 +5,7 @@ pub(super) mod descriptors;
 pub(super) mod failover;
 pub(super) mod many;
 mod peers;
+pub(super) mod sendto;
 pub(super) mod silence;
 
 use super::channel::conn::Conn;
@@ -57,6 +58,11 @@ impl Fake {
         self.0.lock().elements.push(PoolElement { id, home, life: 1, transport, policy, asap: None });
     }
 
+    /// Who was reported as unreachable.
+    pub(super) fn reported(&self) -> Vec<u32> {
+        self.0.lock().reported.iter().map(|id| id.0).collect()
+    }
+
     /// The pool loses an element, and everybody who watches it hears of it.
     pub(super) fn lose(&self, id: u32) {
         let mut state = self.0.lock();
@@ -89,6 +95,7 @@ impl Directory for Fake {
         state.elements.rotate_left(turn);
         Ok(chosen)
     }
+    fn purge(&self, _: &PoolHandle) {}
     fn report_unreachable(&self, _: &PoolHandle, id: PeId) {
         let mut state = self.0.lock();
         state.reported.push(id);
@@ -151,6 +158,10 @@ macro_rules! tests_over {
             data::flags_end_or_break_a_session
             data::threads_share_a_session
             silence::a_peer_that_does_not_read_is_alive
+            sendto::messages_go_to_pools_without_sessions
+            sendto::messages_go_to_all_elements_of_a_pool
+            sendto::a_choice_that_fails_is_made_anew
+            sendto::who_may_send_without_a_session
         }
     };
     ($world:expr; $($subject:ident :: $name:ident)*) => {
