@@ -27,9 +27,9 @@ mod sctp_tests;
 #[cfg(test)]
 mod tests;
 
+pub use crate::transport::sctp_socket::send_flags;
 pub(crate) use crate::transport::sockaddr;
 pub(crate) use api::fork::Process;
-pub use crate::transport::sctp_socket::send_flags;
 pub use api::poll::PollEntry;
 pub use api::{Library, Registration};
 pub use channel::parameters::SessionParameters;
