@@ -68,7 +68,7 @@ const HEADERS: &[Header] = &[
     },
     Header {
         name: "tagitem.h",
-        sources: &["tagitem"],
+        sources: &["legacy/tagitem"],
         system: &["stddef.h", "stdio.h"],
         own: &[],
         text: "",
@@ -107,7 +107,7 @@ const HEADERS: &[Header] = &[
     },
     Header {
         name: "rserpool-internals.h",
-        sources: &["tags", "internals"],
+        sources: &["legacy/tags", "internals"],
         system: &[],
         own: &["rserpool.h"],
         text: "\nstruct TagItem; /* tagitem.h */\n",

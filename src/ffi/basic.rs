@@ -6,9 +6,9 @@ use super::current::library;
 use super::explain::{error_code, explained, explained_code};
 use super::guard::{Errno, guard_or, guard_panics};
 use super::{constants::*, legacy, policy};
-use crate::machine::client::{Registration, RequestError};
-use crate::socket::sockaddr;
-use crate::wire::{PeId, PoolElement, PoolHandle, Protocol, RegistrarId, Transport, TransportUse};
+use crate::machine::client::RequestError;
+use crate::socket::{OwnElement, sockaddr};
+use crate::wire::{PeId, PoolElement, PoolHandle, Protocol, Transport, TransportUse};
 use libc::{c_int, c_uchar, c_uint, size_t};
 use std::net::SocketAddr;
 
@@ -222,24 +222,11 @@ pub(super) unsafe fn register(
         };
         // SAFETY: the caller's addresses.
         let transport = unsafe { transport(info, flags)? };
-        if info.ai_pe_id == 0 {
-            info.ai_pe_id = fastrand::u32(1..u32::MAX);
-        }
-        let element = PoolElement {
-            id: PeId(info.ai_pe_id),
-            home: RegistrarId(0),
-            life,
-            transport,
-            policy,
-            asap: None,
-        };
-        // A third of its life, so that two losses do no harm.
-        let registration = Registration { handle, element, interval: milliseconds((life / 3).max(1)) };
-        let answer = library.directory().register(registration).map_err(error_code)?;
-        match flags & REGF_DONTWAIT {
-            0 => answer.wait().map(|_| ()).map_err(error_code),
-            _ => Ok(()),
-        }
+        let id = Some(PeId(info.ai_pe_id)).filter(|id| id.0 != 0);
+        let own = OwnElement { handle, id, transport, policy, life };
+        let (id, result) = library.register_element(own, flags & REGF_DONTWAIT == 0);
+        info.ai_pe_id = id.0;
+        result.map_err(error_code)
     })
 }
 
@@ -269,15 +256,8 @@ pub(super) unsafe fn deregister(name: Name, id: u32, flags: c_int) -> Result<c_u
         let library = library().map_err(|_| RSPERR_NOT_INITIALIZED)?;
         // SAFETY: the caller's bytes.
         let handle = unsafe { named(name)? };
-        let answer = library.directory().deregister(&handle, PeId(id)).map_err(error_code)?;
-        if flags & DEREGF_DONTWAIT != 0 {
-            return Ok(());
-        }
-        match answer.wait() {
-            // Whatever the registrar thinks of it, it is not ours any more.
-            Ok(()) | Err(RequestError::Rejected(_)) => Ok(()),
-            Err(error) => Err(error_code(error)),
-        }
+        let wait = flags & DEREGF_DONTWAIT == 0;
+        library.deregister_element(&handle, PeId(id), wait).map_err(error_code)
     })
 }
 
@@ -286,7 +266,7 @@ pub(super) unsafe fn report_failure(name: Name, id: u32) -> Result<c_uint, Errno
         let library = library().map_err(|_| RSPERR_NOT_INITIALIZED)?;
         // SAFETY: the caller's bytes.
         let handle = unsafe { named(name)? };
-        library.directory().report_unreachable(&handle, PeId(id));
+        library.report_unreachable(&handle, PeId(id));
         Ok(())
     })
 }
@@ -294,7 +274,7 @@ pub(super) unsafe fn report_failure(name: Name, id: u32) -> Result<c_uint, Errno
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::Policy;
+    use crate::wire::{Policy, RegistrarId};
 
     fn element(transport: Transport) -> PoolElement {
         let (id, home) = (PeId(7), RegistrarId(0));

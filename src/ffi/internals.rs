@@ -4,8 +4,8 @@
 
 use super::abi::{rsp_addrinfo, rsp_loadinfo};
 use super::guard::{guard, guard_or};
+use super::legacy::tagitem::TagItem;
 use super::session::Element;
-use super::tagitem::TagItem;
 use super::{basic, constants::*, session};
 use libc::{c_int, c_uchar, c_uint, size_t};
 

@@ -33,8 +33,6 @@ pub mod poll;
 pub mod sendto;
 pub mod session;
 pub mod socket;
-pub mod tagitem;
-pub mod tags;
 
 /// The errno that C gets for an error, for tests of the room below.
 #[cfg(test)]

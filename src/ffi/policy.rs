@@ -3,30 +3,17 @@
 use super::abi::rsp_loadinfo;
 use super::guard::{Errno, guard};
 use super::policytypes::*;
-use crate::wire::Policy;
+use crate::wire::{Policy, PolicyType};
 use libc::{c_char, c_uint};
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
+use std::sync::LazyLock;
 
-const NAMES: [(u32, &CStr); 18] = [
-    (PPT_ROUNDROBIN, c"RoundRobin"),
-    (PPT_WEIGHTED_ROUNDROBIN, c"WeightedRoundRobin"),
-    (PPT_RANDOM, c"Random"),
-    (PPT_WEIGHTED_RANDOM, c"WeightedRandom"),
-    (PPT_PRIORITY, c"Priority"),
-    (PPT_LEASTUSED, c"LeastUsed"),
-    (PPT_LEASTUSED_DEGRADATION, c"LeastUsedDegradation"),
-    (PPT_PRIORITY_LEASTUSED, c"PriorityLeastUsed"),
-    (PPT_RANDOMIZED_LEASTUSED, c"RandomizedLeastUsed"),
-    (PPT_RANDOMIZED_PRIORITY_LEASTUSED, c"RandomizedPriorityLeastUsed"),
-    (PPT_RANDOMIZED_LEASTUSED_DEGRADATION, c"RandomizedLeastUsedDegradation"),
-    (PPT_PRIORITY_LEASTUSED_DEGRADATION, c"PriorityLeastUsedDegradation"),
-    (PPT_RANDOMIZED_PRIORITY_LEASTUSED_DEGRADATION, c"RandomizedPriorityLeastUsedDegradation"),
-    (PPT_WEIGHTED_RANDOM_DPF, c"WeightedRandomDPF"),
-    (PPT_LEASTUSED_DPF, c"LeastUsedDPF"),
-    (PPT_LEASTUSED_DEGRADATION_DPF, c"LeastUsedDegradationDPF"),
-    (PPT_PRIORITY_LEASTUSED_DPF, c"PriorityLeastUsedDPF"),
-    (PPT_PRIORITY_LEASTUSED_DEGRADATION_DPF, c"PriorityLeastUsedDegradationDPF"),
-];
+/// The names of [`PolicyType`] as C has them.
+static NAMES: LazyLock<Vec<(u32, CString)>> = LazyLock::new(|| {
+    // None has a zero byte in it.
+    let named = |&(policy, name): &(PolicyType, &str)| Some((policy.0, CString::new(name).ok()?));
+    PolicyType::ALL.iter().filter_map(named).collect()
+});
 
 /// The name of a policy type (PPT_*, RFC 5356); NULL if there is no such policy. Works at any time.
 #[unsafe(no_mangle)]
@@ -47,14 +34,11 @@ pub unsafe extern "C" fn rsp_getpolicybyname(policyName: *const c_char) -> c_uin
         }
         // SAFETY: the caller's string.
         let name = unsafe { CStr::from_ptr(policyName) };
-        Ok(NAMES.iter().find(|(_, known)| *known == name).map_or(PPT_UNDEFINED, |(policy, _)| *policy))
+        Ok(NAMES
+            .iter()
+            .find(|(_, known)| known.as_c_str() == name)
+            .map_or(PPT_UNDEFINED, |(policy, _)| *policy))
     })
-}
-
-/// A policy's name, or its number.
-pub(super) fn name(policy_type: u32) -> String {
-    let found = NAMES.iter().find(|(known, _)| *known == policy_type);
-    found.map_or_else(|| format!("{policy_type:#x}"), |(_, name)| name.to_string_lossy().into_owned())
 }
 
 /// The policy that `info` describes; `None` for one that no message can carry.
@@ -100,11 +84,38 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_headers_numbers_are_the_wires() {
+        for (number, name) in [
+            (PPT_ROUNDROBIN, "RoundRobin"),
+            (PPT_WEIGHTED_ROUNDROBIN, "WeightedRoundRobin"),
+            (PPT_RANDOM, "Random"),
+            (PPT_WEIGHTED_RANDOM, "WeightedRandom"),
+            (PPT_PRIORITY, "Priority"),
+            (PPT_LEASTUSED, "LeastUsed"),
+            (PPT_LEASTUSED_DEGRADATION, "LeastUsedDegradation"),
+            (PPT_PRIORITY_LEASTUSED, "PriorityLeastUsed"),
+            (PPT_RANDOMIZED_LEASTUSED, "RandomizedLeastUsed"),
+            (PPT_RANDOMIZED_PRIORITY_LEASTUSED, "RandomizedPriorityLeastUsed"),
+            (PPT_RANDOMIZED_LEASTUSED_DEGRADATION, "RandomizedLeastUsedDegradation"),
+            (PPT_PRIORITY_LEASTUSED_DEGRADATION, "PriorityLeastUsedDegradation"),
+            (PPT_RANDOMIZED_PRIORITY_LEASTUSED_DEGRADATION, "RandomizedPriorityLeastUsedDegradation"),
+            (PPT_WEIGHTED_RANDOM_DPF, "WeightedRandomDPF"),
+            (PPT_LEASTUSED_DPF, "LeastUsedDPF"),
+            (PPT_LEASTUSED_DEGRADATION_DPF, "LeastUsedDegradationDPF"),
+            (PPT_PRIORITY_LEASTUSED_DPF, "PriorityLeastUsedDPF"),
+            (PPT_PRIORITY_LEASTUSED_DEGRADATION_DPF, "PriorityLeastUsedDegradationDPF"),
+        ] {
+            assert_eq!(PolicyType::by_name(name), Some(PolicyType(number)), "{name}");
+        }
+        assert_eq!(NAMES.len(), PolicyType::ALL.len());
+    }
+
+    #[test]
     fn names_and_types_match() {
-        for (policy_type, name) in NAMES {
+        for (policy_type, name) in NAMES.iter() {
             unsafe {
-                assert_eq!(rsp_getpolicybyname(name.as_ptr()), policy_type);
-                assert_eq!(CStr::from_ptr(rsp_getpolicybytype(policy_type)), name);
+                assert_eq!(rsp_getpolicybyname(name.as_ptr()), *policy_type);
+                assert_eq!(CStr::from_ptr(rsp_getpolicybytype(*policy_type)), name.as_c_str());
             }
         }
         unsafe {
@@ -119,7 +130,7 @@ mod tests {
         let sendable = |policy_type| {
             policy(&rsp_loadinfo { rli_policy: policy_type, rli_weight: 1, ..Default::default() }).is_some()
         };
-        for (policy_type, name) in NAMES {
+        for &(policy_type, ref name) in NAMES.iter() {
             let no = [PPT_PRIORITY_LEASTUSED_DPF, PPT_PRIORITY_LEASTUSED_DEGRADATION_DPF];
             assert_eq!(sendable(policy_type), !no.contains(&policy_type), "{name:?}");
         }

@@ -16,8 +16,14 @@ pub unsafe extern "C" fn rsp_poll(ufds: *mut pollfd, nfds: c_uint, timeout: c_in
         let library = library()?;
         Library::check_poll(nfds as usize)?;
         // SAFETY: the caller's array.
-        let entries = unsafe { entries(ufds, nfds)? };
-        Ok(library.poll(entries, patience(timeout))? as c_int)
+        let array = unsafe { array(ufds, nfds)? };
+        let asked = array.iter().map(|asked| PollEntry { sd: asked.fd, events: asked.events, revents: 0 });
+        let mut entries: Vec<PollEntry> = asked.collect();
+        let ready = library.poll(&mut entries, patience(timeout))?;
+        for (asked, entry) in array.iter_mut().zip(&entries) {
+            asked.revents = entry.revents;
+        }
+        Ok(ready as c_int)
     })
 }
 
@@ -53,19 +59,13 @@ pub unsafe extern "C" fn rsp_select(
     })
 }
 
-/// The caller's `pollfd`s, which have our entries' layout.
-unsafe fn entries<'a>(ufds: *mut pollfd, nfds: c_uint) -> Result<&'a mut [PollEntry], Errno> {
-    const {
-        assert!(size_of::<pollfd>() == size_of::<PollEntry>());
-        assert!(std::mem::offset_of!(PollEntry, sd) == std::mem::offset_of!(pollfd, fd));
-        assert!(std::mem::offset_of!(PollEntry, events) == std::mem::offset_of!(pollfd, events));
-        assert!(std::mem::offset_of!(PollEntry, revents) == std::mem::offset_of!(pollfd, revents));
-    }
+/// The caller's `pollfd`s.
+unsafe fn array<'a>(ufds: *mut pollfd, nfds: c_uint) -> Result<&'a mut [pollfd], Errno> {
     match nfds {
         0 => Ok(&mut []),
         _ if ufds.is_null() => Err(Errno(libc::EFAULT)),
-        // SAFETY: the caller's `nfds` entries, of the same layout.
-        _ => Ok(unsafe { std::slice::from_raw_parts_mut(ufds.cast(), nfds as usize) }),
+        // SAFETY: the caller's `nfds` entries.
+        _ => Ok(unsafe { std::slice::from_raw_parts_mut(ufds, nfds as usize) }),
     }
 }
 

@@ -5,13 +5,13 @@ use super::convert::{handle, input, milliseconds, patience, reference};
 use super::current::descriptors;
 use super::explain::{self, explained};
 use super::guard::{Errno, guard};
-use super::tagitem::{self, TagItem};
-use super::tags::{
+use super::legacy::tagitem::{self, TagItem};
+use super::legacy::tags::{
     TAG_PoolElement_Identifier, TAG_RspSession_ConnectTimeout, TAG_RspSession_HandleResolutionRetryDelay,
 };
 use super::{constants::*, legacy, policy};
 use crate::socket::{ConnectOptions, Library, Registration};
-use crate::wire::{PeId, PoolHandle};
+use crate::wire::{PeId, PolicyType, PoolHandle};
 use libc::{c_char, c_int, c_uchar, c_uint, size_t};
 use std::ffi::CStr;
 use std::time::Duration;
@@ -92,7 +92,7 @@ fn policy_of(library: &Library, name: &[u8], own: u32) -> String {
     let Some(other) = found.and_then(|found| Some(found.first()?.policy.type_code())) else {
         return String::new();
     };
-    format!("; its policy is {}, the element's {}", policy::name(other), policy::name(own))
+    format!("; its policy is {}, the element's {}", PolicyType(other), PolicyType(own))
 }
 
 /// Takes the descriptor's element out of its pool. flags: DEREGF_*. -1: EBADF (also: not registered,

@@ -1,59 +1,95 @@
-//! Log lines about what others do wrong: each cause once, then at most once a minute with a count.
+//! Log lines that others can cause: each cause once, then at most once a minute with a count.
+
+#![expect(clippy::disallowed_methods, reason = "a minute of real time")]
 
 use crate::machine::Time;
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const INTERVAL: Duration = Duration::from_secs(60);
 /// Causes told apart; what comes on top counts as one.
 const MAX_CAUSES: usize = 256;
 
-/// Which causes were logged when, and how often they came since.
+/// How many lines of a kind were left out before this one, as text behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LeftOut(u64);
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            count => write!(f, " (and {count} times of this kind since the last such line)"),
+        }
+    }
+}
+
+/// When a cause was last logged, and how often it came since. `T`: a clock's time.
+#[derive(Debug)]
+struct Throttle<T> {
+    last: Option<T>,
+    left_out: u64,
+}
+
+impl<T: Copy + PartialOrd + std::ops::Add<Duration, Output = T>> Throttle<T> {
+    const fn new() -> Throttle<T> {
+        Throttle { last: None, left_out: 0 }
+    }
+
+    /// Whether a line is due; if so, how many were left out.
+    fn due(&mut self, now: T) -> Option<LeftOut> {
+        if self.is_held_back(now) {
+            self.left_out += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(LeftOut(std::mem::take(&mut self.left_out)))
+    }
+
+    fn is_held_back(&self, now: T) -> bool {
+        self.last.is_some_and(|last| now < last + INTERVAL)
+    }
+}
+
+/// One cause, known by the place in the source.
+#[derive(Debug)]
+pub(crate) struct Occasionally(Mutex<Throttle<Instant>>);
+
+impl Occasionally {
+    pub(crate) const fn new() -> Occasionally {
+        Occasionally(Mutex::new(Throttle::new()))
+    }
+
+    /// How many were left out since the last time, or `None`: keep quiet.
+    pub(crate) fn now(&self) -> Option<LeftOut> {
+        self.0.lock().due(Instant::now())
+    }
+}
+
+/// Many causes, known by name.
 #[derive(Debug, Default)]
 pub(crate) struct Complaints {
-    causes: HashMap<String, (Time, u64)>,
+    causes: HashMap<String, Throttle<Time>>,
 }
 
 impl Complaints {
     /// Logs `detail` as a warning unless `cause` was logged less than a minute ago.
     pub fn note(&mut self, now: Time, cause: &str, detail: fmt::Arguments<'_>) {
-        if let Some(unheard) = self.due(now, cause) {
-            match unheard {
-                0 => log::warn!("{detail}"),
-                _ => log::warn!("{detail} (and {unheard} times of this kind since the last such line)"),
-            }
+        if let Some(left_out) = self.due(now, cause) {
+            log::warn!("{detail}{left_out}");
         }
     }
 
-    /// Whether to log now; if so, how many were kept back since the last time.
-    fn due(&mut self, now: Time, cause: &str) -> Option<u64> {
-        if let Some((last, unheard)) = self.causes.get_mut(cause) {
-            if now - *last < INTERVAL {
-                *unheard += 1;
-                return None;
-            }
-            *last = now;
-            return Some(std::mem::take(unheard));
+    fn due(&mut self, now: Time, cause: &str) -> Option<LeftOut> {
+        if let Some(throttle) = self.causes.get_mut(cause) {
+            return throttle.due(now);
         }
         if self.causes.len() >= MAX_CAUSES {
-            self.causes.retain(|_, (last, _)| now - *last < INTERVAL);
+            self.causes.retain(|_, throttle| throttle.is_held_back(now));
         }
-        if self.causes.len() >= MAX_CAUSES {
-            return self.due_of_the_others(now);
-        }
-        self.causes.insert(cause.to_string(), (now, 0));
-        Some(0)
-    }
-
-    fn due_of_the_others(&mut self, now: Time) -> Option<u64> {
-        let (last, unheard) = self.causes.entry(String::new()).or_insert((Time(0), 0));
-        if *last != Time(0) && now - *last < INTERVAL {
-            *unheard += 1;
-            return None;
-        }
-        *last = now;
-        Some(std::mem::take(unheard))
+        let known = if self.causes.len() >= MAX_CAUSES { "" } else { cause };
+        self.causes.entry(known.to_string()).or_insert_with(Throttle::new).due(now)
     }
 }
 
@@ -65,12 +101,12 @@ mod tests {
     fn once_then_once_a_minute() {
         let mut complaints = Complaints::default();
         let start = Time(5);
-        assert_eq!(complaints.due(start, "garbage"), Some(0));
+        assert_eq!(complaints.due(start, "garbage"), Some(LeftOut(0)));
         for _ in 0..10_000 {
             assert_eq!(complaints.due(start + Duration::from_secs(59), "garbage"), None);
         }
-        assert_eq!(complaints.due(start, "other"), Some(0));
-        assert_eq!(complaints.due(start + INTERVAL, "garbage"), Some(10_000));
+        assert_eq!(complaints.due(start, "other"), Some(LeftOut(0)));
+        assert_eq!(complaints.due(start + INTERVAL, "garbage"), Some(LeftOut(10_000)));
         assert_eq!(complaints.due(start + INTERVAL, "garbage"), None);
     }
 
@@ -80,7 +116,7 @@ mod tests {
         let logged = (0..100_000).filter(|n| complaints.due(Time(1), &format!("{n}")).is_some()).count();
         assert_eq!(logged, MAX_CAUSES + 1);
         assert!(complaints.causes.len() <= MAX_CAUSES + 1);
-        assert_eq!(complaints.due(Time(1) + INTERVAL, "fresh"), Some(0));
+        assert_eq!(complaints.due(Time(1) + INTERVAL, "fresh"), Some(LeftOut(0)));
         assert_eq!(complaints.causes.len(), 1);
     }
 }

@@ -15,13 +15,13 @@
 //! | `groups` | multicast groups, tried again while they can't be used |
 //! | `security` | what a process proves itself by, kept up to date |
 //! | `names` | hosts that are given by name, looked up again when nobody answers |
-//! | `complaints` | log lines that appear once per cause |
+//! | `complaints` | log lines that others can cause: once per cause and minute |
 //! | `why` | what lies behind an error, in words |
 
 pub mod address;
 mod cache;
 mod calls;
-mod complaints;
+pub(crate) mod complaints;
 pub mod csp;
 mod directory;
 mod groups;

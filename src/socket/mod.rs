@@ -11,7 +11,7 @@
 //! | `descriptor` | what an application's number stands for | `entry`, `base`, `endpoint`, `addresses`, `listener`, `many`, `strangers`, `partners`, `table` |
 //! | `session` | one session: its state, what its owner is told | `mod`, `receiving`, `sending`, `hub`, `pool`, `told` |
 //! | `channel` | one connection of a session | `conn`, `carrier`, `sender`, `receiver`, `association`, `linger`, `silence`, `parameters`, `stranger` |
-//! | `readiness` | being readable, waiting, waking | `mod`, `wait`, `occasionally` |
+//! | `readiness` | being readable, waiting, waking | `mod`, `wait` |
 //!
 //! Below all of them: `error`.
 
@@ -29,6 +29,7 @@ mod tests;
 
 pub use crate::transport::sctp_socket::send_flags;
 pub(crate) use crate::transport::sockaddr;
+pub use api::basic::OwnElement;
 pub(crate) use api::fork::Process;
 pub use api::poll::PollEntry;
 pub use api::{Library, Registration};

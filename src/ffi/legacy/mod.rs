@@ -2,6 +2,8 @@
 //! any of it; `tests/c/legacy.c` pins each.
 
 pub(super) mod companion;
+pub mod tagitem;
+pub mod tags;
 
 use super::abi::{
     NOTIFICATION_SIZE, rserpool_failover, rserpool_notification, rserpool_send_failed,

@@ -3,13 +3,13 @@
 use super::Library;
 use crate::machine::LinkProtocol;
 use crate::runtime::Watcher;
+use crate::runtime::complaints::Occasionally;
 use crate::socket::channel::association::Association;
 use crate::socket::channel::carrier::Carrier;
 use crate::socket::channel::conn::Conn;
 use crate::socket::descriptor::endpoint::Endpoint;
 use crate::socket::descriptor::entry::Entry;
 use crate::socket::error::{Result, SocketError};
-use crate::socket::readiness::occasionally::Occasionally;
 use crate::socket::readiness::wait::{Deadline, Patience};
 use crate::socket::session::Session;
 use crate::transport::sctp_socket::SctpSocket;

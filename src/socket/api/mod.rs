@@ -3,12 +3,14 @@
 //! | file | what |
 //! |---|---|
 //! | `mod` | descriptors, addresses, registration, data, mapped numbers, options |
+//! | `basic` | elements and resolutions without descriptors |
 //! | `connect` | from a pool handle to a connection with one of its elements; failovers |
 //! | `sendto` | messages without a session: to a pool, an element, all of them, an address |
 //! | `poll` | poll(2) over RSerPool descriptors and others |
 //! | `report` | what status reports say of the sessions |
 //! | `fork` | knowing a forked child |
 
+pub(crate) mod basic;
 mod connect;
 pub(crate) mod fork;
 pub(crate) mod poll;
@@ -654,19 +656,6 @@ impl Library {
         let end = text.floor_char_boundary(127);
         session.ok_or(SocketError::Invalid)?.set_status(&text[..end]);
         Ok(())
-    }
-
-    /// Basic mode: `rsp_getaddrinfo`.
-    pub fn resolve(
-        &self,
-        handle: &PoolHandle,
-        items: usize,
-        stale: Duration,
-    ) -> std::result::Result<Vec<PoolElement>, client::RequestError> {
-        if self.is_forked() {
-            return Err(client::RequestError::Shutdown);
-        }
-        self.directory.resolve(handle, items, stale)
     }
 }
 

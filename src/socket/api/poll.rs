@@ -12,8 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// One entry of [`Library::poll`]; `events` and `revents` are poll(2)'s. Laid out as `struct pollfd`.
-#[repr(C)]
+/// One entry of [`Library::poll`]; `events` and `revents` are poll(2)'s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct PollEntry {

@@ -4,11 +4,11 @@
 //! no greeting, no framing, nothing is read ahead. What the kernel tells of the association becomes the
 //! end of the session, or nothing.
 
+use crate::runtime::complaints::Occasionally;
 use crate::socket::channel::parameters::SessionParameters;
 use crate::socket::channel::receiver::{Input, Piece};
 use crate::socket::channel::sender::Outgoing;
 use crate::socket::error::{Result, SocketError};
-use crate::socket::readiness::occasionally::Occasionally;
 use crate::socket::readiness::wait::Patience;
 use crate::transport::scratch;
 use crate::transport::sctp_socket::{Ahead, Incoming, Notification, Parameters, SctpSocket, SendInfo};

@@ -1,8 +1,8 @@
 //! The receiving half of a session over the TCP mapping: payload goes straight to the application's
 //! buffer, messages of middling size come several per system call, and what is not whole yet stays here.
 
+use crate::runtime::complaints::Occasionally;
 use crate::socket::channel::carrier::Carrier;
-use crate::socket::readiness::occasionally::Occasionally;
 use crate::transport::scratch as scratch_buffer;
 use crate::wire::session_frame::{Data, FrameHeader, FrameReader, HEADER_LENGTH, Item};
 use log::warn;

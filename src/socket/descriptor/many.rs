@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "a listener without descriptors pauses in real time")]
 
+use crate::runtime::complaints::Occasionally;
 use crate::socket::channel::conn::Conn;
 use crate::socket::descriptor::base::Base;
 use crate::socket::descriptor::endpoint::Endpoint;
@@ -9,7 +10,6 @@ use crate::socket::descriptor::partners::{Partner, Partners};
 use crate::socket::descriptor::strangers::{LISTENER, STRANGERS, Strangers};
 use crate::socket::descriptor::table::Table;
 use crate::socket::error::{Result, SocketError};
-use crate::socket::readiness::occasionally::Occasionally;
 use crate::socket::readiness::wait::Deadline;
 use crate::socket::readiness::{BEACON, Readiness};
 use crate::socket::session::hub::Hub;

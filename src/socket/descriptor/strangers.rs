@@ -2,10 +2,10 @@
 
 #![expect(clippy::disallowed_methods, reason = "strangers have a bounded time")]
 
+use crate::runtime::complaints::Occasionally;
 use crate::socket::channel::conn::Conn;
 use crate::socket::descriptor::base::Base;
 use crate::socket::error::Result;
-use crate::socket::readiness::occasionally::Occasionally;
 use crate::socket::readiness::wait::Deadline;
 use crate::socket::readiness::{BEACON, Readiness};
 use log::warn;

@@ -1,7 +1,6 @@
 //! Whether there is something for a descriptor's owner: an epoll instance whose number the application holds,
 //! and what makes it readable besides its sockets. Sessions and listeners have it; it knows nothing of them.
 
-pub(crate) mod occasionally;
 pub(crate) mod wait;
 
 use crate::socket::error::{Result, SocketError};

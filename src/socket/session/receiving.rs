@@ -2,10 +2,10 @@
 
 use super::{Attempt, Session, State};
 use crate::machine::session::First;
+use crate::runtime::complaints::Occasionally;
 use crate::socket::channel::conn::{Conn, Receiving};
 use crate::socket::channel::receiver::{Input, Piece};
 use crate::socket::error::{Result, SocketError};
-use crate::socket::readiness::occasionally::Occasionally;
 use crate::socket::readiness::wait::{Deadline, Patience};
 use crate::socket::session::told::{NOTIFICATION_ROOM, Notification, Received};
 use nix::sys::epoll::EpollEvent;

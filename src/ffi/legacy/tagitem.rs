@@ -5,8 +5,8 @@
 //! nothing else. Lists come from `malloc`, so that it doesn't matter whose `tagListFree` frees them
 //! when both libraries are loaded.
 
-use super::abi::layout;
-use super::guard::{Errno, guard};
+use crate::ffi::abi::layout;
+use crate::ffi::guard::{Errno, guard};
 use libc::{FILE, c_uint, c_ulong, size_t};
 
 /// A tag.
@@ -150,7 +150,7 @@ pub unsafe extern "C" fn tagListPrint(tagList: *mut TagItem, fd: *mut FILE) {
 }
 
 /// The value of a tag in a list that may be NULL.
-pub(super) unsafe fn get(list: *mut TagItem, tag: tag_t) -> Option<tagdata_t> {
+pub(in crate::ffi) unsafe fn get(list: *mut TagItem, tag: tag_t) -> Option<tagdata_t> {
     // SAFETY: the caller's list.
     unsafe {
         let found = find(list, tag);
