@@ -194,13 +194,17 @@ impl Registrar {
                 });
                 Err(Cause::bare(CauseCode::NON_UNIQUE_PE_ID))
             }
-            Ok(()) => match self.put(&handle, &element) {
-                Ok((key, _)) => Ok(key),
-                Err(reject) => Err(self.refusal(&handle, &element, reject)),
+            Ok(()) => match self.registered_since(link, &handle, id) {
+                Some(key) => Ok((key, true)),
+                None => match self.put(&handle, &element) {
+                    Ok((key, _)) => Ok((key, false)),
+                    Err(reject) => Err(self.refusal(&handle, &element, reject)),
+                },
             },
         };
         let (rejected, error) = match result {
-            Ok(key) => {
+            Ok((_, true)) => (false, None),
+            Ok((key, false)) => {
                 self.stats.registrations += 1;
                 self.attach(key, link);
                 if let Some(side) = self.side_mut(key) {
@@ -281,6 +285,16 @@ impl Registrar {
             }
             None => !self.is_up(known.home) || reach::from_element(ends, &known) || reach::is_local(ends),
         }
+    }
+
+    /// The element, if its process has registered it over a link that it opened after this one: then what comes over
+    /// this one was said before, and this one is left.
+    fn registered_since(&self, link: LinkId, handle: &PoolHandle, id: PeId) -> Option<ElementKey> {
+        let key = self.space.find(handle, id)?;
+        let registered = self.side(key)?.link.filter(|&registered| registered != link)?;
+        let (old, new) = (self.links.get(&link)?, self.links.get(&registered)?);
+        let later = link.is_incoming() && registered.is_incoming() && new.since > old.since;
+        later.then_some(key)
     }
 
     fn deregister(&mut self, link: LinkId, handle: PoolHandle, id: PeId) {

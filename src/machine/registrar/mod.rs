@@ -160,6 +160,7 @@ struct Side {
 #[derive(Debug)]
 struct Link {
     ends: LinkEnds,
+    since: Time,
     congested: bool,
     /// When something last came from it.
     heard: Time,
@@ -591,7 +592,8 @@ impl Registrar {
             distance.want(self.now);
         }
         let road = watch::Road::default();
-        self.links.insert(link, Link { ends, congested: false, heard: self.now, distance, road, role });
+        let now = self.now;
+        self.links.insert(link, Link { ends, since: now, congested: false, heard: now, distance, road, role });
         // TCP has measured by now, so that what comes first over the link can be right.
         self.outbox.push(Output::Measure { link });
         match dial {

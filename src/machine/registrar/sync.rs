@@ -1,5 +1,6 @@
 //! Keeping handlespaces equal: handle updates, handle tables, audit (RFC 5353 sections 3.3, 3.6).
 
+use super::absent::Absent;
 use super::chores::Chore;
 use super::dialect::{Dialect, Removal, rsplib_can_hold};
 use super::{LinkId, Registrar, Timer, reach};
@@ -480,14 +481,18 @@ impl Registrar {
         if self.chores.change_homes() {
             return;
         }
-        let mut sum = self.space.sum(id);
+        let held = self.space.sum(id);
         let now = self.now;
         let stamp = self.stamp;
-        if let Some(peer) = self.peers.get(id) {
-            sum.add(peer.absent.sum());
-        }
-        let equal = sum.to_wire() == checksum;
         let Some(peer) = self.peers.get_mut(id) else { return };
+        let mut all = held;
+        all.add(peer.absent.sum());
+        if all.to_wire() != checksum && held.to_wire() == checksum {
+            // What it had, too, it has given up since it heard whose that is, and nobody says so.
+            peer.absent = Absent::default();
+            all = held;
+        }
+        let equal = all.to_wire() == checksum;
         peer.agrees = Some(equal);
         let audit = &mut peer.audit;
         if now - audit.progress > AUDIT_PATIENCE {

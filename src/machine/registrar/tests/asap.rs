@@ -695,3 +695,33 @@ fn a_hundred_thousand_elements_on_one_link_are_cheap() {
     bench.wait(ms(1000));
     assert!(bench.registrar.stats().keep_alives_sent - before <= 3);
 }
+
+#[test]
+fn what_a_partition_held_back_on_a_link_left_behind_changes_nothing() {
+    let mut bench = Bench::serving();
+    let old = bench.pe();
+    bench.asap(old, registration(1));
+    bench.wait(ms(10));
+    let new = bench.pe();
+    let mut changed = element(1);
+    changed.policy = Policy::WeightedRoundRobin { weight: 7 };
+    let mut first = element(1);
+    first.policy = Policy::WeightedRoundRobin { weight: 1 };
+    let say = |element: &PoolElement| Asap::Registration { handle: pool("heavy"), element: element.clone() };
+    bench.asap(old, say(&first));
+    bench.asap(new, registration(1));
+    bench.asap(new, say(&changed));
+    // The process has left the old link, over which an older word of its comes now, and then its end.
+    let answers = bench.asap(old, registration(1));
+    assert_eq!(answers, [registered(old, 1)]);
+    bench.asap(old, say(&first));
+    let gone = bench.change(old, LinkChange::Down(LinkDown::Closed));
+    assert!(!gone.iter().any(|effect| matches!(effect, Saw(Event::ElementRemoved { .. }))), "{gone:?}");
+    assert_eq!(bench.content("echo"), [(1, SELF)]);
+    let heavy = bench.registrar.handlespace().pool(&pool("heavy")).expect("still there");
+    let policies: Vec<_> = heavy.elements().map(|element| element.to_element().policy).collect();
+    assert_eq!(policies, [changed.policy]);
+    // And the new link is the one that is watched.
+    let asked = bench.wait_quietly(ms(1200));
+    assert!(asked.iter().any(|effect| matches!(effect, Effect::Asap(link, Asap::EndpointKeepAlive { .. }) if *link == new)));
+}
