@@ -593,7 +593,8 @@ impl Registrar {
         }
         let road = watch::Road::default();
         let now = self.now;
-        self.links.insert(link, Link { ends, since: now, congested: false, heard: now, distance, road, role });
+        self.links
+            .insert(link, Link { ends, since: now, congested: false, heard: now, distance, road, role });
         // TCP has measured by now, so that what comes first over the link can be right.
         self.outbox.push(Output::Measure { link });
         match dial {

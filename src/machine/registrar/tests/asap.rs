@@ -723,5 +723,9 @@ fn what_a_partition_held_back_on_a_link_left_behind_changes_nothing() {
     assert_eq!(policies, [changed.policy]);
     // And the new link is the one that is watched.
     let asked = bench.wait_quietly(ms(1200));
-    assert!(asked.iter().any(|effect| matches!(effect, Effect::Asap(link, Asap::EndpointKeepAlive { .. }) if *link == new)));
+    assert!(
+        asked.iter().any(
+            |effect| matches!(effect, Effect::Asap(link, Asap::EndpointKeepAlive { .. }) if *link == new)
+        )
+    );
 }
