@@ -18,6 +18,8 @@ pub(super) enum Alarm {
     Probe,
     /// No keep-alive came from the home registrar for longer than usual.
     Silence,
+    /// The home registrar was asked whether it lives, since another one wants its place.
+    Suit,
     /// Requests have waited long enough for candidates that refuse.
     Refused,
     /// An incoming link proved nothing in time, or was idle for long.

@@ -82,6 +82,16 @@ impl Elements {
         self.own.range(range).map(|(key, _)| key.1).collect()
     }
 
+    /// The number of one of ours.
+    pub fn number(&self, handle: &PoolHandle, id: PeId) -> Option<u64> {
+        self.own.get(&(handle.clone(), id)).map(|own| own.number)
+    }
+
+    /// Which one has this number.
+    pub fn key(&self, number: u64) -> Option<Key> {
+        self.numbers.get(&number).cloned()
+    }
+
     pub fn is_registered(&self, handle: &PoolHandle, id: PeId, link: LinkId) -> bool {
         self.own.get(&(handle.clone(), id)).is_some_and(|own| own.registered == Some(link))
     }

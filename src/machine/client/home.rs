@@ -15,6 +15,9 @@ const RETIREMENT: Duration = Duration::from_secs(2);
 /// A keep-alive may come so much later than twice the usual time after the last one, and after so long at least.
 const SLACK: Duration = Duration::from_millis(250);
 const LEAST_SILENCE: Duration = Duration::from_millis(1500);
+/// How long the home may take to show that it lives when another registrar wants its place: less than that one
+/// waits for our answer.
+const ANSWER: Duration = Duration::from_millis(500);
 /// For so long after the last home was lost it may come back.
 const RETURN: Duration = Duration::from_secs(3);
 
@@ -79,6 +82,8 @@ impl Client {
             gap: Duration::ZERO,
         };
         self.fx.alarms.clear(&Alarm::Silence);
+        self.fx.alarms.clear(&Alarm::Suit);
+        self.strangers.last_suit();
         let old = self.home.replace(home);
         self.fx.event(Event::Home { registrar: Some(registrar), link: Some(link) });
         self.unsend_all(now);
@@ -123,6 +128,9 @@ impl Client {
         match self.hunt.take_spare() {
             Some(spare) => self.adopt_spare(now, spare),
             None => self.homeless(now),
+        }
+        if self.home.is_none() {
+            self.suit_over(now);
         }
     }
 
@@ -254,10 +262,15 @@ impl Client {
         if named.is_empty() {
             return;
         }
+        let from_home = self.home.as_ref().is_some_and(|home| home.link == link);
+        let is_home = registrar.0 != 0 && self.home() == Some(registrar);
+        let stranger = self.strangers.contains(link);
+        if adopt && stranger && !is_home && self.home.is_some() && !self.home_owes_an_answer(now) {
+            return self.doubt_home(now, link, registrar, &handle, &named);
+        }
         for id in &named {
             self.fx.send(link, &Asap::EndpointKeepAliveAck { handle: handle.clone(), id: *id });
         }
-        let from_home = self.home.as_ref().is_some_and(|home| home.link == link);
         if from_home {
             self.kept_alive(now);
             return self.learn_home(registrar);
@@ -266,19 +279,67 @@ impl Client {
         if !adopt {
             return;
         }
-        let is_home = registrar.0 != 0 && self.home() == Some(registrar);
         if is_home {
             // It has us already, by a link of ours: if that link were closed now it would take all
             // our elements for dead. A fresh registration ties the element to it.
             named.iter().for_each(|&id| self.ask_registration(now, (handle.clone(), id)));
-        } else if let Some(ends) = self.strangers.take(&mut self.fx, link) {
-            self.hunt.cease(&mut self.fx);
-            self.adopt(now, link, ends, registrar, None);
+        } else if stranger {
+            self.follow(now, link, registrar);
         } else if self.hunt.is_spare(link)
             && let Some(mut spare) = self.hunt.take_spare()
         {
             spare.candidate.registrar = registrar;
             self.adopt_spare(now, spare);
+        }
+    }
+
+    /// Whether the home has let something wait for so long that it is not asked again.
+    fn home_owes_an_answer(&self, now: Time) -> bool {
+        let (Some(home), Some((_, oldest))) = (&self.home, self.asks.oldest_sent()) else { return false };
+        now - home.heard.unwrap_or(home.since).max(oldest.at) >= ANSWER
+    }
+
+    /// Somebody wants to be the home of our elements although there is one. It may be its heir, or anybody who
+    /// found our port: so the home is asked, and whoever wants its place has it if it does not answer.
+    fn doubt_home(
+        &mut self,
+        now: Time,
+        link: LinkId,
+        registrar: RegistrarId,
+        handle: &PoolHandle,
+        named: &[PeId],
+    ) {
+        let numbers = named.iter().filter_map(|&id| self.elements.number(handle, id)).collect();
+        self.strangers.court(now, link, registrar, numbers);
+        if self.fx.alarms.get(&Alarm::Suit).is_none() {
+            self.fx.alarms.set(Alarm::Suit, now + ANSWER);
+            if let Some(&id) = named.first() {
+                self.ask_registration(now, (handle.clone(), id));
+            }
+        }
+    }
+
+    /// The home has answered by now, or another one takes its place.
+    pub(super) fn suit_over(&mut self, now: Time) {
+        self.fx.alarms.clear(&Alarm::Suit);
+        let heard = self.home.as_ref().and_then(|home| home.heard);
+        let Some((link, suit)) = self.strangers.last_suit() else { return };
+        if heard.is_some_and(|heard| now - heard <= ANSWER) {
+            return;
+        }
+        for number in suit.named {
+            if let Some((handle, id)) = self.elements.key(number) {
+                self.fx.send(link, &Asap::EndpointKeepAliveAck { handle, id });
+            }
+        }
+        self.follow(now, link, suit.registrar);
+    }
+
+    /// A registrar that came to us becomes the home.
+    fn follow(&mut self, now: Time, link: LinkId, registrar: RegistrarId) {
+        if let Some(ends) = self.strangers.take(&mut self.fx, link) {
+            self.hunt.cease(&mut self.fx);
+            self.adopt(now, link, ends, registrar, None);
         }
     }
 

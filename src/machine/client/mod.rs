@@ -503,6 +503,7 @@ impl Client {
             Alarm::Patience(number) => self.patience_over(now, number),
             Alarm::Probe => self.probe(now),
             Alarm::Silence => self.home_silent(now),
+            Alarm::Suit => self.suit_over(now),
             Alarm::Refused => self.refused(now),
             Alarm::Stranger(link) => self.strangers.dismiss(&mut self.fx, link),
             Alarm::Poll(number) => self.poll_pool(now, number),

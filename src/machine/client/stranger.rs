@@ -1,9 +1,9 @@
 //! Links that somebody else opened: registrars that took over our elements, or anybody.
 
 use super::effects::{Alarm, Effects};
-use super::{LinkId, Time};
+use super::{LinkId, RegistrarId, Time};
 use crate::machine::LinkEnds;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Incoming links that may be open.
@@ -18,6 +18,17 @@ struct Stranger {
     ends: LinkEnds,
     /// Whether it named an element of ours.
     proved: bool,
+    /// What it wants to be while the home is asked whether it lives.
+    suit: Option<Suit>,
+}
+
+/// A registrar that says it is the home of our elements now, which another one is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Suit {
+    pub registrar: RegistrarId,
+    /// Numbers of the elements that it named.
+    pub named: BTreeSet<u64>,
+    since: Time,
 }
 
 #[derive(Debug, Default)]
@@ -34,7 +45,7 @@ impl Strangers {
             let Some(oldest) = oldest else { return fx.close(link) };
             self.dismiss(fx, oldest);
         }
-        self.links.insert(link, Stranger { ends, proved: false });
+        self.links.insert(link, Stranger { ends, proved: false, suit: None });
         fx.alarms.set(Alarm::Stranger(link), now + PROOF);
     }
 
@@ -53,6 +64,21 @@ impl Strangers {
             stranger.proved = true;
             fx.alarms.set(Alarm::Stranger(link), now + IDLE);
         }
+    }
+
+    /// It wants to be the home of these elements.
+    pub fn court(&mut self, now: Time, link: LinkId, registrar: RegistrarId, named: BTreeSet<u64>) {
+        let Some(stranger) = self.links.get_mut(&link) else { return };
+        match &mut stranger.suit {
+            Some(suit) if suit.registrar == registrar => suit.named.extend(named),
+            other => *other = Some(Suit { registrar, named, since: now }),
+        }
+    }
+
+    /// Ends all suits; the last one who came.
+    pub fn last_suit(&mut self) -> Option<(LinkId, Suit)> {
+        let suits = self.links.iter_mut().filter_map(|(&link, stranger)| Some((link, stranger.suit.take()?)));
+        suits.max_by_key(|(_, suit)| suit.since)
     }
 
     /// It becomes the home.

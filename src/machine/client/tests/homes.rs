@@ -208,7 +208,8 @@ fn a_takeover_makes_the_caller_the_home_for_everything() {
     bench.register(1, registration("echo", 7)).register(2, registration("time", 8)).subscribe("other");
     bench.receive(link(1), registered("echo", 7)).receive(link(1), registered("time", 8));
     bench.receive(link(1), pool("other", true, &[], &[], None));
-    bench.at(1_000).resolve(3, "more").up(incoming(1), C).forget();
+    // The home owes an answer, so that it need not be asked whether it lives.
+    bench.at(1_000).resolve(3, "more").at(1_600).up(incoming(1), C).forget();
     bench.receive(incoming(1), keep_alive(true, 3, "echo", Some(7)));
     let at_home = |message| match message {
         Asap::Registration { handle, mut element } => {
@@ -235,10 +236,54 @@ fn a_takeover_makes_the_caller_the_home_for_everything() {
 fn a_replaced_home_does_not_stay_for_long() {
     let mut bench = settled_with_two();
     bench.register(1, registration("echo", 7)).receive(link(1), registered("echo", 7)).up(incoming(1), C);
-    bench.receive(incoming(1), keep_alive(true, 3, "echo", None)).forget();
-    bench.at(999).expect([]);
-    bench.at(1_000);
+    bench.at(1).receive(incoming(1), keep_alive(true, 3, "echo", None)).at(501).forget();
+    bench.at(1_500).expect([]);
+    bench.at(1_501);
     assert_eq!(bench.take()[0], Close(link(1)));
+}
+
+/// An element at home, and somebody who found the port at which its process listens for registrars.
+fn with_a_suitor() -> Bench {
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, registration("echo", 7)).receive(link(1), registered("echo", 7)).up(incoming(1), C);
+    bench.at(3_000).forget();
+    bench
+}
+
+#[test]
+fn nobody_takes_the_place_of_a_home_that_answers() {
+    let mut bench = with_a_suitor();
+    bench.receive(incoming(1), keep_alive(true, 66, "echo", Some(7)));
+    // Not even an answer, which would make the element its own.
+    bench.expect([Send(link(1), register("echo", 7))]);
+    bench.at(3_100).receive(link(1), registered("echo", 7)).at(3_500).expect([]);
+    assert_eq!(bench.client.home(), Some(RegistrarId(0)));
+    // However often it says so, one question at a time.
+    for _ in 0..100 {
+        bench.receive(incoming(1), keep_alive(true, 66, "echo", Some(7)));
+    }
+    bench.expect([Send(link(1), register("echo", 7))]);
+    bench.receive(link(1), keep_alive(false, 0, "echo", Some(7)));
+    bench.expect([Send(link(1), ack("echo", 7))]);
+    bench.at(4_000).expect([]);
+    assert_eq!(bench.client.home(), Some(RegistrarId(0)));
+    bench.at(5_000);
+    assert!(bench.take().contains(&Close(incoming(1))));
+}
+
+#[test]
+fn who_wants_the_place_of_a_home_that_is_silent_or_gone_has_it() {
+    let mut bench = with_a_suitor();
+    bench.receive(incoming(1), keep_alive(true, 3, "echo", Some(7))).forget();
+    bench.at(3_499).expect([]);
+    bench.at(3_500);
+    assert_eq!(bench.take()[..2], [Send(incoming(1), ack("echo", 7)), home(3, incoming(1))]);
+    // At once when the home's link breaks meanwhile.
+    let mut bench = with_a_suitor();
+    bench.receive(incoming(1), keep_alive(true, 3, "echo", Some(7))).forget();
+    bench.at(3_100).down(link(1), LinkDown::Broken);
+    assert_eq!(bench.take()[..3], [no_home(), Send(incoming(1), ack("echo", 7)), home(3, incoming(1))]);
+    assert_eq!(bench.client.home(), Some(RegistrarId(3)));
 }
 
 #[test]
