@@ -1,7 +1,10 @@
 //! A fast hash for the two look-ups on every path. Seeded, so that a stranger who picks handles and
-//! identifiers cannot pick collisions; the tables are never iterated, so the seed shows nowhere.
+//! identifiers cannot pick collisions; the tables are never iterated, so the seed shows nowhere. And in parts, so that
+//! nobody waits until a table of millions has grown.
 
-use std::hash::{BuildHasher, Hasher};
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, Hasher};
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seeded(u64);
@@ -53,5 +56,60 @@ impl Hasher for Folding {
 
     fn finish(&self) -> u64 {
         fold(self.state, 0xe703_7ed1_a0b4_28db)
+    }
+}
+
+/// What spreads keys over the parts of a table; it need not be good, but it has to be quick.
+pub(super) trait Spread {
+    fn word(&self) -> u64;
+}
+
+impl Spread for [u8] {
+    fn word(&self) -> u64 {
+        let last = &self[self.len().saturating_sub(8)..];
+        last.iter().fold(self.len() as u64, |word, &byte| word << 8 ^ u64::from(byte))
+    }
+}
+
+/// A table of numbers that grows a part at a time.
+#[derive(Debug)]
+pub(super) struct Table<K> {
+    parts: Vec<HashMap<K, u32, Seeded>>,
+    seed: u64,
+}
+
+const PARTS_LOG: u32 = 7;
+
+impl<K: Hash + Eq> Table<K> {
+    pub(super) fn new(seed: u64) -> Table<K> {
+        let hasher = Seeded::new(seed);
+        Table { parts: (0..1 << PARTS_LOG).map(|_| HashMap::with_hasher(hasher)).collect(), seed: hasher.0 }
+    }
+
+    fn part(&self, word: u64) -> usize {
+        (fold(word ^ self.seed, 0x8ebc_6af0_9c88_c6e3) >> (64 - PARTS_LOG)) as usize
+    }
+
+    pub(super) fn get<Q: Hash + Eq + Spread + ?Sized>(&self, key: &Q) -> Option<u32>
+    where
+        K: Borrow<Q>,
+    {
+        self.parts[self.part(key.word())].get(key).copied()
+    }
+
+    pub(super) fn insert<Q: Spread + ?Sized>(&mut self, key: K, number: u32)
+    where
+        K: Borrow<Q>,
+    {
+        let part = self.part(key.borrow().word());
+        self.parts[part].insert(key, number);
+    }
+
+    pub(super) fn remove<Q: Hash + Eq + Spread + ?Sized>(&mut self, key: &Q)
+    where
+        K: Borrow<Q>,
+    {
+        let part = self.part(key.word());
+        self.parts[part].remove(key);
     }
 }

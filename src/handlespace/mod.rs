@@ -28,10 +28,10 @@ use crate::wire::{CauseCode, PeId, Policy, PoolElement, PoolHandle, RegistrarId,
 use checksum::Owners;
 use element::{Element, NewElement, Rare, Slab};
 use fastrand::Rng;
-use hash::Seeded;
+use hash::{Spread, Table};
 use policy::{Carried, Kind, Values};
 use pool::{Pool, control};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Names an element as long as it is registered; small and dense, for side tables. A key of a
@@ -144,9 +144,9 @@ pub struct Handlespace {
     free_pools: Vec<u32>,
     by_handle: BTreeMap<PoolHandle, u32>,
     /// The same once more, for speed.
-    handles: HashMap<PoolHandle, u32, Seeded>,
+    handles: Table<PoolHandle>,
     /// Slots by pool and identifier, as one number.
-    ids: HashMap<Name, u32, Seeded>,
+    ids: Table<Name>,
     /// Bytes of all pools' handles.
     handle_bytes: usize,
 }
@@ -160,7 +160,13 @@ struct Name {
 
 impl std::hash::Hash for Name {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        state.write_u64(u64::from(self.pool) << 32 | u64::from(self.id));
+        state.write_u64(self.word());
+    }
+}
+
+impl Spread for Name {
+    fn word(&self) -> u64 {
+        u64::from(self.pool) << 32 | u64::from(self.id)
     }
 }
 
@@ -184,8 +190,8 @@ impl Handlespace {
             pools: Vec::new(),
             free_pools: Vec::new(),
             by_handle: BTreeMap::new(),
-            handles: HashMap::with_hasher(Seeded::new(seed)),
-            ids: HashMap::with_hasher(Seeded::new(!seed)),
+            handles: Table::new(seed),
+            ids: Table::new(!seed),
             handle_bytes: 0,
         }
     }
@@ -208,7 +214,7 @@ impl Handlespace {
     ) -> Result<(ElementKey, Change), Reject> {
         let pool = self.pool_index(handle);
         let (kind, values) = self.admit(pool, element)?;
-        let known = pool.and_then(|pool| self.ids.get(&Name { pool, id: element.id.0 }).copied());
+        let known = pool.and_then(|pool| self.ids.get(&Name { pool, id: element.id.0 }));
         match known {
             Some(slot) => self.update(slot, values, element),
             None => self.add(pool, handle, kind, values, element),
@@ -273,7 +279,7 @@ impl Handlespace {
             asap: self.rare.store(element.asap.as_ref()),
             home,
         });
-        self.ids.insert(Name { pool, id: element.id.0 }, slot);
+        self.ids.insert::<Name>(Name { pool, id: element.id.0 }, slot);
         self.own(slot);
         if let Some(pool) = &mut self.pools[pool as usize] {
             pool.insert(&mut self.elements, slot);
@@ -363,7 +369,7 @@ impl Handlespace {
     /// Finds an element.
     pub fn find(&self, handle: &PoolHandle, id: PeId) -> Option<ElementKey> {
         let pool = self.pool_index(handle)?;
-        self.ids.get(&Name { pool, id: id.0 }).map(|&slot| self.elements.key(slot))
+        self.ids.get(&Name { pool, id: id.0 }).map(|slot| self.elements.key(slot))
     }
 
     /// Makes `owner` the element's home registrar. `false` if the key is stale (or there are too many
@@ -382,7 +388,7 @@ impl Handlespace {
         out: &mut Vec<ElementKey>,
     ) -> bool {
         out.clear();
-        let Some(&index) = self.handles.get(handle.as_ref()) else { return false };
+        let Some(index) = self.handles.get::<[u8]>(handle.as_ref()) else { return false };
         if let Some(pool) = &mut self.pools[index as usize] {
             pool.select(&mut self.elements, &mut self.rng, items, increment, out);
         }
@@ -460,7 +466,7 @@ impl Handlespace {
     }
 
     fn pool_index(&self, handle: &PoolHandle) -> Option<u32> {
-        self.handles.get(handle.as_bytes()).copied()
+        self.handles.get(handle.as_bytes())
     }
 
     /// Whether there is room for a new pool's name (or what else has bytes) and for transports, of which those in
@@ -478,7 +484,7 @@ impl Handlespace {
             (self.pools.len() - 1) as u32
         });
         self.by_handle.insert(pool.handle.clone(), index);
-        self.handles.insert(pool.handle.clone(), index);
+        self.handles.insert::<[u8]>(pool.handle.clone(), index);
         self.pools[index as usize] = Some(pool);
         index
     }

@@ -210,7 +210,7 @@ impl Handlespace {
 
     /// The same by the handle's bytes.
     pub fn pool_named(&self, handle: &[u8]) -> Option<PoolRef<'_>> {
-        self.handles.get(handle).map(|&index| PoolRef { space: self, index })
+        self.handles.get(handle).map(|index| PoolRef { space: self, index })
     }
 
     /// All pools in order of handle.

@@ -10,11 +10,13 @@
 pub mod cache;
 pub mod choice;
 pub mod client;
+mod reach;
 pub mod registrar;
 pub mod session;
 pub mod timer;
 pub mod trust;
 
+use crate::wire::{Asap, OperationError};
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::{Add, Sub};
@@ -188,3 +190,9 @@ pub enum Output<E> {
 /// Names a request to a machine until its answer event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
+
+/// What a process says first to whoever connects to it over TCP: that it speaks ASAP. Registrars connect to where
+/// others say that a process is, and say nothing of what others chose before they have heard this.
+fn hello() -> Asap {
+    Asap::Error { error: OperationError(Vec::new()) }
+}

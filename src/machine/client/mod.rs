@@ -23,7 +23,9 @@ mod user;
 
 use super::timer::Timer;
 use super::trust::Roles;
-use super::{LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Output, RequestId, Target, Time};
+use super::{
+    LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Output, RequestId, Target, Time, hello, reach,
+};
 use crate::wire::{
     Asap, CauseCode, OperationError, PeId, Policy, PoolElement, PoolHandle, RegistrarId, Transport,
 };
@@ -420,6 +422,9 @@ impl Client {
                 if self.ending == Ending::Over {
                     self.fx.close(link);
                 } else {
+                    if ends.protocol == LinkProtocol::Tcp {
+                        self.fx.send(link, &hello());
+                    }
                     self.strangers.welcome(now, &mut self.fx, link, ends);
                 }
             }
@@ -534,11 +539,14 @@ impl Client {
                 handle,
                 error,
                 policy,
-                elements,
+                mut elements,
                 total,
                 departed,
                 retired,
             } => {
+                // What means each host itself is no address of another one.
+                let near = self.home.as_ref().is_some_and(|home| reach::is_local(&home.ends));
+                elements.retain_mut(|element| reach::check_element(near, element));
                 let answer =
                     user::Answer { subscribed, error, policy, elements, total, departed, retired, length };
                 self.resolution_answered(now, handle, answer);

@@ -77,7 +77,14 @@ impl Bench {
 
     fn up(&mut self, link: LinkId, peer: &str) -> &mut Bench {
         let ends = ends(peer);
-        self.feed(|client, now| client.handle_link(now, link, LinkChange::Up(ends)))
+        self.feed(|client, now| client.handle_link(now, link, LinkChange::Up(ends)));
+        if link.is_incoming() {
+            // It says what it is, and nothing else.
+            let hello = Send(link, Asap::Error { error: OperationError(Vec::new()) });
+            assert_eq!(self.seen.iter().filter(|&seen| *seen == hello).count(), 1);
+            self.seen.retain(|seen| *seen != hello);
+        }
+        self
     }
 
     fn down(&mut self, link: LinkId, why: LinkDown) -> &mut Bench {

@@ -4,7 +4,7 @@ use super::bucket::Bucket;
 use super::dialect::{self, assigned, client_may_be_rsplibs};
 use super::{Link, LinkId, Registrar, Role, What, reach};
 use crate::handlespace::{ElementKey, Reject};
-use crate::machine::{LinkEnds, LinkProtocol};
+use crate::machine::{LinkEnds, LinkProtocol, Target};
 use crate::wire::scope::Scope;
 use crate::wire::{
     Asap, Cause, CauseCode, DecodeError, EnrpMessage, MAX_MESSAGE, OperationError, PeId, PoolElement,
@@ -16,6 +16,8 @@ use std::net::{IpAddr, SocketAddr};
 /// An ASAP link: a process with elements, users, or both.
 #[derive(Debug, Default)]
 pub(super) struct Client {
+    /// We dialled it to ask these, and wait for it to say that it speaks ASAP.
+    pub awaited: Option<Target>,
     /// Elements registered over it.
     pub elements: BTreeSet<ElementKey>,
     /// The element that the last keep-alive named.
@@ -67,6 +69,7 @@ impl Registrar {
             Ok(decoded) => decoded,
             Err(error) => return self.asap_undecodable(link, bytes, error),
         };
+        self.process_speaks(link);
         let is_error = matches!(decoded.message, Asap::Error { .. });
         if !decoded.unrecognized.is_empty() && !is_error {
             let causes = decoded
@@ -87,6 +90,8 @@ impl Registrar {
             }
             Asap::EndpointKeepAliveAck { handle, id } => self.keep_alive_ack(link, &handle, id),
             Asap::EndpointUnreachable { handle, id } => self.unreachable(link, &handle, id),
+            // A process that we dialled, see `machine::hello`.
+            Asap::Error { error } if error.0.is_empty() => {}
             Asap::Error { error } => {
                 let code = error.code();
                 self.complain("asap error", || format!("a client reports {code:?}"));

@@ -7,7 +7,7 @@ use super::{LinkId, Registrar, Timer};
 use crate::handlespace::ElementKey;
 use crate::machine::{Target, Time};
 use crate::wire::{PeId, PoolHandle, RegistrarId};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 /// Something to be done, with how far it has come.
 #[derive(Debug)]
@@ -22,12 +22,14 @@ pub(super) enum Chore {
     Push { audience: u64, after: Option<LinkId> },
     /// Requests from before the service started.
     Deferred { after: Option<LinkId> },
-    /// Elements that are asked over a link whose they are.
-    Ask { link: LinkId, target: Option<Target>, numbers: BTreeSet<u64> },
-    /// Elements whose process was not reached.
-    Unreached { target: Target, numbers: BTreeSet<u64>, refused: bool },
-    /// Elements that won't answer.
-    Unanswered { numbers: BTreeSet<u64>, reason: &'static str },
+    /// Elements that were to be dialled at a target and are asked over a link whose they are.
+    Ask { link: LinkId, target: Target },
+    /// Elements whose process was not reached: those that were claimed after one and up to another.
+    Unreached { target: Target, after: u64, last: u64, refused: bool },
+    /// Elements that won't answer over a link which is gone.
+    Unanswered { link: LinkId, reason: &'static str },
+    /// A subscriber reads again, and is told of the pools after this one.
+    Drained { link: LinkId, after: Option<PoolHandle> },
     /// Elements whose distance changed with that of their link.
     Distance { link: LinkId, after: Option<ElementKey>, distance: u32 },
     /// A part of our table, for a peer that can't hold most of it.
@@ -149,40 +151,45 @@ impl Registrar {
                 let after = self.answer_some(after, units)?;
                 Some(Chore::Deferred { after: Some(after) })
             }
-            Chore::Ask { link, target, mut numbers } => {
-                while *units > 0
-                    && let Some(number) = numbers.pop_first()
-                {
-                    *units -= 1;
-                    self.ask(number, link);
-                }
-                if numbers.is_empty() {
-                    self.dial_ended(target.as_ref());
-                    return None;
-                }
-                Some(Chore::Ask { link, target, numbers })
-            }
-            Chore::Unreached { target, mut numbers, refused } => {
-                while *units > 0
-                    && let Some(number) = numbers.pop_first()
-                {
-                    *units -= 1;
-                    self.unreached(number, &target, refused);
-                }
-                if numbers.is_empty() {
+            Chore::Ask { link, target } => {
+                if !self.links.contains_key(&link) {
                     self.dial_ended(Some(&target));
                     return None;
                 }
-                Some(Chore::Unreached { target, numbers, refused })
+                while *units > 0 {
+                    let Some(number) = self.claims.first_at(&target) else {
+                        self.dial_ended(None);
+                        return None;
+                    };
+                    *units -= 1;
+                    self.ask(number, link);
+                }
+                Some(Chore::Ask { link, target })
             }
-            Chore::Unanswered { mut numbers, reason } => {
-                while *units > 0
-                    && let Some(number) = numbers.pop_first()
-                {
+            Chore::Unreached { target, mut after, last, refused } => {
+                while *units > 0 {
+                    let next = self.claims.next_at(&target, after);
+                    let Some(number) = next.filter(|&number| number <= last) else {
+                        self.dial_ended(Some(&target));
+                        return None;
+                    };
+                    *units -= 1;
+                    after = number;
+                    self.unreached(number, &target, refused);
+                }
+                Some(Chore::Unreached { target, after, last, refused })
+            }
+            Chore::Unanswered { link, reason } => {
+                while *units > 0 {
+                    let number = self.claims.first_over(link)?;
                     *units -= 1;
                     self.unanswered(number, reason);
                 }
-                (!numbers.is_empty()).then_some(Chore::Unanswered { numbers, reason })
+                Some(Chore::Unanswered { link, reason })
+            }
+            Chore::Drained { link, mut after } => {
+                let done = self.drained_some(link, &mut after, units);
+                (!done).then_some(Chore::Drained { link, after })
             }
             Chore::Distance { link, after, distance } => {
                 let after = self.move_some(link, after, distance, units)?;

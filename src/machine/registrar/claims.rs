@@ -94,6 +94,20 @@ impl Claims {
         self.by_name.get(&(handle.clone(), id)).copied()
     }
 
+    /// The first claim that is to be asked at a target; the next one after another.
+    pub(super) fn first_at(&self, target: &Target) -> Option<u64> {
+        self.next_at(target, 0)
+    }
+
+    pub(super) fn next_at(&self, target: &Target, after: u64) -> Option<u64> {
+        self.by_target.get(target)?.range(after + 1..).next().copied()
+    }
+
+    /// The first claim that was asked, or waits, over a link.
+    pub(super) fn first_over(&self, link: LinkId) -> Option<u64> {
+        self.by_link.get(&link)?.first().copied()
+    }
+
     fn unlist(list: &mut BTreeSet<u64>, number: u64) -> bool {
         list.remove(&number);
         list.is_empty()
@@ -213,9 +227,8 @@ impl Registrar {
 
     /// An ASAP link is gone: what was asked over it won't be answered.
     pub(super) fn drop_claims_of(&mut self, link: LinkId) {
-        let numbers = self.claims.by_link.get(&link).cloned().unwrap_or_default();
-        if !numbers.is_empty() {
-            self.start(Chore::Unanswered { numbers, reason: "link lost after takeover" });
+        if self.claims.first_over(link).is_some() {
+            self.start(Chore::Unanswered { link, reason: "link lost after takeover" });
         }
     }
 
@@ -306,13 +319,12 @@ impl Registrar {
     pub(super) fn dial_claims(&mut self) {
         while self.claims.dialling < MAX_DIALS {
             let Some(target) = self.claims.queue.pop_front() else { break };
-            let Some(numbers) = self.claims.by_target.get(&target) else { continue };
+            if !self.claims.by_target.contains_key(&target) {
+                continue;
+            }
             match self.association_with(&target) {
                 // It lost its home registrar before we knew, and has come to us already.
-                Some(link) => {
-                    let numbers = numbers.clone();
-                    self.start(Chore::Ask { link, target: Some(target), numbers });
-                }
+                Some(link) => self.start(Chore::Ask { link, target }),
                 None => {
                     self.claims.dialling += 1;
                     self.dial_elements(target);
@@ -330,9 +342,8 @@ impl Registrar {
         target.addresses.iter().find_map(|address| self.associations.get(address)).copied()
     }
 
-    fn take_dial(&mut self, target: &Target) -> BTreeSet<u64> {
+    fn take_dial(&mut self) {
         self.claims.dialling = self.claims.dialling.saturating_sub(1);
-        self.claims.by_target.get(target).cloned().unwrap_or_default()
     }
 
     /// All that were to be asked at `target` were, or were given up. Others may have come meanwhile.
@@ -347,18 +358,47 @@ impl Registrar {
 
     /// A process was reached: ask its elements.
     pub(super) fn elements_dialled(&mut self, link: LinkId, target: &Target) {
-        let numbers = self.take_dial(target);
-        if numbers.is_empty() {
+        self.take_dial();
+        if self.claims.first_at(target).is_none() {
             self.close_link(link);
             return self.dial_claims();
         }
-        self.start(Chore::Ask { link, target: Some(target.clone()), numbers });
+        // What claims name was chosen by others, perhaps together with the address: nobody but one that speaks
+        // ASAP gets to see it. Over SCTP the protocol's identifier says so, and in TLS the certificate.
+        let proved = self
+            .links
+            .get(&link)
+            .is_none_or(|state| state.ends.protocol == LinkProtocol::Sctp || state.ends.roles.is_some());
+        if proved {
+            return self.start(Chore::Ask { link, target: target.clone() });
+        }
+        let patience = self.answer_patience(link);
+        if let Some(client) = self.client(link) {
+            client.awaited = Some(target.clone());
+            self.timers.set(Timer::Hello(link), self.now + patience);
+        }
+    }
+
+    /// A process that was dialled has said something.
+    pub(super) fn process_speaks(&mut self, link: LinkId) {
+        if let Some(target) = self.client(link).and_then(|client| client.awaited.take()) {
+            self.timers.clear(&Timer::Hello(link));
+            self.start(Chore::Ask { link, target });
+        }
+    }
+
+    /// Who was dialled has not said anything, or is gone before it did.
+    pub(super) fn nobody_speaks(&mut self, link: LinkId, target: Target) {
+        self.timers.clear(&Timer::Hello(link));
+        let last = self.claims.numbers;
+        self.start(Chore::Unreached { target, after: 0, last, refused: false });
     }
 
     /// A process was not reached.
     pub(super) fn elements_dial_failed(&mut self, target: &Target, refused: bool) {
-        let numbers = self.take_dial(target);
-        self.start(Chore::Unreached { target: target.clone(), numbers, refused });
+        self.take_dial();
+        let last = self.claims.numbers;
+        self.start(Chore::Unreached { target: target.clone(), after: 0, last, refused });
     }
 
     pub(super) fn unreached(&mut self, number: u64, target: &Target, refused: bool) {

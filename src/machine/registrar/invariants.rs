@@ -42,8 +42,15 @@ impl Registrar {
     fn check_links(&self) -> Result<(), String> {
         let (mut subscriptions, mut deferred, mut watched, mut overdue) = (0, 0, 0, 0);
         subscriptions += self.chores.clients().map(|client| client.subscriptions.len()).sum::<usize>();
+        let mut peer_links = BTreeSet::new();
         for (&link, state) in &self.links {
-            let Role::Asap(client) = &state.role else { continue };
+            let client = match &state.role {
+                Role::Asap(client) => client,
+                Role::Enrp(peer_link) => {
+                    peer_links.extend(peer_link.peer.map(|peer| (peer, link)));
+                    continue;
+                }
+            };
             subscriptions += client.subscriptions.len();
             deferred += client.deferred.iter().map(Vec::len).sum::<usize>();
             overdue += overdue_bytes(client);
@@ -61,6 +68,9 @@ impl Registrar {
                     return Err(format!("{link:?} lists {key:?}, which is not registered over it"));
                 }
             }
+        }
+        if peer_links != self.peer_links {
+            return Err(format!("{:?} are listed as peers' links, {peer_links:?} are", self.peer_links));
         }
         if self.subscriptions.check()? != subscriptions && !self.leaving {
             return Err("subscriptions of links and pools differ".into());

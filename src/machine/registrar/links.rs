@@ -86,8 +86,8 @@ impl Registrar {
 
     /// The ENRP links to a peer.
     pub(super) fn links_of(&self, id: RegistrarId) -> Vec<LinkId> {
-        let to_peer = |role: &Role| matches!(role, Role::Enrp(link) if link.peer == Some(id));
-        self.links.iter().filter(|(_, link)| to_peer(&link.role)).map(|(&link, _)| link).collect()
+        let all = (id, LinkId(0))..=(id, LinkId(u64::MAX));
+        self.peer_links.range(all).map(|&(_, link)| link).collect()
     }
 
     fn peer_link(&mut self, link: LinkId) -> Option<&mut PeerLink> {
@@ -226,6 +226,7 @@ impl Registrar {
         peer.dial = None;
         if let Some(peer_link) = self.peer_link(link) {
             *peer_link = PeerLink { peer: Some(id), since: now, ..PeerLink::default() };
+            self.peer_links.insert((id, link));
         }
         if self.peers.get(id).is_some_and(|peer| peer.link.is_none()) {
             self.send_over(id, link);
@@ -357,8 +358,10 @@ impl Registrar {
             if peer_link.since == Time::default() {
                 peer_link.since = now;
             }
+            self.peer_links.insert((sender, link));
             // Whoever was expected there is not there any more.
             if let Some(expected) = expected {
+                self.peer_links.remove(&(expected, link));
                 self.lose_link(expected, link);
             }
         }
@@ -570,7 +573,8 @@ impl Registrar {
             return self.list_refused(sender);
         }
         let near = self.links.get(&link).is_some_and(|link| reach::is_local(&link.ends));
-        for server in servers {
+        // More than there is room for is nothing that one could do anything with.
+        for server in servers.into_iter().take(self.config.max_peers) {
             let id = server.id;
             if id == self.id || id == RegistrarId(0) || !self.meet(id) {
                 continue;

@@ -77,7 +77,7 @@ use crate::handlespace::{Bounds, ElementKey, Handlespace, Sum};
 use crate::wire::{CauseCode, PoolHandle, RegistrarId, Transport};
 use fastrand::Rng;
 use outbox::Outbox;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -120,6 +120,8 @@ enum Timer {
     Discovery,
     /// A peer passed over the question what it speaks.
     Dialect(RegistrarId),
+    /// Who was dialled for its elements must have said that it speaks ASAP.
+    Hello(LinkId),
     /// The peer whose ID this link claims was asked whether its own link lives.
     Doubt(LinkId),
     /// Registrations may have ended.
@@ -199,6 +201,8 @@ pub struct Registrar {
     links: BTreeMap<LinkId, Link>,
     /// Which ASAP link is the SCTP association with this address: there can be no second one.
     associations: BTreeMap<SocketAddr, LinkId>,
+    /// Which peers are at the other ends of ENRP links.
+    peer_links: BTreeSet<(RegistrarId, LinkId)>,
     dials: BTreeMap<LinkId, Dial>,
     next_link: u64,
     /// Links with elements, for the rate of keep-alives.
@@ -233,7 +237,7 @@ pub struct Registrar {
 }
 
 /// Expired deadlines handled in one call.
-const TIMEOUTS_PER_CALL: usize = 1024;
+const TIMEOUTS_PER_CALL: usize = 256;
 /// A call of `handle_timeout` that comes later than this means that we slept.
 const OVERSLEPT: Duration = Duration::from_millis(300);
 
@@ -256,6 +260,7 @@ impl Registrar {
             side: Vec::new(),
             links: BTreeMap::new(),
             associations: BTreeMap::new(),
+            peer_links: BTreeSet::new(),
             dials: BTreeMap::new(),
             next_link: 1,
             watched: 0,
@@ -309,6 +314,7 @@ impl Registrar {
         }
         self.links.clear();
         self.associations.clear();
+        self.peer_links.clear();
         self.dials.clear();
         self.timers = Deadlines::new();
     }
@@ -408,6 +414,7 @@ impl Registrar {
             Timer::MentorRetry => self.seek_mentor(),
             Timer::Discovery => self.discovery_over(),
             Timer::Dialect(id) => self.took_probe(id),
+            Timer::Hello(link) => self.close_link(link),
             Timer::Doubt(link) => self.doubt_over(link),
             Timer::Lapse => self.lapses_due(),
             Timer::Chores => self.chores_due(),
@@ -634,6 +641,9 @@ impl Registrar {
             if self.associations.get(address) == Some(&link) {
                 self.associations.remove(address);
             }
+        }
+        if let Role::Enrp(links::PeerLink { peer: Some(peer), .. }) = state.role {
+            self.peer_links.remove(&(peer, link));
         }
         Some(state)
     }

@@ -1,6 +1,7 @@
 //! Which addresses mean something to whom.
 
 use crate::machine::LinkEnds;
+pub(super) use crate::machine::reach::{check_element, is_local, usable_from};
 use crate::wire::scope::{Scope, reaches, scope};
 use crate::wire::{PoolElement, Transport};
 use std::net::{IpAddr, SocketAddr};
@@ -9,13 +10,6 @@ use std::net::{IpAddr, SocketAddr};
 /// or means this host and was given on this host.
 pub(super) fn acceptable(ends: &LinkEnds, minimum: Scope, address: IpAddr) -> bool {
     reaches(address, minimum) || (scope(address) == Scope::Loopback && is_local(ends))
-}
-
-/// Whether both ends are on this host: over the loopback interface, or from one of its addresses to the same.
-pub(super) fn is_local(ends: &LinkEnds) -> bool {
-    let ours: Vec<IpAddr> = ends.local.iter().map(|local| local.ip().to_canonical()).collect();
-    let mut peer = ends.peer.iter().map(|peer| peer.ip().to_canonical());
-    peer.any(|ip| scope(ip) == Scope::Loopback || ours.contains(&ip))
 }
 
 /// Whether a link comes from an address of the other one's peer. Of an association's addresses only the
@@ -40,28 +34,6 @@ pub(super) fn has_several_paths(ends: &LinkEnds) -> bool {
     let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) =
         ends.peer.iter().map(|peer| peer.ip().to_canonical()).filter(far).partition(IpAddr::is_ipv4);
     v4.len() > 1 || v6.len() > 1
-}
-
-/// Whether an address that a registrar names can be used from here: no group, and nothing that means each host
-/// itself unless that registrar is on this host.
-pub(super) fn usable_from(near: bool, address: IpAddr) -> bool {
-    reaches(address, if near { Scope::Loopback } else { Scope::MulticastLink })
-}
-
-/// Fits what a registrar tells of an element to what may be passed on and dialled from here: `false` if that is
-/// nothing.
-pub(super) fn check_element(near: bool, element: &mut PoolElement) -> bool {
-    let check = |transport: &mut Transport| match transport {
-        Transport::Address { port, addresses, .. } => {
-            addresses.retain(|&ip| usable_from(near, ip));
-            *port != 0 && !addresses.is_empty()
-        }
-        Transport::Opaque(_) => true,
-    };
-    if element.asap.as_mut().is_some_and(|asap| !check(asap)) {
-        element.asap = None;
-    }
-    check(&mut element.transport)
 }
 
 /// Best first: what reaches farthest. rsplib's clients dial the first address of a list.

@@ -24,6 +24,8 @@ pub(super) const MAX_HANDLE_BYTES: usize = 64 << 20;
 const MAX_DEPARTED_IN_ALL: usize = 1 << 20;
 /// Bytes sent to subscribers at once.
 const MAX_PUSH: usize = 1 << 20;
+/// So many bytes of a message that lists elements are as much work as one element elsewhere.
+const BYTES_PER_UNIT: usize = 1024;
 
 #[derive(Debug, Clone, Copy)]
 struct Departure {
@@ -231,24 +233,49 @@ impl Registrar {
         }
     }
 
-    /// Tells one subscriber of what changed in a pool, if it hasn't been told.
-    pub(super) fn push_now(&mut self, link: LinkId, handle: &PoolHandle) {
-        let Some(&number) = self.subscriptions.by_handle.get(handle) else { return };
-        let Some(audience) = self.subscriptions.audiences.get(&number) else { return };
-        let Some(&subscriber) = audience.subscribers.get(&link) else { return };
+    /// Tells one subscriber of what changed in a pool, if it hasn't been told; how many bytes that took.
+    pub(super) fn push_now(&mut self, link: LinkId, handle: &PoolHandle) -> usize {
+        let Some(&number) = self.subscriptions.by_handle.get(handle) else { return 0 };
+        let Some(audience) = self.subscriptions.audiences.get(&number) else { return 0 };
+        let Some(&subscriber) = audience.subscribers.get(&link) else { return 0 };
         let congested = self.links.get(&link).is_none_or(|state| state.congested);
-        if !congested && subscriber.told < audience.change {
-            let bytes = self.pool_message(number, subscriber);
-            self.tell_subscriber(number, link, subscriber, &bytes);
+        if congested || subscriber.told >= audience.change {
+            return 0;
         }
+        let bytes = self.pool_message(number, subscriber);
+        self.tell_subscriber(number, link, subscriber, &bytes);
+        bytes.len()
     }
 
     /// A subscriber reads again: the newest state of what it missed.
     pub(super) fn subscriber_drained(&mut self, link: LinkId) {
-        let Some(client) = self.client(link) else { return };
-        let handles: Vec<PoolHandle> = client.subscriptions.iter().cloned().collect();
-        for handle in handles {
-            self.push_now(link, &handle);
+        if self.client(link).is_some_and(|client| !client.subscriptions.is_empty()) {
+            self.start(Chore::Drained { link, after: None });
+        }
+    }
+
+    /// Some of that, after this pool; whether that was all.
+    pub(super) fn drained_some(
+        &mut self,
+        link: LinkId,
+        after: &mut Option<PoolHandle>,
+        units: &mut usize,
+    ) -> bool {
+        let mut sent = 0;
+        loop {
+            let Some(client) = self.client(link) else { return true };
+            let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+            let next = client.subscriptions.range::<PoolHandle, _>((from, Bound::Unbounded)).next();
+            let Some(handle) = next.cloned() else { return true };
+            if *units == 0 || sent > MAX_PUSH {
+                *units = 0;
+                return false;
+            }
+            *units -= 1;
+            let bytes = self.push_now(link, &handle);
+            sent += bytes;
+            *units = units.saturating_sub(bytes / BYTES_PER_UNIT);
+            *after = Some(handle);
         }
     }
 
@@ -297,8 +324,11 @@ impl Registrar {
                     bytes
                 }
                 _ => {
-                    *units = units.saturating_sub(16);
-                    self.pool_message(number, subscriber)
+                    // All departures are looked at, and the elements that fit.
+                    let departed = self.subscriptions.audiences.get(&number).map_or(0, |a| a.departed.len());
+                    let bytes = self.pool_message(number, subscriber);
+                    *units = units.saturating_sub(departed / 32 + bytes.len() / BYTES_PER_UNIT);
+                    bytes
                 }
             };
             sent += bytes.len();

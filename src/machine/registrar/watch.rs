@@ -59,6 +59,8 @@ const ROUGH: Duration = Duration::from_secs(30);
 /// How long the driver may take to measure, and how often a link is measured while an answer is missing.
 const MEASURING: Duration = Duration::from_millis(10);
 const MEASURED_AGAIN: Duration = Duration::from_millis(250);
+/// For how many elements of a link one measurement decides at once.
+const DECISIONS: usize = 64;
 
 /// How a link has been lately.
 #[derive(Debug, Default)]
@@ -236,7 +238,9 @@ impl Registrar {
     /// A link was measured: what do missing answers mean?
     pub(super) fn judge_silence(&mut self, link: LinkId) {
         let Some(client) = self.client(link) else { return };
-        for key in client.unanswered.clone() {
+        // Those beyond have timers of their own.
+        let some: Vec<ElementKey> = client.unanswered.iter().take(DECISIONS).copied().collect();
+        for key in some {
             self.decide(link, key);
         }
     }
@@ -438,6 +442,9 @@ impl Registrar {
         self.overdue -= overdue_bytes(&client);
         client.overdue.clear();
         self.stop_watching(link);
+        if let Some(target) = client.awaited.take() {
+            self.nobody_speaks(link, target);
+        }
         self.drop_claims_of(link);
         self.start(Chore::Gone { link, client: Box::new(client), reason, closed });
     }

@@ -392,3 +392,44 @@ fn old_reports_are_dropped_and_their_number_is_bounded() {
     // Nothing left to ask: no more dials.
     bench.at(60_000).expect([]);
 }
+
+#[test]
+fn addresses_that_mean_every_host_are_left_out() {
+    let with = |id: u32, addresses: &[&str]| {
+        let addresses = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
+        let transport = Transport::new(Protocol::Tcp, TransportUse::DataPlusControl, 7, addresses);
+        PoolElement { transport, ..element(id) }
+    };
+    let answer = |elements| Asap::HandleResolutionResponse {
+        subscribed: false,
+        handle: handle("echo"),
+        error: None,
+        policy: None,
+        elements,
+        total: None,
+        departed: Vec::new(),
+        retired: Vec::new(),
+    };
+    let told = vec![
+        with(1, &["127.0.0.1"]),
+        with(2, &["0.0.0.0"]),
+        with(3, &["224.0.0.1", "255.255.255.255", "::1"]),
+        with(4, &["127.0.0.1", "10.1.1.4"]),
+    ];
+    let found = |bench: &mut Bench| match bench.take().pop() {
+        Some(Seen::Event(Event::Resolved { result: Ok(resolution), .. })) => resolution.elements,
+        other => panic!("{other:?}"),
+    };
+    let mut far = bench(config(&[A])).settled();
+    far.resolve(1, "echo").receive(link(1), answer(told.clone()));
+    assert_eq!(found(&mut far), [with(4, &["10.1.1.4"])]);
+    // On one host, its loopback addresses are what is meant.
+    let mut near = bench(config(&["127.0.0.1:3863"]));
+    near.resolve(999, "warm-up")
+        .up(link(1), "127.0.0.1:3863")
+        .receive(link(1), unknown_pool("warm-up"))
+        .forget();
+    near.resolve(1, "echo").receive(link(1), answer(told));
+    let expected = [with(1, &["127.0.0.1"]), with(3, &["::1"]), with(4, &["127.0.0.1", "10.1.1.4"])];
+    assert_eq!(found(&mut near), expected);
+}

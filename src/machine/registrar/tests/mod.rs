@@ -268,11 +268,22 @@ impl Bench {
         self.registrar.handle_link(self.now, link, LinkChange::Up(ends));
     }
 
-    /// The oldest dial succeeds.
+    /// The oldest dial succeeds. A process says that it is one.
     pub fn answer_dial(&mut self) -> (LinkId, Vec<Effect>) {
         let (link, target) = self.opened.remove(0);
         let service = self.services[&link];
         self.link_up(link, service, target.protocol, &target.addresses[0].to_string());
+        if service == Service::Asap && target.protocol == LinkProtocol::Tcp {
+            assert_eq!(self.drain(), []);
+            return (link, self.asap(link, crate::machine::hello()));
+        }
+        (link, self.drain())
+    }
+
+    /// The oldest dial leads to somebody who says nothing.
+    pub fn answer_dial_silently(&mut self) -> (LinkId, Vec<Effect>) {
+        let (link, target) = self.opened.remove(0);
+        self.link_up(link, self.services[&link], target.protocol, &target.addresses[0].to_string());
         (link, self.drain())
     }
 

@@ -392,3 +392,37 @@ fn a_registration_that_was_changed_is_granted_with_a_warning() {
     assert_eq!(error.code(), CauseCode::INVALID_VALUES);
     assert_eq!(known(&bench, 1).transport.addresses(), [ip("10.0.0.9")]);
 }
+
+#[test]
+fn pool_handles_are_told_to_nobody_who_does_not_speak_asap() {
+    let mut bench = Bench::serving();
+    let b = bench.peer(B);
+    // B says that a process listens at somebody's web server, and dies.
+    let mut trap = owned(1, B);
+    trap.asap = Some(transport(Protocol::Tcp, TransportUse::DataOnly, "10.0.0.80:80"));
+    let handle = PoolHandle::new(b"GET /off HTTP/1.1\r\n\r\n").expect("a legal handle");
+    bench.enrp(
+        b,
+        B,
+        Enrp::HandleUpdate { takeover_suggested: false, action: UpdateAction::Add, handle, element: trap },
+    );
+    bench.down(b);
+    while bench.opened.first().is_some_and(|(_, target)| target.addresses[0].port() == 9901) {
+        bench.refuse_dial();
+        bench.wait(ms(200));
+    }
+    let (link, first) = bench.answer_dial_silently();
+    assert_eq!(first, [], "nothing is said first");
+    let then = bench.wait_quietly(ms(2000));
+    assert!(!then.iter().any(|effect| matches!(effect, Effect::Asap(..))), "{then:?}");
+    assert!(then.contains(&Close(link)), "{then:?}");
+    // It is dialled once more, and that is all that comes of one element.
+    let dials = then.iter().filter(|effect| matches!(effect, Open(Service::Asap, _))).count();
+    assert_eq!(dials, 1, "{then:?}");
+    assert_eq!(bench.registrar.handlespace().len(), 1);
+    bench.answer_dial_silently();
+    bench.wait(ms(1000));
+    assert_eq!(bench.registrar.handlespace().len(), 0);
+    bench.wait(ms(10_000));
+    assert!(!bench.opened.iter().any(|(_, target)| target.addresses[0].port() == 80), "{:?}", bench.opened);
+}
