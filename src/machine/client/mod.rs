@@ -47,7 +47,8 @@ pub const MAX_ELEMENTS: usize = 65_536;
 /// Subscribed pools; a subscription beyond that is not made, so that its pool is not pushed.
 pub const MAX_SUBSCRIPTIONS: usize = 4_096;
 
-/// Registrars announce themselves every second or so.
+/// Registrars, rsplib's as well, announce themselves every second, ±12.5 % (RFC 5352 section 6.2, T6-Serverannounce):
+/// before that much has passed nobody can say that there is none.
 const ANNOUNCED: Duration = Duration::from_millis(1250);
 
 /// Timers, bounds and static registrars. Defaults are in [`Config::default`].

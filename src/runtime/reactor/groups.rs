@@ -70,6 +70,8 @@ impl Reactor {
             log::info!("no interface for the {service:?} group {group} at present");
         }
         self.groups.receivers.push((service, receiver));
+        // Reading the interfaces takes its time; who waits for announcements counts from here.
+        self.now = self.clock.now();
         Ok(())
     }
 
