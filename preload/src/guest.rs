@@ -1,19 +1,25 @@
 //! The pools that this process follows, and the connections that it has with their elements. Made when a name of a
 //! pool is first asked for, and anew in a child after fork(2): the thread that hears of changes stays in the parent.
 
+use crate::socket::{self, TCP_CLOSE, TCP_SYN_SENT};
 use parking_lot::Mutex;
 use rserpool::machine::Time;
 use rserpool::machine::client::Resolution;
 use rserpool::runtime::{Directory, Follower, Pool, Runtime, Settings};
 use rserpool::transport::host;
 use rserpool::wire::{PeId, PoolHandle};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 /// Connections of which is remembered where they go.
 const MAX_CONNECTIONS: usize = 65_536;
+/// Connects that are looked after at each further one.
+const LOOKS: usize = 16;
+/// How long an element may take to accept before others are preferred.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A connection, which is the one of its descriptor as long as the cookie is that socket's.
 #[derive(Debug, Clone)]
@@ -27,9 +33,12 @@ pub struct Connection {
 /// See the module.
 pub struct Guest {
     forks: u64,
+    process: i32,
     runtime: Runtime,
     pools: Mutex<HashMap<PoolHandle, Arc<Pool>>>,
     connections: Arc<Mutex<HashMap<i32, Connection>>>,
+    /// Connects that had not ended when they returned: descriptor, cookie, since when.
+    under_way: Mutex<VecDeque<(i32, u64, Instant)>>,
 }
 
 static GUEST: AtomicPtr<Guest> = AtomicPtr::new(std::ptr::null_mut());
@@ -49,7 +58,7 @@ impl Follower for Loss {
             let mut connections = connections.lock();
             for (&fd, connection) in connections.iter() {
                 if connection.id == id && connection.handle == self.handle {
-                    crate::connect::break_off(fd, connection.cookie);
+                    socket::break_off(fd, connection.cookie);
                 }
             }
             connections.retain(|_, connection| connection.id != id || connection.handle != self.handle);
@@ -57,26 +66,38 @@ impl Follower for Loss {
     }
 }
 
+fn process() -> i32 {
+    // SAFETY: no memory is involved.
+    unsafe { libc::getpid() }
+}
+
 impl Guest {
-    /// This process's, if it has used a pool.
+    /// This process's, if it has used a pool. None in a child of vfork(2), whose memory is its parent's.
     pub fn known() -> Option<&'static Guest> {
         // SAFETY: what is put there is never freed.
         let guest = unsafe { GUEST.load(Ordering::Acquire).as_ref() }?;
-        (guest.forks == host::forks()).then_some(guest)
+        (guest.forks == host::forks() && guest.process == process()).then_some(guest)
     }
 
     /// This process's; `None` where none can be made.
     pub fn get() -> Option<&'static Guest> {
-        if let Some(guest) = Guest::known() {
-            return Some(guest);
-        }
         let before = GUEST.load(Ordering::Acquire);
+        // SAFETY: as above.
+        match unsafe { before.as_ref() } {
+            Some(guest) if guest.forks != host::forks() => {}
+            Some(guest) if guest.process != process() => return None,
+            // Whoever closes all files closes those of the thread as well, which ends then.
+            Some(guest) if !guest.runtime.is_robbed() && guest.runtime.is_alive() => return Some(guest),
+            _ => {}
+        }
         let runtime = Settings::from_env().and_then(Runtime::start).ok()?;
         let guest = Guest {
             forks: host::forks(),
+            process: process(),
             runtime,
             pools: Mutex::new(HashMap::new()),
             connections: Arc::new(Mutex::new(HashMap::new())),
+            under_way: Mutex::new(VecDeque::new()),
         };
         let made = Box::into_raw(Box::new(guest));
         match GUEST.compare_exchange(before, made, Ordering::AcqRel, Ordering::Acquire) {
@@ -108,10 +129,45 @@ impl Guest {
         let mut connections = self.connections.lock();
         if connections.len() >= MAX_CONNECTIONS {
             // Most of them were closed without our knowing.
-            connections.retain(|&fd, connection| crate::connect::cookie(fd) == Some(connection.cookie));
+            connections.retain(|&fd, connection| socket::cookie(fd) == Some(connection.cookie));
         }
         if connections.len() < MAX_CONNECTIONS {
             connections.insert(fd, connection);
+        }
+    }
+
+    pub fn forget(&self, fd: i32) {
+        self.connections.lock().remove(&fd);
+    }
+
+    /// A connect of that descriptor goes on by itself.
+    pub fn begun(&self, fd: i32, cookie: u64) {
+        let mut under_way = self.under_way.lock();
+        if under_way.len() < MAX_CONNECTIONS {
+            under_way.push_back((fd, cookie, Instant::now()));
+        }
+    }
+
+    /// Looks after connects that went on by themselves: not every program asks its socket what became of them.
+    pub fn settle(&self) {
+        let mut failed = Vec::new();
+        let mut under_way = self.under_way.lock();
+        for _ in 0..under_way.len().min(LOOKS) {
+            let Some((fd, cookie, since)) = under_way.pop_front() else { break };
+            let known = || self.connection(fd).filter(|connection| connection.cookie == cookie);
+            if socket::cookie(fd) != Some(cookie) {
+                continue;
+            }
+            match socket::state(fd) {
+                Some(TCP_CLOSE) => failed.extend(known()),
+                Some(TCP_SYN_SENT) if since.elapsed() >= PATIENCE => failed.extend(known()),
+                Some(TCP_SYN_SENT) => under_way.push_back((fd, cookie, since)),
+                _ => {}
+            }
+        }
+        drop(under_way);
+        for connection in failed {
+            self.failed(&connection.handle, connection.id);
         }
     }
 

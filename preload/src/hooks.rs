@@ -1,72 +1,21 @@
 //! The functions that stand before libc's. Each calls libc's with what it got unless a pool is concerned; a panic in
 //! ours becomes that as well, and errno is what libc left, or what a refusal means.
 
+use crate::frame::ours;
 use crate::guest::Guest;
-use crate::names::{self, Placeholder};
-use crate::{connect, real};
-use libc::{addrinfo, c_char, c_int, c_void, hostent, size_t, sockaddr, socklen_t};
-use rserpool::wire::PoolHandle;
-use std::cell::Cell;
-use std::ffi::{CStr, CString};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr::{null, null_mut};
-use std::time::Duration;
+use crate::{connect, look_up, names, real, serve, signals, socket};
+use libc::{
+    addrinfo, c_char, c_int, c_void, hostent, msghdr, sigaction as Action, sighandler_t, size_t, sockaddr,
+    socklen_t, ssize_t,
+};
+use std::net::SocketAddr;
 
-/// How long a look-up waits for a registrar, and for somebody to be in the pool.
-const PATIENCE: Duration = Duration::from_secs(3);
-const EMPTY: Duration = Duration::from_secs(1);
-
-thread_local! {
-    /// Set while this thread is in one of our own functions: what they call is libc's. Without a destructor, so that it
-    /// can be asked for when the thread ends.
-    static INSIDE: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Ours, unless this thread is inside already; `None`: libc's.
-fn ours<T>(body: impl FnOnce() -> Option<T>) -> Option<T> {
-    if INSIDE.get() || is_event_thread() {
-        return None;
-    }
-    INSIDE.set(true);
-    // SAFETY: the thread's own.
-    let before = unsafe { *libc::__errno_location() };
-    let result = catch_unwind(AssertUnwindSafe(body)).ok().flatten();
-    INSIDE.set(false);
-    if result.is_none() {
-        // SAFETY: as above.
-        unsafe { *libc::__errno_location() = before };
-    }
-    result
-}
-
-/// Registrars are connected to as they are named, or the thread would wait for itself.
-fn is_event_thread() -> bool {
-    std::thread::current().name() == Some("rserpool")
-}
-
-/// An address that a program gave; `None`: not of the internet, or not whole.
-unsafe fn decode(address: *const sockaddr, length: socklen_t) -> Option<SocketAddr> {
-    let length = length as usize;
-    if address.is_null() || length < size_of::<libc::sa_family_t>() {
-        return None;
-    }
-    // SAFETY: the caller says that so many bytes are there.
-    match unsafe { c_int::from((*address).sa_family) } {
-        libc::AF_INET if length >= size_of::<libc::sockaddr_in>() => {
-            // SAFETY: as above.
-            let address = unsafe { address.cast::<libc::sockaddr_in>().read_unaligned() };
-            let ip = Ipv4Addr::from(address.sin_addr.s_addr.to_ne_bytes());
-            Some(SocketAddr::new(ip.into(), u16::from_be(address.sin_port)))
-        }
-        libc::AF_INET6 if length >= size_of::<libc::sockaddr_in6>() => {
-            // SAFETY: as above.
-            let address = unsafe { address.cast::<libc::sockaddr_in6>().read_unaligned() };
-            let ip = Ipv6Addr::from(address.sin6_addr.s6_addr);
-            Some(SocketAddr::new(ip.into(), u16::from_be(address.sin6_port)))
-        }
-        _ => None,
-    }
+/// The result of a connect that goes elsewhere than the program says; `None`: it does not.
+unsafe fn redirected(fd: c_int, address: *const sockaddr, length: socklen_t) -> Option<c_int> {
+    // SAFETY: the program's promise.
+    let asked: SocketAddr = unsafe { socket::decode(address, length) }?;
+    let behind = names::concerns(asked)?;
+    ours(|| connect::instead(fd, &behind, asked))
 }
 
 /// connect(2).
@@ -74,16 +23,64 @@ unsafe fn decode(address: *const sockaddr, length: socklen_t) -> Option<SocketAd
 /// # Safety
 /// As libc's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn connect(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int {
-    // SAFETY: the program's promise.
-    if let Some(asked) = unsafe { decode(address, length) }
-        && let Some(behind) = names::concerns(asked)
-        && let Some(result) = ours(|| connect::instead(fd, &behind, asked))
-    {
-        return result;
-    }
+pub unsafe extern "C-unwind" fn connect(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int {
     // SAFETY: as the program called us.
-    unsafe { real::connect(fd, address, length) }
+    unsafe {
+        match redirected(fd, address, length) {
+            Some(result) => result,
+            None => real::connect(fd, address, length),
+        }
+    }
+}
+
+/// sendto(2): with MSG_FASTOPEN it is a connect as well. What is sent goes behind it, not with it: the element was asked
+/// for no cookie.
+///
+/// # Safety
+/// As libc's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sendto(
+    fd: c_int,
+    data: *const c_void,
+    size: size_t,
+    flags: c_int,
+    address: *const sockaddr,
+    length: socklen_t,
+) -> ssize_t {
+    // SAFETY: as the program called us.
+    unsafe {
+        if flags & libc::MSG_FASTOPEN != 0
+            && let Some(result) = redirected(fd, address, length)
+        {
+            return match result {
+                0 => real::sendto(fd, data, size, flags & !libc::MSG_FASTOPEN, std::ptr::null(), 0),
+                failed => failed as ssize_t,
+            };
+        }
+        real::sendto(fd, data, size, flags, address, length)
+    }
+}
+
+/// sendmsg(2): as sendto.
+///
+/// # Safety
+/// As libc's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
+    // SAFETY: as the program called us.
+    unsafe {
+        if flags & libc::MSG_FASTOPEN != 0
+            && let Some(given) = message.as_ref()
+            && let Some(result) = redirected(fd, given.msg_name.cast(), given.msg_namelen)
+        {
+            let connected = msghdr { msg_name: std::ptr::null_mut(), msg_namelen: 0, ..*given };
+            return match result {
+                0 => real::sendmsg(fd, &raw const connected, flags & !libc::MSG_FASTOPEN),
+                failed => failed as ssize_t,
+            };
+        }
+        real::sendmsg(fd, message, flags)
+    }
 }
 
 /// getsockopt(2): SO_ERROR is how event loops learn that a connect failed.
@@ -91,7 +88,7 @@ pub unsafe extern "C" fn connect(fd: c_int, address: *const sockaddr, length: so
 /// # Safety
 /// As libc's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn getsockopt(
+pub unsafe extern "C-unwind" fn getsockopt(
     fd: c_int,
     level: c_int,
     name: c_int,
@@ -103,7 +100,7 @@ pub unsafe extern "C" fn getsockopt(
     if level == libc::SOL_SOCKET && name == libc::SO_ERROR && result == 0 && !value.is_null() {
         // SAFETY: the kernel has written a number there.
         let error = unsafe { value.cast::<c_int>().read_unaligned() };
-        if matches!(error, libc::ECONNREFUSED | libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH) {
+        if connect::is_failure(error) && Guest::known().is_some() {
             ours(|| {
                 connect::failed(fd);
                 None::<()>
@@ -113,137 +110,24 @@ pub unsafe extern "C" fn getsockopt(
     result
 }
 
-/// A name that is a pool's or a mapped host's.
-unsafe fn placeholder(name: *const c_char) -> Option<(String, Placeholder, Option<PoolHandle>)> {
-    if name.is_null() {
-        return None;
-    }
-    // SAFETY: a string, the caller says.
-    let name = unsafe { CStr::from_ptr(name) }.to_str().ok()?;
-    let (placeholder, pool) = names::placeholder(name)?;
-    Some((name.to_owned(), placeholder, pool))
-}
-
-/// Waits until something is known of a pool; the error is getaddrinfo's.
-fn prepare(pool: &PoolHandle) -> Result<(), c_int> {
-    let Some(guest) = Guest::get() else { return Err(libc::EAI_AGAIN) };
-    let pool = guest.pool(pool);
-    if !pool.wait(PATIENCE, true) {
-        return Err(libc::EAI_AGAIN);
-    }
-    if pool.wait(EMPTY, false) { Ok(()) } else { Err(libc::EAI_NONAME) }
-}
-
 /// getaddrinfo(3).
 ///
 /// # Safety
 /// As libc's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn getaddrinfo(
+pub unsafe extern "C-unwind" fn getaddrinfo(
     node: *const c_char,
     service: *const c_char,
     hints: *const addrinfo,
     list: *mut *mut addrinfo,
 ) -> c_int {
-    let answer = ours(|| {
-        // SAFETY: strings and structures of the program.
-        let (name, placeholder, pool) = unsafe { placeholder(node) }?;
-        // SAFETY: as above.
-        let hints = unsafe { hints.as_ref() };
-        if hints.is_some_and(|hints| hints.ai_flags & libc::AI_NUMERICHOST != 0) || list.is_null() {
-            return None;
-        }
-        if let Some(Err(error)) = pool.as_ref().map(prepare) {
-            return Some(error);
-        }
-        // SAFETY: as above.
-        Some(unsafe { list_of(&name, placeholder, service, hints, list) })
-    });
-    match answer {
-        Some(answer) => answer,
-        // SAFETY: as the program called us.
-        None => unsafe { real::getaddrinfo(node, service, hints, list) },
-    }
-}
-
-/// libc makes the list, so that libc frees it.
-unsafe fn list_of(
-    name: &str,
-    placeholder: Placeholder,
-    service: *const c_char,
-    hints: Option<&addrinfo>,
-    list: *mut *mut addrinfo,
-) -> c_int {
-    // SAFETY: a structure of numbers and null pointers.
-    let mut wanted: addrinfo = unsafe { std::mem::zeroed() };
-    if let Some(hints) = hints {
-        (wanted.ai_family, wanted.ai_socktype) = (hints.ai_family, hints.ai_socktype);
-        (wanted.ai_protocol, wanted.ai_flags) = (hints.ai_protocol, hints.ai_flags);
-    }
-    let flags = wanted.ai_flags;
-    wanted.ai_flags =
-        flags & !(libc::AI_ADDRCONFIG | libc::AI_V4MAPPED | libc::AI_ALL) | libc::AI_NUMERICHOST;
-    let ip: IpAddr = match wanted.ai_family {
-        libc::AF_INET6 if flags & libc::AI_V4MAPPED != 0 => placeholder.v4().to_ipv6_mapped().into(),
-        libc::AF_INET6 => placeholder.v6().into(),
-        _ => placeholder.v4().into(),
-    };
-    let Ok(text) = CString::new(ip.to_string()) else { return libc::EAI_FAIL };
-    // SAFETY: the program's pointers, and ours.
-    let result = unsafe { real::getaddrinfo(text.as_ptr(), service, &raw const wanted, list) };
-    if result == 0 && flags & libc::AI_CANONNAME != 0 {
-        // SAFETY: libc has put a list there; the name in its first entry is freed with free(3).
-        unsafe {
-            let first = *list;
-            if let (false, Ok(name)) = (first.is_null(), CString::new(name)) {
-                libc::free((*first).ai_canonname.cast());
-                (*first).ai_canonname = libc::strdup(name.as_ptr());
-            }
+    // SAFETY: as the program called us.
+    unsafe {
+        match look_up::instead(node, service, hints, list) {
+            Some(answer) => answer,
+            None => real::getaddrinfo(node, service, hints, list),
         }
     }
-    result
-}
-
-/// A mapped host's own addresses, from libc.
-pub fn look_up(host: &str, port: u16) -> Vec<SocketAddr> {
-    let Ok(name) = CString::new(host) else { return Vec::new() };
-    // SAFETY: a structure of numbers and null pointers.
-    let mut hints: addrinfo = unsafe { std::mem::zeroed() };
-    hints.ai_socktype = libc::SOCK_STREAM;
-    let mut list = null_mut();
-    // SAFETY: our own string, hints and pointer.
-    if unsafe { real::getaddrinfo(name.as_ptr(), null(), &raw const hints, &raw mut list) } != 0 {
-        return Vec::new();
-    }
-    let mut found = Vec::new();
-    let mut next = list;
-    // SAFETY: the list is libc's, up to its null.
-    while let Some(entry) = unsafe { next.as_ref() } {
-        // SAFETY: as above.
-        if let Some(mut address) = unsafe { decode(entry.ai_addr, entry.ai_addrlen) } {
-            address.set_port(port);
-            found.push(address);
-        }
-        next = entry.ai_next;
-    }
-    // SAFETY: made by libc.
-    unsafe { libc::freeaddrinfo(list) };
-    found
-}
-
-/// The placeholder's text for a name that is a pool's.
-unsafe fn numeric(name: *const c_char, family: c_int) -> Option<CString> {
-    ours(|| {
-        // SAFETY: a string of the program.
-        let (_, placeholder, pool) = unsafe { placeholder(name) }?;
-        // Who looks up what is not there finds out when he connects: the four functions have four kinds of errors.
-        let _ = pool.as_ref().map(prepare);
-        let text = match family {
-            libc::AF_INET6 => placeholder.v6().to_string(),
-            _ => placeholder.v4().to_string(),
-        };
-        CString::new(text).ok()
-    })
 }
 
 /// gethostbyname(3).
@@ -251,12 +135,9 @@ unsafe fn numeric(name: *const c_char, family: c_int) -> Option<CString> {
 /// # Safety
 /// As libc's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gethostbyname(name: *const c_char) -> *mut hostent {
+pub unsafe extern "C-unwind" fn gethostbyname(name: *const c_char) -> *mut hostent {
     // SAFETY: as the program called us.
-    unsafe {
-        let text = numeric(name, libc::AF_INET);
-        real::gethostbyname(text.as_ref().map_or(name, |text| text.as_ptr()))
-    }
+    unsafe { look_up::numeric(name, libc::AF_INET, |name| real::gethostbyname(name)) }
 }
 
 /// gethostbyname2(3).
@@ -264,12 +145,9 @@ pub unsafe extern "C" fn gethostbyname(name: *const c_char) -> *mut hostent {
 /// # Safety
 /// As libc's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gethostbyname2(name: *const c_char, family: c_int) -> *mut hostent {
+pub unsafe extern "C-unwind" fn gethostbyname2(name: *const c_char, family: c_int) -> *mut hostent {
     // SAFETY: as the program called us.
-    unsafe {
-        let text = numeric(name, family);
-        real::gethostbyname2(text.as_ref().map_or(name, |text| text.as_ptr()), family)
-    }
+    unsafe { look_up::numeric(name, family, |name| real::gethostbyname2(name, family)) }
 }
 
 /// gethostbyname_r(3).
@@ -277,7 +155,7 @@ pub unsafe extern "C" fn gethostbyname2(name: *const c_char, family: c_int) -> *
 /// # Safety
 /// As libc's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gethostbyname_r(
+pub unsafe extern "C-unwind" fn gethostbyname_r(
     name: *const c_char,
     host: *mut hostent,
     buffer: *mut c_char,
@@ -287,9 +165,8 @@ pub unsafe extern "C" fn gethostbyname_r(
 ) -> c_int {
     // SAFETY: as the program called us.
     unsafe {
-        let text = numeric(name, libc::AF_INET);
-        let name = text.as_ref().map_or(name, |text| text.as_ptr());
-        real::gethostbyname_r(name, host, buffer, size, result, error)
+        let ask = |name| real::gethostbyname_r(name, host, buffer, size, result, error);
+        look_up::numeric(name, libc::AF_INET, ask)
     }
 }
 
@@ -298,7 +175,7 @@ pub unsafe extern "C" fn gethostbyname_r(
 /// # Safety
 /// As libc's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gethostbyname2_r(
+pub unsafe extern "C-unwind" fn gethostbyname2_r(
     name: *const c_char,
     family: c_int,
     host: *mut hostent,
@@ -309,8 +186,78 @@ pub unsafe extern "C" fn gethostbyname2_r(
 ) -> c_int {
     // SAFETY: as the program called us.
     unsafe {
-        let text = numeric(name, family);
-        let name = text.as_ref().map_or(name, |text| text.as_ptr());
-        real::gethostbyname2_r(name, family, host, buffer, size, result, error)
+        let ask = |name| real::gethostbyname2_r(name, family, host, buffer, size, result, error);
+        look_up::numeric(name, family, ask)
+    }
+}
+
+/// listen(2): what listens on a port that RSP_SERVE names is an element from now on.
+///
+/// # Safety
+/// As libc's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn listen(fd: c_int, backlog: c_int) -> c_int {
+    // SAFETY: as the program called us.
+    let result = unsafe { real::listen(fd, backlog) };
+    if result == 0 {
+        serve::listens(fd);
+    }
+    result
+}
+
+/// accept(2): a socket that was listening when the program got it.
+///
+/// # Safety
+/// As libc's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn accept(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int {
+    serve::accepts(fd);
+    // SAFETY: as the program called us.
+    unsafe { real::accept(fd, address, length) }
+}
+
+/// accept4(2): as accept.
+///
+/// # Safety
+/// As libc's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn accept4(
+    fd: c_int,
+    address: *mut sockaddr,
+    length: *mut socklen_t,
+    flags: c_int,
+) -> c_int {
+    serve::accepts(fd);
+    // SAFETY: as the program called us.
+    unsafe { real::accept4(fd, address, length, flags) }
+}
+
+/// sigaction(2): the handler of SIGTERM is called when the element has left its pool.
+///
+/// # Safety
+/// As libc's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sigaction(signal: c_int, new: *const Action, old: *mut Action) -> c_int {
+    // SAFETY: as the program called us.
+    unsafe {
+        match signal == libc::SIGTERM && serve::is_wanted() {
+            true => signals::set(new, old),
+            false => real::sigaction(signal, new, old),
+        }
+    }
+}
+
+/// signal(2): as sigaction.
+///
+/// # Safety
+/// As libc's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn signal(signal: c_int, handler: sighandler_t) -> sighandler_t {
+    // SAFETY: as the program called us.
+    unsafe {
+        match signal == libc::SIGTERM && serve::is_wanted() {
+            true => signals::set_simple(handler),
+            false => real::signal(signal, handler),
+        }
     }
 }

@@ -3,15 +3,17 @@
 //! A placeholder is in 127.214.0.0/16, or, for who wants IPv6, in fd52:5350:706f:6f6c::/64: addresses that never leave
 //! the machine. It follows from the name, so that parent, child and a program after exec agree.
 
-use parking_lot::Mutex;
 use rserpool::wire::PoolHandle;
+use std::cell::UnsafeCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 const RANGE: [u8; 2] = [127, 214];
 const RANGE_V6: [u16; 4] = [0xfd52, 0x5350, 0x706f, 0x6f6c];
-/// Names that get a placeholder; beyond, names are libc's.
+/// Names that get placeholders; beyond, names are libc's.
 const MAX_NAMES: usize = 4096;
+/// Placeholders of each name: programs that go through the addresses of a host then try another element by themselves.
+pub const EACH: usize = 2;
 
 /// What the environment says.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ struct Config {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Mapped {
     host: String,
+    /// The host, where it is an address.
+    ip: Option<IpAddr>,
     port: u16,
     pool: PoolHandle,
 }
@@ -50,18 +54,46 @@ enum Named {
     Host(String),
 }
 
-static NAMES: Mutex<Vec<(u16, Named)>> = Mutex::new(Vec::new());
+static NAMES: Mutex<Vec<(Slots, Named)>> = Mutex::new(Vec::new());
+
+fn names() -> MutexGuard<'static, Vec<(Slots, Named)>> {
+    NAMES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is locked during a fork(2), so that the child finds it unlocked.
+struct Held(UnsafeCell<Option<MutexGuard<'static, Vec<(Slots, Named)>>>>);
+
+// SAFETY: only who forks touches it, and only one thread at a time has the lock.
+unsafe impl Sync for Held {}
+
+static HELD: Held = Held(UnsafeCell::new(None));
+
+extern "C" fn before_fork() {
+    let held = names();
+    // SAFETY: this thread has the lock.
+    unsafe { *HELD.0.get() = Some(held) };
+}
+
+extern "C" fn after_fork() {
+    // SAFETY: this thread, or the one that it was in the parent, has the lock.
+    drop(unsafe { (*HELD.0.get()).take() });
+}
+
+/// The places of a name in the range.
+type Slots = [u16; EACH];
 
 fn config() -> &'static Config {
     static CONFIG: OnceLock<Config> = OnceLock::new();
     CONFIG.get_or_init(|| {
+        // SAFETY: the two functions only lock and unlock.
+        unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(after_fork)) };
         let variable = |name: &str| std::env::var(name).unwrap_or_default();
         let config = Config::parse(&variable("RSP_SUFFIX"), &variable("RSP_POOLS"), &variable("RSP_MAP"));
         for pool in &config.pools {
-            slot(&Named::Pool(pool.clone()));
+            slots(&Named::Pool(pool.clone()));
         }
-        for mapped in config.map.iter().filter(|mapped| mapped.host.parse::<IpAddr>().is_err()) {
-            slot(&Named::Host(mapped.host.clone()));
+        for mapped in config.map.iter().filter(|mapped| mapped.ip.is_none()) {
+            slots(&Named::Host(mapped.host.clone()));
         }
         config
     })
@@ -76,13 +108,22 @@ impl Config {
             let (place, pool) = text.rsplit_once('=')?;
             let (host, port) = place.trim().rsplit_once(':')?;
             let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-            Some(Mapped { host, port: port.parse().ok()?, pool: handle(pool)? })
+            let ip = host.parse().ok().map(|ip: IpAddr| ip.to_canonical());
+            Some(Mapped { host, ip, port: port.parse().ok()?, pool: handle(pool)? })
         };
         Config {
             suffix: format!(".{}", suffix.trim_matches('.').to_ascii_lowercase()),
             pools: pools.split(',').filter_map(handle).collect(),
             map: map.split(',').filter_map(entry).collect(),
         }
+    }
+
+    /// Whether [`Config::named`] may know a name: all that is done for those that it does not.
+    fn may_name(&self, name: &str) -> bool {
+        let name = name.strip_suffix('.').unwrap_or(name).as_bytes();
+        let start = name.len().checked_sub(self.suffix.len());
+        start.is_some_and(|start| name[start..].eq_ignore_ascii_case(self.suffix.as_bytes()))
+            || self.map.iter().any(|mapped| mapped.host.as_bytes().eq_ignore_ascii_case(name))
     }
 
     fn named(&self, name: &str) -> Option<Named> {
@@ -99,11 +140,11 @@ impl Config {
     }
 }
 
-/// The place of a name in the range: by its hash, or the next that is free.
-fn slot(named: &Named) -> Option<u16> {
-    let mut names = NAMES.lock();
-    if let Some((slot, _)) = names.iter().find(|(_, known)| known == named) {
-        return Some(*slot);
+/// The places of a name in the range: by its hash, or the next that are free.
+fn slots(named: &Named) -> Option<Slots> {
+    let mut names = names();
+    if let Some((slots, _)) = names.iter().find(|(_, known)| known == named) {
+        return Some(*slots);
     }
     if names.len() >= MAX_NAMES {
         return None;
@@ -115,12 +156,17 @@ fn slot(named: &Named) -> Option<u16> {
     // FNV-1a, folded; the addresses that end with 0 or 255 look like networks.
     let hash =
         bytes.iter().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
-    let mut slot = (hash >> 16 ^ hash) as u16;
-    while matches!(slot & 0xff, 0 | 0xff) || names.iter().any(|(taken, _)| *taken == slot) {
-        slot = slot.wrapping_add(1);
+    let mut next = (hash >> 16 ^ hash) as u16;
+    let mut slots = [0; EACH];
+    for slot in &mut slots {
+        while matches!(next & 0xff, 0 | 0xff) || names.iter().any(|(taken, _)| taken.contains(&next)) {
+            next = next.wrapping_add(1);
+        }
+        *slot = next;
+        next = next.wrapping_add(1);
     }
-    names.push((slot, named.clone()));
-    Some(slot)
+    names.push((slots, named.clone()));
+    Some(slots)
 }
 
 /// A name's placeholder.
@@ -139,15 +185,20 @@ impl Placeholder {
     }
 }
 
-/// Whether a name is a pool's, or a mapped host's.
-pub fn placeholder(name: &str) -> Option<(Placeholder, Option<PoolHandle>)> {
+/// Whether a name needs a closer look.
+pub fn may_name(name: &str) -> bool {
+    config().may_name(name)
+}
+
+/// The placeholders of a name that is a pool's, or a mapped host's.
+pub fn placeholders(name: &str) -> Option<([Placeholder; EACH], Option<PoolHandle>)> {
     let named = config().named(name)?;
-    let slot = slot(&named)?;
+    let slots = slots(&named)?;
     let pool = match named {
         Named::Pool(pool) => Some(pool),
         Named::Host(_) => None,
     };
-    Some((Placeholder(slot), pool))
+    Some((slots.map(Placeholder), pool))
 }
 
 /// Whether an address needs a closer look: the only thing that is done for all of them.
@@ -165,13 +216,10 @@ pub fn concerns(address: SocketAddr) -> Option<Behind> {
             return None;
         }
         let ip = address.ip().to_canonical();
-        let mapped = config.map.iter().find(|mapped| {
-            mapped.port == address.port()
-                && mapped.host.parse::<IpAddr>().is_ok_and(|host| host.to_canonical() == ip)
-        });
+        let mapped = config.map.iter().find(|mapped| mapped.port == address.port() && mapped.ip == Some(ip));
         return mapped.map(|mapped| Behind::Pool(mapped.pool.clone()));
     };
-    let named = NAMES.lock().iter().find(|(known, _)| *known == slot).map(|(_, named)| named.clone());
+    let named = names().iter().find(|(known, _)| known.contains(&slot)).map(|(_, named)| named.clone());
     Some(match named {
         None => Behind::Nobody,
         Some(Named::Pool(pool)) => Behind::Pool(pool),
@@ -203,6 +251,10 @@ mod tests {
         );
         assert_eq!(config.named("DB.example"), Some(Named::Host("db.example".into())));
         assert_eq!(config.map.len(), 2);
+        for name in ["Echo.pool", "webpool.POOL.", "DB.example", "db.example."] {
+            assert!(config.may_name(name) && config.named(name).is_some(), "{name}");
+        }
+        assert!(!config.may_name("example.com") && !config.may_name("pool") && !config.may_name(""));
         let other = Config::parse(".rsp.internal", "", "");
         assert_eq!(other.named("Echo.rsp.internal"), Some(pool("Echo")));
         assert_eq!(other.named("Echo.pool"), None);
@@ -210,13 +262,14 @@ mod tests {
 
     #[test]
     fn placeholders_follow_from_the_name() {
-        let (first, _) = placeholder("Echo.pool").unwrap();
-        assert_eq!(placeholder("Echo.pool").unwrap().0.v4(), first.v4());
-        let (second, _) = placeholder("Other.pool").unwrap();
-        assert_ne!(first.v4(), second.v4());
+        let ([first, other], _) = placeholders("Echo.pool").unwrap();
+        assert_eq!(placeholders("Echo.pool").unwrap().0[0].v4(), first.v4());
+        let ([second, _], _) = placeholders("Other.pool").unwrap();
+        assert!(first.v4() != second.v4() && first.v4() != other.v4());
         let behind = |ip: IpAddr| concerns(SocketAddr::new(ip, 80));
         let echo = Some(Behind::Pool(PoolHandle::new(b"Echo").unwrap()));
         assert_eq!(behind(first.v4().into()), echo);
+        assert_eq!(behind(other.v4().into()), echo);
         assert_eq!(behind(first.v4().to_ipv6_mapped().into()), echo);
         assert_eq!(behind(first.v6().into()), echo);
         assert_eq!(behind("127.0.0.1".parse().unwrap()), None);

@@ -1,6 +1,8 @@
 //! libc's functions behind ours, or those of another library that was preloaded behind us.
 
-use libc::{addrinfo, c_char, c_int, c_void, hostent, size_t, sockaddr, socklen_t};
+use libc::{
+    addrinfo, c_char, c_int, c_void, hostent, msghdr, sighandler_t, size_t, sockaddr, socklen_t, ssize_t,
+};
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -44,7 +46,7 @@ macro_rules! real {
                 return $missing;
             }
             // SAFETY: libc's function of that name has this type.
-            let function: unsafe extern "C" fn($($type),*) -> $result = unsafe { std::mem::transmute(found) };
+            let function: unsafe extern "C-unwind" fn($($type),*) -> $result = unsafe { std::mem::transmute(found) };
             // SAFETY: the caller's promise is libc's.
             unsafe { function($($argument),*) }
         }
@@ -58,6 +60,25 @@ real! {
     fn getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut c_void, length: *mut socklen_t) -> c_int,
         // SAFETY: the same arguments.
         or unsafe { libc::syscall(libc::SYS_getsockopt, fd, level, name, value, length) as c_int };
+    fn sendto(
+        fd: c_int, data: *const c_void, size: size_t, flags: c_int, address: *const sockaddr, length: socklen_t
+    ) -> ssize_t,
+        // SAFETY: the same arguments.
+        or unsafe { libc::syscall(libc::SYS_sendto, fd, data, size, flags, address, length) as ssize_t };
+    fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t,
+        // SAFETY: the same arguments.
+        or unsafe { libc::syscall(libc::SYS_sendmsg, fd, message, flags) as ssize_t };
+    fn listen(fd: c_int, backlog: c_int) -> c_int,
+        // SAFETY: the same arguments.
+        or unsafe { libc::syscall(libc::SYS_listen, fd, backlog) as c_int };
+    fn accept(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int,
+        // SAFETY: the same arguments.
+        or unsafe { libc::syscall(libc::SYS_accept, fd, address, length) as c_int };
+    fn accept4(fd: c_int, address: *mut sockaddr, length: *mut socklen_t, flags: c_int) -> c_int,
+        // SAFETY: the same arguments.
+        or unsafe { libc::syscall(libc::SYS_accept4, fd, address, length, flags) as c_int };
+    fn sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int, or -1;
+    fn signal(signal: c_int, handler: sighandler_t) -> sighandler_t, or libc::SIG_ERR;
     fn getaddrinfo(node: *const c_char, service: *const c_char, hints: *const addrinfo, list: *mut *mut addrinfo) -> c_int,
         or libc::EAI_FAIL;
     fn gethostbyname(name: *const c_char) -> *mut hostent, or std::ptr::null_mut();

@@ -31,6 +31,7 @@ mod pool;
 mod reactor;
 pub mod registrar;
 mod security;
+mod serving;
 mod settings;
 mod shared;
 #[cfg(test)]
@@ -43,7 +44,9 @@ pub use directory::{Answer, Directory};
 pub use pool::{Follower, Pool};
 pub use reactor::Waker;
 pub use security::{Keeper, Tls, TlsStatus};
+pub use serving::keeper_name;
 pub use settings::{MIN_CSP_INTERVAL, Settings, parse_announce, parse_transport, targets};
+pub use thread::is_event_thread;
 
 /// Where users reach an element. Asked from the event thread whenever the interfaces change; must not block.
 pub trait Reachable: Send + Sync {

@@ -66,9 +66,21 @@ pub fn connections(port: u16) -> io::Result<usize> {
     all(port, 1 << ESTABLISHED | 1 << CLOSE_WAIT).map(|found| found.len())
 }
 
-/// The addresses at which a local port is listened on, one for each socket.
-pub fn listeners(port: u16) -> io::Result<Vec<IpAddr>> {
-    all(port, 1 << LISTEN).map(|found| found.iter().map(|found| found.ip).collect())
+/// A listening socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listener {
+    /// At which it listens; unspecified: at all.
+    pub ip: IpAddr,
+    /// Its number in the file system of sockets, as in the links of /proc/PID/fd.
+    pub inode: u32,
+}
+
+/// The sockets that listen on a local port, in order.
+pub fn listeners(port: u16) -> io::Result<Vec<Listener>> {
+    let listener = |found: &Found| Listener { ip: found.ip, inode: found.inode };
+    let mut listeners: Vec<_> = all(port, 1 << LISTEN)?.iter().map(listener).collect();
+    listeners.sort_unstable();
+    Ok(listeners)
 }
 
 fn all(port: u16, states: u32) -> io::Result<Vec<Found>> {
@@ -180,8 +192,11 @@ mod tests {
             let Ok(listener) = TcpListener::bind(place) else { continue };
             let port = listener.local_addr().unwrap().port();
             let host = if place.starts_with("[::1]") { "[::1]" } else { "127.0.0.1" };
-            let here = vec![listener.local_addr().unwrap().ip()];
-            assert_eq!((listeners(port).unwrap(), connections(port).unwrap()), (here, 0), "{place}");
+            let found = listeners(port).unwrap();
+            assert_eq!((found.len(), found[0].ip), (1, listener.local_addr().unwrap().ip()), "{place}");
+            let link = std::fs::read_link(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap();
+            assert_eq!(link.to_str().unwrap(), format!("socket:[{}]", found[0].inode));
+            assert_eq!(connections(port).unwrap(), 0, "{place}");
             let user = TcpStream::connect(format!("{host}:{port}")).unwrap();
             let (own, peer) = (user.local_addr().unwrap(), user.peer_addr().unwrap());
             assert_eq!(accepted(own, peer).unwrap(), Accepted::NotYet, "{place}");

@@ -5,6 +5,7 @@
 mod preload;
 #[path = "../common/process.rs"]
 mod process;
+mod serve;
 
 use process::{Process, Registrar};
 use std::ffi::OsStr;

@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 /// The library that cargo has built beside the programs; `None`, and said so: it has not.
-fn library() -> Option<PathBuf> {
+pub fn library() -> Option<PathBuf> {
     let library = Path::new(env!("CARGO_BIN_EXE_rspctl")).with_file_name("librserpool_preload.so");
     if !library.exists() {
         skipped("preload: it is not built (cargo build -p rserpool-preload)");
@@ -23,7 +23,7 @@ fn skipped(what: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED {what}");
 }
 
-fn has(program: &str) -> bool {
+pub fn has(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok();
     if !found {
         skipped(&format!("preload with {program}: it is not installed"));
@@ -31,7 +31,7 @@ fn has(program: &str) -> bool {
     found
 }
 
-fn under(library: &Path, registrar: &Registrar, program: &str, arguments: &[&str]) -> Command {
+pub fn under(library: &Path, registrar: &Registrar, program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).env("LD_PRELOAD", library);
     for (name, value) in [("RSP_TRANSPORT", "tcp"), ("RSP_ANNOUNCE", "off"), ("RSP_POOLS", "WebPool")] {

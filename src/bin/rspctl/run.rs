@@ -63,15 +63,17 @@ fn start(args: &RunArgs) -> Result<ExitCode, String> {
         return Err("a program is missing".into());
     };
     let program = find(name).ok_or_else(|| format!("{}: not found", name.to_string_lossy()))?;
-    // A server alone needs nothing of us in it.
+    // A server alone needs nothing of us in it: then only its SIGTERM is not heard of.
     let is_user = args.serve.is_empty() || !args.pool.is_empty() || !args.map.is_empty();
     let mut command = Command::new(name);
     command.args(arguments);
-    if is_user {
-        if let Some(why) = unreachable(&program).map_err(|error| format!("{}: {error}", program.display()))? {
-            return Err(format!("{} {why}; {INSTEAD}", program.display()));
-        }
-        let library = args.library.clone().map_or_else(library, Ok)?;
+    let why = unreachable(&program).map_err(|error| format!("{}: {error}", program.display()))?;
+    let library = match (why, args.library.clone().map_or_else(library, Ok)) {
+        (Some(why), _) if is_user => return Err(format!("{} {why}; {INSTEAD}", program.display())),
+        (None, Err(error)) if is_user => return Err(error),
+        (why, library) => library.ok().filter(|_| why.is_none()),
+    };
+    if let Some(library) = library {
         command.env("LD_PRELOAD", before(library.as_os_str(), std::env::var_os("LD_PRELOAD")));
         for (variable, values) in [("RSP_POOLS", &args.pool), ("RSP_MAP", &args.map)] {
             if !values.is_empty() {
@@ -80,6 +82,9 @@ fn start(args: &RunArgs) -> Result<ExitCode, String> {
         }
         if let Some(suffix) = &args.suffix {
             command.env("RSP_SUFFIX", suffix);
+        }
+        if !args.serve.is_empty() {
+            command.env("RSP_SERVE", args.serve.join(";"));
         }
     }
     if !args.registrar.is_empty() {
@@ -103,9 +108,11 @@ fn register(serve: &str, args: &RunArgs) -> Result<(), String> {
     let port: u16 = port.parse().map_err(|_| format!("--serve={serve}: {port} is no port"))?;
     let rspctl = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut command = Command::new(rspctl);
-    command.args(["register", pool, "--while-listening", &port.to_string()]);
+    command.args(["register", pool, &format!("--while-listening={port}")]);
     command.args(parts.map(|option| format!("--{option}")));
-    command.args(args.registrar.iter().map(|registrar| format!("--registrar={registrar}")));
+    if !args.registrar.is_empty() {
+        command.env("RSP_REGISTRAR", args.registrar.join(";"));
+    }
     command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
     // It leaves a process behind and ends, so that the program has no child that it does not know.
     match command.status() {

@@ -1,18 +1,32 @@
 //! A server that is known by its port: the element is in its pool while somebody listens there. Started by `rspctl run
-//! --serve`, beside the server and not in it: so it survives that the server turns into a daemon, has many processes,
-//! restarts, or was given its socket by somebody else, and the server needs no thread of ours.
+//! --serve`, or by the preload library when the server listens (RSP_SERVE), beside the server and not in it: so it survives that the
+//! server turns into a daemon, has many processes, restarts, or was given its socket by somebody else, and the server needs no
+//! thread of ours.
+//!
+//! Its abstract UNIX socket ([`keeper_name`]) makes it the only one for its pool and port, and takes calls:
+//!
+//! | call | who | answer |
+//! |---|---|---|
+//! | `T` | a process of the server that was told to end (SIGTERM), before it does | the end of the connection, once the element has left if the server ends with that process |
+//! | `R` and 8 bytes | another keeper, whose options have this hash | `=`: they are ours as well; the end of the connection: the place is free |
 
+use super::holders;
 use super::keeper::Keeper;
 use super::{ServerArgs, stop_flag};
 use crate::out;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
-use rserpool::runtime::Settings;
-use rserpool::transport::diag;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use rserpool::runtime::{Settings, keeper_name};
+use rserpool::transport::diag::{self, Listener};
 use rserpool::transport::interfaces::interfaces;
 use rserpool::transport::scope::Scope;
-use std::io;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -27,6 +41,8 @@ const GLANCE: Duration = Duration::from_millis(25);
 /// How long a server may take to listen for the first time, and again.
 const FIRST: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(5);
+/// How long it may have something to say to who started it.
+const SILENT: Duration = Duration::from_secs(1);
 
 pub fn is_background() -> bool {
     std::env::var_os(VARIABLE).is_some()
@@ -39,13 +55,92 @@ pub fn start() -> io::Result<()> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().map(drop)
 }
 
-/// One keeper for a pool and port; it is in the way of the next as long as it lives.
-fn lock(pool: &str, port: u16) -> nix::Result<OwnedFd> {
-    let name = format!("rserpool-serve-{port}-{pool}");
-    let name = &name.as_bytes()[..name.len().min(100)];
-    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    bind(socket.as_raw_fd(), &UnixAddr::new_abstract(name)?)?;
-    Ok(socket)
+/// What may be said to another one, and by whom it is heard.
+const CALL: Duration = Duration::from_millis(500);
+const TERMINATED: u8 = b'T';
+const REPLACES: u8 = b'R';
+const SAME: u8 = b'=';
+
+/// What a keeper is told to do, so that others are known that were told the same.
+fn fingerprint(pool: &[u8]) -> [u8; 8] {
+    let mut hasher = DefaultHasher::new();
+    pool.hash(&mut hasher);
+    std::env::args_os().skip(3).collect::<Vec<_>>().hash(&mut hasher);
+    let is_ours = |name: &std::ffi::OsString| name.as_bytes().starts_with(b"RSP_");
+    let for_users = ["RSP_POOLS", "RSP_MAP", "RSP_SUFFIX", "RSP_SERVE"];
+    let mut variables: Vec<_> = std::env::vars_os()
+        .filter(|(name, _)| is_ours(name) && !for_users.iter().any(|other| name == other))
+        .collect();
+    variables.sort();
+    variables.hash(&mut hasher);
+    hasher.finish().to_ne_bytes()
+}
+
+/// One keeper for a pool and port: the place of one that was told otherwise is taken. `None`: there is one already.
+fn take_place(pool: &[u8], port: u16, fingerprint: [u8; 8]) -> io::Result<Option<UnixListener>> {
+    let address = UnixAddress::from_abstract_name(keeper_name(port, pool))?;
+    let begun = Instant::now();
+    loop {
+        match UnixListener::bind_addr(&address) {
+            Ok(socket) => {
+                socket.set_nonblocking(true)?;
+                return Ok(Some(socket));
+            }
+            Err(error) if error.kind() != ErrorKind::AddrInUse => return Err(error),
+            Err(_) if begun.elapsed() > AGAIN => return Ok(None),
+            Err(_) => {}
+        }
+        let mut answer = [0];
+        let asked = UnixStream::connect_addr(&address).and_then(|mut other| {
+            other.set_read_timeout(Some(AGAIN))?;
+            other.write_all(&[&[REPLACES], &fingerprint[..]].concat())?;
+            other.read(&mut answer)
+        });
+        if asked.is_ok() && answer[0] == SAME {
+            return Ok(None);
+        }
+        thread::sleep(GLANCE);
+    }
+}
+
+/// A call that was taken.
+enum Call {
+    /// That process of the server was told to end.
+    Terminated(i32, UnixStream),
+    /// Another one takes our place.
+    Replaced(UnixStream),
+}
+
+/// The socket of the keeper, and what it was told to do.
+struct Place {
+    socket: UnixListener,
+    fingerprint: [u8; 8],
+}
+
+impl Place {
+    /// The next call. Nobody is waited for: who calls has something to say.
+    fn call(&self, listening: &[Listener]) -> Option<Call> {
+        let (mut caller, _) = self.socket.accept().ok()?;
+        let who = getsockopt(&caller, PeerCredentials).ok()?;
+        caller.set_nonblocking(false).and_then(|()| caller.set_read_timeout(Some(CALL))).ok()?;
+        let mut call = [0; 9];
+        let length = caller.read(&mut call).ok()?;
+        // SAFETY: no memory is involved.
+        let own = unsafe { libc::geteuid() };
+        let may = who.uid() == own || who.uid() == 0 || {
+            let inodes: Vec<u32> = listening.iter().map(|listener| listener.inode).collect();
+            holders::find(&inodes).contains_key(&who.pid())
+        };
+        match (&call[..length], may) {
+            ([TERMINATED], true) => Some(Call::Terminated(who.pid(), caller)),
+            ([REPLACES, theirs @ ..], true) if *theirs == self.fingerprint => {
+                let _ = caller.write_all(&[SAME]);
+                None
+            }
+            ([REPLACES, ..], true) => Some(Call::Replaced(caller)),
+            _ => None,
+        }
+    }
 }
 
 /// Where users reach what listens at these addresses: who listens at all has those of the machine.
@@ -67,23 +162,63 @@ fn reached(listening: &[IpAddr]) -> Vec<IpAddr> {
     given
 }
 
-/// Until nobody listens any more, or a signal.
+/// Whoever reads what the server says is not kept waiting for its end.
+fn let_go_of_pipes() {
+    let is_pipe = std::fs::metadata("/proc/self/fd/2").is_ok_and(|meta| meta.file_type().is_fifo());
+    if is_pipe && let Ok(null) = std::fs::OpenOptions::new().write(true).open("/dev/null") {
+        // SAFETY: both are open.
+        unsafe { libc::dup2(null.as_raw_fd(), 2) };
+    }
+}
+
+/// Until nobody listens any more, or a signal, or another one takes the place.
 pub fn keep(args: &ServerArgs, settings: &Settings, port: u16) -> Result<(), String> {
     let stop = stop_flag()?;
+    let pool = args.pool.as_bytes();
+    let fingerprint = fingerprint(pool);
+    let place = take_place(pool, port, fingerprint).map_err(|error| format!("port {port}: {error}"))?;
     // Every process of a server that has several may start one.
-    let Ok(_lock) = lock(&args.pool.to_string_lossy(), port) else { return Ok(()) };
+    let Some(socket) = place else { return Ok(()) };
+    let place = Place { socket, fingerprint };
+    let at = |error: io::Error| format!("port {port}: {error}");
     let mut missing = Instant::now();
     let mut patience = FIRST;
+    // Sockets of a server that was told to end: they are no reason to enter the pool again.
+    let mut left = Vec::new();
     while !stop.load(Ordering::Relaxed) && missing.elapsed() < patience {
-        let listening = diag::listeners(port).map_err(|error| format!("port {port}: {error}"))?;
-        if listening.is_empty() {
+        let listening = diag::listeners(port).map_err(at)?;
+        if listening.is_empty() || listening == left {
+            if let Some(Call::Replaced(_)) = place.call(&listening) {
+                return Ok(());
+            }
+            if listening == left && !left.is_empty() {
+                missing = Instant::now();
+            } else if missing.elapsed() > SILENT {
+                let_go_of_pipes();
+            }
             thread::sleep(GLANCE);
             continue;
         }
-        serve(args, settings, port, &listening, &stop)?;
+        // Some listen at one address after the other.
+        thread::sleep(GLANCE);
+        let listening = diag::listeners(port).map_err(at)?;
+        let mut caller = None;
+        match serve(args, settings, port, &place, &listening, &stop)? {
+            End::Closed => {}
+            End::Left(sockets, call) => (left, caller) = (sockets, Some(call)),
+            End::Replaced(_) => return Ok(()),
+        }
+        drop(caller);
         (missing, patience) = (Instant::now(), AGAIN);
     }
     Ok(())
+}
+
+/// Why a server is served no more. Who called is answered when that is dropped: the element has left.
+enum End {
+    Closed,
+    Left(Vec<Listener>, UnixStream),
+    Replaced(#[expect(dead_code, reason = "dropped is the answer")] UnixStream),
 }
 
 /// As long as somebody listens.
@@ -91,26 +226,44 @@ fn serve(
     args: &ServerArgs,
     settings: &Settings,
     port: u16,
-    listening: &[IpAddr],
+    place: &Place,
+    listening: &[Listener],
     stop: &Arc<AtomicBool>,
-) -> Result<(), String> {
-    let first = listening.first().map_or(Ipv4Addr::LOCALHOST.into(), IpAddr::to_canonical);
+) -> Result<End, String> {
+    let addresses: Vec<IpAddr> = listening.iter().map(|listener| listener.ip).collect();
+    let first = addresses.first().map_or(Ipv4Addr::LOCALHOST.into(), IpAddr::to_canonical);
     let checked = if first.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { first };
-    let reached = reached(listening);
-    let keeper: Keeper = args.keeper_of(settings, SocketAddr::new(checked, port), reached.clone())?;
+    let keeper: Keeper = args.keeper_of(settings, SocketAddr::new(checked, port), reached(&addresses))?;
     out::complain(format_args!(
         "rspctl: port {port} is listened on: {} is in its pool",
         keeper.registration.element.id
     ));
+    let_go_of_pipes();
     let closed = AtomicBool::new(false);
-    thread::scope(|scope| {
+    let mut told = Vec::new();
+    let end = thread::scope(|scope| {
         scope.spawn(|| keeper.run(&closed));
-        while !stop.load(Ordering::Relaxed) && diag::listeners(port).is_ok_and(|now| !now.is_empty()) {
-            thread::sleep(GLANCE);
-        }
+        let end = loop {
+            let now = diag::listeners(port).unwrap_or_default();
+            if now.is_empty() || stop.load(Ordering::Relaxed) {
+                break End::Closed;
+            }
+            match place.call(&now) {
+                Some(Call::Terminated(process, caller)) => {
+                    told.push(process);
+                    let inodes: Vec<u32> = now.iter().map(|listener| listener.inode).collect();
+                    if holders::end_with(&holders::find(&inodes), &told) {
+                        break End::Left(now, caller);
+                    }
+                }
+                Some(Call::Replaced(caller)) => break End::Replaced(caller),
+                None => thread::sleep(GLANCE),
+            }
+        };
         closed.store(true, Ordering::Relaxed);
+        end
     });
-    Ok(())
+    Ok(end)
 }
 
 #[cfg(test)]
@@ -128,9 +281,26 @@ mod tests {
     #[test]
     fn one_keeper_for_a_port() {
         let pool = format!("test-{}", std::process::id());
-        let first = lock(&pool, 1).unwrap();
-        assert!(lock(&pool, 1).is_err() && lock(&pool, 2).is_ok());
-        drop(first);
-        assert!(lock(&pool, 1).is_ok());
+        let pool = pool.as_bytes();
+        let first = Place { socket: take_place(pool, 1, [1; 8]).unwrap().unwrap(), fingerprint: [1; 8] };
+        assert!(take_place(pool, 2, [1; 8]).unwrap().is_some());
+        thread::scope(|scope| {
+            let same = scope.spawn(|| take_place(pool, 1, [1; 8]).unwrap().is_none());
+            while !same.is_finished() {
+                assert!(first.call(&[]).is_none());
+                thread::sleep(GLANCE);
+            }
+            assert!(same.join().unwrap(), "it is told the same");
+            let other = scope.spawn(|| take_place(pool, 1, [2; 8]).unwrap().is_some());
+            let call = loop {
+                match first.call(&[]) {
+                    Some(call) => break call,
+                    None => thread::sleep(GLANCE),
+                }
+            };
+            assert!(matches!(call, Call::Replaced(_)));
+            drop((first, call));
+            assert!(other.join().unwrap(), "it takes the place");
+        });
     }
 }

@@ -1,6 +1,7 @@
 //! `rspctl register`: put existing servers into pools, and keep them there while they serve: a proxy pool element.
 
 pub mod check;
+mod holders;
 pub mod keeper;
 mod listener;
 pub mod policy;
@@ -57,6 +58,9 @@ pub struct ServerArgs {
     /// Policy and its values in the order of the parameter, e.g. RoundRobin or WeightedRandom:10.
     #[arg(long, default_value = "RoundRobin", value_name = "NAME[:VALUE[:VALUE]]", value_parser = policy::parse)]
     policy: Policy,
+    /// Weight of the server (1 to 4294967295), with WeightedRoundRobin unless --policy names another one that has a weight.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    weight: Option<u32>,
     /// The server's load is its connections divided by N (1 to 1000000), for policies that have a load.
     #[arg(long, value_name = "connections/N", value_parser = load)]
     load: Option<u32>,
@@ -236,6 +240,11 @@ impl ServerArgs {
             None => (reached, server.port()),
         };
         let mut policy = self.policy.clone();
+        if let Some(weight) = self.weight {
+            policy = policy::weighted(policy, weight).ok_or_else(|| {
+                format!("--weight: {} has no weight", self.policy.name().unwrap_or("that policy"))
+            })?;
+        }
         if self.load.is_some() && policy::load_mut(&mut policy).is_none() {
             return Err(format!("--load: {} has no load", policy.name().unwrap_or("that policy")));
         }
@@ -312,6 +321,11 @@ mod tests {
         assert_eq!((server.check(), server.rise), (Check::Http("/a b".into()), 3));
         let keeper = server.keeper(&Settings::default()).unwrap();
         assert_eq!(keeper.registration.handle.as_bytes(), b"Web");
+        for (words, weight) in [("", "WeightedRoundRobin"), ("--policy WeightedRandom", "WeightedRandom")] {
+            let server = read_line(&format!("Web --tcp 127.0.0.1:80 --weight 7 {words}")).unwrap().unwrap();
+            let policy = server.keeper(&Settings::default()).unwrap().registration.element.policy;
+            assert_eq!(policy, policy::parse(&format!("{weight}:7")).unwrap());
+        }
         assert!(read_line("Web --tcp 127.0.0.1:80 --rise 0").unwrap_err().contains("--rise"));
         let missing = read_line("Web").unwrap().unwrap().keeper(&Settings::default());
         assert!(missing.err().unwrap().contains("--tcp"));
@@ -323,6 +337,7 @@ mod tests {
         assert!(keeper("Web --tcp 127.0.0.1").unwrap().contains("a port is missing"));
         assert!(keeper("Web --tcp *:80").unwrap().contains("users need an address"));
         assert!(keeper("Web --tcp 127.0.0.1:80 --load connections/5").unwrap().contains("no load"));
+        assert!(keeper("Web --tcp 127.0.0.1:80 --policy Random --weight 5").unwrap().contains("no weight"));
         assert_eq!(load("connections/5"), Ok(5));
         assert!(load("5").is_err() && load("connections/0").is_err());
         assert!(identifier("0").is_err() && identifier("0x1ffffffff").unwrap_err().contains("0xffffffff"));

@@ -75,6 +75,15 @@ fn make(name: &str, values: &mut impl Iterator<Item = u32>) -> Policy {
     }
 }
 
+/// A policy with that weight; round robin, which has none, becomes its weighted sister. `None`: it has no weight.
+pub fn weighted(policy: Policy, weight: u32) -> Option<Policy> {
+    match policy {
+        Policy::RoundRobin | Policy::WeightedRoundRobin { .. } => Some(Policy::WeightedRoundRobin { weight }),
+        Policy::WeightedRandom { .. } => Some(Policy::WeightedRandom { weight }),
+        _ => None,
+    }
+}
+
 /// The load of a policy that has one.
 pub fn load_mut(policy: &mut Policy) -> Option<&mut u32> {
     match policy {
