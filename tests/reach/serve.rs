@@ -142,9 +142,10 @@ fn sockets_may_be_shared_inherited_and_opened_again() {
 s2 = socket.socket(); s2.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1); s2.bind(s.getsockname())
 s.listen(9); s2.listen(9)
 import threading
+kept = []
 def each(s):
     try:
-        while True: s.accept()
+        while True: kept.append(s.accept())
     except OSError: pass
 for one in [s, s2]: threading.Thread(target=each, args=[one], daemon=True).start()
 sys.stdin.readline(); s.shutdown(2); s.close()
