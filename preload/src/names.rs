@@ -56,12 +56,14 @@ enum Named {
 
 static NAMES: Mutex<Vec<(Slots, Named)>> = Mutex::new(Vec::new());
 
-fn names() -> MutexGuard<'static, Vec<(Slots, Named)>> {
+type Names = MutexGuard<'static, Vec<(Slots, Named)>>;
+
+fn names() -> Names {
     NAMES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What is locked during a fork(2), so that the child finds it unlocked.
-struct Held(UnsafeCell<Option<MutexGuard<'static, Vec<(Slots, Named)>>>>);
+struct Held(UnsafeCell<Option<Names>>);
 
 // SAFETY: only who forks touches it, and only one thread at a time has the lock.
 unsafe impl Sync for Held {}

@@ -6,6 +6,7 @@ mod preload;
 #[path = "../common/process.rs"]
 mod process;
 mod serve;
+mod traps;
 
 use process::{Process, Registrar};
 use std::ffi::OsStr;

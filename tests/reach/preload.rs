@@ -18,7 +18,7 @@ pub fn library() -> Option<PathBuf> {
     Some(library)
 }
 
-fn skipped(what: &str) {
+pub fn skipped(what: &str) {
     // Past the harness's capture.
     let _ = writeln!(std::io::stderr(), "SKIPPED {what}");
 }
@@ -41,7 +41,7 @@ pub fn under(library: &Path, registrar: &Registrar, program: &str, arguments: &[
     command
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     let (out, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}{log}");
     out.trim().to_owned()
