@@ -46,6 +46,7 @@ impl From<SocketError> for Errno {
             SocketError::TimedOut => libc::ETIMEDOUT,
             SocketError::Refused => libc::ECONNREFUSED,
             SocketError::EmptyPool => libc::ENOENT,
+            SocketError::NoMemory => libc::ENOMEM,
             SocketError::System(error) => return Errno::from(error),
         })
     }

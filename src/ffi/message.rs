@@ -8,9 +8,9 @@ use super::explain;
 use super::guard::{Errno, guard};
 use super::legacy;
 use super::socket::checked;
-use crate::socket::{Library, Received, SendOptions, SocketError};
+use crate::socket::{Library, Received, Room, SendOptions, SocketError};
 use libc::{FILE, c_char, c_int, c_uchar, c_uint, c_void, size_t, ssize_t};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Sends one message. sessionID matters on descriptors with many sessions only. sctpPPID: in network byte
 /// order. sctpTimeToLive: milliseconds, 0: no limit. sctpFlags: SCTP_UNORDERED, SCTP_EOF, SCTP_ABORT.
@@ -311,26 +311,36 @@ unsafe fn receive(
     timeout: Option<Duration>,
 ) -> Result<Delivery, Errno> {
     // SAFETY: the caller's buffer.
-    let received = unsafe { deliver(buffer, |space| library.recv(sd, space, timeout)) };
+    let received = unsafe { deliver(buffer, |room| library.recv(sd, room.from(0), timeout)) };
+    received.inspect_err(|errno| explain::failed(sd, "receiving", *errno))
+}
+
+unsafe fn receive_full(
+    library: &Library,
+    sd: c_int,
+    buffer: (*mut c_void, size_t),
+    timeout: c_int,
+) -> Result<Delivery, Errno> {
+    let patience = legacy::full_receive_timeout(timeout);
+    // SAFETY: the caller's buffer.
+    let received = unsafe { deliver(buffer, |room| library.recv_full(sd, room, Some(patience))) };
     received.inspect_err(|errno| explain::failed(sd, "receiving", *errno))
 }
 
 unsafe fn deliver(
     (buffer, length): (*mut c_void, size_t),
-    receive: impl FnOnce(&mut [u8]) -> Result<Received, SocketError>,
+    receive: impl FnOnce(&mut Room<'_>) -> Result<Received, SocketError>,
 ) -> Result<Delivery, Errno> {
     if isize::try_from(length).is_err() {
         return Err(Errno(libc::EFAULT));
     }
-    let mut scratch = Vec::new();
-    let space = if buffer.is_null() {
-        scratch.resize(length.min(65536), 0);
-        &mut scratch[..]
+    let mut room = if buffer.is_null() {
+        Room::nowhere(length)
     } else {
         // SAFETY: the caller's `length` bytes. They may be uninitialised; they are only written to.
-        unsafe { std::slice::from_raw_parts_mut(buffer.cast::<u8>(), length) }
+        Room::Buffer(unsafe { std::slice::from_raw_parts_mut(buffer.cast::<u8>(), length) })
     };
-    Ok(match receive(space)? {
+    Ok(match receive(&mut room)? {
         Received::Data { length, end, session, ppid, pe_id, stream } => Delivery {
             length,
             flags: end_flag(end),
@@ -353,7 +363,7 @@ unsafe fn deliver(
         },
         Received::Notification(notification) => {
             let bytes = legacy::notification(notification);
-            let fits = space.get_mut(..NOTIFICATION_SIZE).ok_or(Errno(libc::EINVAL))?;
+            let fits = room.from(0).get_mut(..NOTIFICATION_SIZE).ok_or(Errno(libc::EINVAL))?;
             // SAFETY: 20 initialised bytes into 20 bytes.
             unsafe {
                 std::ptr::copy_nonoverlapping((&raw const bytes).cast(), fits.as_mut_ptr(), fits.len());
@@ -373,34 +383,6 @@ unsafe fn deliver(
         }
         Received::End { .. } => Delivery { length: 0, flags: 0, info: Default::default() },
     })
-}
-
-unsafe fn receive_full(
-    library: &Library,
-    sd: c_int,
-    (buffer, length): (*mut c_void, size_t),
-    timeout: c_int,
-) -> Result<Delivery, Errno> {
-    let patience = legacy::full_receive_timeout(timeout);
-    let start = Instant::now();
-    // SAFETY: the caller's buffer.
-    let mut whole = unsafe { receive(library, sd, (buffer, length), Some(patience))? };
-    while whole.length > 0 && whole.length < length && whole.flags & libc::MSG_EOR == 0 {
-        let rest = if buffer.is_null() { buffer } else { buffer.wrapping_byte_add(whole.length) };
-        let left = patience.saturating_sub(start.elapsed());
-        let more = |space: &mut [u8]| library.recv_rest(sd, whole.info.rinfo_session, space, Some(left));
-        // SAFETY: the rest of the caller's buffer.
-        let Ok(part) = (unsafe { deliver((rest, length - whole.length), more) }) else {
-            // What came is kept; the next call meets the error again.
-            break;
-        };
-        whole.length += part.length;
-        whole.flags |= part.flags & libc::MSG_EOR;
-        if part.length == 0 {
-            break;
-        }
-    }
-    Ok(whole)
 }
 
 fn end_flag(end: bool) -> c_int {

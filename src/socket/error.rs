@@ -52,6 +52,8 @@ pub enum SocketError {
     EmptyPool,
     /// No registrar could say who is in the pool.
     NotResolved,
+    /// There is no memory for what was asked for.
+    NoMemory,
     /// What the system says.
     System(io::Error),
 }
@@ -116,6 +118,7 @@ impl fmt::Display for SocketError {
             SocketError::Refused => "refused",
             SocketError::EmptyPool => "the pool is empty",
             SocketError::NotResolved => "no registrar answered",
+            SocketError::NoMemory => "no memory for that much",
             SocketError::System(error) => return error.fmt(f),
         })
     }

@@ -252,7 +252,7 @@ fn associate(
     };
     socket.connect(&addresses).map_err(refused)?;
     let stop = || entry.readiness().check_open();
-    let patience = Patience { deadline, waiters: &entry.readiness().waiters, stop: &stop };
+    let patience = Patience::new(deadline, &entry.readiness().waiters, &stop);
     loop {
         match patience.writable(socket.as_fd()) {
             Ok(true) if socket.finish_connect().map_err(refused)? => return Ok(socket),
@@ -291,7 +291,7 @@ fn dial_any(
     });
     let mut result = Err(SocketError::NoAddress);
     let stop = || entry.readiness().check_open();
-    let patience = Patience { deadline, waiters: &entry.readiness().waiters, stop: &stop };
+    let patience = Patience::new(deadline, &entry.readiness().waiters, &stop);
     for address in addresses {
         let fits = |socket: &OwnedFd| {
             stream::local_address(socket.as_fd()).is_ok_and(|local| local.is_ipv4() == address.is_ipv4())

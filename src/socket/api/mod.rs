@@ -33,7 +33,7 @@ use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::Readiness;
 use crate::socket::readiness::wait::Deadline;
 use crate::socket::session::pool::PoolSide;
-use crate::socket::session::told::{ConnectOptions, Received, SendOptions, SessionId};
+use crate::socket::session::told::{ConnectOptions, Received, Room, SendOptions, SessionId};
 use crate::socket::session::{Home, Session};
 use crate::transport::allow::Networks;
 use crate::transport::descriptors::eventfd;
@@ -545,8 +545,10 @@ impl Library {
     /// non-blocking attempt. A message larger than `buffer` is delivered in parts. EAGAIN: nothing came;
     /// ENOTCONN: nothing can come; EINVAL: a notification, and less than [`NOTIFICATION_ROOM`] for it; EINTR.
     pub fn recv(&self, sd: RawFd, buffer: &mut [u8], timeout: Option<Duration>) -> Result<Received> {
-        let entry = self.entry(sd)?;
-        let deadline = Deadline::or_now(timeout);
+        self.receive(&*self.entry(sd)?, buffer, &mut Deadline::or_now(timeout))
+    }
+
+    fn receive(&self, entry: &Entry, buffer: &mut [u8], deadline: &mut Deadline) -> Result<Received> {
         match entry.role() {
             Role::Single(session) => session.receive(buffer, deadline),
             Role::Many(many) => many.receive(buffer, deadline),
@@ -565,8 +567,16 @@ impl Library {
         buffer: &mut [u8],
         timeout: Option<Duration>,
     ) -> Result<Received> {
-        let entry = self.entry(sd)?;
-        let deadline = Deadline::or_now(timeout);
+        self.receive_rest(&*self.entry(sd)?, session, buffer, &mut Deadline::or_now(timeout))
+    }
+
+    fn receive_rest(
+        &self,
+        entry: &Entry,
+        session: SessionId,
+        buffer: &mut [u8],
+        deadline: &mut Deadline,
+    ) -> Result<Received> {
         match entry.role() {
             Role::Single(session) => session.receive_rest(buffer, deadline),
             Role::Many(many) => {
@@ -575,6 +585,31 @@ impl Library {
             }
             Role::Fresh { .. } | Role::Listener(_) => Err(SocketError::NoSession),
         }
+    }
+
+    /// [`Library::recv`] until the message is whole or `room` full: what is left of `timeout` is for the rest of it.
+    /// If that fails, what came is delivered (`end` false), and the next call meets the failure again.
+    pub fn recv_full(&self, sd: RawFd, room: &mut Room<'_>, timeout: Option<Duration>) -> Result<Received> {
+        let entry = self.entry(sd)?;
+        let mut deadline = Deadline::or_now(timeout);
+        let mut whole = self.receive(&entry, room.from(0), &mut deadline)?;
+        let most = room.length();
+        while let Received::Data { length, end: end @ false, session, .. }
+        | Received::CookieEcho { length, end: end @ false, session } = &mut whole
+            && (1..most).contains(length)
+        {
+            match self.receive_rest(&entry, *session, room.from(*length), &mut deadline) {
+                Ok(
+                    Received::Data { length: part @ 1.., end: last, .. }
+                    | Received::CookieEcho { length: part @ 1.., end: last, .. },
+                ) => {
+                    *length += part;
+                    *end = last;
+                }
+                _ => break,
+            }
+        }
+        Ok(whole)
     }
 
     // ----- mapped descriptors --------------------------------------------------------------------

@@ -128,7 +128,7 @@ impl Conn {
             }
             Kind::Plain { .. } if out.control => Err(SocketError::Unsupported),
             Kind::Plain { writing, .. } => {
-                let _turn = lock(writing, patience.deadline)?;
+                let _turn = patience.deadline().lock(writing)?;
                 self.write(out.data, patience)
             }
             Kind::Sctp(association) => association.send(out, patience).map(|()| out.data.len()),
@@ -175,9 +175,9 @@ impl Conn {
     /// The right to receive, waiting for it until `deadline`.
     pub(crate) fn receiving(&self, deadline: Deadline) -> Result<Receiving<'_>> {
         match &self.kind {
-            Kind::Mapping { receiver, .. } => lock(receiver, deadline).map(Receiving::Mapping),
-            Kind::Plain { reading, .. } => lock(reading, deadline).map(Receiving::Plain),
-            Kind::Sctp(association) => lock(association.arrivals(), deadline).map(Receiving::Sctp),
+            Kind::Mapping { receiver, .. } => deadline.lock(receiver).map(Receiving::Mapping),
+            Kind::Plain { reading, .. } => deadline.lock(reading).map(Receiving::Plain),
+            Kind::Sctp(association) => deadline.lock(association.arrivals()).map(Receiving::Sctp),
         }
     }
 
@@ -332,13 +332,4 @@ impl Receiving<'_> {
             Receiving::Plain(_) => None,
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>, deadline: Deadline) -> Result<MutexGuard<'_, T>> {
-    let guard = match deadline {
-        Deadline::Now => mutex.try_lock(),
-        Deadline::At(at) => mutex.try_lock_until(at),
-        Deadline::Never => Some(mutex.lock()),
-    };
-    guard.ok_or(SocketError::WouldBlock)
 }

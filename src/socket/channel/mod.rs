@@ -6,12 +6,14 @@
 //! | `conn` | a connection, whatever it runs over |
 //! | `carrier` | the byte stream under a session over TCP |
 //! | `sender`, `receiver` | the two halves of a session over the TCP mapping |
+//! | `ahead` | what the receiving half has read and not taken apart |
 //! | `association` | a session over the kernel's SCTP |
 //! | `linger` | what goes on when the caller is gone: backlogs, ends in order |
 //! | `silence` | noticing that a peer's host is gone |
 //! | `parameters` | session parameters, and what they are for TCP |
 //! | `stranger` | a connection for the fuzz target |
 
+pub(crate) mod ahead;
 pub(crate) mod association;
 pub(crate) mod carrier;
 pub(crate) mod conn;

@@ -2,9 +2,10 @@
 //! buffer, messages of middling size come several per system call, and what is not whole yet stays here.
 
 use crate::runtime::complaints::Occasionally;
+use crate::socket::channel::ahead::{Ahead, SCRATCH, borrow, give_back};
 use crate::socket::channel::carrier::Carrier;
-use crate::transport::scratch as scratch_buffer;
-use crate::wire::session_frame::{Data, FrameHeader, FrameReader, HEADER_LENGTH, Item};
+use crate::socket::error::Result;
+use crate::wire::session_frame::{Data, FrameError, FrameHeader, FrameReader, HEADER_LENGTH, Item};
 use log::warn;
 use nix::errno::Errno;
 use std::collections::VecDeque;
@@ -12,8 +13,6 @@ use std::io::{self, ErrorKind, IoSliceMut};
 
 /// Messages up to this size are delivered whole; of longer ones, what has come may be delivered.
 pub(crate) const WHOLE: usize = 64 << 10;
-/// What one read may bring beyond the message in hand.
-const SCRATCH: usize = 16 << 10;
 /// Behind messages from this size on, only the next header: copying them costs more than a system call.
 const LONG: usize = 4 << 10;
 /// Messages longer than this are read straight into the application's buffer.
@@ -54,9 +53,8 @@ pub(crate) enum Input {
 #[derive(Debug)]
 pub(crate) struct Receiver {
     reader: FrameReader,
-    /// Read, but not taken apart: from `at` on.
-    ahead: Vec<u8>,
-    at: usize,
+    /// Read, but not taken apart.
+    ahead: Ahead,
     /// Control messages in front of the next data.
     controls: VecDeque<Vec<u8>>,
     /// Payload of the last message, or of its last piece: a guess at the next.
@@ -92,8 +90,7 @@ impl Receiver {
     pub(crate) fn new(peer_accepts: bool) -> Receiver {
         Receiver {
             reader: FrameReader::new(peer_accepts),
-            ahead: Vec::new(),
-            at: 0,
+            ahead: Ahead::default(),
             controls: VecDeque::new(),
             expected: 0,
             end: None,
@@ -110,6 +107,12 @@ impl Receiver {
     /// most [`WHOLE`] bytes is delivered as one piece if `buffer` is long enough; bytes of a message that could not
     /// be delivered stay here, or, if the caller `stays` to wait for the others, in `buffer`.
     pub(crate) fn receive(&mut self, socket: &Carrier, buffer: &mut [u8], stays: bool) -> Input {
+        let input = self.attempt(socket, buffer, stays);
+        self.ahead.keep();
+        input
+    }
+
+    fn attempt(&mut self, socket: &Carrier, buffer: &mut [u8], stays: bool) -> Input {
         if !self.controls.is_empty() {
             return Input::Nothing;
         }
@@ -152,7 +155,7 @@ impl Receiver {
         stays: bool,
     ) -> Option<Input> {
         let mut header = [0; HEADER_LENGTH];
-        let mut scratch = scratch();
+        let mut scratch = borrow();
         let mut parts = [
             IoSliceMut::new(&mut header),
             IoSliceMut::new(&mut buffer[..guess]),
@@ -162,11 +165,11 @@ impl Receiver {
         let count = match self.read(socket, &mut parts) {
             Read::Bytes(count) => count,
             Read::Dry => {
-                scratch_buffer::give_back(scratch);
+                give_back(scratch);
                 return Some(Input::Nothing);
             }
             Read::End => {
-                scratch_buffer::give_back(scratch);
+                give_back(scratch);
                 return None;
             }
         };
@@ -179,11 +182,8 @@ impl Receiver {
             _ => 0,
         };
         // What is not payload of this message goes back in line.
-        self.ahead.clear();
-        self.at = 0;
-        self.ahead.extend_from_slice(&buffer[fits..direct]);
-        self.ahead.extend_from_slice(&scratch[..further]);
-        scratch_buffer::give_back(scratch);
+        let kept = self.ahead.push(&buffer[fits..direct]).and_then(|()| self.ahead.lend(scratch, further));
+        self.keep_or_break(kept);
         match result {
             Ok(Item::Data(data)) => {
                 let dry = count < room;
@@ -199,10 +199,12 @@ impl Receiver {
 
     /// After [`Input::Begun`], with the same buffer.
     pub(crate) fn resume(&mut self, socket: &Carrier, buffer: &mut [u8], have: usize) -> Input {
-        match self.reader.data() {
+        let input = match self.reader.data() {
             Some(data) => self.deliver(socket, data, buffer, Progress { have, dry: false, stays: true }),
             None => Input::Nothing,
-        }
+        };
+        self.ahead.keep();
+        input
     }
 
     /// The reader stands in a data frame.
@@ -244,6 +246,12 @@ impl Receiver {
 
     /// Whether a receive would find something now; reads what the application does not see.
     pub(crate) fn look(&mut self, socket: &Carrier) -> bool {
+        let found = self.find(socket);
+        self.ahead.keep();
+        found
+    }
+
+    fn find(&mut self, socket: &Carrier) -> bool {
         loop {
             if self.settle() {
                 return true;
@@ -253,12 +261,12 @@ impl Receiver {
                 return false;
             }
             if let Some(data) = self.reader.data() {
-                let missing = data.left.min(WHOLE) - (self.ahead.len() - self.at).min(WHOLE);
+                let missing = data.left.min(WHOLE).saturating_sub(self.ahead.len());
                 let enough = if data.left > WHOLE { 1 } else { missing };
                 if socket.pending() >= enough {
                     return true;
                 }
-            } else if self.reader.at_header() && self.at == self.ahead.len() {
+            } else if self.reader.at_header() && self.ahead.is_empty() {
                 match self.header_ahead(socket) {
                     Some(true) => return true,
                     Some(false) => return false,
@@ -294,7 +302,7 @@ impl Receiver {
     pub(crate) fn settle(&mut self) -> bool {
         loop {
             if let Some(data) = self.reader.data() {
-                let there = self.ahead.len() - self.at;
+                let there = self.ahead.len();
                 return self.end.is_some() || there >= data.left || (data.left > WHOLE && there > 0);
             }
             if self.controls.len() >= MAX_CONTROLS {
@@ -311,14 +319,17 @@ impl Receiver {
 
     /// Reads the peer's greeting. `Ok(false)`: it has not come whole.
     pub(crate) fn greet(&mut self, socket: &Carrier) -> io::Result<bool> {
+        let greeted = self.meet(socket);
+        self.ahead.keep();
+        greeted
+    }
+
+    fn meet(&mut self, socket: &Carrier) -> io::Result<bool> {
         loop {
             if self.reader.greeted() {
                 return Ok(true);
             }
-            let mut input = &self.ahead[self.at..];
-            let result = self.reader.next(&mut input);
-            self.at = self.ahead.len() - input.len();
-            match result {
+            match self.next() {
                 Err(error) => return Err(io::Error::new(ErrorKind::InvalidData, error)),
                 Ok(Item::More) => match self.read_ahead(socket) {
                     Read::Dry => return Ok(false),
@@ -333,15 +344,28 @@ impl Receiver {
     }
 
     /// The next item out of what was read ahead.
-    fn step(&mut self) -> Result<Item, Input> {
-        let mut input = &self.ahead[self.at..];
-        let result = self.reader.next(&mut input);
-        self.at = self.ahead.len() - input.len();
-        self.release();
-        result.map_err(|error| {
+    fn step(&mut self) -> std::result::Result<Item, Input> {
+        self.next().map_err(|error| {
             self.violation(error);
             self.ended()
         })
+    }
+
+    fn next(&mut self) -> std::result::Result<Item, FrameError> {
+        let there = self.ahead.rest();
+        let mut input = there;
+        let result = self.reader.next(&mut input);
+        let count = there.len() - input.len();
+        self.ahead.consume(count);
+        result
+    }
+
+    /// What was read and can't be kept is a hole in the stream.
+    fn keep_or_break(&mut self, kept: Result<()>) {
+        if kept.is_err() {
+            warn!("a session is broken: no memory for what its peer sent");
+            self.end = Some(End::Broken(Errno::ENOMEM as i32));
+        }
     }
 
     fn violation(&mut self, error: impl std::fmt::Display) {
@@ -384,24 +408,24 @@ impl Receiver {
 
     /// Reads into `rest`, and what follows it into `ahead`.
     fn read_with_scratch(&mut self, socket: &Carrier, rest: &mut [u8]) -> Read {
-        let mut scratch = scratch();
+        let mut scratch = borrow();
         let length = rest.len();
         let beyond = self.beyond(length, &mut scratch);
-        let parts = &mut [IoSliceMut::new(rest), IoSliceMut::new(beyond)];
-        // The first is not needed for what has no message to belong to.
-        let read = self.read(socket, &mut parts[usize::from(length == 0)..]);
-        if let Read::Bytes(count) = read
-            && count > length
-        {
-            self.ahead.extend_from_slice(&scratch[..count - length]);
-        }
-        scratch_buffer::give_back(scratch);
+        let read = match length {
+            // What has no message to belong to.
+            0 => self.read(socket, &mut [IoSliceMut::new(beyond)]),
+            _ => self.read(socket, &mut [IoSliceMut::new(rest), IoSliceMut::new(beyond)]),
+        };
+        let count = if let Read::Bytes(count) = read { count.saturating_sub(length) } else { 0 };
+        let kept = self.ahead.lend(scratch, count);
+        self.keep_or_break(kept);
         read
     }
 
     /// Where to put what comes behind so many bytes of a message.
     fn beyond<'a>(&self, length: usize, scratch: &'a mut [u8]) -> &'a mut [u8] {
-        &mut scratch[..if length >= LONG { HEADER_LENGTH } else { SCRATCH }]
+        let most = if length >= LONG { HEADER_LENGTH } else { SCRATCH }.min(scratch.len());
+        &mut scratch[..most]
     }
 
     fn read_ahead(&mut self, socket: &Carrier) -> Read {
@@ -410,33 +434,17 @@ impl Receiver {
 
     /// Moves payload from `ahead`; how many bytes.
     fn take_ahead(&mut self, to: &mut [u8]) -> usize {
-        let from = &self.ahead[self.at..];
+        let from = self.ahead.rest();
         let count = from.len().min(to.len());
         to[..count].copy_from_slice(&from[..count]);
-        self.at += count;
-        self.release();
+        self.ahead.consume(count);
         count
     }
 
     /// `bytes`, the first of the message in hand, could not be delivered: they stand in front again.
     pub(crate) fn put_back(&mut self, bytes: &[u8]) {
         // What was in `ahead` has all been taken, or there would have been enough.
-        self.ahead = bytes.to_vec();
-        self.at = 0;
+        let kept = self.ahead.push(bytes);
+        self.keep_or_break(kept);
     }
-
-    /// An idle session has no buffer.
-    fn release(&mut self) {
-        if self.at == self.ahead.len() && self.at > 0 {
-            self.ahead = Vec::new();
-            self.at = 0;
-        }
-    }
-}
-
-/// This thread's buffer; give it back.
-fn scratch() -> Vec<u8> {
-    let mut buffer = scratch_buffer::take();
-    buffer.resize(SCRATCH, 0);
-    buffer
 }

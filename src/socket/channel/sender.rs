@@ -6,13 +6,18 @@ use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::wait::{Deadline, Patience};
 use crate::transport::sctp_socket::send_flags;
 use crate::wire::session_frame::{FrameHeader, Greeting, HEADER_LENGTH, MAX_FRAME};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 /// Up to this size, copying a frame together costs less than having the kernel gather it.
 const SMALL: usize = 1024;
+
+/// The backlog of a message up to this size is taken for granted.
+const SPARE: usize = 64 << 10;
+/// The same as [`SMALL`], for what most messages are.
+const TINY: usize = 128;
 
 /// A message to send.
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +83,30 @@ struct Half {
     ended: bool,
 }
 
+impl Half {
+    /// Whether there is a backlog.
+    fn behind(&self) -> bool {
+        self.written < self.backlog.len()
+    }
+
+    /// Room for the backlog of a long message, before it begins: once begun, there is no way back.
+    fn provide(&mut self, length: usize) -> Result<()> {
+        if length <= SPARE {
+            return Ok(());
+        }
+        let frames = length.div_ceil(MAX_FRAME);
+        let most = self.ahead.len() + length + frames * HEADER_LENGTH;
+        self.backlog.try_reserve_exact(most).map_err(|_| SocketError::NoMemory)
+    }
+
+    /// It was not needed.
+    fn provided(&mut self) {
+        if self.backlog.is_empty() && self.backlog.capacity() > 0 {
+            self.backlog = Vec::new();
+        }
+    }
+}
+
 impl Sender {
     /// A sender whose first bytes are our greeting.
     pub(crate) fn new(accepting: bool) -> Sender {
@@ -101,20 +130,25 @@ impl Sender {
     /// kernel does not take in time goes to the backlog, and the message counts as sent. Every other error means that the connection is of
     /// no further use.
     pub(crate) fn send(&self, socket: &Carrier, out: &Outgoing<'_>, patience: &Patience<'_>) -> Result<()> {
-        let mut half = self.lock(patience)?;
+        let mut half = patience.deadline().lock(&self.half)?;
         if half.ended {
             return Err(SocketError::SessionOver);
         }
-        while !self.push(&mut half, socket)? {
+        while half.behind() && !self.push(&mut half, socket)? {
             if !patience.writable(socket.as_fd())? {
                 return Err(SocketError::WouldBlock);
             }
         }
-        if out.data.len() <= MAX_FRAME {
+        // What can't be put off must not begin.
+        half.provide(out.data.len())?;
+        let sent = if out.data.len() <= MAX_FRAME {
             let header = out.header(out.data.len(), true, true);
-            return self.frame(&mut half, socket, &header, out.data, patience).map(|_| ());
-        }
-        self.frames(&mut half, socket, out, patience)
+            self.frame(&mut half, socket, &header, out.data, patience).map(|_| ())
+        } else {
+            self.frames(&mut half, socket, out, patience)
+        };
+        half.provided();
+        sent
     }
 
     /// A message of several frames. Nobody may come between the parts, so from the first one on there is no way back:
@@ -126,7 +160,7 @@ impl Sender {
         out: &Outgoing<'_>,
         patience: &Patience<'_>,
     ) -> Result<()> {
-        if matches!(patience.deadline, Deadline::Now) {
+        if matches!(patience.deadline(), Deadline::Now) {
             return Err(SocketError::TooLong);
         }
         let (first, mut left) = out.data.split_at(MAX_FRAME);
@@ -170,16 +204,14 @@ impl Sender {
         let header = header.encode();
         let total = half.ahead.len() + HEADER_LENGTH + payload.len();
         let mut done = 0;
-        let mut small = [0; HEADER_LENGTH + SMALL];
-        let together = payload.len() <= SMALL && half.ahead.is_empty();
-        if together {
-            small[..HEADER_LENGTH].copy_from_slice(&header);
-            small[HEADER_LENGTH..total].copy_from_slice(payload);
-        }
         loop {
-            let sent = match together {
-                true => socket.send(&[IoSlice::new(&small[done..total])]),
-                false => socket.send(&slices([&half.ahead, &header, payload], done)),
+            let sent = match payload.len() {
+                _ if done > 0 || !half.ahead.is_empty() => {
+                    socket.send(&slices([&half.ahead, &header, payload], done))
+                }
+                0..=TINY => send_together(socket, &header, payload, &mut [0; HEADER_LENGTH + TINY]),
+                0..=SMALL => send_together(socket, &header, payload, &mut [0; HEADER_LENGTH + SMALL]),
+                _ => socket.send(&[IoSlice::new(&header), IoSlice::new(payload)]),
             };
             match sent {
                 Ok(count) => done += count,
@@ -203,7 +235,10 @@ impl Sender {
                 half.ahead.drain(..done);
                 return more.map(|()| Written::Whole);
             }
-            half.backlog = remainder([&half.ahead, &header, payload], done);
+            let Half { ahead, backlog, .. } = half;
+            for part in slices([ahead, &header, payload], done) {
+                backlog.extend_from_slice(&part);
+            }
             half.written = 0;
             half.ahead = Vec::new();
             self.backlogged.store(true, SeqCst);
@@ -266,15 +301,6 @@ impl Sender {
             Err(_) => true,
         }
     }
-
-    fn lock(&self, patience: &Patience<'_>) -> Result<MutexGuard<'_, Half>> {
-        let guard = match patience.deadline {
-            Deadline::Now => self.half.try_lock(),
-            Deadline::At(at) => self.half.try_lock_until(at),
-            Deadline::Never => Some(self.half.lock()),
-        };
-        guard.ok_or(SocketError::WouldBlock)
-    }
 }
 
 /// `parts` without their first `skip` bytes.
@@ -286,9 +312,15 @@ fn slices<'a>(parts: [&'a [u8]; 3], mut skip: usize) -> [IoSlice<'a>; 3] {
     })
 }
 
-fn remainder(parts: [&[u8]; 3], skip: usize) -> Vec<u8> {
-    slices(parts, skip).iter().fold(Vec::new(), |mut all, part| {
-        all.extend_from_slice(part);
-        all
-    })
+/// Header and payload as one piece.
+fn send_together(
+    socket: &Carrier,
+    header: &[u8; HEADER_LENGTH],
+    payload: &[u8],
+    piece: &mut [u8],
+) -> io::Result<usize> {
+    let length = HEADER_LENGTH + payload.len();
+    piece[..HEADER_LENGTH].copy_from_slice(header);
+    piece[HEADER_LENGTH..length].copy_from_slice(payload);
+    socket.send(&[IoSlice::new(&piece[..length])])
 }

@@ -107,7 +107,7 @@ impl Many {
     }
 
     /// Receives from whichever session has something.
-    pub(crate) fn receive(&self, buffer: &mut [u8], mut deadline: Deadline) -> Result<Received> {
+    pub(crate) fn receive(&self, buffer: &mut [u8], deadline: &mut Deadline) -> Result<Received> {
         let mut events = [EpollEvent::empty(); 32];
         let mut in_vain = 0;
         loop {
@@ -128,9 +128,10 @@ impl Many {
                 continue;
             }
             let wake = self.housekeep();
-            if !matches!(deadline, Deadline::Now) && self.readiness().check_blocking().is_err() {
-                deadline = Deadline::Now;
+            if !matches!(*deadline, Deadline::Now) && self.readiness().check_blocking().is_err() {
+                *deadline = Deadline::Now;
             }
+            *deadline = deadline.begin();
             let count = self.readiness().wait(&mut events, deadline.min(wake))?;
             self.sort(&events[..count]);
             // Events that leave nothing to do, strangers' for example, don't make it longer.
@@ -171,7 +172,7 @@ impl Many {
         Ok(None)
     }
 
-    fn serve(&self, id: SessionId, buffer: &mut [u8], deadline: Deadline) -> Result<Option<Received>> {
+    fn serve(&self, id: SessionId, buffer: &mut [u8], deadline: &mut Deadline) -> Result<Option<Received>> {
         let Some(session) = self.session(id) else { return Ok(None) };
         match session.attempt(buffer, deadline)? {
             Attempt::Received(received) => {

@@ -2,11 +2,12 @@
 
 #![expect(clippy::disallowed_methods, reason = "callers' time-outs are real time")]
 
-use crate::socket::error::Result;
+use crate::socket::error::{Result, SocketError};
 use crate::transport::descriptors::eventfd;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 pub(crate) enum Deadline {
     /// Not at all.
     Now,
+    /// So long from when somebody begins to wait ([`Deadline::begin`]): who gets what he wants at once asks no clock.
+    In(Duration),
     /// Until then.
     At(Instant),
     /// For ever.
@@ -31,7 +34,16 @@ impl Deadline {
 
     /// `None`: not at all.
     pub(crate) fn or_now(timeout: Option<Duration>) -> Deadline {
-        timeout.map_or(Deadline::Now, Deadline::after)
+        timeout.map_or(Deadline::Now, Deadline::In)
+    }
+
+    /// The waiting begins.
+    pub(crate) fn begin(self) -> Deadline {
+        match self {
+            Deadline::In(Duration::ZERO) => Deadline::Now,
+            Deadline::In(time) => Deadline::after(time),
+            begun => begun,
+        }
     }
 
     /// `None`: for ever.
@@ -42,6 +54,7 @@ impl Deadline {
     pub(crate) fn passed(self) -> bool {
         match self {
             Deadline::Now => true,
+            Deadline::In(time) => time.is_zero(),
             Deadline::At(at) => Instant::now() >= at,
             Deadline::Never => false,
         }
@@ -51,6 +64,7 @@ impl Deadline {
     pub(crate) fn left(self) -> Option<Duration> {
         match self {
             Deadline::Now => Some(Duration::ZERO),
+            Deadline::In(time) => Some(time),
             Deadline::At(at) => Some(at.saturating_duration_since(Instant::now())),
             Deadline::Never => None,
         }
@@ -58,11 +72,24 @@ impl Deadline {
 
     /// The earlier one.
     pub(crate) fn min(self, other: Deadline) -> Deadline {
-        match (self, other) {
+        match (self.begin(), other.begin()) {
             (Deadline::Now, _) | (_, Deadline::Now) => Deadline::Now,
             (Deadline::Never, deadline) | (deadline, Deadline::Never) => deadline,
             (Deadline::At(one), Deadline::At(two)) => Deadline::At(one.min(two)),
+            (Deadline::In(one), Deadline::In(two)) => Deadline::In(one.min(two)),
+            // None is left that has not begun.
+            (Deadline::In(_), begun) | (begun, Deadline::In(_)) => begun,
         }
+    }
+
+    /// Locks within it.
+    pub(crate) fn lock<T>(self, mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
+        let guard = mutex.try_lock().or_else(|| match self.begin() {
+            Deadline::Now => None,
+            Deadline::At(at) => mutex.try_lock_until(at),
+            Deadline::Never | Deadline::In(_) => Some(mutex.lock()),
+        });
+        guard.ok_or(SocketError::WouldBlock)
     }
 
     /// poll(2)'s and epoll_wait(2)'s milliseconds: rounded up, so that nobody spins before the end.
@@ -166,21 +193,33 @@ pub(crate) fn passed(since: Instant) -> Duration {
 
 /// How long a call may wait, and what else may end its waiting.
 pub(crate) struct Patience<'a> {
-    pub(crate) deadline: Deadline,
-    pub(crate) waiters: &'a Waiters,
+    deadline: Cell<Deadline>,
+    waiters: &'a Waiters,
     /// Why to give up before the deadline: the descriptor was closed, the element is gone.
-    pub(crate) stop: &'a dyn Fn() -> Result<()>,
+    stop: &'a dyn Fn() -> Result<()>,
 }
 
 impl Patience<'static> {
     /// None at all.
     pub(crate) fn none() -> Patience<'static> {
         static NOBODY: Waiters = Waiters(Mutex::new(Vec::new()));
-        Patience { deadline: Deadline::Now, waiters: &NOBODY, stop: &|| Ok(()) }
+        Patience::new(Deadline::Now, &NOBODY, &|| Ok(()))
     }
 }
 
-impl Patience<'_> {
+impl<'a> Patience<'a> {
+    pub(crate) fn new(
+        deadline: Deadline,
+        waiters: &'a Waiters,
+        stop: &'a dyn Fn() -> Result<()>,
+    ) -> Patience<'a> {
+        Patience { deadline: Cell::new(deadline), waiters, stop }
+    }
+
+    pub(crate) fn deadline(&self) -> Deadline {
+        self.deadline.get()
+    }
+
     /// Waits for `socket` to become writable. `Ok(false)`: time is over.
     pub(crate) fn writable(&self, socket: BorrowedFd<'_>) -> Result<bool> {
         self.ready(socket, PollFlags::POLLOUT)
@@ -192,12 +231,14 @@ impl Patience<'_> {
     }
 
     fn ready(&self, socket: BorrowedFd<'_>, flags: PollFlags) -> Result<bool> {
+        let deadline = self.deadline().begin();
+        self.deadline.set(deadline);
         loop {
             (self.stop)()?;
-            if self.deadline.passed() {
+            if deadline.passed() {
                 return Ok(false);
             }
-            match self.waiters.wait(Some((socket, flags)), self.deadline, || (self.stop)().is_err())? {
+            match self.waiters.wait(Some((socket, flags)), deadline, || (self.stop)().is_err())? {
                 Woken::Ready => return Ok(true),
                 Woken::Late => return Ok(false),
                 // Perhaps for somebody else.

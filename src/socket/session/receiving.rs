@@ -26,11 +26,8 @@ const CONTROL_ROUNDS: u32 = 64;
 /// What a receive has to begin with.
 enum Begin {
     Told(Received),
-    /// Perhaps data; `ahead`: for sure, without asking the transport.
-    Data {
-        conn: Arc<Conn>,
-        ahead: bool,
-    },
+    /// Perhaps data.
+    Data(Arc<Conn>),
     /// There is no connection.
     Nothing,
 }
@@ -38,7 +35,7 @@ enum Begin {
 impl Begin {
     fn data(state: &State) -> Begin {
         match state.conn.clone() {
-            Some(conn) => Begin::Data { conn, ahead: state.inbox.signs().ahead },
+            Some(conn) => Begin::Data(conn),
             None => Begin::Nothing,
         }
     }
@@ -46,19 +43,13 @@ impl Begin {
 
 impl Session {
     /// Receives on a descriptor that has this one session.
-    pub(crate) fn receive(&self, buffer: &mut [u8], deadline: Deadline) -> Result<Received> {
+    pub(crate) fn receive(&self, buffer: &mut [u8], deadline: &mut Deadline) -> Result<Received> {
         let readiness = self.readiness();
-        // Who may wait does so first: a look in vain costs as much as a wait for what is there already.
-        let mut waits = !matches!(deadline, Deadline::Now);
         loop {
             readiness.check_open()?;
             match self.begin(buffer)? {
                 Begin::Told(received) => return Ok(received),
-                Begin::Data { conn, ahead } => {
-                    if std::mem::take(&mut waits) && !ahead && readiness.check_blocking().is_ok() {
-                        readiness.wait_readable(deadline)?;
-                        readiness.check_open()?;
-                    }
+                Begin::Data(conn) => {
                     if let Attempt::Received(received) = self.receive_from(&conn, buffer, deadline)? {
                         return Ok(received);
                     }
@@ -76,17 +67,18 @@ impl Session {
                 readiness.check_open()?;
                 return self.last(buffer);
             }
+            *deadline = deadline.begin();
             if deadline.passed() {
                 return Err(SocketError::WouldBlock);
             }
             readiness.check_blocking()?;
-            readiness.wait_readable(deadline)?;
+            readiness.wait_readable(*deadline)?;
         }
     }
 
     /// More of the message or echo of which a part was delivered, and nothing else. ECONNRESET: it never
     /// comes.
-    pub(crate) fn receive_rest(&self, buffer: &mut [u8], deadline: Deadline) -> Result<Received> {
+    pub(crate) fn receive_rest(&self, buffer: &mut [u8], deadline: &mut Deadline) -> Result<Received> {
         let echo = self.update(|state| match state.inbox.inside_echo() {
             true => state.inbox.take_echo(buffer),
             false => None,
@@ -102,8 +94,9 @@ impl Session {
                 Attempt::Ended { .. } => return Err(SocketError::PeerGone),
                 Attempt::Nothing => {}
             }
+            *deadline = deadline.begin();
             let stop = || self.stop_wait(&conn);
-            let patience = Patience { deadline, waiters: &self.readiness().waiters, stop: &stop };
+            let patience = Patience::new(*deadline, &self.readiness().waiters, &stop);
             if !patience.readable(conn.as_fd())? {
                 return Err(SocketError::WouldBlock);
             }
@@ -114,7 +107,7 @@ impl Session {
     pub(crate) fn first(&self, buffer: &mut [u8]) -> Result<Option<Received>> {
         Ok(match self.begin(buffer)? {
             Begin::Told(received) => Some(received),
-            Begin::Data { .. } | Begin::Nothing => None,
+            Begin::Data(_) | Begin::Nothing => None,
         })
     }
 
@@ -162,22 +155,25 @@ impl Session {
 
     /// Takes what the connection has. Waits inside a message that has begun, so that it arrives in as few parts as
     /// `buffer` allows; not for one to begin.
-    pub(crate) fn attempt(&self, buffer: &mut [u8], deadline: Deadline) -> Result<Attempt> {
+    pub(crate) fn attempt(&self, buffer: &mut [u8], deadline: &mut Deadline) -> Result<Attempt> {
         match self.conn() {
             Some(conn) => self.receive_from(&conn, buffer, deadline),
             None => Ok(Attempt::Nothing),
         }
     }
 
-    fn receive_from(&self, conn: &Conn, buffer: &mut [u8], deadline: Deadline) -> Result<Attempt> {
+    fn receive_from(&self, conn: &Conn, buffer: &mut [u8], deadline: &mut Deadline) -> Result<Attempt> {
         // The right to receive; soon, or not at all.
-        let turn = conn.receiving(Deadline::Now).or_else(|_| match deadline {
+        let turn = conn.receiving(Deadline::Now).or_else(|_| match *deadline {
             Deadline::Now => Err(()),
-            _ => conn.receiving(deadline.min(Deadline::after(TURN))).map_err(|_| ()),
+            _ => {
+                *deadline = deadline.begin();
+                conn.receiving(deadline.min(Deadline::after(TURN))).map_err(|_| ())
+            }
         });
         let Ok(mut turn) = turn else { return Ok(Attempt::Nothing) };
         // Who has the descriptor for himself waits for the rest of a message in place.
-        let stays = self.alone() && !matches!(deadline, Deadline::Now);
+        let stays = self.alone() && !matches!(*deadline, Deadline::Now);
         let inside = turn.is_inside();
         let mut part: Option<Piece> = None;
         let mut begun = None;
@@ -264,7 +260,9 @@ impl Session {
 
     /// Waits for more of a message that has begun; a peer that stalls in the middle of one does not hold
     /// up the others on the descriptor for long. EAGAIN: not in time.
-    fn await_more(&self, conn: &Conn, deadline: Deadline) -> Result<()> {
+    fn await_more(&self, conn: &Conn, deadline: &mut Deadline) -> Result<()> {
+        *deadline = deadline.begin();
+        let deadline = *deadline;
         let late = |more| if more { Ok(()) } else { Err(SocketError::WouldBlock) };
         let readiness = self.readiness();
         let stop = || self.stop_wait(conn);
@@ -276,7 +274,7 @@ impl Session {
             return late(false);
         }
         let deadline = if self.alone() { deadline } else { deadline.min(Deadline::after(STALL)) };
-        let patience = Patience { deadline, waiters: &readiness.waiters, stop: &stop };
+        let patience = Patience::new(deadline, &readiness.waiters, &stop);
         let more = patience.readable(conn.as_fd());
         self.state.lock().stalled = !matches!(more, Ok(true)) && !self.alone();
         late(more?)

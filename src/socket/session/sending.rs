@@ -72,7 +72,7 @@ impl Session {
 
     fn transmit(&self, conn: &Arc<Conn>, out: &Outgoing<'_>, deadline: Deadline) -> Result<usize> {
         let stop = || self.stop_wait(conn);
-        let patience = Patience { deadline, waiters: &self.readiness().waiters, stop: &stop };
+        let patience = Patience::new(deadline, &self.readiness().waiters, &stop);
         let sent = conn.send(out, &patience);
         self.linger.sent(conn);
         if conn.backlogged() {

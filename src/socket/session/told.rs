@@ -143,3 +143,42 @@ pub enum Received {
 
 /// Bytes of buffer that a notification takes (`union rserpool_notification`): with less, it stays.
 pub const NOTIFICATION_ROOM: usize = 20;
+
+/// Where a message goes.
+#[derive(Debug)]
+pub enum Room<'a> {
+    /// Into the caller's buffer.
+    Buffer(&'a mut [u8]),
+    /// Nowhere: so many bytes are thrown away, over a buffer for the purpose.
+    Nowhere {
+        /// Most bytes.
+        length: usize,
+        /// For some of them at a time.
+        scratch: Vec<u8>,
+    },
+}
+
+impl Room<'_> {
+    /// Throws away up to so many bytes.
+    pub fn nowhere(length: usize) -> Room<'static> {
+        Room::Nowhere { length, scratch: vec![0; length.min(1 << 16)] }
+    }
+
+    pub(crate) fn length(&self) -> usize {
+        match self {
+            Room::Buffer(buffer) => buffer.len(),
+            Room::Nowhere { length, .. } => *length,
+        }
+    }
+
+    /// What is left behind the first `taken` bytes, some of it at least.
+    pub fn from(&mut self, taken: usize) -> &mut [u8] {
+        match self {
+            Room::Buffer(buffer) => &mut buffer[taken..],
+            Room::Nowhere { length, scratch } => {
+                let left = scratch.len().min(*length - taken);
+                &mut scratch[..left]
+            }
+        }
+    }
+}
