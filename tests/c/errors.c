@@ -502,9 +502,67 @@ static void flooded(void)
     OK(close(registrar));
 }
 
+/* What the process may still map. */
+static void leave(size_t bytes, struct rlimit* before)
+{
+    struct rlimit limit;
+    unsigned long pages;
+    FILE* file = fopen("/proc/self/statm", "r");
+
+    HOLDS(file && fscanf(file, "%lu", &pages) == 1);
+    fclose(file);
+    OK(getrlimit(RLIMIT_AS, before));
+    limit = *before;
+    limit.rlim_cur = pages * (size_t)sysconf(_SC_PAGESIZE) + bytes;
+    OK(setrlimit(RLIMIT_AS, &limit));
+}
+
+/* A long message whose backlog there is no memory for is refused before it begins. */
+static void no_memory(void)
+{
+    const size_t length = 16u << 20;
+    int server = element("Errors", SOCK_STREAM, 0), client, session;
+    char* message = malloc(length);
+    struct rlimit before;
+
+    /* Valgrind needs the memory itself. */
+    if (getenv("CHECK_SLOW")) {
+        free(message);
+        OK(rsp_close(server));
+        return;
+    }
+    HOLDS(message != NULL);
+    memset(message, 'a', length);
+    client = user("Errors", SOCK_STREAM);
+    SAME(1, OK(rsp_write(client, "1", 1)));
+    session = (int)OK(rsp_accept(server, SOON));
+    flags = 0;
+    SAME(1, OK(rsp_recvfullmsg(session, buffer, BUFFER, NULL, &flags, SOON)));
+    leave(8u << 20, &before);
+    FAILS(ENOMEM, rsp_sendmsg(client, message, length, 0, 0, 0, 0, 0, 0, 0));
+    FAILS(ENOMEM, rsp_sendmsg(client, message, length, 0, 0, 0, 0, 0, 0, SOON));
+    FAILS(ENOMEM, rsp_sendmsg(session, message, length + 1, 0, 0, 0, 0, 0, 0, SOON));
+    SAME(1, OK(rsp_write(client, "2", 1)));
+    OK(setrlimit(RLIMIT_AS, &before));
+    SAME(1, OK(rsp_recvfullmsg(session, buffer, BUFFER, NULL, &flags, SOON)));
+    SAME('2', buffer[0]);
+    /* With enough of it, the same message arrives. */
+    SAME(length, OK(rsp_sendmsg(client, message, length, 0, 0, 0, 0, 0, 0, 0)));
+    for (size_t have = 0; have < length;) {
+        have += (size_t)OK(rsp_recvfullmsg(session, buffer, BUFFER, NULL, &flags, SOON));
+        HOLDS(buffer[0] == 'a' && have <= length);
+    }
+    HOLDS(flags & MSG_EOR);
+    free(message);
+    OK(rsp_close(session));
+    OK(rsp_close(client));
+    OK(rsp_close(server));
+}
+
 int main(void)
 {
     start();
+    no_memory();
     arguments();
     roles();
     lost();

@@ -56,9 +56,11 @@ impl Library {
     pub fn poll(&self, entries: &mut [PollEntry], timeout: Option<Duration>) -> Result<usize> {
         self.check_process()?;
         let deadline = Deadline::or_never(timeout);
-        let polled: Vec<Polled> = entries.iter().map(|entry| self.classify(entry.sd)).collect();
-        let mut system = Vec::with_capacity(entries.len() * 2);
-        let senders = senders(entries, &polled);
+        let (mut polled, mut system) = (Vec::new(), Vec::new());
+        polled.try_reserve_exact(entries.len()).map_err(|_| SocketError::NoMemory)?;
+        system.try_reserve_exact(entries.len() * 2 + 1).map_err(|_| SocketError::NoMemory)?;
+        polled.extend(entries.iter().map(|entry| self.classify(entry.sd)));
+        let senders = senders(entries, &polled)?;
         let mut bell: Option<Bell<'_>> = None;
         let mut deaf = false;
         loop {
@@ -111,12 +113,17 @@ impl Library {
 }
 
 /// Those of ours that are asked whether they can send.
-fn senders(entries: &[PollEntry], polled: &[Polled]) -> Vec<Arc<Entry>> {
+fn senders(entries: &[PollEntry], polled: &[Polled]) -> Result<Vec<Arc<Entry>>> {
     let ours = entries.iter().zip(polled).filter_map(|(entry, polled)| match polled {
         Polled::Ours(ours) if entry.events & OUT != 0 => Some(ours.clone()),
         _ => None,
     });
-    ours.collect()
+    let mut all = Vec::new();
+    for entry in ours {
+        all.try_reserve(1).map_err(|_| SocketError::NoMemory)?;
+        all.push(entry);
+    }
+    Ok(all)
 }
 
 /// Rings when a descriptor that waits to send is closed, lost or moved: its socket may not say so.

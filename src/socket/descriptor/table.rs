@@ -29,11 +29,18 @@ impl<T: Clone> Table<T> {
         self.buckets[bucket].get()?[at].0.read().clone()
     }
 
-    /// Sets a number's value (or takes it away); what it had before. `Err` beyond [`CAPACITY`].
+    /// Sets a number's value (or takes it away); what it had before. `Err` beyond [`CAPACITY`], and without memory.
     pub(crate) fn set(&self, number: usize, value: Option<T>) -> Result<Option<T>, ()> {
         let (bucket, at) = place(number).ok_or(())?;
-        let slots = self.buckets[bucket]
-            .get_or_init(|| (0..FIRST << bucket).map(|_| Slot(RwLock::new(None))).collect());
+        let place = &self.buckets[bucket];
+        if place.get().is_none() {
+            let mut slots = Vec::new();
+            slots.try_reserve_exact(FIRST << bucket).map_err(|_| ())?;
+            slots.extend((0..FIRST << bucket).map(|_| Slot(RwLock::new(None))));
+            // Unless somebody else was first.
+            let _ = place.set(slots.into_boxed_slice());
+        }
+        let slots = place.get().ok_or(())?;
         Ok(std::mem::replace(&mut slots[at].0.write(), value))
     }
 
