@@ -373,7 +373,7 @@ unsafe fn deliver(
         }
         Received::Undelivered { length, size, pe_id, reached } => {
             let bytes = legacy::send_failed(size, pe_id.0, reached);
-            let fits = space.get_mut(..NOTIFICATION_SIZE).ok_or(Errno(libc::EINVAL))?;
+            let fits = room.from(0).get_mut(..NOTIFICATION_SIZE).ok_or(Errno(libc::EINVAL))?;
             // SAFETY: 20 initialised bytes into 20 bytes.
             unsafe {
                 std::ptr::copy_nonoverlapping((&raw const bytes).cast(), fits.as_mut_ptr(), fits.len());
