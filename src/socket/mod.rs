@@ -37,5 +37,6 @@ pub use channel::parameters::SessionParameters;
 pub use descriptor::entry::Style;
 pub use error::SocketError;
 pub use session::told::{
-    ConnectOptions, NOTIFICATION_ROOM, Notification, Received, Recipient, Room, SendOptions, SessionId, ToPool,
+    ConnectOptions, NOTIFICATION_ROOM, Notification, Received, Recipient, Room, SendOptions, SessionId,
+    ToPool,
 };
