@@ -689,7 +689,13 @@ impl Embedded {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let at = |asap, enrp, peers| {
             let listen = |port| Listen { addresses: vec![local(port)], fallback: false };
-            let machine = Config { peers, min_address_scope: Scope::Loopback, ..Config::default() };
+            // Nobody was here before the process was.
+            let machine = Config {
+                peers,
+                min_address_scope: Scope::Loopback,
+                return_time: Duration::ZERO,
+                ..Config::default()
+            };
             Server::bind(Options {
                 machine,
                 asap: listen(asap),

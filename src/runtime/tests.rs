@@ -33,6 +33,7 @@ impl TestRegistrar {
         let listen = Listen { addresses: vec!["127.0.0.1:0".parse().unwrap()], fallback: false };
         let machine = registrar::Config {
             min_address_scope: crate::wire::scope::Scope::Loopback,
+            return_time: Duration::ZERO,
             ..registrar::Config::default()
         };
         Options {

@@ -3,7 +3,7 @@
 use super::bucket::Bucket;
 use super::dialect::{self, assigned, client_may_be_rsplibs};
 use super::{Link, LinkId, Registrar, Role, What, reach};
-use crate::handlespace::{ElementKey, Reject};
+use crate::handlespace::{Bounds, ElementKey, Reject};
 use crate::machine::{LinkEnds, LinkProtocol, Target};
 use crate::wire::scope::Scope;
 use crate::wire::{
@@ -20,6 +20,8 @@ pub(super) struct Client {
     pub awaited: Option<Target>,
     /// Elements registered over it.
     pub elements: BTreeSet<ElementKey>,
+    /// Bytes of their names.
+    pub bytes: usize,
     /// The element that the last keep-alive named.
     pub turn: Option<ElementKey>,
     /// Elements removed since they did not answer, although the process speaks: an answer that comes
@@ -29,8 +31,12 @@ pub(super) struct Client {
     pub unanswered: BTreeSet<ElementKey>,
     /// Pools it subscribed to.
     pub subscriptions: BTreeSet<PoolHandle>,
+    /// Bytes of their handles.
+    pub subscribed: usize,
     /// Requests from before the service started.
     pub deferred: VecDeque<Vec<u8>>,
+    /// Bytes of its questions for pools that may come back.
+    pub held: usize,
     pub resolutions: Bucket,
     reports: Bucket,
 }
@@ -38,7 +44,10 @@ pub(super) struct Client {
 /// Bounds on requests that wait for the service to start: bytes in all, beyond: the link is closed.
 pub(super) const MAX_DEFERRED: usize = 4 << 20;
 /// The same for each link.
-const MAX_DEFERRED_PER_LINK: usize = 64 << 10;
+pub(super) const MAX_DEFERRED_PER_LINK: usize = 64 << 10;
+/// Elements whose identifier somebody waits for, and the longest handle of their pools.
+const MAX_RIVALS: usize = 1024;
+const MAX_RIVAL_HANDLE: usize = 1024;
 
 impl Registrar {
     /// The client of an ASAP link.
@@ -197,7 +206,11 @@ impl Registrar {
                         "element {id} of pool \"{handle}\" is registered by another process than that at {at}"
                     )
                 });
+                self.note_rival(link, &handle, id);
                 Err(Cause::bare(CauseCode::NON_UNIQUE_PE_ID))
+            }
+            Ok(()) if !self.has_share(link, &handle, &element) => {
+                Err(Cause::bare(CauseCode::LACK_OF_RESOURCES))
             }
             Ok(()) => match self.registered_since(link, &handle, id) {
                 Some(key) => Ok((key, true)),
@@ -211,7 +224,12 @@ impl Registrar {
             Ok((_, true)) => (false, None),
             Ok((key, false)) => {
                 self.stats.registrations += 1;
+                let before = self.side(key).and_then(|side| side.link).filter(|&before| before != link);
                 self.attach(key, link);
+                if let Some(before) = before {
+                    // Another one of the same host, or the same one elsewhere: who is left in the end says so.
+                    self.note_rival(before, &handle, id);
+                }
                 if let Some(side) = self.side_mut(key) {
                     side.brief = brief;
                 }
@@ -289,6 +307,43 @@ impl Registrar {
                     || reach::is_local(ends)
             }
             None => !self.is_up(known.home) || reach::from_element(ends, &known) || reach::is_local(ends),
+        }
+    }
+
+    /// Whether there is room for one more element of a link: it may have as much as is left for all others, so that
+    /// whoever has most is refused first and something is always left for those who come.
+    fn has_share(&mut self, link: LinkId, handle: &PoolHandle, element: &PoolElement) -> bool {
+        if self.space.find(handle, element.id).is_some() {
+            return true;
+        }
+        let bounds = Bounds::default();
+        let left = self.config.max_elements.saturating_sub(self.space.len());
+        let bytes_left = bounds.bytes.saturating_sub(self.space.bytes());
+        self.client(link).is_none_or(|client| client.elements.len() < left && client.bytes < bytes_left)
+    }
+
+    /// Somebody else has the identifier. When it is free, this one hears of it.
+    fn note_rival(&mut self, link: LinkId, handle: &PoolHandle, id: PeId) {
+        let short = handle.as_bytes().len() <= MAX_RIVAL_HANDLE;
+        // One of rsplib's does not expect that.
+        if short && self.links.get(&link).is_some_and(|state| !client_may_be_rsplibs(&state.ends)) {
+            if self.rivals.len() >= MAX_RIVALS {
+                self.rivals.pop_first();
+            }
+            self.rivals.insert((handle.clone(), id), link);
+        }
+    }
+
+    /// An element left: whoever wanted its place may have it, and says so itself.
+    pub(super) fn tell_rival(&mut self, handle: &PoolHandle, id: PeId) {
+        if self.rivals.is_empty() {
+            return;
+        }
+        if let Some(link) = self.rivals.remove(&(handle.clone(), id))
+            && self.client(link).is_some()
+        {
+            let handle = handle.clone();
+            self.send_asap(link, &Asap::DeregistrationResponse { handle, id, error: None });
         }
     }
 

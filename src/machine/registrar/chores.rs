@@ -3,6 +3,7 @@
 //! a slice at a time, with everything else in between.
 
 use super::asap::Client;
+use super::resolve::{Held, held_size};
 use super::{LinkId, Registrar, Timer};
 use crate::handlespace::ElementKey;
 use crate::machine::{Target, Time};
@@ -28,6 +29,8 @@ pub(super) enum Chore {
     Unreached { target: Target, after: u64, last: u64, refused: bool },
     /// Elements that won't answer over a link which is gone.
     Unanswered { link: LinkId, reason: &'static str },
+    /// Questions for a pool, from before its elements came back.
+    Held { handle: PoolHandle, questions: Vec<Held> },
     /// A subscriber reads again, and is told of the pools after this one.
     Drained { link: LinkId, after: Option<PoolHandle> },
     /// Elements whose distance changed with that of their link.
@@ -79,6 +82,15 @@ impl Chores {
     /// Whether a dead registrar's elements are on their way to another one.
     pub(super) fn inherits(&self, id: RegistrarId) -> bool {
         self.queue.iter().any(|chore| matches!(chore, Chore::Inherit { target, .. } if *target == id))
+    }
+
+    /// Bytes of questions that are being answered, for the check of our tables.
+    pub(super) fn held_bytes(&self) -> usize {
+        let bytes = |chore: &Chore| match chore {
+            Chore::Held { handle, questions } => questions.len() * held_size(handle),
+            _ => 0,
+        };
+        self.queue.iter().map(bytes).sum()
     }
 
     /// Links that are gone and not forgotten, for the check of our tables.
@@ -186,6 +198,15 @@ impl Registrar {
                     self.unanswered(number, reason);
                 }
                 Some(Chore::Unanswered { link, reason })
+            }
+            Chore::Held { handle, mut questions } => {
+                while *units > 0
+                    && let Some(question) = questions.pop()
+                {
+                    *units = units.saturating_sub(16);
+                    self.answer_held(&handle, question);
+                }
+                (!questions.is_empty()).then_some(Chore::Held { handle, questions })
             }
             Chore::Drained { link, mut after } => {
                 let done = self.drained_some(link, &mut after, units);

@@ -477,6 +477,10 @@ impl Registrar {
             {
                 self.announce_removal(handle, element, why);
             }
+            // Its link is up, so it hears of that.
+            if self.space.find(&claim.handle, claim.element.id).is_none_or(|key| !self.is_ours(key)) {
+                self.tell_that_it_is_out(link, &claim.handle, claim.element.id);
+            }
             return;
         }
         if let Some(key) = self.space.find(&claim.handle, claim.element.id)

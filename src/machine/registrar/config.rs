@@ -70,6 +70,9 @@ pub struct Config {
     pub rsplib_max_time_no_response: Duration,
     /// How long to look for a mentor before we serve alone.
     pub mentor_discovery_timeout: Duration,
+    /// One that begins alone may have been started again: for so long it does not say that there is no such pool,
+    /// but waits for the pool's elements to come back.
+    pub return_time: Duration,
     /// How long to wait for acknowledgements of a takeover, or for its end if it is another's.
     pub takeover_expiry_interval: Duration,
     /// Handle resolutions per second and link, `None`: no limit. Beyond: cause 9, as rsplib.
@@ -123,6 +126,7 @@ impl Default for Config {
             rsplib_max_time_last_heard: ms(5000),
             rsplib_max_time_no_response: ms(5000),
             mentor_discovery_timeout: ms(2000),
+            return_time: ms(1500),
             takeover_expiry_interval: ms(1500),
             max_handle_resolution_rate: None,
             max_endpoint_unreachable_rate: None,

@@ -12,6 +12,8 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub(super) struct Join {
     served: bool,
+    /// A mentor's whole table was read.
+    learnt: bool,
     mentor: Option<RegistrarId>,
     /// Who refused or failed, and when.
     failed: BTreeMap<RegistrarId, Time>,
@@ -170,6 +172,7 @@ impl Registrar {
         if let Some(peer) = self.peers.get_mut(mentor) {
             peer.audit.done_otherwise();
         }
+        self.join.learnt = true;
         self.serve();
     }
 
@@ -180,7 +183,13 @@ impl Registrar {
 
     /// ASAP service starts.
     fn serve(&mut self) {
+        // Whoever had a mentor knows all that there is.
+        let alone = !self.join.learnt;
         self.join = Join { served: true, ..Join::default() };
+        if alone && !self.config.return_time.is_zero() {
+            self.returning = true;
+            self.timers.set(Timer::Returned, self.now + self.config.return_time);
+        }
         for timer in [Timer::Mentor, Timer::MentorRetry, Timer::Discovery] {
             self.timers.clear(&timer);
         }

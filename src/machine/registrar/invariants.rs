@@ -1,6 +1,7 @@
 //! What must hold between any two calls, for the simulator and the fuzzer.
 
 use super::dialect::rsplib_can_hold;
+use super::resolve::held_size;
 use super::watch::overdue_bytes;
 use super::{Registrar, Role, Timer};
 use crate::handlespace::{ElementKey, Sum};
@@ -41,6 +42,9 @@ impl Registrar {
 
     fn check_links(&self) -> Result<(), String> {
         let (mut subscriptions, mut deferred, mut watched, mut overdue) = (0, 0, 0, 0);
+        deferred += self.chores.held_bytes();
+        deferred +=
+            self.held.iter().map(|(handle, questions)| questions.len() * held_size(handle)).sum::<usize>();
         subscriptions += self.chores.clients().map(|client| client.subscriptions.len()).sum::<usize>();
         let mut peer_links = BTreeSet::new();
         for (&link, state) in &self.links {
@@ -58,6 +62,12 @@ impl Registrar {
             watched += usize::from(timed);
             if client.subscriptions.len() > self.config.max_subscriptions_per_link {
                 return Err(format!("{link:?} has too many subscriptions"));
+            }
+            let subscribed: usize = client.subscriptions.iter().map(|handle| handle.as_bytes().len()).sum();
+            let named = client.elements.iter().filter_map(|&key| self.space.get(key));
+            let bytes: usize = named.map(|element| element.handle().as_bytes().len()).sum();
+            if (subscribed, bytes) != (client.subscribed, client.bytes) {
+                return Err(format!("{link:?} takes {subscribed} and {bytes} bytes, which is counted wrong"));
             }
             if !client.elements.is_empty() && !timed && !self.leaving {
                 return Err(format!("{link:?} has elements and no keep-alive"));

@@ -74,7 +74,7 @@ use super::{
     LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Measurement, Output, Service, Target, Time,
 };
 use crate::handlespace::{Bounds, ElementKey, Handlespace, Sum};
-use crate::wire::{CauseCode, PoolHandle, RegistrarId, Transport};
+use crate::wire::{CauseCode, PeId, PoolHandle, RegistrarId, Transport};
 use fastrand::Rng;
 use outbox::Outbox;
 use std::collections::{BTreeMap, BTreeSet};
@@ -114,6 +114,8 @@ enum Timer {
     Claim(u64),
     /// The mentor fell silent.
     Mentor,
+    /// Elements had time to come back.
+    Returned,
     /// There is time to look for another mentor.
     MentorRetry,
     /// Looking for a mentor has lasted long enough.
@@ -207,6 +209,9 @@ pub struct Registrar {
     next_link: u64,
     /// Links with elements, for the rate of keep-alives.
     watched: usize,
+    /// Who was refused since somebody else had the identifier, or had to leave it to a later link of its host: the
+    /// first to be told when it is free.
+    rivals: BTreeMap<(PoolHandle, PeId), LinkId>,
     /// Which hosts can't reach an element, and since when each says so.
     reports: BTreeMap<ElementKey, BTreeMap<IpAddr, Time>>,
     subscriptions: subscriptions::Subscriptions,
@@ -215,8 +220,14 @@ pub struct Registrar {
     takeovers: BTreeMap<RegistrarId, takeover::Takeover>,
     claims: claims::Claims,
     join: download::Join,
-    /// Bytes of requests that wait for the service to start.
+    /// Bytes of requests that wait for the service to start, or for elements to come back.
     deferred: usize,
+    /// Elements that were here before we were started again may come back.
+    returning: bool,
+    /// Who asked meanwhile for pools that there are not yet.
+    held: BTreeMap<PoolHandle, Vec<resolve::Held>>,
+    /// Those of them that there are now.
+    arrived: Vec<PoolHandle>,
     /// Bytes of elements that may come back by a late answer.
     overdue: usize,
     /// Accumulated checksum of what rsplib's registrars get of our own elements.
@@ -264,6 +275,7 @@ impl Registrar {
             dials: BTreeMap::new(),
             next_link: 1,
             watched: 0,
+            rivals: BTreeMap::new(),
             reports: BTreeMap::new(),
             subscriptions: subscriptions::Subscriptions::default(),
             peers: peers::Peers::default(),
@@ -272,6 +284,9 @@ impl Registrar {
             claims: claims::Claims::default(),
             join: download::Join::default(),
             deferred: 0,
+            returning: false,
+            held: BTreeMap::new(),
+            arrived: Vec::new(),
             overdue: 0,
             rsplib_sum: Sum::default(),
             lives: watch::Lives::default(),
@@ -411,6 +426,7 @@ impl Registrar {
             Timer::TakenBy(target) => self.other_takeover_expired(target),
             Timer::Claim(number) => self.claim_due(number),
             Timer::Mentor => self.mentor_silent(),
+            Timer::Returned => self.all_returned(),
             Timer::MentorRetry => self.seek_mentor(),
             Timer::Discovery => self.discovery_over(),
             Timer::Dialect(id) => self.took_probe(id),
@@ -513,6 +529,9 @@ impl Registrar {
 
     /// What every call ends with.
     fn finish(&mut self) {
+        if !self.arrived.is_empty() {
+            self.answer_arrived();
+        }
         self.push_changes();
     }
 

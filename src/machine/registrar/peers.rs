@@ -11,7 +11,7 @@ use crate::wire::{
     Transport,
 };
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// A peer waits this long for the one with the lower ID to dial first.
@@ -167,10 +167,18 @@ impl Registrar {
 
     /// Makes sure that a peer is known; `false` if there are too many.
     pub(super) fn meet(&mut self, id: RegistrarId) -> bool {
+        self.meet_over(id, None)
+    }
+
+    /// The same for one that came itself, over this link.
+    fn meet_over(&mut self, id: RegistrarId, link: Option<LinkId>) -> bool {
         if self.peers.table.contains_key(&id) {
             return true;
         }
-        if self.peers.table.len() >= self.config.max_peers && !self.forget_some_peer() {
+        if self.peers.table.len() >= self.config.max_peers
+            && !self.forget_some_peer()
+            && !link.is_some_and(|link| self.forget_for(link))
+        {
             let most = self.config.max_peers;
             self.complain("too many peers", || format!("more peers than {most}"));
             return false;
@@ -219,6 +227,34 @@ impl Registrar {
             }
             None => false,
         }
+    }
+
+    /// Makes room in the table for one that came over this link: of those that own nothing and are not configured,
+    /// one of the host that has most of them, unless that is the newcomer's.
+    fn forget_for(&mut self, link: LinkId) -> bool {
+        let host = |link: LinkId| {
+            self.links
+                .get(&link)
+                .and_then(|state| state.ends.peer.first())
+                .map(|peer| peer.ip().to_canonical())
+        };
+        let configured = |id: RegistrarId| self.statics.iter().any(|entry| entry.id == Some(id));
+        let mut hosts: BTreeMap<Option<IpAddr>, Vec<RegistrarId>> = BTreeMap::new();
+        for (&id, peer) in &self.peers.table {
+            if self.space.owned_count(id) == 0 && !configured(id) && !self.is_joining_with(id) {
+                hosts.entry(peer.link.and_then(host)).or_default().push(id);
+            }
+        }
+        let wanted = self.statics.iter().any(|entry| entry.link == Some(link));
+        let theirs = hosts.get(&host(link)).map_or(0, Vec::len);
+        let most = hosts.into_values().max_by_key(Vec::len).filter(|most| wanted || most.len() > theirs + 1);
+        // Of many of one host none is better than another; the last one is as good as any.
+        let Some(id) = most.and_then(|most| most.last().copied()) else { return false };
+        self.complain("peers of one host", || {
+            format!("too many registrars that own nothing, most of them of one host: {id} made room")
+        });
+        self.forget_peer(id);
+        true
     }
 
     /// Removes a peer and its links.
@@ -441,7 +477,7 @@ impl Registrar {
             return self.complain("sender 0", || format!("ENRP message with sender 0 from {link:?}"));
         }
         let stranger = self.peers.get(sender).is_none_or(|peer| !peer.life.is_met());
-        if !self.meet(sender) {
+        if !self.meet_over(sender, Some(link)) {
             return;
         }
         match self.came_over(link, sender) {

@@ -1,5 +1,7 @@
 //! Handle resolution (RFC 5352 section 3.3): what registrars are asked most.
 
+use super::asap::{MAX_DEFERRED, MAX_DEFERRED_PER_LINK};
+use super::chores::Chore;
 use super::dialect::most_elements;
 use super::{Link, LinkId, Registrar, Role};
 use crate::handlespace::{ElementKey, Increment};
@@ -10,6 +12,20 @@ use crate::wire::{Asap, CauseCode, MAX_MESSAGE, OperationError, Policy, PoolElem
 const MAX_ELEMENTS_PER_MESSAGE: usize = 2048;
 /// Memory for more elements than this is not kept.
 const MAX_SPARE: usize = 64;
+
+/// A question for a pool that there is not yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Held {
+    link: LinkId,
+    subscribe: bool,
+    items: Option<u32>,
+}
+
+/// What one of them takes.
+pub(super) fn held_size(handle: &PoolHandle) -> usize {
+    const RECORD: usize = 128;
+    RECORD + handle.as_bytes().len()
+}
 
 /// Memory of the last resolution, for the next one.
 #[derive(Debug, Default)]
@@ -43,6 +59,10 @@ impl Registrar {
 
     /// Any request.
     pub(super) fn resolve(&mut self, link: LinkId, subscribe: bool, handle: PoolHandle, items: Option<u32>) {
+        if self.returning && self.space.pool(&handle).is_none() && self.hold(link, subscribe, &handle, items)
+        {
+            return;
+        }
         self.stats.handle_resolutions += 1;
         let rate = self.config.max_handle_resolution_rate;
         let now = self.now;
@@ -84,6 +104,47 @@ impl Registrar {
                 self.chronicle.unknown(&handle);
                 self.send_asap(link, &no_answer(handle, subscribed, CauseCode::UNKNOWN_POOL))
             }
+        }
+    }
+
+    /// Keeps a question for a pool whose elements may be on their way back; `false`: there is no room.
+    fn hold(&mut self, link: LinkId, subscribe: bool, handle: &PoolHandle, items: Option<u32>) -> bool {
+        let size = held_size(handle);
+        let total = self.deferred + size;
+        let Some(client) = self.client(link) else { return false };
+        if total > MAX_DEFERRED || client.held + size > MAX_DEFERRED_PER_LINK {
+            return false;
+        }
+        client.held += size;
+        self.deferred = total;
+        self.held.entry(handle.clone()).or_default().push(Held { link, subscribe, items });
+        true
+    }
+
+    /// Pools came that somebody waits for.
+    pub(super) fn answer_arrived(&mut self) {
+        for handle in std::mem::take(&mut self.arrived) {
+            if let Some(questions) = self.held.remove(&handle) {
+                self.start(Chore::Held { handle, questions });
+            }
+        }
+    }
+
+    /// Whoever has not come back by now is not there.
+    pub(super) fn all_returned(&mut self) {
+        self.returning = false;
+        for (handle, questions) in std::mem::take(&mut self.held) {
+            self.start(Chore::Held { handle, questions });
+        }
+    }
+
+    /// Answers what was kept.
+    pub(super) fn answer_held(&mut self, handle: &PoolHandle, Held { link, subscribe, items }: Held) {
+        let size = held_size(handle);
+        self.deferred -= size;
+        if let Some(client) = self.client(link) {
+            client.held -= size;
+            self.resolve(link, subscribe, handle.clone(), items);
         }
     }
 

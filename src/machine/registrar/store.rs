@@ -30,6 +30,9 @@ impl Registrar {
         if change == Change::Added {
             self.side[index] = Side { generation: key.generation, since: self.now, ..Side::default() };
             self.event(Event::ElementAdded { handle: handle.clone(), id: element.id });
+            if self.held.contains_key(handle) {
+                self.arrived.push(handle.clone());
+            }
             self.chronicle.came(self.now, handle);
             let what = What::Registered {
                 handle: handle.clone(),
@@ -81,6 +84,7 @@ impl Registrar {
         }
         let element = self.space.remove(key)?;
         self.side[key.index as usize] = Side::default();
+        self.tell_rival(&handle, element.id);
         self.reports.remove(&key);
         self.subscriptions.departed(&handle, element.id, why);
         self.event(Event::ElementRemoved { handle: handle.clone(), id: element.id, reason });
@@ -159,8 +163,11 @@ impl Registrar {
         if side.probed.take().is_some() {
             self.timers.clear(&Timer::Probe(key));
         }
+        let bytes = self.space.get(key).map_or(0, |element| element.handle().as_bytes().len());
         if let Some(client) = link.and_then(|link| self.client(link)) {
-            client.elements.remove(&key);
+            if client.elements.remove(&key) {
+                client.bytes -= bytes;
+            }
             client.unanswered.remove(&key);
         }
     }

@@ -191,20 +191,26 @@ impl Registrar {
     pub(super) fn subscribe(&mut self, link: LinkId, handle: &PoolHandle, plain: bool) -> bool {
         let bound = self.config.max_subscriptions_per_link;
         let room = self.subscriptions.has_room(handle);
+        let left = MAX_HANDLE_BYTES.saturating_sub(self.subscriptions.handle_bytes);
         let Some(client) = self.client(link) else { return false };
         if client.subscriptions.contains(handle) {
             return true;
         }
-        if !room || client.subscriptions.len() >= bound {
+        // No link has more than is left for all others.
+        if !room || client.subscriptions.len() >= bound || client.subscribed >= left {
             return false;
         }
         client.subscriptions.insert(handle.clone());
+        client.subscribed += handle.as_bytes().len();
         self.subscriptions.add(link, handle, plain);
         true
     }
 
     pub(super) fn unsubscribe(&mut self, link: LinkId, handle: &PoolHandle) {
-        if self.client(link).is_some_and(|client| client.subscriptions.remove(handle)) {
+        if let Some(client) = self.client(link)
+            && client.subscriptions.remove(handle)
+        {
+            client.subscribed -= handle.as_bytes().len();
             self.subscriptions.remove(link, handle);
         }
     }

@@ -110,7 +110,9 @@ impl Registrar {
         }
         let name = self.space.get(key).map(|element| (element.handle().clone(), element.id()));
         let Some(client) = self.client(link) else { return };
-        client.elements.insert(key);
+        if client.elements.insert(key) {
+            client.bytes += name.as_ref().map_or(0, |(handle, _)| handle.as_bytes().len());
+        }
         if let Some((handle, id)) = name {
             self.take_overdue(link, &handle, id);
         }
@@ -282,7 +284,7 @@ impl Registrar {
     }
 
     /// Tells a process that an element of it is in its pool no longer, so that it comes back or says why not.
-    fn tell_that_it_is_out(&mut self, link: LinkId, handle: &PoolHandle, id: PeId) {
+    pub(super) fn tell_that_it_is_out(&mut self, link: LinkId, handle: &PoolHandle, id: PeId) {
         // One of rsplib's does not expect that.
         if self.links.get(&link).is_some_and(|state| !dialect::client_may_be_rsplibs(&state.ends)) {
             let (handle, error) = (handle.clone(), Some(OperationError::from(CauseCode::UNSPECIFIED)));
@@ -437,6 +439,7 @@ impl Registrar {
         reason: &'static str,
         closed: bool,
     ) {
+        // What is held for it goes when its turn comes.
         self.deferred = self.deferred.saturating_sub(client.deferred.iter().map(Vec::len).sum());
         client.deferred.clear();
         self.overdue -= overdue_bytes(&client);

@@ -85,6 +85,8 @@ pub(super) struct Slot {
     /// Taken out while it is being read from.
     pub link: Option<Link>,
     pub phase: Phase,
+    /// Whether a whole message ever came from it.
+    spoke: bool,
     /// What the machine sent in this drain.
     batch: Vec<u8>,
     dirty: bool,
@@ -127,6 +129,9 @@ pub(super) struct Links {
     pub unproved: VecDeque<(usize, LinkId, Time)>,
     /// How many there are.
     pub proving: usize,
+    /// Accepted links, oldest first: those that never said anything make room when all places are taken. Some of
+    /// them are gone, or have spoken.
+    silent: VecDeque<(usize, LinkId)>,
     /// Bytes held for all links.
     held: usize,
 }
@@ -189,6 +194,7 @@ impl Links {
             service,
             link: None,
             phase,
+            spoke: false,
             batch: Vec::new(),
             dirty: false,
             congested: false,
@@ -219,6 +225,26 @@ impl Links {
         self.held -= slot.held;
         self.free.push(index);
         Some(slot)
+    }
+
+    /// The accepted link that has been silent for longest, and is silent still.
+    fn oldest_silent(&mut self) -> Option<usize> {
+        while let Some((index, link)) = self.silent.pop_front() {
+            if self.get_as(index, link).is_some_and(|slot| !slot.spoke) {
+                return Some(index);
+            }
+        }
+        None
+    }
+
+    /// Notes one more, and forgets those that are not silent any more before the list gets much longer than the table.
+    fn note_silent(&mut self, index: usize, link: LinkId) {
+        if self.silent.len() > 2 * self.by_id.len() + 64 {
+            let mut silent = std::mem::take(&mut self.silent);
+            silent.retain(|&(index, link)| self.get_as(index, link).is_some_and(|slot| !slot.spoke));
+            self.silent = silent;
+        }
+        self.silent.push_back((index, link));
     }
 
     fn make_ready(&mut self, index: usize) {
@@ -361,13 +387,20 @@ impl Reactor {
         }
         self.counters.accepted += 1;
         if self.links.len() >= self.limits.links {
-            self.counters.refused += 1;
             let bound = self.limits.links;
-            return self.complain("full", format_args!("{bound} connections: no more are taken"));
+            let Some(silent) = self.links.oldest_silent() else {
+                self.counters.refused += 1;
+                return self.complain("full", format_args!("{bound} connections: no more are taken"));
+            };
+            // Whoever never said anything useful goes first.
+            self.counters.refused += 1;
+            self.complain_about(silent, "full of silent ones", "it says nothing, and others need the place");
+            self.drop_link(silent, LinkDown::Overflow);
         }
         self.links.incoming += 1;
         let id = LinkId(LinkId::INCOMING | self.links.incoming);
         let index = self.links.insert(id, service, Phase::Up);
+        self.links.note_silent(index, id);
         if let Err(error) =
             register(self.poll.registry(), &link, Token(index), Interest::READABLE | Interest::WRITABLE)
         {
@@ -469,6 +502,7 @@ impl Reactor {
         self.counters.messages += messages;
         let sent = (self.links.sent - sent) as usize;
         let Some(slot) = self.links.get_as(index, id) else { return };
+        slot.spoke |= messages > 0;
         slot.heavy = sent > HEAVY;
         slot.budget = match slot.heavy {
             true => (slot.budget * HEAVY / sent).max(1),

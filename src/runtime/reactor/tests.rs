@@ -126,6 +126,32 @@ fn more_than_a_budget_before_the_end_is_all_read() {
 }
 
 #[test]
+fn who_never_said_anything_makes_room() {
+    let mut world = World::new(Limits { links: 4, ..Limits::default() });
+    let to = world.listen();
+    let (mut useful, useful_link) = world.client(to);
+    useful.write_all(&message(8)).unwrap();
+    assert_eq!(world.next(), Seen::Message(useful_link, message(8)));
+    let silent: Vec<_> = (0..3).map(|_| world.client(to)).collect();
+    // All places are taken, and those who come get one, one after the other.
+    for (_, link) in &silent {
+        let mut next = TcpStream::connect(to).unwrap();
+        assert_eq!(world.next(), Seen::Down(*link, LinkDown::Overflow));
+        let Seen::Up(up, _) = world.next() else { panic!("no link") };
+        next.write_all(&message(4)).unwrap();
+        assert_eq!(world.next(), Seen::Message(up, message(4)));
+        std::mem::forget(next);
+    }
+    // Nobody who has said something is dropped for somebody who has not.
+    let mut late = TcpStream::connect(to).unwrap();
+    late.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    world.turn(Duration::from_millis(50));
+    assert_eq!(late.read(&mut [0]).unwrap_or(0), 0);
+    useful.write_all(&message(12)).unwrap();
+    assert_eq!(world.next(), Seen::Message(useful_link, message(12)));
+}
+
+#[test]
 fn a_flood_does_not_starve_others() {
     let mut world = World::new(Limits::default());
     let to = world.listen();
@@ -288,8 +314,13 @@ fn half_a_message_then_silence_is_dropped_and_garbage_at_once() {
 fn the_number_of_links_is_bounded() {
     let mut world = World::new(Limits { links: 2, ..Limits::default() });
     let to = world.listen();
-    let (_first, _) = world.client(to);
-    let (second, second_link) = world.client(to);
+    let (mut first, first_link) = world.client(to);
+    let (mut second, second_link) = world.client(to);
+    // Both are of use, so that neither makes room.
+    first.write_all(&message(4)).unwrap();
+    assert_eq!(world.next(), Seen::Message(first_link, message(4)));
+    second.write_all(&message(4)).unwrap();
+    assert_eq!(world.next(), Seen::Message(second_link, message(4)));
     let mut third = TcpStream::connect(to).unwrap();
     third.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     while world.reactor.counters().refused == 0 {

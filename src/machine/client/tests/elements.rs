@@ -382,3 +382,19 @@ fn an_element_too_large_for_a_message_is_refused() {
     large.element.policy = Policy::Unknown { policy_type: 0x7777_7777, value: vec![0; 2_000] };
     bench.register(1, large).expect([is_registered(1, Err(rejected(CauseCode::INVALID_VALUES)))]);
 }
+
+#[test]
+fn an_element_whose_identifier_was_taken_is_back_when_it_is_free() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, registration("echo", 7));
+    let error = Some(CauseCode::NON_UNIQUE_PE_ID.into());
+    let refused = Asap::RegistrationResponse { rejected: true, handle: handle("echo"), id: PeId(7), error };
+    for time in [0, 500, 1_000, 2_000, 4_000] {
+        bench.at(time).receive(link(1), refused.clone());
+    }
+    bench.at(4_100).forget();
+    bench.receive(link(1), deregistered("echo", 7)).expect([Send(link(1), register("echo", 7))]);
+    // One that was never refused has nothing to come back from.
+    bench.receive(link(1), registered("echo", 7)).forget();
+    bench.receive(link(1), deregistered("time", 9)).expect([]);
+}

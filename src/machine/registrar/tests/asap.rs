@@ -729,3 +729,80 @@ fn what_a_partition_held_back_on_a_link_left_behind_changes_nothing() {
         )
     );
 }
+
+fn free(link: LinkId, id: u32) -> Effect {
+    Effect::Asap(link, Asap::DeregistrationResponse { handle: pool("echo"), id: PeId(id), error: None })
+}
+
+#[test]
+fn who_was_refused_hears_when_the_identifier_is_free() {
+    let mut bench = Bench::serving();
+    let first = bench.pe();
+    bench.asap(first, registration(1));
+    let twin = bench.accept(Service::Asap, LinkProtocol::Tcp, "10.0.0.10:40001");
+    let mut element = element(1);
+    element.transport = transport(Protocol::Tcp, TransportUse::DataPlusControl, "10.0.0.10:7");
+    let again = Asap::Registration { handle: pool("echo"), element };
+    let effects = bench.asap(twin, again.clone());
+    assert!(matches!(effects[..], [Saw(Event::Complaint { .. }), Effect::Asap(..)]), "{effects:?}");
+    let effects = bench.asap(first, Asap::Deregistration { handle: pool("echo"), id: PeId(1) });
+    assert!(effects.contains(&free(twin, 1)), "{effects:?}");
+    assert!(bench.asap(twin, again).contains(&registered(twin, 1)));
+    // Once is enough.
+    assert!(!bench.down(twin).contains(&free(twin, 1)));
+}
+
+#[test]
+fn the_twin_on_the_same_host_that_is_left_hears_that_the_other_one_left() {
+    let mut bench = Bench::serving();
+    let first = bench.pe();
+    bench.asap(first, registration(1));
+    bench.wait(ms(10));
+    let second = bench.pe();
+    bench.asap(second, registration(1));
+    let effects = bench.down(second);
+    assert!(effects.contains(&free(first, 1)), "{effects:?}");
+    assert!(bench.asap(first, registration(1)).contains(&registered(first, 1)));
+}
+
+#[test]
+fn one_that_begins_alone_answers_late_instead_of_wrong() {
+    let (mut bench, _) = Bench::new(Config { id: SELF, ..Config::default() });
+    let user = bench.pe();
+    let ask =
+        |pool_name: &str| Asap::HandleResolution { subscribe: false, handle: pool(pool_name), items: None };
+    assert_eq!(bench.asap(user, ask("echo")), []);
+    assert_eq!(bench.asap(user, ask("other")), []);
+    bench.wait(ms(300));
+    let pe = bench.pe();
+    let effects = bench.asap(pe, registration(1));
+    let answers = effects.iter().filter(|effect| {
+        matches!(effect, Effect::Asap(link, Asap::HandleResolutionResponse { elements, error: None, .. })
+            if *link == user && elements.len() == 1)
+    });
+    assert_eq!(answers.count(), 1, "{effects:?}");
+    // Who asks for it now is answered at once, and who asks for what does not come back, in the end.
+    assert_eq!(bench.asap(user, ask("echo")).len(), 1);
+    let effects = bench.wait_quietly(ms(1250));
+    let unknown = |effect: &&Effect| {
+        matches!(effect, Effect::Asap(link, Asap::HandleResolutionResponse { error: Some(error), .. })
+            if *link == user && error.code() == crate::wire::CauseCode::UNKNOWN_POOL)
+    };
+    assert_eq!(effects.iter().filter(unknown).count(), 1, "{effects:?}");
+    assert_eq!(bench.asap(user, ask("third")).iter().filter(unknown).count(), 1);
+}
+
+#[test]
+fn what_waits_for_elements_to_come_back_is_bounded_and_goes_with_its_link() {
+    let (mut bench, _) = Bench::new(Config { id: SELF, ..Config::default() });
+    let user = bench.pe();
+    let mut answered = 0;
+    for n in 0..2000u32 {
+        let handle = PoolHandle::new(format!("no pool {n}").as_bytes()).expect("a legal handle");
+        answered += bench.asap(user, Asap::HandleResolution { subscribe: false, handle, items: None }).len();
+    }
+    assert!((1000..2000).contains(&answered), "{answered} answered at once");
+    bench.down(user);
+    bench.wait(ms(2000));
+    assert!(bench.registrar.accounts().iter().all(|account| account.bytes == 0));
+}

@@ -94,7 +94,7 @@ pub fn listed(id: u32, home: RegistrarId) -> PoolElement {
 }
 
 pub fn config() -> Config {
-    Config { id: SELF, ..Config::default() }
+    Config { id: SELF, return_time: Duration::ZERO, ..Config::default() }
 }
 
 pub fn server(id: RegistrarId, text: &str) -> ServerInformation {

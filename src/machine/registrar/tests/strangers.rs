@@ -426,3 +426,57 @@ fn pool_handles_are_told_to_nobody_who_does_not_speak_asap() {
     bench.wait(ms(10_000));
     assert!(!bench.opened.iter().any(|(_, target)| target.addresses[0].port() == 80), "{:?}", bench.opened);
 }
+
+#[test]
+fn invented_peers_of_one_host_make_room_for_others() {
+    let (mut bench, _) = Bench::new(Config { max_peers: 8, ..config() });
+    let own = bench.accept(Service::Enrp, LinkProtocol::Tcp, "10.0.0.3:50000");
+    bench.enrp(own, B, Enrp::Presence { reply_required: false, checksum: None, server: None });
+    bench.enrp(own, B, update(1, B));
+    for id in 0..20 {
+        let link = bench.accept(Service::Enrp, LinkProtocol::Tcp, &format!("10.0.0.66:{}", 1000 + id));
+        let body = Enrp::Presence { reply_required: false, checksum: None, server: None };
+        bench.enrp(link, RegistrarId(0x100 + id), body);
+    }
+    let known = |bench: &Bench| bench.registrar.peers().iter().map(|peer| peer.id).collect::<Vec<_>>();
+    assert_eq!(known(&bench).len(), 8);
+    assert!(known(&bench).contains(&B));
+    // Two more from elsewhere, one of them with the invented ones' table full.
+    for (id, at) in [(C, "10.0.0.2:50000"), (RegistrarId(0x7001), "10.0.0.4:50000")] {
+        let link = bench.accept(Service::Enrp, LinkProtocol::Tcp, at);
+        bench.enrp(link, id, Enrp::Presence { reply_required: true, checksum: None, server: None });
+        assert!(known(&bench).contains(&id), "{id}");
+    }
+    assert!(known(&bench).contains(&B) && known(&bench).len() == 8);
+    // What one hears of others makes nobody leave who came himself.
+    let link = bench.accept(Service::Enrp, LinkProtocol::Tcp, "10.0.0.66:9");
+    bench.enrp(
+        link,
+        RegistrarId(0x999),
+        Enrp::Presence { reply_required: false, checksum: None, server: None },
+    );
+    assert!(!known(&bench).contains(&RegistrarId(0x999)));
+}
+
+#[test]
+fn one_link_leaves_room_for_others() {
+    let (mut bench, _) = Bench::new(Config { max_elements: 100, ..config() });
+    let greedy = bench.pe();
+    let mut taken = 0;
+    for id in 1..=100 {
+        let effects = bench.asap(greedy, registration(id));
+        taken += u32::from(effects.contains(&registered(greedy, id)));
+    }
+    assert_eq!(taken, 50, "as much as is left for all others");
+    for id in 200..210 {
+        let other = bench.pe();
+        assert!(bench.asap(other, registration(id)).contains(&registered(other, id)));
+    }
+    // What it has, it may change, and what it gives back is free.
+    assert_eq!(bench.asap(greedy, registration(1)), [registered(greedy, 1)]);
+    bench.down(greedy);
+    let next = bench.pe();
+    for id in 1..=40 {
+        assert!(bench.asap(next, registration(id)).contains(&registered(next, id)), "{id}");
+    }
+}
