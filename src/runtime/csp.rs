@@ -2,7 +2,7 @@
 
 use crate::machine::Time;
 use crate::machine::registrar::Registrar;
-use crate::transport::descriptors::lift;
+use crate::transport::descriptors::{Held, lift};
 use crate::transport::interfaces::interfaces;
 use crate::transport::scope::{Scope, usable};
 use crate::wire::csp::{CSP_MAX_ASSOCIATIONS, CspAssociation, CspId, CspReport};
@@ -105,7 +105,7 @@ impl Component {
 /// Sends reports.
 #[derive(Debug)]
 pub struct Reporter {
-    socket: UdpSocket,
+    socket: Held<UdpSocket>,
     interval: Duration,
     /// Of the first report.
     first: Option<Time>,
@@ -123,7 +123,7 @@ impl Reporter {
         let socket = lift(UdpSocket::bind((any, 0))?)?;
         socket.set_nonblocking(true)?;
         socket.connect(monitor)?;
-        Ok(Reporter { socket, interval, first: None, next: now, sender: CspId(0) })
+        Ok(Reporter { socket: socket.into(), interval, first: None, next: now, sender: CspId(0) })
     }
 
     /// When the next report is due.

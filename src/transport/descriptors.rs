@@ -6,7 +6,10 @@
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The last of the numbers that are the program's: standard error.
 const STANDARD: RawFd = 2;
@@ -31,15 +34,97 @@ pub fn above_standard<T>(make: impl Fn() -> io::Result<T>, number: impl Fn(&T) -
     }
 }
 
+/// An open file that is closed with this value only if its number still means it: a program that closed "all files"
+/// has closed it already, and may have a file of its own there by now.
+#[derive(Debug)]
+pub struct Held<T> {
+    file: ManuallyDrop<T>,
+    number: RawFd,
+    identity: Option<Identity>,
+    disowned: AtomicBool,
+}
+
+/// Device and inode. Sockets have one each; what epoll and eventfd make share one.
+type Identity = (libc::dev_t, libc::ino_t);
+
+impl<T> Held<T> {
+    fn new(file: T, number: RawFd) -> Held<T> {
+        Held {
+            file: ManuallyDrop::new(file),
+            number,
+            identity: identity(number),
+            disowned: AtomicBool::new(false),
+        }
+    }
+
+    /// The file, for who looks after it himself.
+    pub fn into_inner(self) -> T {
+        let mut held = ManuallyDrop::new(self);
+        // SAFETY: taken once, since neither this value nor its file is used or dropped after it.
+        unsafe { ManuallyDrop::take(&mut held.file) }
+    }
+
+    /// Not to be closed: somebody else's file has the number by now.
+    pub fn disown(&self) {
+        self.disowned.store(true, Ordering::Relaxed);
+    }
+}
+
+impl<T: AsRawFd> From<T> for Held<T> {
+    fn from(file: T) -> Held<T> {
+        let number = file.as_raw_fd();
+        Held::new(file, number)
+    }
+}
+
+impl<T> Deref for Held<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.file
+    }
+}
+
+impl<T: AsFd> AsFd for Held<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl<T> Drop for Held<T> {
+    fn drop(&mut self) {
+        let same = self.identity.is_some() && identity(self.number) == self.identity;
+        if same && !*self.disowned.get_mut() {
+            // SAFETY: nothing else closes it. Not by its own destructor: in builds with debug assertions that ends the
+            // process where somebody else closes the number just now.
+            unsafe { libc::close(self.number) };
+        }
+    }
+}
+
+/// `None`: not open.
+fn identity(number: RawFd) -> Option<Identity> {
+    // SAFETY: an integer; the kernel says whether it is a file.
+    let status = nix::sys::stat::fstat(unsafe { BorrowedFd::borrow_raw(number) }).ok()?;
+    Some((status.st_dev, status.st_ino))
+}
+
 /// A close-on-exec epoll instance.
-pub fn epoll() -> io::Result<Epoll> {
-    Ok(Epoll(lift(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?.0)?))
+pub fn epoll() -> io::Result<Held<Epoll>> {
+    Ok(hold(Epoll(lift(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?.0)?)))
+}
+
+/// See [`Held`].
+pub fn hold(epoll: Epoll) -> Held<Epoll> {
+    let number = epoll.0.as_raw_fd();
+    Held::new(epoll, number)
 }
 
 /// A non-blocking, close-on-exec eventfd.
-pub fn eventfd(value: u32) -> io::Result<EventFd> {
+pub fn eventfd(value: u32) -> io::Result<Held<EventFd>> {
     let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-    above_standard(|| Ok(EventFd::from_value_and_flags(value, flags)?), EventFd::as_raw_fd)
+    let made = above_standard(|| Ok(EventFd::from_value_and_flags(value, flags)?), EventFd::as_raw_fd)?;
+    Ok(made.into())
 }
 
 /// Whether these numbers are still what they were made as: an epoll instance, and a file that it watches. A
@@ -71,6 +156,35 @@ mod tests {
         watching.add(&watched, EpollEvent::empty()).unwrap();
         assert!(is_watched(at, on));
         assert!(!is_watched(on, at) && !is_watched(-1, on) && !is_watched(at, -1));
+    }
+
+    /// Whether a number means an open file.
+    fn is_open(number: RawFd) -> bool {
+        identity(number).is_some()
+    }
+
+    #[test]
+    fn what_somebody_else_closed_is_not_closed_again() {
+        let ours = || Held::from(std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+        let (kept, closed, reused, disowned) = (ours(), ours(), ours(), ours());
+        let numbers = [kept.as_raw_fd(), closed.as_raw_fd(), reused.as_raw_fd(), disowned.as_raw_fd()];
+        let theirs = std::fs::File::open("/dev/null").unwrap();
+        // SAFETY: what a program does that closes all files, and opens others.
+        unsafe {
+            libc::dup2(theirs.as_raw_fd(), numbers[2]);
+            libc::close(numbers[1]);
+        }
+        drop(closed);
+        drop(reused);
+        disowned.disown();
+        drop(disowned);
+        drop(kept);
+        assert!(!is_open(numbers[0]) && is_open(numbers[2]) && is_open(numbers[3]));
+        // SAFETY: nobody else's any more.
+        unsafe {
+            libc::close(numbers[2]);
+            libc::close(numbers[3]);
+        }
     }
 
     /// In a child, which closes what is the whole test program's.

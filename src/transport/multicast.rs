@@ -8,6 +8,7 @@
 //! without it sending fails with `ENETUNREACH`.
 //! Processes on one host hear each other on the other interfaces as well (`IP_MULTICAST_LOOP`).
 
+use super::descriptors::Held;
 use super::descriptors::lift;
 use super::interfaces::Interface;
 use super::scope::scope;
@@ -81,7 +82,7 @@ fn udp_socket(group: &SocketAddr) -> io::Result<Socket> {
 /// Hears a group.
 #[derive(Debug)]
 pub struct Receiver {
-    socket: UdpSocket,
+    socket: Held<UdpSocket>,
     group: SocketAddr,
     joined: BTreeSet<u32>,
 }
@@ -95,7 +96,7 @@ impl Receiver {
     pub fn bind(group: SocketAddr) -> io::Result<Receiver> {
         let socket = udp_socket(&group)?;
         socket.bind(&SockAddr::from(group))?;
-        Ok(Receiver { socket: socket.into(), group, joined: BTreeSet::new() })
+        Ok(Receiver { socket: UdpSocket::from(socket).into(), group, joined: BTreeSet::new() })
     }
 
     /// The group that is heard.
@@ -163,7 +164,7 @@ impl AsFd for Receiver {
 /// Speaks to a group.
 #[derive(Debug)]
 pub struct Sender {
-    socket: UdpSocket,
+    socket: Held<UdpSocket>,
     local: SocketAddr,
     group: SocketAddr,
     /// Where to, and the source address to insist on; unspecified: the kernel's choice.
@@ -194,7 +195,7 @@ impl Sender {
         socket.bind(&SockAddr::from(source))?;
         let socket = UdpSocket::from(socket);
         let local = socket.local_addr()?;
-        Ok(Sender { socket, local, group, copies: Vec::new() })
+        Ok(Sender { socket: socket.into(), local, group, copies: Vec::new() })
     }
 
     /// The address and port bound to.

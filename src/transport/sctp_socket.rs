@@ -5,6 +5,7 @@
 //! The functions take an [`AssociationId`]; only one-to-many sockets look at it, elsewhere 0 will do.
 
 use super::Condition;
+use super::descriptors::Held;
 use super::scope::unmapped;
 pub use super::sctp_event::{AssociationId, Notification, PathState};
 use super::sctp_sys as sys;
@@ -134,7 +135,7 @@ pub enum Ahead {
 /// An SCTP socket.
 #[derive(Debug)]
 pub struct SctpSocket {
-    fd: OwnedFd,
+    fd: Held<OwnedFd>,
     style: SocketStyle,
     v6: bool,
 }
@@ -147,9 +148,9 @@ impl SctpSocket {
             SocketStyle::OneToOne => libc::SOCK_STREAM,
             SocketStyle::OneToMany | SocketStyle::PeeledOff => libc::SOCK_SEQPACKET,
         };
-        let socket = SctpSocket { fd: sys::new_socket(v6, kind)?, style, v6 };
+        let socket = SctpSocket { fd: sys::new_socket(v6, kind)?.into(), style, v6 };
         if v6 {
-            SockRef::from(&socket.fd).set_only_v6(false)?;
+            SockRef::from(&*socket.fd).set_only_v6(false)?;
         }
         socket.prepare()?;
         Ok(socket)
@@ -221,12 +222,12 @@ impl SctpSocket {
     /// Lets it bind to a port on which only associations are left of a process that has ended or stopped
     /// listening.
     pub fn set_reuse_address(&self) -> io::Result<()> {
-        SockRef::from(&self.fd).set_reuse_address(true)
+        SockRef::from(&*self.fd).set_reuse_address(true)
     }
 
     /// Takes associations from outside.
     pub fn listen(&self, backlog: i32) -> io::Result<()> {
-        SockRef::from(&self.fd).listen(backlog)
+        SockRef::from(&*self.fd).listen(backlog)
     }
 
     /// The next association of a listening one-to-one socket, and one of the peer's addresses; `None`:
@@ -235,7 +236,7 @@ impl SctpSocket {
         loop {
             match sys::accept(self.as_fd()) {
                 Ok((fd, peer)) => {
-                    let socket = SctpSocket { fd, style: SocketStyle::OneToOne, v6: self.v6 };
+                    let socket = SctpSocket { fd: fd.into(), style: SocketStyle::OneToOne, v6: self.v6 };
                     socket.prepare()?;
                     return Ok(Some((socket, peer)));
                 }
@@ -253,7 +254,7 @@ impl SctpSocket {
     /// descriptor. Do so when its [`Notification::Up`] is read and nothing of it is ever missed.
     pub fn peel_off(&self, association: AssociationId) -> io::Result<SctpSocket> {
         let fd = sys::peel_off(self.as_fd(), association)?;
-        let socket = SctpSocket { fd, style: SocketStyle::PeeledOff, v6: self.v6 };
+        let socket = SctpSocket { fd: fd.into(), style: SocketStyle::PeeledOff, v6: self.v6 };
         socket.prepare()?;
         Ok(socket)
     }
@@ -290,7 +291,7 @@ impl SctpSocket {
                 Err(error) => return Err(error.into()),
             };
             if ready {
-                return match SockRef::from(&self.fd).take_error()? {
+                return match SockRef::from(&*self.fd).take_error()? {
                     Some(error) => Err(error),
                     None if fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLOUT)) => {
                         Ok(true)
@@ -408,7 +409,7 @@ impl SctpSocket {
     /// Ends an association in order: what was sent still arrives.
     pub fn end(&self, association: AssociationId) -> io::Result<()> {
         match self.style {
-            SocketStyle::OneToOne => SockRef::from(&self.fd).shutdown(Shutdown::Both),
+            SocketStyle::OneToOne => SockRef::from(&*self.fd).shutdown(Shutdown::Both),
             SocketStyle::OneToMany | SocketStyle::PeeledOff => {
                 self.send(&[], SendInfo { association, flags: send_flags::EOF, ..SendInfo::default() })?;
                 Ok(())
@@ -419,26 +420,26 @@ impl SctpSocket {
     /// Ends the association of a one-to-one socket in order: what was sent still arrives, and what
     /// comes until the peer ends as well can be received.
     pub fn finish(&self) -> io::Result<()> {
-        SockRef::from(&self.fd).shutdown(Shutdown::Write)
+        SockRef::from(&*self.fd).shutdown(Shutdown::Write)
     }
 
     /// Gives the association of a one-to-one socket up. Whoever waits for data wakes; the peer gets its
     /// ABORT when the descriptor is closed.
     pub fn give_up(&self) -> io::Result<()> {
         self.abort(0)?;
-        SockRef::from(&self.fd).shutdown(Shutdown::Read)
+        SockRef::from(&*self.fd).shutdown(Shutdown::Read)
     }
 
     /// Receives up to `bytes` before the application takes any, as far as `net.core.rmem_max` allows; of
     /// associations to come.
     pub fn set_receive_buffer(&self, bytes: usize) -> io::Result<()> {
-        SockRef::from(&self.fd).set_recv_buffer_size(bytes)
+        SockRef::from(&*self.fd).set_recv_buffer_size(bytes)
     }
 
     /// Makes room for messages of `bytes` to be sent, as far as the system's `net.core.wmem_max` allows.
     /// Whether there is more than before.
     pub fn enlarge_send_buffer(&self, bytes: usize) -> bool {
-        let socket = SockRef::from(&self.fd);
+        let socket = SockRef::from(&*self.fd);
         let before = socket.send_buffer_size().unwrap_or(0);
         socket.set_send_buffer_size(bytes).is_ok() && socket.send_buffer_size().unwrap_or(0) > before
     }
@@ -446,7 +447,7 @@ impl SctpSocket {
     /// Ends an association at once. On a one-to-one socket the peer is told when the descriptor is closed.
     pub fn abort(&self, association: AssociationId) -> io::Result<()> {
         match self.style {
-            SocketStyle::OneToOne => SockRef::from(&self.fd).set_linger(Some(Duration::ZERO)),
+            SocketStyle::OneToOne => SockRef::from(&*self.fd).set_linger(Some(Duration::ZERO)),
             SocketStyle::OneToMany | SocketStyle::PeeledOff => {
                 self.send(&[], SendInfo { association, flags: send_flags::ABORT, ..SendInfo::default() })?;
                 Ok(())
@@ -607,7 +608,7 @@ impl SctpSocket {
 
     /// The port bound to.
     pub fn local_port(&self) -> io::Result<u16> {
-        let address = SockRef::from(&self.fd).local_addr()?;
+        let address = SockRef::from(&*self.fd).local_addr()?;
         Ok(address.as_socket().map_or(0, |address| address.port()))
     }
 }

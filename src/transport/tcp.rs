@@ -3,6 +3,7 @@
 //! An idle link costs its descriptor and this struct: bytes are read into one buffer per thread, and only
 //! what is left of an unfinished message (less than 64 KiB) is kept with the link.
 
+use super::descriptors::Held;
 use super::scope::unmapped;
 use super::{Condition, QueueStatus, ReadStatus};
 use super::{scratch, tcp_socket};
@@ -27,7 +28,7 @@ const BACKLOG: i32 = 4096;
 /// A link over TCP.
 #[derive(Debug)]
 pub struct TcpLink {
-    socket: Socket,
+    socket: Held<Socket>,
     peer: SocketAddr,
     connecting: bool,
     frames: Frames,
@@ -55,7 +56,7 @@ impl TcpLink {
         retransmit_steadily(&socket);
         let peer = unmapped(&peer);
         Ok(TcpLink {
-            socket,
+            socket: socket.into(),
             peer,
             connecting,
             frames: Frames::default(),
@@ -75,7 +76,7 @@ impl TcpLink {
         let TcpLink { frames, socket, .. } = self;
         // A read that did not fill the buffer has emptied the socket; asking again would cost a system
         // call per message.
-        frames.read_messages(budget, message, true, &mut |buffer| (&*socket).read(buffer))
+        frames.read_messages(budget, message, true, &mut |buffer| (&**socket).read(buffer))
     }
 
     /// Whether the beginning of a message waits for its end.
@@ -95,7 +96,7 @@ impl TcpLink {
 
     /// For who reads the bytes himself.
     pub(super) fn reader(&self) -> impl Read {
-        &self.socket
+        &*self.socket
     }
 
     /// The first byte that comes, left where it is: `None` before it has come; at the end of the stream,

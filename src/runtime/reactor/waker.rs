@@ -1,6 +1,6 @@
 //! What calls an event thread, and knows whether that still has its descriptors.
 
-use crate::transport::descriptors::{eventfd, is_watched};
+use crate::transport::descriptors::{Held, eventfd, is_watched};
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 use nix::errno::Errno;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Calls an event thread out of its sleep, from any thread.
 #[derive(Debug)]
 pub struct Waker {
-    bell: EventFd,
+    bell: Held<EventFd>,
     poll: RawFd,
     abandoned: AtomicBool,
 }

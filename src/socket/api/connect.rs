@@ -286,7 +286,7 @@ fn dial_any(
     spare: Option<Endpoint>,
 ) -> Result<OwnedFd> {
     let mut spare = spare.and_then(|endpoint| match endpoint {
-        Endpoint::Tcp(socket) => Some(socket),
+        Endpoint::Tcp(socket) => Some(socket.into_inner()),
         Endpoint::Sctp(_) => None,
     });
     let mut result = Err(SocketError::NoAddress);

@@ -36,7 +36,7 @@ use crate::socket::session::pool::PoolSide;
 use crate::socket::session::told::{ConnectOptions, Received, Room, SendOptions, SessionId};
 use crate::socket::session::{Home, Session};
 use crate::transport::allow::Networks;
-use crate::transport::descriptors::eventfd;
+use crate::transport::descriptors::{Held, eventfd, hold};
 use crate::transport::sctp;
 use crate::transport::sctp_socket::send_flags;
 use crate::wire::{PeId, Policy, PoolElement, PoolHandle, Protocol, Transport, TransportUse};
@@ -79,7 +79,7 @@ pub struct Library {
     /// What sessions may run over, best first; only what the kernel has.
     protocols: Vec<LinkProtocol>,
     table: Arc<Table<Arc<Entry>>>,
-    beacons: Table<Arc<EventFd>>,
+    beacons: Table<Arc<Held<EventFd>>>,
     making_beacon: Mutex<()>,
     /// Mapped numbers and the system descriptors behind them.
     aliases: RwLock<BTreeMap<RawFd, RawFd>>,
@@ -211,17 +211,17 @@ impl Library {
     }
 
     /// An epoll instance whose number is not that of a mapped descriptor.
-    fn unmapped(&self, epoll: Epoll) -> Result<Epoll> {
+    fn unmapped(&self, epoll: Held<Epoll>) -> Result<Held<Epoll>> {
         let mut taken = Vec::new();
-        let mut epoll = epoll.0;
-        while self.aliases.read().contains_key(&epoll.as_raw_fd()) {
-            let other = epoll.try_clone()?;
+        let mut epoll = epoll;
+        while self.aliases.read().contains_key(&epoll.0.as_raw_fd()) {
+            let other = hold(Epoll(epoll.0.try_clone()?));
             taken.push(std::mem::replace(&mut epoll, other));
         }
-        Ok(Epoll(epoll))
+        Ok(epoll)
     }
 
-    fn beacon(&self, number: usize) -> Result<Arc<EventFd>> {
+    fn beacon(&self, number: usize) -> Result<Arc<Held<EventFd>>> {
         let share = number / BEACON_SHARE;
         if let Some(beacon) = self.beacons.get(share) {
             return Ok(beacon);

@@ -5,6 +5,7 @@ use super::Library;
 use crate::socket::descriptor::entry::{Entry, Role};
 use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::wait::{Deadline, GLANCE, new_bell};
+use crate::transport::descriptors::Held;
 use crate::transport::host::descriptor_limit;
 use crate::transport::stream;
 use nix::sys::eventfd::EventFd;
@@ -127,7 +128,7 @@ fn senders(entries: &[PollEntry], polled: &[Polled]) -> Result<Vec<Arc<Entry>>> 
 }
 
 /// Rings when a descriptor that waits to send is closed, lost or moved: its socket may not say so.
-struct Bell<'a>(Arc<EventFd>, &'a [Arc<Entry>]);
+struct Bell<'a>(Arc<Held<EventFd>>, &'a [Arc<Entry>]);
 
 impl<'a> Bell<'a> {
     fn hang(entries: &'a [Arc<Entry>]) -> Option<Bell<'a>> {

@@ -1,5 +1,6 @@
 //! The byte stream under a session over TCP: all that `sender`, `receiver` and data-only sessions know of it.
 
+use crate::transport::descriptors::Held;
 use crate::transport::stream;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -7,12 +8,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// A connected socket and how bytes pass through it. Nothing here waits.
 #[derive(Debug)]
 pub(crate) struct Carrier {
-    socket: OwnedFd,
+    socket: Held<OwnedFd>,
 }
 
 impl From<OwnedFd> for Carrier {
     fn from(socket: OwnedFd) -> Carrier {
-        Carrier { socket }
+        Carrier { socket: socket.into() }
     }
 }
 

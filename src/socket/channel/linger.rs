@@ -6,7 +6,7 @@
 use crate::runtime::thread;
 use crate::socket::channel::conn::Conn;
 use crate::socket::channel::silence::Silence;
-use crate::transport::descriptors;
+use crate::transport::descriptors::{self, Held};
 use crate::transport::stream;
 use log::{debug, warn};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
@@ -52,8 +52,8 @@ struct Running {
 
 #[derive(Debug)]
 struct Shared {
-    epoll: Epoll,
-    bell: EventFd,
+    epoll: Held<Epoll>,
+    bell: Held<EventFd>,
     work: Mutex<Work>,
     silence: Silence,
 }

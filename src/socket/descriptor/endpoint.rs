@@ -7,6 +7,7 @@ use crate::socket::channel::association::{self, Association};
 use crate::socket::channel::conn::Conn;
 use crate::socket::channel::parameters::SessionParameters;
 use crate::socket::descriptor::addresses;
+use crate::transport::descriptors::Held;
 use crate::transport::sctp_socket::{SctpSocket, SocketStyle};
 use crate::transport::stream;
 use crate::wire::Transport;
@@ -17,7 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// A socket that sessions can be accepted from or connected with.
 #[derive(Debug)]
 pub(crate) enum Endpoint {
-    Tcp(OwnedFd),
+    Tcp(Held<OwnedFd>),
     /// One-to-one, for both styles of descriptors: each session has a socket of its own.
     Sctp(SctpSocket),
 }
@@ -26,7 +27,7 @@ impl Endpoint {
     /// Neither bound nor connected.
     pub(crate) fn unbound(protocol: LinkProtocol, domain: i32) -> io::Result<Endpoint> {
         Ok(match protocol {
-            LinkProtocol::Tcp => Endpoint::Tcp(stream::unbound(domain == libc::AF_INET6)?),
+            LinkProtocol::Tcp => Endpoint::Tcp(stream::unbound(domain == libc::AF_INET6)?.into()),
             LinkProtocol::Sctp => Endpoint::Sctp(new_sctp(domain == libc::AF_INET)?),
         })
     }
@@ -38,7 +39,7 @@ impl Endpoint {
         addresses: &[SocketAddr],
     ) -> io::Result<Endpoint> {
         match protocol {
-            LinkProtocol::Tcp => bind_tcp(domain, addresses).map(Endpoint::Tcp),
+            LinkProtocol::Tcp => Ok(Endpoint::Tcp(bind_tcp(domain, addresses)?.into())),
             LinkProtocol::Sctp => {
                 let ipv4_only = match addresses {
                     [] => domain == libc::AF_INET,

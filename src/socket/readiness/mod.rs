@@ -4,12 +4,12 @@
 pub(crate) mod wait;
 
 use crate::socket::error::{Result, SocketError};
-use crate::transport::descriptors;
+use crate::transport::descriptors::{self, Held};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use parking_lot::Mutex;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use wait::{Deadline, Waiters};
@@ -34,24 +34,20 @@ pub(crate) const BEACON: u64 = 1 << 62;
 /// What a descriptor's owner polls, and what its calls wait for.
 #[derive(Debug)]
 pub(crate) struct Readiness {
-    /// `None` never, except while it is dropped.
-    epoll: Option<Epoll>,
-    /// The application closed our number behind our back: it belongs to somebody else.
-    disowned: AtomicBool,
+    epoll: Held<Epoll>,
     /// Calls that wait for something else than what makes it readable.
     pub(crate) waiters: Waiters,
     closed: AtomicBool,
     /// An eventfd that is always readable, shared by a few descriptors: in the epoll instance while
     /// there are reasons, so that a descriptor needs none of its own.
-    beacon: Arc<EventFd>,
+    beacon: Arc<Held<EventFd>>,
     reasons: Mutex<u8>,
 }
 
 impl Readiness {
-    pub(crate) fn new(epoll: Epoll, beacon: Arc<EventFd>) -> Readiness {
+    pub(crate) fn new(epoll: Held<Epoll>, beacon: Arc<Held<EventFd>>) -> Readiness {
         Readiness {
-            epoll: Some(epoll),
-            disowned: AtomicBool::new(false),
+            epoll,
             waiters: Waiters::default(),
             closed: AtomicBool::new(false),
             beacon,
@@ -59,12 +55,12 @@ impl Readiness {
         }
     }
 
-    pub(crate) fn new_epoll() -> Result<Epoll> {
+    pub(crate) fn new_epoll() -> Result<Held<Epoll>> {
         Ok(descriptors::epoll()?)
     }
 
     fn epoll(&self) -> &Epoll {
-        self.epoll.as_ref().unwrap_or_else(|| unreachable!("taken only by drop"))
+        &self.epoll
     }
 
     /// The descriptor's number.
@@ -72,9 +68,9 @@ impl Readiness {
         self.epoll().0.as_raw_fd()
     }
 
-    /// The number is no longer ours to close.
+    /// The application closed our number behind our back, and it is another descriptor's.
     pub(crate) fn disown(&self) {
-        self.disowned.store(true, SeqCst);
+        self.epoll.disown();
     }
 
     /// Incoming data on `socket` makes the descriptor readable.
@@ -163,15 +159,5 @@ impl Readiness {
         self.closed.store(true, SeqCst);
         self.set(Reason::Closed, true);
         self.waiters.wake();
-    }
-}
-
-impl Drop for Readiness {
-    fn drop(&mut self) {
-        if *self.disowned.get_mut()
-            && let Some(epoll) = self.epoll.take()
-        {
-            let _ = epoll.0.into_raw_fd();
-        }
     }
 }

@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "callers' time-outs are real time")]
 
 use crate::socket::error::{Result, SocketError};
-use crate::transport::descriptors::eventfd;
+use crate::transport::descriptors::{Held, eventfd};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use parking_lot::{Mutex, MutexGuard};
@@ -120,7 +120,7 @@ pub(crate) enum Woken {
 /// Threads that wait for something else than any incoming data (that is what epoll is for): to write, to
 /// be connected, for the rest of a message, to try again later.
 #[derive(Debug, Default)]
-pub(crate) struct Waiters(Mutex<Vec<Arc<EventFd>>>);
+pub(crate) struct Waiters(Mutex<Vec<Arc<Held<EventFd>>>>);
 
 impl Waiters {
     /// Waits for `socket` (if any) to become ready or broken. `stop` is looked at after this thread
@@ -142,11 +142,11 @@ impl Waiters {
     }
 
     /// `bell` rings with the next call of [`Waiters::wake`] and all after it.
-    pub(crate) fn attach(&self, bell: &Arc<EventFd>) {
+    pub(crate) fn attach(&self, bell: &Arc<Held<EventFd>>) {
         self.0.lock().push(bell.clone());
     }
 
-    pub(crate) fn detach(&self, bell: &Arc<EventFd>) {
+    pub(crate) fn detach(&self, bell: &Arc<Held<EventFd>>) {
         self.0.lock().retain(|other| !Arc::ptr_eq(other, bell));
     }
 
@@ -160,7 +160,7 @@ impl Waiters {
 
 /// What a thread that waits can be called with; made for the occasion, since who has to wait has the time.
 /// `None`: the process is out of descriptors, and has to [`GLANCE`].
-pub(crate) fn new_bell() -> Option<Arc<EventFd>> {
+pub(crate) fn new_bell() -> Option<Arc<Held<EventFd>>> {
     eventfd(0).ok().map(Arc::new)
 }
 
