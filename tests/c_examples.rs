@@ -101,6 +101,54 @@ fn resolve_shows_everybody() {
     assert_eq!(Process::start(example("resolve").args(["Nobody", &registrar.switch])).end().1, 1);
 }
 
+/// Behind NAT or a published port, users are sent where the operator says.
+#[test]
+fn an_element_is_where_it_is_advertised() {
+    let registrar = Registrar::start(&[]);
+    let mut servers = Vec::new();
+    for (pool, variable, switch, expected) in [
+        ("ByVariable", Some("192.0.2.7:7007"), None, "192.0.2.7:7007"),
+        ("BySwitch", Some("192.0.2.7"), Some("-advertise=[2001:db8::7]:7008"), "[2001:db8::7]:7008"),
+    ] {
+        let mut server = example("echo_server");
+        if let Some(value) = variable {
+            server.env("RSP_ADVERTISE", value);
+        }
+        let mut process = Process::start(server.args([pool, &registrar.switch]).args(switch));
+        process.line_with("element ");
+        servers.push(process);
+        let (text, _) = Process::start(example("resolve").args([pool, &registrar.switch])).end();
+        assert!(text.contains(expected), "{expected} is not in: {text}");
+    }
+    let output =
+        example("echo_server").args(["Wrong", "-advertise=*:7"]).env("RSP_ADVERTISE", "1.2.3.4:x").output();
+    let output = output.expect("run");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("bad argument -advertise=*:7"), "{said}");
+}
+
+/// Nobody waits for what will not come; in a network of its own, where no registrar announces itself.
+#[test]
+fn echo_client_says_within_a_second_that_there_is_no_registrar() {
+    const SCRIPT: &str = "ip link set lo up; ip link add v0 type veth peer name v1; ip link set v1 up; \
+        ip addr add 10.77.0.1/24 dev v0; ip link set v0 up; exec \"$0\" \"$@\"";
+    let client = folder().join("echo_client");
+    for arguments in [&["Echo"][..], &["Echo", "-registrar=127.0.0.1:9"], &["Echo", "-asapannounce=off"]] {
+        let mut command = Command::new("unshare");
+        command.args(["-rn", "sh", "-c", SCRIPT]).arg(&client).args(arguments).env_remove("RSP_REGISTRAR");
+        let begun = Instant::now();
+        let Ok(output) = command.output() else {
+            return skipped("echo_client without a registrar", "no unshare");
+        };
+        let (took, said) = (begun.elapsed(), String::from_utf8_lossy(&output.stderr).into_owned());
+        if said.contains("unshare failed") {
+            return skipped("echo_client without a registrar", "unshare is not allowed");
+        }
+        assert!(!output.status.success() && said.contains("no registrar"), "{arguments:?}: {said}");
+        assert!(took < Duration::from_secs(1), "{arguments:?} took {took:?}");
+    }
+}
+
 /// A folder with a file of that many bytes that don't repeat soon.
 fn files(name: &str, size: usize) -> (PathBuf, Vec<u8>) {
     let files = folder().join(name);

@@ -6,7 +6,7 @@ use super::convert::{MAX_ADDRESSES, allocate_copy, milliseconds, unpack_addresse
 use super::guard::Errno;
 use super::{csp, explain, logging};
 use crate::machine::{LinkProtocol, Target};
-use crate::runtime::{Settings, Tls, address, parse_transport};
+use crate::runtime::{Settings, Tls, address, advertised, parse_transport};
 use crate::socket::sockaddr;
 use crate::wire::ASAP_TLS_PORT;
 use crate::wire::csp::CSP_PORT;
@@ -26,6 +26,10 @@ static ALLOCATED: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 /// `-transport=`, for which `struct rsp_info` has no room: one choice per process.
 static TRANSPORT: Mutex<Option<Vec<LinkProtocol>>> = Mutex::new(None);
 
+/// `-advertise=`, and a `-cspserver=` by name, likewise.
+static ADVERTISE: Mutex<Option<String>> = Mutex::new(None);
+static CSP_NAME: Mutex<Option<String>> = Mutex::new(None);
+
 /// `-tls..=`, for which it has no room either.
 static TLS: Mutex<Option<Tls>> = Mutex::new(None);
 /// Registrars of `-registrar=` that are given by name: `struct rsp_info` has room for addresses only.
@@ -34,8 +38,12 @@ static NAMES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 /// CSP_SERVER and CSP_INTERVAL.
 pub(super) fn apply_environment(info: &mut rsp_info) -> Result<(), Errno> {
     if let Ok(server) = std::env::var("CSP_SERVER") {
-        match resolve(&server, CSP_PORT) {
+        let is_name = address::is_literal(&server).is_ok_and(|literal| !literal);
+        let known = if is_name { None } else { resolve(&server, CSP_PORT) };
+        match known {
             Some(address) => info.ri_csp_server = remember(address)?,
+            // Looked up later, as the environment says it to whoever starts.
+            None if is_name => {}
             None => eprintln!("CSP_SERVER: bad address {server}"),
         }
     }
@@ -64,10 +72,11 @@ pub(super) fn apply_argument(info: &mut rsp_info, argument: &CStr) -> bool {
         "-registrarresponsetimeout" => number(&mut info.ri_registrar_response_timeout, value),
         "-registrarrequestmaxtrials" => number(&mut info.ri_registrar_request_max_trials, value),
         "-asapannounce" => announce(info, value),
-        "-cspserver" => one_address(&mut info.ri_csp_server, value, CSP_PORT),
+        "-cspserver" => csp_server(info, value),
         "-cspinterval" => number(&mut info.ri_csp_interval, value),
         "-cspidentifier" => identifier(info, value),
         "-transport" => transport(value),
+        "-advertise" => advertise(value),
         name if name.starts_with("-tls") => tls(&name[4..], value),
         _ => return false,
     };
@@ -150,6 +159,22 @@ fn tls(name: &str, value: &str) -> Option<()> {
     set.then_some(())
 }
 
+/// A name is looked up by the event thread, and again if it moves.
+fn csp_server(info: &mut rsp_info, value: &str) -> Option<()> {
+    if address::is_literal(value).ok()? {
+        *CSP_NAME.lock() = None;
+        return one_address(&mut info.ri_csp_server, value, CSP_PORT);
+    }
+    *CSP_NAME.lock() = Some(value.into());
+    Some(())
+}
+
+fn advertise(value: &str) -> Option<()> {
+    advertised(value).ok()?;
+    *ADVERTISE.lock() = Some(value.into());
+    Some(())
+}
+
 fn transport(value: &str) -> Option<()> {
     *TRANSPORT.lock() = Some(parse_transport(value)?);
     Some(())
@@ -192,6 +217,9 @@ pub(super) unsafe fn settings(info: Option<&rsp_info>) -> Result<Settings, Errno
     if let Some(protocols) = TRANSPORT.lock().clone() {
         settings.protocols = protocols;
     }
+    if let Some(advertised) = ADVERTISE.lock().clone() {
+        settings.advertise = Some(advertised);
+    }
     settings.registrar_names.splice(..0, NAMES.lock().iter().rev().cloned());
     let Some(info) = info else { return Ok(settings) };
     // SAFETY: the caller's structure, as rsp_initarg or the program filled it in.
@@ -226,6 +254,9 @@ pub(super) unsafe fn settings(info: Option<&rsp_info>) -> Result<Settings, Errno
     }
     if info.ri_csp_identifier != 0 {
         settings.csp_identifier = info.ri_csp_identifier;
+    }
+    if let Some(name) = CSP_NAME.lock().clone() {
+        (settings.csp_server, settings.csp_server_name) = (None, Some(name));
     }
     settings.csp_server = csp_server.or(settings.csp_server);
     Ok(settings)

@@ -1,14 +1,18 @@
 //! Component status reports: who we are, what we do, whom we talk to, as UDP datagrams to a monitor.
 
+use super::address;
+use super::names::Names;
+use super::reactor::Waker;
 use crate::machine::Time;
 use crate::machine::registrar::Registrar;
 use crate::transport::descriptors::{Held, lift};
 use crate::transport::interfaces::interfaces;
 use crate::transport::scope::{Scope, usable};
-use crate::wire::csp::{CSP_MAX_ASSOCIATIONS, CspAssociation, CspId, CspReport};
+use crate::wire::csp::{CSP_MAX_ASSOCIATIONS, CSP_PORT, CspAssociation, CspId, CspReport};
 use crate::wire::{PPID_ASAP, PPID_ENRP, PeId, Policy, RegistrarId};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// IP protocol number of SCTP, which is what rsplib always says.
@@ -102,10 +106,18 @@ impl Component {
     }
 }
 
+/// A monitor that is given by name is looked up so often, in case it has moved.
+const MOVED: Duration = Duration::from_secs(30);
+
 /// Sends reports.
 #[derive(Debug)]
 pub struct Reporter {
-    socket: Held<UdpSocket>,
+    /// `None`: where the monitor is, is not known yet.
+    socket: Option<Held<UdpSocket>>,
+    /// The monitor, if it was given by name.
+    names: Option<Names>,
+    /// The last report was refused: the monitor may have moved.
+    refused: bool,
     interval: Duration,
     /// Of the first report.
     first: Option<Time>,
@@ -116,14 +128,47 @@ pub struct Reporter {
 impl Reporter {
     /// Reports go to `monitor` every `interval`, the first at once.
     pub fn new(monitor: SocketAddr, interval: Duration, now: Time) -> io::Result<Reporter> {
-        let any = match monitor {
-            SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        let socket = Some(point_at(monitor)?);
+        Ok(Reporter {
+            socket,
+            names: None,
+            refused: false,
+            interval,
+            first: None,
+            next: now,
+            sender: CspId(0),
+        })
+    }
+
+    /// The same for a monitor `host[:port]` that may be given by name: then it is looked up now, when it refuses a
+    /// report, and from time to time, since one that has moved says nothing. Errors: its spelling.
+    pub fn to(monitor: &str, interval: Duration, now: Time, waker: Arc<Waker>) -> io::Result<Reporter> {
+        let names = match address::is_literal(monitor)? {
+            true => return Reporter::new(address::parse_one(monitor, CSP_PORT)?, interval, now),
+            false => Some(Names::new(vec![monitor.into()], CSP_PORT, waker).refreshed_every(MOVED)),
         };
-        let socket = lift(UdpSocket::bind((any, 0))?)?;
-        socket.set_nonblocking(true)?;
-        socket.connect(monitor)?;
-        Ok(Reporter { socket: socket.into(), interval, first: None, next: now, sender: CspId(0) })
+        Ok(Reporter {
+            socket: None,
+            names,
+            refused: false,
+            interval,
+            first: None,
+            next: now,
+            sender: CspId(0),
+        })
+    }
+
+    /// Follows a monitor that is given by name.
+    fn follow(&mut self, now: Time) {
+        let Some(names) = &mut self.names else { return };
+        if names.take_answers()
+            && let Some(&monitor) = names.addresses().flatten().next()
+        {
+            self.socket = point_at(monitor)
+                .inspect_err(|error| log::warn!("no status reports to {monitor}: {error}"))
+                .ok();
+        }
+        names.handle_timeout(now, self.refused);
     }
 
     /// When the next report is due.
@@ -134,6 +179,7 @@ impl Reporter {
     /// Sends a report and plans the next one. Nothing is sent without an identity.
     pub fn report(&mut self, now: Time, report: CspReport) {
         self.next = now + self.interval;
+        self.follow(now);
         self.sender = report.sender;
         if report.sender.object() == 0 {
             return;
@@ -143,7 +189,10 @@ impl Reporter {
         let interval = u32::try_from(self.interval.as_micros()).unwrap_or(u32::MAX);
         let report = CspReport { timestamp, interval, ..report };
         // A monitor that is not there costs nothing.
-        if let Err(error) = self.socket.send(&report.encode()) {
+        let Some(socket) = &self.socket else { return };
+        let sent = socket.send(&report.encode());
+        self.refused = sent.is_err();
+        if let Err(error) = sent {
             log::debug!("status report: {error}");
         }
     }
@@ -221,6 +270,18 @@ pub fn location(at: &[SocketAddr]) -> String {
     }
 }
 
+/// A socket for reports to `monitor`.
+fn point_at(monitor: SocketAddr) -> io::Result<Held<UdpSocket>> {
+    let any = match monitor {
+        SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = lift(UdpSocket::bind((any, 0))?)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(monitor)?;
+    Ok(socket.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,6 +315,35 @@ mod tests {
         let report = receive();
         assert!(report.last && report.status.is_empty());
         assert_eq!((report.timestamp, report.workload), (700_000, Some(0)));
+    }
+
+    #[test]
+    fn a_monitor_by_name_is_looked_up_and_gets_the_next_report() {
+        let monitor = UdpSocket::bind("127.0.0.1:0").unwrap();
+        monitor.set_nonblocking(true).unwrap();
+        let text = format!("{}:{}", own_name(), monitor.local_addr().unwrap().port());
+        let poll = mio::Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(&poll, mio::Token(0)).unwrap());
+        let interval = Duration::from_millis(250);
+        assert!(Reporter::to("somewhere:x", interval, Time(1), waker.clone()).is_err());
+        let mut reporter = Reporter::to(&text, interval, Time(1), waker).unwrap();
+        let registrar = Registrar::new(Config { id: RegistrarId(7), ..Config::default() }, 1, Time(1));
+        let (mut now, mut bytes) = (Time(1), [0; 2000]);
+        let came = (0..1000).any(|_| {
+            reporter.report_registrar(now, &registrar, &[]);
+            now = now + interval;
+            std::thread::sleep(Duration::from_millis(10));
+            monitor.recv(&mut bytes).is_ok()
+        });
+        assert!(came, "{text}");
+    }
+
+    /// A name that only a look-up knows to be 127.0.0.1: where /etc/hosts has none, the address as inet_aton(3) takes it.
+    fn own_name() -> String {
+        let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+        let line = hosts.lines().find(|line| line.starts_with("127.0.0.1"));
+        let mut names = line.into_iter().flat_map(|line| line.split_whitespace().skip(1));
+        names.find(|name| *name != "localhost").unwrap_or("127.1").into()
     }
 
     #[test]

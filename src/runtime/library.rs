@@ -1,5 +1,6 @@
 //! The event thread of a process that has elements or uses pools: one client machine on the reactor.
 
+use super::advertise::Advertised;
 use super::cache::Cache;
 use super::csp::{Component, Reporter};
 use super::directory::Reply;
@@ -85,9 +86,11 @@ fn config(settings: &Settings, keeper: Option<&Keeper>) -> Config {
 }
 
 /// Status reports, if they are wanted.
-fn reporter(settings: &Settings, now: Time) -> Option<Reporter> {
-    let monitor = settings.csp_server.filter(|_| !settings.csp_interval.is_zero())?;
-    let made = Reporter::new(monitor, settings.csp_interval, now);
+fn reporter(settings: &Settings, reactor: &Reactor) -> Option<Reporter> {
+    let address = settings.csp_server.map(|address| address.to_string());
+    let monitor = address.or_else(|| settings.csp_server_name.clone());
+    let monitor = monitor.filter(|_| !settings.csp_interval.is_zero())?;
+    let made = Reporter::to(&monitor, settings.csp_interval, reactor.now(), reactor.waker());
     made.inspect_err(|error| log::warn!("no status reports to {monitor}: {error}")).ok()
 }
 
@@ -118,6 +121,8 @@ struct State {
     listening: bool,
     /// Which registrars are let in.
     admission: Admission,
+    /// Where elements are registered instead of where they listen.
+    advertised: Option<Advertised>,
     /// Links to registrars.
     dialled: BTreeMap<LinkId, Target>,
     /// Own elements whose addresses may change.
@@ -147,6 +152,10 @@ impl Library {
         let client = Client::new(config(&settings, keeper.as_ref()), host::seed(), reactor.now());
         let port = settings.registrar_port();
         let names = Names::new(settings.registrar_names.clone(), port, reactor.waker());
+        let advertised = settings.advertise.as_ref().and_then(|text| {
+            let advertised = Advertised::new(text, reactor.waker());
+            advertised.inspect_err(|error| log::warn!("elements are advertised as they are: {error}")).ok()
+        });
         let state = State {
             client,
             inbox,
@@ -159,6 +168,7 @@ impl Library {
             followers: BTreeMap::new(),
             listening: false,
             admission: keeper.as_ref().map_or(Admission::Plain, |keeper| keeper.mode().into()),
+            advertised,
             dialled: BTreeMap::new(),
             followed: BTreeMap::new(),
             tidied: reactor.now(),
@@ -166,7 +176,7 @@ impl Library {
             ending: None,
             abandoned: false,
         };
-        Library { reporter: reporter(&settings, reactor.now()), reactor, groups, names, keeper, state }
+        Library { reporter: reporter(&settings, &reactor), reactor, groups, names, keeper, state }
     }
 
     /// Until a shutdown is complete.
@@ -176,9 +186,9 @@ impl Library {
             let report = reporter.as_ref().map(Reporter::poll_timeout);
             let files = keeper.as_ref().map(Keeper::poll_timeout);
             let lookup = names.poll_timeout(state.client.is_hunting());
-            let until =
-                [state.client.poll_timeout(), state.ending, report, groups.poll_timeout(), files, lookup];
-            let until = until.into_iter().flatten().min();
+            let place = state.advertised.as_ref().and_then(Advertised::poll_timeout);
+            let own = [state.client.poll_timeout(), state.ending, groups.poll_timeout()];
+            let until = own.into_iter().chain([report, files, lookup, place]).flatten().min();
             let turned = reactor.turn(until, &mut |reactor, input| {
                 state.input(reactor, input);
             });
@@ -195,6 +205,10 @@ impl Library {
                 state.registrars_moved(reactor, names);
             }
             names.handle_timeout(now, state.client.is_hunting());
+            if state.advertised.as_mut().is_some_and(|advertised| advertised.handle_timeout(now)) {
+                state.interfaces_changed(now);
+                state.drain(reactor);
+            }
             if state.client.poll_timeout().is_some_and(|time| time <= now) {
                 state.client.handle_timeout(now);
                 state.drain(reactor);
@@ -315,7 +329,13 @@ impl State {
     fn command(&mut self, reactor: &mut Reactor, command: Command) {
         let now = reactor.now();
         match command {
-            Command::Register { registration, reply } => {
+            Command::Register { mut registration, reply } => {
+                // Of an element that is registered where somebody says, that is where it is.
+                let key = (registration.handle.clone(), registration.element.id);
+                if let (Some(advertised), true) = (&self.advertised, self.followed.contains_key(&key)) {
+                    let element = &mut registration.element;
+                    element.transport = advertised.instead_of(&element.transport);
+                }
                 self.listen(reactor);
                 self.component.registered(registration.element.id, &registration.element.policy);
                 self.register(now, registration, reply);
@@ -404,7 +424,10 @@ impl State {
         let Some(at) = self.followed.get(&key) else { return };
         match at.upgrade() {
             Some(at) => {
-                if let Some(transport) = at.transport() {
+                if let Some(mut transport) = at.transport() {
+                    if let Some(advertised) = &self.advertised {
+                        transport = advertised.instead_of(&transport);
+                    }
                     self.client.set_transport(now, handle, id, transport);
                 }
             }

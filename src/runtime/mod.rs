@@ -14,11 +14,13 @@
 //! | `reactor` | the loops' engine: links, listeners, groups, timers |
 //! | `groups` | multicast groups, tried again while they can't be used |
 //! | `security` | what a process proves itself by, kept up to date |
+//! | `advertise` | where users reach elements, if that is not where they listen |
 //! | `names` | hosts that are given by name, looked up again when nobody answers |
 //! | `complaints` | log lines that others can cause: once per cause and minute |
 //! | `why` | what lies behind an error, in words |
 
 pub mod address;
+mod advertise;
 mod cache;
 mod calls;
 pub(crate) mod complaints;
@@ -45,7 +47,7 @@ pub use pool::{Follower, Pool};
 pub use reactor::Waker;
 pub use security::{Keeper, Tls, TlsStatus};
 pub use serving::keeper_name;
-pub use settings::{MIN_CSP_INTERVAL, Settings, parse_announce, parse_transport, targets};
+pub use settings::{MIN_CSP_INTERVAL, Settings, advertised, parse_announce, parse_transport, targets};
 pub use thread::is_event_thread;
 
 /// Where users reach an element. Asked from the event thread whenever the interfaces change; must not block.

@@ -38,6 +38,8 @@ pub(super) struct Names {
     looked_up: Option<Time>,
     answers: (Sender<Answer>, Receiver<Answer>),
     waker: Arc<Waker>,
+    /// So often, also those that are known and not needed.
+    refresh: Option<Duration>,
 }
 
 impl Names {
@@ -51,7 +53,34 @@ impl Names {
             looked_up: None,
             answers: unbounded(),
             waker,
+            refresh: None,
         }
+    }
+
+    /// The same, of hosts of which nobody can tell that they have moved.
+    pub fn refreshed_every(self, interval: Duration) -> Names {
+        Names { refresh: Some(interval), ..self }
+    }
+
+    /// Other hosts than before. Those that were known already stay where they are.
+    pub fn set(&mut self, texts: Vec<String>) {
+        if self.hosts.iter().map(|host| &host.text).eq(&texts) {
+            return;
+        }
+        let mut known = std::mem::take(&mut self.hosts);
+        let host = |text: String| match known.iter().position(|host| host.text == text) {
+            Some(at) => known.swap_remove(at),
+            None => Host { text, addresses: Vec::new(), complained: false },
+        };
+        self.hosts = texts.into_iter().map(host).collect();
+        // Answers that are on their way are about the hosts of before.
+        self.answers = unbounded();
+        (self.asked, self.missing, self.looked_up) = (None, 0, None);
+    }
+
+    /// Whether there is nobody to look up.
+    pub fn is_empty(&self) -> bool {
+        self.hosts.is_empty()
     }
 
     /// When names are to be looked up; `needed`: nobody answers where they led to.
@@ -63,7 +92,7 @@ impl Names {
         match (needed, self.hosts.iter().any(|host| host.addresses.is_empty())) {
             (true, _) => Some(last + AGAIN),
             (false, true) => Some(last + UNKNOWN),
-            (false, false) => None,
+            (false, false) => self.refresh.map(|interval| last + interval),
         }
     }
 
@@ -158,6 +187,29 @@ mod tests {
         assert_eq!(names.poll_timeout(false), Some(Time(1) + UNKNOWN));
         assert!(!look_up(&mut names, Time(1) + AGAIN), "nothing has moved");
         assert_eq!(names.addresses().count(), 1);
+    }
+
+    #[test]
+    fn other_hosts_are_looked_up_and_the_same_ones_stay() {
+        let (_poll, mut names) = names(&["localhost:9"]);
+        look_up(&mut names, Time(1));
+        names.set(vec!["localhost:9".into()]);
+        assert_eq!(names.poll_timeout(false), None, "nothing has changed");
+        names.set(vec!["no-such-host.invalid".into(), "localhost:9".into()]);
+        assert_eq!(names.addresses().count(), 1, "known before it is looked up again");
+        assert_eq!(names.poll_timeout(false), Some(Time(0)));
+        names.set(Vec::new());
+        assert_eq!((names.poll_timeout(true), names.addresses().count()), (None, 0));
+    }
+
+    /// The thread that looks up belongs to nobody: who asked meanwhile for other hosts is not answered for those.
+    #[test]
+    fn a_name_that_is_nowhere_is_no_news_twice() {
+        let (_poll, mut names) = names(&["no-such-host.invalid"]);
+        assert!(!look_up(&mut names, Time(1)) && names.hosts[0].complained);
+        assert!(!look_up(&mut names, Time(1) + AGAIN));
+        assert_eq!(names.addresses().count(), 0);
+        assert_eq!(names.poll_timeout(false), Some(Time(1) + AGAIN + UNKNOWN));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! status page) as sources of the same poll.
 
 use super::groups::{Groups, Purpose};
+use super::names::Names;
 use super::reactor::{Admission, Clock, Input, Limits, Reactor, Waker};
 use super::settings::is_available;
 use super::thread::spawn;
@@ -60,6 +61,8 @@ impl Listen {
 pub struct Options {
     /// The machine's; transports and announcements are filled in here.
     pub machine: Config,
+    /// Static peers by name, `host[:port]` each; `machine` has those given by address.
+    pub peer_names: Vec<String>,
     /// Over which protocols the services are offered, where the kernel has them.
     pub protocols: Vec<LinkProtocol>,
     /// The ASAP service.
@@ -84,6 +87,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             machine: Config::default(),
+            peer_names: Vec::new(),
             protocols: vec![LinkProtocol::Sctp, LinkProtocol::Tcp],
             asap: Listen::auto(ASAP_PORT),
             enrp: Listen::auto(ENRP_PORT),
@@ -130,6 +134,10 @@ pub struct Server {
     reactor: Reactor,
     machine: Registrar,
     groups: Groups,
+    /// Static peers by address, and by name.
+    given: Vec<Target>,
+    names: Names,
+    protocols: Vec<LinkProtocol>,
     asap: Bound,
     enrp: Bound,
     min_scope: Scope,
@@ -204,7 +212,11 @@ impl Server {
         for group in registrars.into_iter().flat_map(groups_of) {
             groups.want(&mut reactor, Service::Enrp, group, Purpose::Hear);
         }
-        if !speaks && config.peers.is_empty() {
+        let port = options.tls.port(ENRP_PORT, ENRP_TLS_PORT);
+        let names = Names::new(options.peer_names, port, reactor.waker());
+        config.awaits_peers = !names.is_empty();
+        let given = config.peers.clone();
+        if !speaks && config.peers.is_empty() && names.is_empty() {
             // There is nobody to learn from.
             config.mentor_discovery_timeout = Duration::ZERO;
         }
@@ -214,6 +226,9 @@ impl Server {
             reactor,
             machine,
             groups,
+            given,
+            names,
+            protocols: options.protocols,
             asap,
             enrp,
             min_scope,
@@ -246,8 +261,18 @@ impl Server {
     pub fn reconfigure(&mut self, options: Options) {
         let now = self.reactor.now();
         self.reactor.set_max_links(most_links(options.max_links));
-        self.machine.reconfigure(now, options.machine);
+        let Options { mut machine, peer_names, .. } = options;
+        self.given = std::mem::take(&mut machine.peers);
+        self.names.set(peer_names);
+        machine.peers = self.static_peers();
+        self.machine.reconfigure(now, machine);
         drain(&mut self.machine, &mut self.reactor);
+    }
+
+    /// Where static peers are, as far as that is known.
+    fn static_peers(&self) -> Vec<Target> {
+        let named = self.names.addresses().flat_map(|addresses| targets(&self.protocols, addresses));
+        self.given.iter().cloned().chain(named).collect()
     }
 
     /// From where connections are taken.
@@ -325,9 +350,11 @@ impl Server {
     /// Waits until something happens or `until`, and deals with it; the caller's own sources that became
     /// ready are added to `ready`.
     pub fn turn(&mut self, until: Option<Time>, ready: &mut Vec<Token>) -> io::Result<()> {
-        let Server { reactor, machine, groups, asap, enrp, min_scope, keeper, .. } = self;
+        let Server { reactor, machine, groups, names, asap, enrp, min_scope, keeper, .. } = self;
         let files = keeper.as_ref().map(Keeper::poll_timeout);
-        let until = [until, machine.poll_timeout(), groups.poll_timeout(), files].into_iter().flatten().min();
+        let lookup = names.poll_timeout(machine.misses_peer());
+        let until = [until, machine.poll_timeout(), groups.poll_timeout(), files, lookup];
+        let until = until.into_iter().flatten().min();
         reactor.turn(until, &mut |reactor, input| {
             let now = reactor.now();
             match input {
@@ -357,9 +384,21 @@ impl Server {
             drain(machine, reactor);
             reactor.flush();
         }
+        self.find_peers(now);
         self.tell();
         self.turns.add(self.reactor.clock().now() - self.now());
         Ok(())
+    }
+
+    /// Looks peers that are given by name up, while they are missing.
+    fn find_peers(&mut self, now: Time) {
+        if self.names.take_answers() {
+            let peers = self.static_peers();
+            self.machine.set_peers(now, peers);
+            drain(&mut self.machine, &mut self.reactor);
+            self.reactor.flush();
+        }
+        self.names.handle_timeout(now, self.machine.misses_peer());
     }
 
     /// Logs what happened to elements in this turn.

@@ -30,6 +30,8 @@ pub struct Settings {
     pub tls: Tls,
     /// From where registrars and users may connect (`RSP_ALLOW`).
     pub allow: Networks,
+    /// Where users reach elements, `host[:port]`, if that is not where they listen (`RSP_ADVERTISE`).
+    pub advertise: Option<String>,
     /// Announce group to listen on; `None`: off.
     pub announce: Option<SocketAddr>,
     pub announce_timeout: Duration,
@@ -40,6 +42,8 @@ pub struct Settings {
     pub request_max_trials: u32,
     pub csp_identifier: u64,
     pub csp_server: Option<SocketAddr>,
+    /// The same by name, `host[:port]`; it counts where there is no `csp_server`.
+    pub csp_server_name: Option<String>,
     pub csp_interval: Duration,
 }
 
@@ -61,7 +65,9 @@ impl Default for Settings {
             response_timeout: machine.response_timeout,
             request_max_trials: machine.request_max_trials,
             csp_identifier: 0,
+            advertise: None,
             csp_server: None,
+            csp_server_name: None,
             csp_interval: Duration::ZERO,
         }
     }
@@ -122,6 +128,17 @@ pub fn parse_announce(value: &str, auto: SocketAddr) -> io::Result<Option<Socket
     }
 }
 
+/// Whether elements can be advertised as `host[:port]`: its spelling, and that it is no wildcard.
+pub fn advertised(value: &str) -> io::Result<()> {
+    if address::is_literal(value)? {
+        let addresses = address::parse_list(value, 0)?;
+        if addresses.iter().any(|address| address.ip().is_unspecified() || address.ip().is_multicast()) {
+            return Err(bad("address", value, "users can't connect to it"));
+        }
+    }
+    Ok(())
+}
+
 /// One host over each of the protocols.
 pub fn targets(protocols: &[LinkProtocol], addresses: &[SocketAddr]) -> Vec<Target> {
     protocols.iter().map(|&protocol| Target { protocol, addresses: addresses.to_vec() }).collect()
@@ -137,8 +154,9 @@ impl Settings {
     fn from_variables(variable: impl Fn(&str) -> Option<String>) -> io::Result<Settings> {
         let mut settings = Settings { tls: Tls::from_variables(&variable)?, ..Settings::default() };
         // The transport decides what the registrars' addresses mean, so it comes first.
-        const NAMES: [&str; 13] = [
+        const NAMES: [&str; 14] = [
             "RSP_ALLOW",
+            "RSP_ADVERTISE",
             "RSP_TRANSPORT",
             "RSP_REGISTRAR",
             "RSP_ANNOUNCE",
@@ -185,6 +203,10 @@ impl Settings {
     fn set(&mut self, name: &str, value: &str) -> io::Result<()> {
         match name {
             "RSP_ALLOW" => self.allow = value.parse().map_err(|error: String| bad(name, value, &error))?,
+            "RSP_ADVERTISE" => {
+                advertised(value).map_err(|error| bad(name, value, &error.to_string()))?;
+                self.advertise = Some(value.trim().into());
+            }
             "RSP_TRANSPORT" => {
                 let choice = parse_transport(value);
                 self.protocols = choice.ok_or_else(|| bad(name, value, "neither auto, sctp nor tcp"))?;
@@ -210,8 +232,11 @@ impl Settings {
             "RSP_REQUEST_MAX_TRIALS" => self.request_max_trials = trials(name, value)?,
             "RSP_CSP_IDENTIFIER" => self.csp_identifier = number(name, value)?,
             "CSP_SERVER" => {
-                let server = address::parse_one(value, CSP_PORT);
-                self.csp_server = Some(server.map_err(|error| bad(name, value, &error.to_string()))?);
+                let wrong = |error: io::Error| bad(name, value, &error.to_string());
+                match address::is_literal(value).map_err(wrong)? {
+                    true => self.csp_server = Some(address::parse_one(value, CSP_PORT).map_err(wrong)?),
+                    false => self.csp_server_name = Some(value.into()),
+                }
             }
             "CSP_INTERVAL" => self.csp_interval = milliseconds(name, value)?.max(MIN_CSP_INTERVAL),
             _ => {}
@@ -280,6 +305,8 @@ mod tests {
         assert_eq!(settings.csp_interval, MIN_CSP_INTERVAL);
         assert_eq!(settings.csp_identifier, 3 << 56 | 7);
         assert_eq!(from(&[("RSP_ANNOUNCE", "Off")]).unwrap().announce, None);
+        let named = from(&[("CSP_SERVER", "monitor.invalid:7")]).unwrap();
+        assert_eq!((named.csp_server, named.csp_server_name.as_deref()), (None, Some("monitor.invalid:7")));
     }
 
     #[test]
@@ -300,6 +327,8 @@ mod tests {
             ("RSP_CSP_IDENTIFIER", "-1"),
             ("RSP_TLS", "perhaps"),
             ("RSP_ALLOW", "10.0.0.0/99"),
+            ("RSP_ADVERTISE", "*:80"),
+            ("RSP_ADVERTISE", "192.0.2.1:x"),
         ] {
             let error = from(&[(name, value)]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput);

@@ -2,13 +2,17 @@
  * signals, nothing left behind. */
 #define _GNU_SOURCE
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <net/if.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -529,10 +533,84 @@ static void handlers_that_close(void)
     OK(rsp_close(element_sd));
 }
 
+/* As systemd's RestrictAddressFamilies= does it. */
+static void forbid_netlink(void)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_NETLINK, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EAFNOSUPPORT),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {sizeof(filter) / sizeof(*filter), filter};
+
+    OK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+    OK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0));
+    FAILS(EAFNOSUPPORT, socket(AF_NETLINK, SOCK_RAW, 0));
+}
+
+/* Registrar, element and user at addresses that are given; that there are no others is said once. */
+static void hardened(void)
+{
+    char name[] = "/tmp/rserpool-hardened-XXXXXX", argument[80], line[512];
+    struct sockaddr_in address;
+    struct rsp_info info;
+    int server, client, told = 0;
+    FILE* log;
+
+    OK(close((int)OK(mkstemp(name))));
+    forbid_netlink();
+    rsp_initinfo(&info);
+    snprintf(argument, sizeof(argument), "-logfile=%s", name);
+    SAME(1, rsp_initarg(&info, argument));
+    SAME(1, rsp_initarg(&info, "-loglevel=2"));
+    OK(rsp_initialize(&info));
+    server = (int)OK(rsp_socket(0, SOCK_SEQPACKET, PROTOCOL));
+    memset(&address, 0, sizeof(address));
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    OK(rsp_bind(server, (struct sockaddr*)&address, 1));
+    OK(rsp_register(server, NAME("Hardened"), NULL, 30000, 0));
+    client = user("Hardened", SOCK_SEQPACKET);
+    expect_session(server, RSERPOOL_SESSION_ADD);
+    send_text(client, 0, "hello");
+    expect_text(server, "hello");
+    rsp_cleanup();
+    log = fopen(name, "r");
+    while (fgets(line, sizeof(line), log) != NULL) {
+        told += strstr(line, "AF_NETLINK") != NULL;
+    }
+    fclose(log);
+    OK(unlink(name));
+    SAME(1, told);
+}
+
+/* In a process of its own: what is forbidden stays so. */
+static void without_netlink(void)
+{
+    int status = 0;
+    pid_t child;
+
+    if (getenv("CHECK_SLOW") != NULL) {
+        /* valgrind needs more than a filter knows. */
+        return;
+    }
+    child = (pid_t)OK(fork());
+    if (child == 0) {
+        hardened();
+        _Exit(0);
+    }
+    OK(waitpid(child, &status, 0));
+    SAME(0, status);
+}
+
 int main(void)
 {
     note_handlers();
     without_a_network();
+    without_netlink();
     again_and_again();
     limits();
     failed_start();

@@ -77,6 +77,27 @@ static void handles_of_every_length(void)
     }
 }
 
+/* rsp_listen is not needed for an element that is to be used as it is. */
+static void registering_listens(int type)
+{
+    int server = (int)OK(rsp_socket(0, type, PROTOCOL));
+    int client;
+
+    OK(rsp_register(server, NAME("Implicit"), NULL, 30000, 0));
+    client = user("Implicit", type);
+    if (type == SOCK_STREAM) {
+        int accepted = (int)OK(rsp_accept(server, SOON));
+
+        OK(rsp_close(accepted));
+    } else {
+        expect_session(server, RSERPOOL_SESSION_ADD);
+    }
+    /* As before, it may be said, and how many may wait. */
+    OK(rsp_listen(server, 5));
+    OK(rsp_close(client));
+    OK(rsp_close(server));
+}
+
 static void registering(void)
 {
     struct rsp_loadinfo load = {PPT_LEASTUSED, 0, 0, 0, 0, 0};
@@ -460,6 +481,8 @@ int main(void)
     names();
     handles_of_every_length();
     registering();
+    registering_listens(SOCK_SEQPACKET);
+    registering_listens(SOCK_STREAM);
     messages();
     parts();
     large();

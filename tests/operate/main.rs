@@ -11,6 +11,7 @@ mod cost;
 mod doctor;
 mod elements;
 mod life;
+mod names;
 mod page;
 mod prometheus;
 

@@ -8,7 +8,6 @@ use rserpool::runtime::registrar::{Listen, Options as ServerOptions};
 use rserpool::runtime::{Tls, address, parse_announce, parse_transport, targets};
 use rserpool::transport::allow::Networks;
 use rserpool::transport::multicast::{ASAP_GROUP, ENRP_GROUP};
-use rserpool::wire::csp::CSP_PORT;
 use rserpool::wire::scope::Scope;
 use rserpool::wire::{ASAP_PORT, ASAP_TLS_PORT, ENRP_PORT, ENRP_TLS_PORT, RegistrarId};
 use std::ffi::OsString;
@@ -365,12 +364,14 @@ impl Options {
             None => Networks::default(),
         };
         let (mut machine, _) = self.machine()?;
-        machine.peers = self.peers(&protocols, tls.port(ENRP_PORT, ENRP_TLS_PORT))?;
+        let (peers, peer_names) = self.peers(&protocols, tls.port(ENRP_PORT, ENRP_TLS_PORT))?;
+        machine.peers = peers;
         let group = |name: &str, text: &str, usual| {
             parse_announce(text, usual).map_err(|error| wrong(name, text, error))
         };
         Ok(ServerOptions {
             machine,
+            peer_names,
             protocols,
             asap: self.listen("asap", &self.asap, tls.port(ASAP_PORT, ASAP_TLS_PORT))?,
             enrp: self.listen("enrp", &self.enrp, tls.port(ENRP_PORT, ENRP_TLS_PORT))?,
@@ -448,21 +449,26 @@ impl Options {
         address.map(Some).map_err(|error| wrong("http", text, error))
     }
 
-    fn peers(&self, protocols: &[LinkProtocol], port: u16) -> Result<Vec<Target>, String> {
-        let mut peers = Vec::new();
+    /// Peers by address, and those by name, which are looked up later.
+    fn peers(&self, protocols: &[LinkProtocol], port: u16) -> Result<(Vec<Target>, Vec<String>), String> {
+        let (mut peers, mut names) = (Vec::new(), Vec::new());
         for peer in &self.peer {
             let addresses = match port_alone(peer) {
                 Some(_) => Err("a port without an address".to_string()),
+                None if address::is_literal(peer).is_ok_and(|literal| !literal) => {
+                    names.push(peer.clone());
+                    continue;
+                }
                 None => address::parse_list(peer, port).map_err(|error| error.to_string()),
             };
             let addresses = addresses.map_err(|error| wrong("peer", peer, error))?;
             peers.extend(targets(protocols, &addresses));
         }
-        Ok(peers)
+        Ok((peers, names))
     }
 
     /// Where and how often to report our status, if at all.
-    pub fn reports(&self) -> Result<Option<(SocketAddr, Duration)>, String> {
+    pub fn reports(&self) -> Result<Option<(String, Duration)>, String> {
         let variable = |name: &str| match std::env::var_os(name).map(OsString::into_string) {
             Some(Ok(value)) if !value.is_empty() => Ok(Some(value)),
             Some(Err(_)) => Err(format!("{name}: not UTF-8")),
@@ -487,12 +493,12 @@ impl Options {
             (None, Some(server)) => ("CSP_SERVER", server),
             (None, None) => ("CSP_SERVER", Ipv4Addr::LOCALHOST.to_string()),
         };
-        let server = match port_alone(&named.1) {
+        let spelt = match port_alone(&named.1) {
             Some(_) => Err("a port without an address".to_string()),
-            None => address::parse_one(&named.1, CSP_PORT).map_err(|error| error.to_string()),
+            None => address::is_literal(&named.1).map_err(|error| error.to_string()),
         };
-        let server = server.map_err(|error| format!("{}={}: {error}", named.0, named.1))?;
-        Ok(Some((server, Duration::from_millis(interval))))
+        spelt.map_err(|error| format!("{}={}: {error}", named.0, named.1))?;
+        Ok(Some((named.1, Duration::from_millis(interval))))
     }
 }
 

@@ -13,7 +13,6 @@ use rserpool::transport::host;
 use sd_notify::NotifyState;
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, SystemTime};
 
@@ -27,7 +26,7 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 struct Reloaded {
     configuration: Configuration,
     server: ServerOptions,
-    reports: Option<(SocketAddr, Duration)>,
+    reports: Option<(String, Duration)>,
     token: Option<Vec<u8>>,
 }
 
@@ -86,7 +85,8 @@ pub fn run(arguments: Vec<OsString>, configuration: Configuration, asked: &Asked
         Http::bind(&server, address, HTTP, site).map_err(wrong)
     });
     let http = http.transpose()?;
-    let reporter = reports.map(|(to, interval)| Reporter::new(to, interval, server.now())).transpose();
+    let reporter =
+        reports.map(|(to, interval)| Reporter::to(&to, interval, server.now(), server.waker())).transpose();
     let reporter = reporter.map_err(|error| format!("status reports: {error}"))?;
     asked.wake(server.waker());
     let status = (String::new(), server.now());
@@ -276,8 +276,8 @@ impl Process<'_> {
         let Reloaded { configuration, server, reports, token } = reloaded;
         let options = &configuration.options;
         // What can fail comes first.
-        let reporter =
-            reports.map(|(to, interval)| Reporter::new(to, interval, self.server.now())).transpose();
+        let (now, waker) = (self.server.now(), self.server.waker());
+        let reporter = reports.map(|(to, interval)| Reporter::to(&to, interval, now, waker)).transpose();
         let reporter = reporter.map_err(|error| format!("status reports: {error}"))?;
         logging::change(options).map_err(|wrong| configuration.explain(wrong))?;
         let changes = self.configuration.compare(&configuration);

@@ -405,7 +405,8 @@ impl Client {
             && ask.deadline.is_none()
             && !ask.what.is_background()
         {
-            ask.last_deadline = ask.last_deadline.min(now + patience.saturating_mul(PATIENCE_CAP));
+            let longest = patience.saturating_add(self.config.request_timeout).saturating_mul(PATIENCE_CAP);
+            ask.last_deadline = ask.last_deadline.min(now + longest);
             let deadline = ask.last_deadline.min(now + patience);
             ask.deadline = Some(deadline);
             ask.waiting = now;

@@ -67,7 +67,8 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// Registrar hunts per request (rsplib: 1).
     pub connect_max_trials: u32,
-    /// How long a send to the registrar may block in rsplib; here: part of a request's patience.
+    /// How long a send to the registrar may block in rsplib; here: how long a request that has a registrar may wait
+    /// for its turn beyond the time for finding one.
     pub request_timeout: Duration,
     /// How long to wait for each response (T1-ENRPrequest).
     pub response_timeout: Duration,
@@ -105,8 +106,7 @@ impl Default for Config {
 impl Config {
     /// How long a request waits without any registrar link before it fails.
     fn patience(&self) -> Duration {
-        let trials = self.connect_max_trials.clamp(1, 1000);
-        self.connect_timeout.saturating_mul(trials).saturating_add(self.request_timeout)
+        self.connect_timeout.saturating_mul(self.connect_max_trials.clamp(1, 1000))
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Config {
     pub enrp_transports: Vec<Transport>,
     /// Static peers.
     pub peers: Vec<Target>,
+    /// There are others, whose names are still being looked up: [`super::Registrar::set_peers`] tells where they are.
+    pub awaits_peers: bool,
     /// Whether to send ASAP announcements by multicast.
     pub announce_asap: bool,
     /// Whether to send ENRP presences by multicast.
@@ -108,6 +110,7 @@ impl Default for Config {
             asap_transports: Vec::new(),
             enrp_transports: Vec::new(),
             peers: Vec::new(),
+            awaits_peers: false,
             announce_asap: false,
             announce_enrp: false,
             server_announce_cycle: ms(1000),

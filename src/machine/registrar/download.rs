@@ -50,7 +50,7 @@ impl Registrar {
         }
         let due = self.now + self.jitter(self.config.peer_heartbeat_cycle, 12);
         self.timers.set(Timer::Heartbeat, due);
-        if self.statics.is_empty() && !self.config.announce_enrp {
+        if self.statics.is_empty() && !self.config.announce_enrp && !self.config.awaits_peers {
             return self.serve();
         }
         self.timers.set(Timer::Discovery, self.now + self.config.mentor_discovery_timeout);
@@ -91,6 +91,7 @@ impl Registrar {
         let absent =
             |entry: &StaticPeer| entry.ourselves || (entry.link.is_none() && entry.failed >= STATIC_DIALS);
         !self.config.announce_enrp
+            && !self.config.awaits_peers
             && self.statics.iter().all(absent)
             && self.peers.table.values().all(|peer| peer.link.is_none())
     }

@@ -5,6 +5,7 @@ use super::links::StaticPeer;
 use super::{Config, Registrar};
 use crate::handlespace::Bounds;
 use crate::handlespace::marks::{Marks, life, marks, unmarked, with_marks};
+use crate::machine::Target;
 use crate::machine::Time;
 use crate::wire::enrp::UpdateAction;
 use crate::wire::{Enrp, PeId, Policy, PoolElement, PoolHandle, RegistrarId};
@@ -28,6 +29,29 @@ impl Registrar {
         let (elements, step) = (self.config.max_elements, self.config.distance_step);
         self.config.distance_step = step.max(std::time::Duration::from_millis(1));
         self.space.set_bounds(Bounds { elements, ..Bounds::default() });
+        self.dial_statics();
+        self.finish();
+    }
+
+    /// Static peers are elsewhere, or now known to be somewhere.
+    pub fn set_peers(&mut self, now: Time, peers: Vec<Target>) {
+        self.begin(now);
+        self.config.peers = peers;
+        self.config.awaits_peers = false;
+        self.dial_statics();
+        self.seek_mentor();
+        self.finish();
+    }
+
+    /// Whether a static peer is not where it is dialled.
+    pub fn misses_peer(&self) -> bool {
+        let missing = |entry: &StaticPeer| {
+            entry.link.is_none() && entry.failed > 0 && !entry.ourselves && !entry.dropped
+        };
+        self.config.awaits_peers || self.statics.iter().any(missing)
+    }
+
+    fn dial_statics(&mut self) {
         let targets = self.config.peers.clone();
         for entry in &mut self.statics {
             entry.dropped = !targets.contains(&entry.target);
@@ -42,7 +66,6 @@ impl Registrar {
             };
             self.dial_static(index);
         }
-        self.finish();
     }
 }
 

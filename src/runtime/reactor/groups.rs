@@ -7,6 +7,7 @@ use crate::transport::multicast::{Receiver, Sender};
 use mio::{Interest, Token};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Once;
 use std::time::Duration;
 
 /// Changes of interfaces come in bursts; this long after the first of one the list is read again.
@@ -52,7 +53,10 @@ impl Reactor {
                 }
                 // Services are often kept from it (systemd: RestrictAddressFamilies=).
                 Err(error) => {
-                    log::warn!("no AF_NETLINK ({error}): only addresses that were given are known");
+                    static TOLD: Once = Once::new();
+                    TOLD.call_once(|| {
+                        log::warn!("no AF_NETLINK ({error}): only addresses that were given are known");
+                    });
                     self.groups.interfaces = interfaces().unwrap_or_default();
                 }
             }

@@ -24,6 +24,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Whom a listener lets in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,8 @@ impl From<Mode> for Admission {
     }
 }
 
+/// Before the next address of a host is dialled beside one that has not answered (RFC 8305 section 5).
+pub(super) const STAGGER: Duration = Duration::from_millis(250);
 /// Outputs of one drain beyond this are sent at once instead of being collected.
 const MAX_BATCHED: usize = 1 << 20;
 /// A message at least this long is moved into an empty batch, not copied.
@@ -84,6 +87,8 @@ pub(super) struct Slot {
     pub service: Service,
     /// Taken out while it is being read from.
     pub link: Option<Link>,
+    /// Other addresses that are being dialled, older than `link`: the first that answers is taken.
+    rivals: Vec<Link>,
     pub phase: Phase,
     /// Whether a whole message ever came from it.
     spoke: bool,
@@ -107,6 +112,14 @@ pub(super) struct Slot {
     partial_since: Option<Time>,
     /// A timer for `partial_since` or an earlier one is running.
     partial_timer: bool,
+}
+
+impl Slot {
+    /// Whether the next address is dialled a moment after this one, without waiting for its end. Not without TLS what
+    /// is to be tried with TLS before.
+    fn next_may_not_wait(&self, secure: bool) -> bool {
+        matches!(&self.phase, Phase::Dialling(rest) if rest.last().is_some_and(|next| next.secure == secure))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -193,6 +206,7 @@ impl Links {
             id,
             service,
             link: None,
+            rivals: Vec::new(),
             phase,
             spoke: false,
             batch: Vec::new(),
@@ -329,6 +343,12 @@ impl Reactor {
         if let Some(failed) = slot.link.take() {
             deregister(self.poll.registry(), &failed);
         }
+        self.dial_beside(index);
+    }
+
+    /// The same without giving up those that are on their way.
+    fn dial_beside(&mut self, index: usize) {
+        let Some(slot) = self.links.get(index) else { return };
         while let Phase::Dialling(rest) = &mut slot.phase
             && let Some(Way { to: address, secure }) = rest.pop()
         {
@@ -343,15 +363,26 @@ impl Reactor {
                 });
             match started {
                 Ok(link) => {
+                    let waits_alone = slot.next_may_not_wait(secure);
                     slot.link = Some(link);
                     self.set_queue_bound(index);
-                    self.arm(self.limits.dial, Timer::Dial { slot: index, link: id, left });
+                    let patience = if waits_alone { STAGGER.min(self.limits.dial) } else { self.limits.dial };
+                    self.arm(patience, Timer::Dial { slot: index, link: id, left });
                     return;
                 }
                 Err(error) => log::debug!("can't connect to {address}: {error}"),
             }
         }
-        self.drop_link(index, LinkDown::Refused);
+        let Some(slot) = self.links.get(index) else { return };
+        match slot.rivals.pop() {
+            // They were there first, so that the last one's time is more than theirs.
+            Some(rival) => {
+                let id = slot.id;
+                slot.link = Some(rival);
+                self.arm(self.limits.dial, Timer::Dial { slot: index, link: id, left: 0 });
+            }
+            None => self.drop_link(index, LinkDown::Refused),
+        }
     }
 
     fn set_queue_bound(&mut self, index: usize) {
@@ -367,7 +398,14 @@ impl Reactor {
     pub(super) fn dial_timed_out(&mut self, index: usize, link: LinkId, left: usize) {
         let Some(slot) = self.links.get_as(index, link) else { return };
         match &slot.phase {
-            Phase::Dialling(rest) if rest.len() == left => self.dial_next(index),
+            Phase::Dialling(rest) if rest.len() == left => {
+                let secure = matches!(slot.link, Some(Link::Tls(_)));
+                if !slot.next_may_not_wait(secure) {
+                    return self.give_up_dials(index);
+                }
+                slot.rivals.extend(slot.link.take());
+                self.dial_beside(index);
+            }
             Phase::Proving(Some(rest)) if rest.len() == left => self.proof_timed_out(index, link),
             Phase::Associating => {
                 let service = slot.service;
@@ -443,16 +481,51 @@ impl Reactor {
         Some(Measurement { round_trip, retransmissions, unacknowledged })
     }
 
+    /// The last address has had its time, and so have those before it.
+    fn give_up_dials(&mut self, index: usize) {
+        let Some(slot) = self.links.get(index) else { return };
+        for late in std::mem::take(&mut slot.rivals) {
+            deregister(self.poll.registry(), &late);
+        }
+        self.dial_next(index);
+    }
+
+    /// Of several addresses that are being dialled the first that answers is the link; those that failed are closed.
+    fn judge_rivals(&mut self, index: usize) {
+        let Some(slot) = self.links.get(index) else { return };
+        let mut waiting = Vec::new();
+        let mut over = Vec::new();
+        for mut rival in std::mem::take(&mut slot.rivals) {
+            match rival.finish_connect() {
+                Ok(true) => {
+                    over.extend(slot.link.replace(rival));
+                    over.append(&mut waiting);
+                }
+                Ok(false) => waiting.push(rival),
+                Err(error) => {
+                    log::debug!("{:?}: {error}", slot.id);
+                    over.push(rival);
+                }
+            }
+        }
+        slot.rivals = waiting;
+        over.iter().for_each(|link| deregister(self.poll.registry(), link));
+    }
+
     /// The socket takes more, or the connect has come to an end.
     pub(super) fn writable(&mut self, index: usize) {
+        self.judge_rivals(index);
         let Some(slot) = self.links.get(index) else { return };
         let Some(link) = slot.link.as_mut() else { return };
         if matches!(slot.phase, Phase::Dialling(_)) {
             match link.finish_connect() {
-                Ok(true) if matches!(link, Link::Tls(_)) => self.proof_begins(index),
                 Ok(true) => {
-                    let id = slot.id;
-                    if let Some(link) = slot.link.take() {
+                    let (id, secure) = (slot.id, matches!(link, Link::Tls(_)));
+                    let rivals = std::mem::take(&mut slot.rivals);
+                    rivals.iter().for_each(|link| deregister(self.poll.registry(), link));
+                    if secure {
+                        self.proof_begins(index);
+                    } else if let Some(link) = self.links.get(index).and_then(|slot| slot.link.take()) {
                         self.up(index, id, link);
                     }
                 }
@@ -763,9 +836,8 @@ impl Reactor {
     }
 
     pub(super) fn remove(&mut self, index: usize) {
-        if let Some(Slot { link: Some(link), .. }) = self.links.remove(index) {
-            deregister(self.poll.registry(), &link);
-        }
+        let Some(Slot { link, rivals, .. }) = self.links.remove(index) else { return };
+        link.iter().chain(&rivals).for_each(|link| deregister(self.poll.registry(), link));
     }
 }
 

@@ -1,3 +1,4 @@
+use super::links::STAGGER;
 use super::*;
 use crate::machine::{LinkEnds, LinkProtocol, Target};
 use std::io::{Read, Write};
@@ -215,16 +216,39 @@ fn nobody_there_is_refused_but_not_at_once() {
     assert_eq!(seen, [refused(3), refused(4)]);
 }
 
+/// A listener whose backlog is full answers nothing.
+fn deaf() -> (SocketAddr, impl Sized) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&localhost().into()).unwrap();
+    socket.listen(0).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (address, (TcpStream::connect(address).unwrap(), socket))
+}
+
+/// RFC 8305: a host of several addresses is reached over one that answers, a moment later.
+#[test]
+fn silent_addresses_hold_up_nobody() {
+    let mut world = World::new(Limits::default());
+    let ((one, _one), (other, _other), to) = (deaf(), deaf(), world.listen());
+    let begun = std::time::Instant::now();
+    world.open(LinkId(5), vec![one, other, to]);
+    let ends = loop {
+        match world.next() {
+            Seen::Up(LinkId(5), ends) => break ends,
+            Seen::Up(..) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    let (took, moments) = (begun.elapsed(), 2 * STAGGER);
+    assert!(ends.peer == [to] && took >= moments && took < moments + Duration::from_secs(2), "{took:?}");
+    assert_eq!(world.reactor.link_count(), 2, "with the accepted end");
+}
+
 #[test]
 fn a_silent_address_is_given_up() {
     let limits = Limits { dial: Duration::from_millis(50), ..Limits::default() };
     let mut world = World::new(limits);
-    // A listener whose backlog is full answers nothing.
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&localhost().into()).unwrap();
-    socket.listen(0).unwrap();
-    let deaf = socket.local_addr().unwrap().as_socket().unwrap();
-    let _first = TcpStream::connect(deaf).unwrap();
+    let (deaf, _listener) = deaf();
     world.open(LinkId(9), vec![deaf, deaf]);
     assert_eq!(world.next(), Seen::Down(LinkId(9), LinkDown::Refused));
 }

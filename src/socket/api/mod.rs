@@ -68,6 +68,9 @@ pub struct Registration {
     pub daemon: bool,
 }
 
+/// Users who may wait at an element that nobody called [`Library::listen`] for.
+const BACKLOG: i32 = 128;
+
 /// Descriptors that share one eventfd. Nested in the program's own epoll instances, the kernel allows a
 /// file 100 ways to wake somebody three levels up; this stays below.
 const BEACON_SHARE: usize = 64;
@@ -338,8 +341,8 @@ impl Library {
         Ok(Arc::new(Entry::new(base, Style::Stream, listener.domain, listener.protocol, role)))
     }
 
-    /// Registers an element at the descriptor's address (binding it if need be), or changes one's policy
-    /// values, which never waits. `Ok` also when no registrar answers or one refuses: the event thread goes
+    /// Registers an element at the descriptor's address (binding it and listening if need be), or changes one's
+    /// policy values, which never waits. `Ok` also when no registrar answers or one refuses: the event thread goes
     /// on trying. EBADF: registered under another handle, or closed meanwhile. EADDRNOTAVAIL: no usable
     /// address (not with `daemon`).
     pub fn register(&self, sd: RawFd, registration: Registration) -> Result<()> {
@@ -356,6 +359,10 @@ impl Library {
         let known = endpoint.transport()?;
         if known.is_none() && !registration.daemon {
             return Err(SocketError::NoAddress);
+        }
+        // An element that refuses everybody is of no use.
+        if matches!(entry.role(), Role::Fresh { .. }) {
+            self.listen(sd, BACKLOG)?;
         }
         // Before anything waits for a registrar: from now on there may be other addresses.
         let at: Weak<Endpoint> = Arc::downgrade(&endpoint);

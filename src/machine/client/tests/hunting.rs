@@ -176,11 +176,11 @@ fn back_off_grows_to_two_seconds_and_is_random() {
 #[test]
 fn where_dials_are_swallowed_a_request_ends_when_patience_is_over() {
     let mut bench = bench(config(&[A]));
-    bench.resolve(1, "echo").at(10_490);
+    bench.resolve(1, "echo").at(7_490);
     let seen = bench.take();
     assert!(seen.iter().all(|one| matches!(one, Open(..) | Close(_))), "{seen:?}");
     assert!(opened(&seen).len() >= 4, "{seen:?}");
-    bench.at(10_500);
+    bench.at(7_500);
     let seen = bench.take();
     assert!(seen.contains(&is_resolved(1, "echo", Err(RequestError::NoRegistrar))), "{seen:?}");
     // And with nothing left to ask the hunt is over.
@@ -200,7 +200,7 @@ fn a_silent_dial_is_given_up_and_tried_again() {
             match one {
                 Open(link, target) if target == tcp(A) => dials.push(link),
                 Close(link) => assert_eq!(dials.remove(0), link, "the oldest"),
-                Seen::Event(Event::Registered { .. }) => assert_eq!(second, 11, "out of patience"),
+                Seen::Event(Event::Registered { .. }) => assert_eq!(second, 8, "out of patience"),
                 other => panic!("{other:?}"),
             }
         }
