@@ -52,7 +52,7 @@ int main(int argc, char** argv)
 
     rsp_initinfo(&info);
     /* Without a registrar, that is said soon. */
-    info.ri_registrar_connect_timeout = 600;
+    info.ri_registrar_connect_timeout = 400;
     for (int i = 2; i < argc; i++) {
         rsp_initarg(&info, argv[i]);
     }
