@@ -84,7 +84,7 @@ reach: build
 	scripts/reach
 
 fuzz:
-	cd fuzz && for target in wire registrar session client datagrams notifications settings tls; do \
+	cd fuzz && for target in wire registrar session client datagrams notifications settings tls dns; do \
 	    $(CARGO) fuzz run -s none $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 man:

@@ -3,11 +3,15 @@
 //! Each function takes any bytes and panics where a promise is broken.
 
 mod client;
+#[cfg(feature = "dns")]
+mod dns;
 mod registrar;
 mod session;
 mod strangers;
 mod tls;
 pub use client::client;
+#[cfg(feature = "dns")]
+pub use dns::dns;
 pub use registrar::registrar;
 pub use session::session;
 pub use strangers::{datagrams, notifications, settings};

@@ -19,6 +19,8 @@ compile_error!(
 compile_error!("rserpool needs Linux: descriptors are epoll instances, and SCTP is the kernel's");
 
 // For the fuzz targets and tests, which have debug assertions; not in what is released.
+#[cfg(feature = "dns")]
+pub mod dns;
 #[cfg(any(test, debug_assertions))]
 #[doc(hidden)]
 pub mod fuzz;

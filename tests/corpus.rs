@@ -60,3 +60,9 @@ fn settings() {
 fn tls() {
     replay("tls", rserpool::fuzz::tls);
 }
+
+#[cfg(feature = "dns")]
+#[test]
+fn dns() {
+    replay("dns", rserpool::fuzz::dns);
+}

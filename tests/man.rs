@@ -296,6 +296,7 @@ fn the_tools_options_are_on_its_page() {
         ("REGISTER", &["register"]),
         ("PROXY", &["proxy"]),
         ("WATCH", &["watch"]),
+        ("DNS", &["dns"]),
         ("RUN", &["run"]),
         ("DECODE", &["decode"]),
         ("EVENTS", &["events"]),

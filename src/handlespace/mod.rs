@@ -16,12 +16,14 @@ pub mod marks;
 mod policy;
 mod pool;
 mod sorted;
+mod spelling;
 #[cfg(test)]
 mod tests;
 mod tree;
 mod view;
 
 pub use checksum::Sum;
+pub use spelling::Spelled;
 pub use view::{ElementRef, PoolRef};
 
 use crate::wire::{CauseCode, PeId, Policy, PoolElement, PoolHandle, RegistrarId, Transport};
@@ -127,6 +129,8 @@ impl Default for Bounds {
     }
 }
 
+/// So many elements are worth a look for those that are of use to somebody.
+pub const MOST_LOOKS: usize = 128;
 /// Most addresses in one transport, as rsplib has it.
 const MAX_ADDRESSES: usize = 64;
 
@@ -391,6 +395,34 @@ impl Handlespace {
         let Some(index) = self.handles.get::<[u8]>(handle.as_ref()) else { return false };
         if let Some(pool) = &mut self.pools[index as usize] {
             pool.select(&mut self.elements, &mut self.rng, items, increment, out);
+        }
+        true
+    }
+
+    /// Chooses up to `items` different elements whose transport is `usable`, best first, into `out` (cleared
+    /// first); up to `looks` elements are looked at, in the order of the policy. `false`: no such pool.
+    pub fn select_usable(
+        &mut self,
+        handle: &PoolHandle,
+        [items, looks]: [usize; 2],
+        increment: Increment,
+        usable: impl Fn(&Transport) -> bool,
+        out: &mut Vec<ElementKey>,
+    ) -> bool {
+        out.clear();
+        let Some(index) = self.pool_index(handle) else { return false };
+        let rare = &self.rare;
+        let mut usable =
+            |element: &Element| rare.load(element.transport).is_some_and(|transport| usable(&transport));
+        if let Some(pool) = &mut self.pools[index as usize] {
+            pool.select_usable(
+                &mut self.elements,
+                &mut self.rng,
+                [items, looks],
+                increment,
+                &mut usable,
+                out,
+            );
         }
         true
     }

@@ -1,7 +1,7 @@
 //! One pool: what its elements have in common, who owns which of them, and how to choose.
 
 use super::checksum::Sum;
-use super::element::Slab;
+use super::element::{Element, Slab};
 use super::lottery::Lottery;
 use super::marks::is_drained;
 use super::policy::{self, Kind, Values};
@@ -188,6 +188,39 @@ impl Pool {
         };
         self.selected += u64::from(slot.is_some());
         slot
+    }
+
+    /// Chooses up to `items` of those that are `usable`, best first, looking at up to `looks` of all. Only who is
+    /// chosen counts as used.
+    pub(super) fn select_usable(
+        &mut self,
+        elements: &mut Slab,
+        rng: &mut Rng,
+        [items, looks]: [usize; 2],
+        increment: Increment,
+        usable: &mut dyn FnMut(&Element) -> bool,
+        out: &mut Vec<ElementKey>,
+    ) {
+        let looks = looks.min(self.len - self.drained);
+        let mut seen = Vec::new();
+        // Mostly the first ones will do.
+        for looks in [items.min(looks), looks] {
+            seen.clear();
+            match &mut self.order {
+                Order::Sorted(sorted) => sorted.first(elements, looks, &mut |slot| seen.push(slot)),
+                Order::Lottery(lottery) => lottery.draw(elements, rng, looks, &mut |slot| seen.push(slot)),
+            }
+            seen.retain(|&slot| usable(&elements[slot]));
+            if seen.len() >= items.min(looks) {
+                break;
+            }
+        }
+        seen.truncate(items);
+        self.selected += seen.len() as u64;
+        out.extend(seen.iter().map(|&slot| elements.key(slot)));
+        for &slot in seen.iter().take(self.increment(increment)) {
+            self.mark_used(elements, slot);
+        }
     }
 
     fn increment(&self, increment: Increment) -> usize {

@@ -225,6 +225,12 @@ impl Handlespace {
         pools.map(|(_, &index)| PoolRef { space: self, index })
     }
 
+    /// The first pool at or after a handle, in order of handle; O(log n).
+    pub(super) fn pool_from(&self, handle: &[u8]) -> Option<PoolRef<'_>> {
+        let mut pools = self.by_handle.range::<[u8], _>((Bound::Included(handle), Bound::Unbounded));
+        pools.next().map(|(_, &index)| PoolRef { space: self, index })
+    }
+
     /// Elements in order of (handle, id), those after `after` only. To start costs O(log n) and the
     /// number of home registrars.
     pub fn elements_after<'a>(

@@ -3,8 +3,8 @@
 
 use super::Time;
 use super::client::Resolution;
-use crate::handlespace::{Handlespace, Increment};
-use crate::wire::{ParamType, PeId, Policy, PoolElement, PoolHandle, TransportUse};
+use crate::handlespace::{Handlespace, Increment, MOST_LOOKS};
+use crate::wire::{ParamType, PeId, Policy, PoolElement, PoolHandle, Transport, TransportUse};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -95,6 +95,19 @@ impl CachedPool {
         Some(self.space.get(key)?.to_element())
     }
 
+    /// Chooses up to `items` by policy among those whose transport is `usable`; as many count as used as at a
+    /// registrar.
+    pub fn select_usable(&mut self, items: usize, usable: impl Fn(&Transport) -> bool) -> Vec<PoolElement> {
+        let (mut keys, looks) = (Vec::new(), items.max(MOST_LOOKS));
+        self.space.select_usable(&self.pool, [items, looks], Increment::PolicyDefault, usable, &mut keys);
+        keys.iter().filter_map(|&key| self.space.get(key)).map(|element| element.to_element()).collect()
+    }
+
+    /// An element.
+    pub fn element(&self, id: PeId) -> Option<PoolElement> {
+        self.space.get(self.space.find(&self.pool, id)?).map(|element| element.to_element())
+    }
+
     /// Whether an element is known.
     pub fn contains(&self, id: PeId) -> bool {
         self.space.find(&self.pool, id).is_some()
@@ -136,7 +149,7 @@ fn traits(element: &PoolElement) -> (u32, ParamType, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{Protocol, RegistrarId, Transport};
+    use crate::wire::{Protocol, RegistrarId};
 
     fn element(id: u32, policy: Policy) -> PoolElement {
         PoolElement {

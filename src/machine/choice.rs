@@ -4,7 +4,7 @@
 use super::Time;
 use super::cache::CachedPool;
 use super::client::Resolution;
-use crate::wire::{PeId, Policy, PoolElement};
+use crate::wire::{PeId, Policy, PoolElement, Transport};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -118,6 +118,16 @@ impl Choice {
         others.find(good).or(Some(first))
     }
 
+    /// Up to `items` by policy whose transport is `usable`, for users of whom nobody hears whether it worked.
+    pub fn several(&mut self, items: usize, usable: impl Fn(&Transport) -> bool) -> Vec<PoolElement> {
+        self.pool.select_usable(items, usable)
+    }
+
+    /// An element.
+    pub fn element(&self, id: PeId) -> Option<PoolElement> {
+        self.pool.element(id)
+    }
+
     /// An element refused, or did not answer. Whether that is news: who fails while it is passed over anyway was
     /// reported already.
     pub fn failed(&mut self, now: Time, id: PeId) -> bool {
@@ -144,7 +154,7 @@ impl Choice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{Protocol, RegistrarId, Transport, TransportUse};
+    use crate::wire::{Protocol, RegistrarId, TransportUse};
     use proptest::prelude::*;
 
     fn pushed(ids: &[u32], policy: &Policy) -> Resolution {

@@ -5,7 +5,7 @@ use super::reactor::Clock;
 use crate::machine::Time;
 use crate::machine::choice::Choice;
 use crate::machine::client::Resolution;
-use crate::wire::{PeId, PoolElement, PoolHandle, Protocol, TransportUse};
+use crate::wire::{PeId, PoolElement, PoolHandle, Protocol, Transport, TransportUse};
 use parking_lot::{Condvar, Mutex};
 use std::any::Any;
 use std::sync::{Arc, Weak};
@@ -102,6 +102,17 @@ impl Pool {
             is_plain(element) && element.transport.socket_addresses().any(|address| reachable(&address))
         };
         self.choice.lock().choose(self.clock.about_now(), tried, usable)
+    }
+
+    /// Up to `items` elements by policy whose transport is `usable`, for users of whom nobody hears whether it
+    /// worked. Never blocks.
+    pub fn several(&self, items: usize, usable: impl Fn(&Transport) -> bool) -> Vec<PoolElement> {
+        self.choice.lock().several(items, usable)
+    }
+
+    /// An element.
+    pub fn element(&self, id: PeId) -> Option<PoolElement> {
+        self.choice.lock().element(id)
     }
 
     /// All elements, by identifier.

@@ -16,8 +16,8 @@ use crate::transport::multicast::{DEFAULT_TTL, groups_of};
 use crate::transport::scope::{Scope, reaches, usable};
 use crate::transport::tls::Mode;
 use crate::wire::{
-    ASAP_PORT, ASAP_TLS_PORT, ENRP_PORT, ENRP_TLS_PORT, PeId, PoolHandle, Protocol, RegistrarId, Transport,
-    TransportUse,
+    ASAP_PORT, ASAP_TLS_PORT, ENRP_PORT, ENRP_TLS_PORT, PeId, PoolElement, PoolHandle, Protocol, RegistrarId,
+    Transport, TransportUse,
 };
 use mio::{Registry, Token};
 use std::io;
@@ -436,6 +436,16 @@ impl Server {
         drain(&mut self.machine, &mut self.reactor);
         self.reactor.flush();
         result
+    }
+
+    /// Chooses elements for somebody who speaks something else than ASAP ([`Registrar::choose`]).
+    pub fn choose(
+        &mut self,
+        handle: &PoolHandle,
+        items: usize,
+        usable: impl Fn(&Transport) -> bool,
+    ) -> Option<Vec<PoolElement>> {
+        self.machine.choose(handle, items, usable)
     }
 
     /// Leaves in order: peers are told and links closed, which may take up to `patience`.

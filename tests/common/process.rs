@@ -132,6 +132,8 @@ pub struct Registrar {
     pub asap: SocketAddr,
     pub enrp: SocketAddr,
     pub http: SocketAddr,
+    /// Where it answers DNS queries, if the options say so.
+    pub dns: Option<SocketAddr>,
     /// By which programs on the library find it.
     pub switch: String,
 }
@@ -147,7 +149,9 @@ impl Registrar {
         let asap: SocketAddr = process.line_after("ASAP tcp ").parse().expect("address");
         let enrp: SocketAddr = process.line_after("ENRP tcp ").parse().expect("address");
         let http = process.line_after("HTTP ").parse().expect("address");
+        let with_dns = options.iter().any(|option| option.trim_start_matches('-').starts_with("dns="));
+        let dns = with_dns.then(|| process.line_after("DNS ").parse().expect("address"));
         process.ignore_the_rest();
-        Registrar { process, asap, enrp, http, switch: format!("-registrar={asap}") }
+        Registrar { process, asap, enrp, http, dns, switch: format!("-registrar={asap}") }
     }
 }

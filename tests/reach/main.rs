@@ -2,6 +2,7 @@
 //! `rspctl proxy`; and what `rspctl` does with arguments and readers that are not as they should be.
 #![allow(clippy::disallowed_methods)]
 
+mod dns;
 mod preload;
 #[path = "../common/process.rs"]
 mod process;

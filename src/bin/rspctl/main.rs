@@ -4,6 +4,11 @@
 mod bench;
 mod ca;
 mod decode;
+mod dns;
+#[path = "../common/dns_metrics.rs"]
+mod dns_metrics;
+#[path = "../common/dns.rs"]
+mod dns_sockets;
 mod doctor;
 mod handle;
 mod json;
@@ -15,6 +20,7 @@ mod proxy;
 mod register;
 mod resolve;
 mod run;
+mod scrape;
 #[path = "../common/tls.rs"]
 mod tls;
 mod watch;
@@ -38,6 +44,7 @@ enum Command {
     Register(register::RegisterArgs),
     Proxy(proxy::ProxyArgs),
     Watch(watch::WatchArgs),
+    Dns(dns::DnsArgs),
     Run(run::RunArgs),
     /// Print messages given in hexadecimal, one line each.
     Decode(decode::DecodeArgs),
@@ -76,6 +83,7 @@ fn main() -> ExitCode {
         Command::Register(args) => register::run(&args),
         Command::Proxy(args) => proxy::run(&args),
         Command::Watch(args) => watch::run(&args),
+        Command::Dns(args) => dns::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Decode(args) => decode::run(&args),
         Command::Ca(args) => ca::run(&args),

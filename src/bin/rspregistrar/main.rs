@@ -5,6 +5,11 @@
 mod api;
 mod configuration;
 mod daemon;
+mod dns;
+#[path = "../common/dns_metrics.rs"]
+mod dns_metrics;
+#[path = "../common/dns.rs"]
+mod dns_sockets;
 mod events;
 mod handles;
 mod http;
@@ -76,7 +81,11 @@ fn run(arguments: Vec<OsString>, configuration: Configuration) -> Result<(), Str
 fn check(configuration: &Configuration) -> Result<(), String> {
     let options = &configuration.options;
     let server = options.server().and_then(|server| server.tls.open().map_err(|error| error.to_string()));
-    let wrong = server.err().or_else(|| options.http().err()).or_else(|| options.reports().err());
+    let wrong = server
+        .err()
+        .or_else(|| options.http().err())
+        .or_else(|| options.dns().err())
+        .or_else(|| options.reports().err());
     let wrong = wrong.or_else(|| options.token().err());
     if let Some(wrong) = wrong {
         return Err(configuration.explain(wrong));

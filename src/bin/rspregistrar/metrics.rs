@@ -9,6 +9,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use rserpool::dns::Counts;
 use rserpool::machine::registrar::{Histogram, Stats};
 use rserpool::runtime::registrar::{LinkStats, Server};
 use rserpool::wire::{CauseCode, PoolHandle, RegistrarId};
@@ -47,7 +48,7 @@ impl Format {
 }
 
 /// What the program knows beside the server.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Program {
     /// Pools that are told apart.
     pub max_pools: usize,
@@ -57,6 +58,8 @@ pub struct Program {
     pub reload: Option<(SystemTime, bool)>,
     /// Open event streams.
     pub streams: usize,
+    /// What was asked over DNS, and connections for that.
+    pub dns: Option<(Counts, usize)>,
 }
 
 #[derive(Debug)]
@@ -92,6 +95,7 @@ struct Snapshot {
     bounds: Vec<(&'static str, usize, usize)>,
     answers: Histogram,
     turns: Histogram,
+    dns: Option<(Counts, usize)>,
 }
 
 /// Writes the samples of one name.
@@ -268,7 +272,11 @@ impl Collector for Snapshot {
         let help = "How long elements took to answer keep-alives";
         histogram(&mut encoder, "keep_alive_answer_seconds", help, &self.answers)?;
         let help = "How long turns of the event loop took, without waiting: nobody is served sooner";
-        histogram(&mut encoder, "turn_seconds", help, &self.turns)
+        histogram(&mut encoder, "turn_seconds", help, &self.turns)?;
+        match &self.dns {
+            Some((counts, open)) => crate::dns_metrics::encode(&mut encoder, counts, *open),
+            None => Ok(()),
+        }
     }
 }
 
@@ -371,6 +379,7 @@ fn snapshot(server: &Server, program: &Program) -> Snapshot {
         bounds,
         answers: *machine.keep_alive_answers(),
         turns: *server.turn_times(),
+        dns: program.dns.clone(),
     }
 }
 

@@ -1,7 +1,9 @@
 //! The command line: rsplib's spelling, with one or two dashes, always `--option=value`.
 
+use crate::dns_sockets::MAX_ADDRESSES;
 use crate::tls::TlsArgs;
 use clap::Parser;
+use rserpool::dns::{DNS_PORT, Zone};
 use rserpool::machine::registrar::{Config, Dialect};
 use rserpool::machine::{LinkProtocol, Target};
 use rserpool::runtime::registrar::{Listen, Options as ServerOptions};
@@ -62,6 +64,15 @@ pub struct Options {
     /// PORT alone: of localhost
     #[arg(long, value_name = "ADDRESS")]
     pub http: Option<String>,
+    /// Answer DNS queries for pools at ADDRESS[:PORT][,ADDRESS...], port 53, over UDP and TCP; PORT alone: of localhost
+    #[arg(long, value_name = "ADDRESS")]
+    pub dns: Option<String>,
+    /// The zone below which each pool has its name
+    #[arg(long, value_name = "NAME", default_value = "pool")]
+    dnszone: String,
+    /// How long answers may be kept, seconds
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    pub dnsttl: u32,
     /// Connections at a time [default: what the descriptor limit allows]
     #[arg(long, value_name = "N")]
     maxconnections: Option<usize>,
@@ -131,7 +142,7 @@ pub struct Options {
     #[arg(long, value_name = "WORD", default_value = "auto")]
     dialect: String,
 
-    /// Take connections and announcements from these networks only, for ASAP, ENRP and HTTP: NETWORK/BITS or
+    /// Take connections and announcements from these networks only, for ASAP, ENRP, HTTP and DNS: NETWORK/BITS or
     /// ADDRESS, commas between them [default: from everywhere]
     #[arg(long, value_name = "NETWORKS")]
     allow: Option<String>,
@@ -447,6 +458,22 @@ impl Options {
             None => address::parse_one(text, 80).map_err(|error| error.to_string()),
         };
         address.map(Some).map_err(|error| wrong("http", text, error))
+    }
+
+    /// Where DNS queries are answered, if at all, and for which zone.
+    pub fn dns(&self) -> Result<Option<(Vec<SocketAddr>, Zone)>, String> {
+        let zone = self.dnszone.parse().map_err(|error| wrong("dnszone", &self.dnszone, error))?;
+        let Some(text) = &self.dns else { return Ok(None) };
+        let addresses = match port_alone(text) {
+            Some(port) => port.map(|port| vec![(Ipv4Addr::LOCALHOST, port).into()]),
+            None => address::parse_list(text, DNS_PORT).map_err(|error| error.to_string()),
+        };
+        match addresses.map_err(|error| wrong("dns", text, error))? {
+            many if many.len() > MAX_ADDRESSES => {
+                Err(wrong("dns", text, format!("{MAX_ADDRESSES} addresses at most")))
+            }
+            addresses => Ok(Some((addresses, zone))),
+        }
     }
 
     /// Peers by address, and those by name, which are looked up later.

@@ -5,6 +5,7 @@ use super::events::{self, Stream};
 use super::metrics::{self, Format, Program};
 use super::request::Request;
 use super::{api, handles, mib};
+use rserpool::dns::Counts;
 use rserpool::handlespace::ElementRef;
 use rserpool::machine::Time;
 use rserpool::machine::registrar::Registrar;
@@ -30,6 +31,8 @@ pub struct Site {
     pub reload: Option<(SystemTime, bool)>,
     /// Who knows this may change things.
     pub token: Option<Vec<u8>>,
+    /// What was asked over DNS, and connections for that.
+    pub dns: Option<(Counts, usize)>,
 }
 
 /// What is sent to a request: at once, in pieces, or for ever.
@@ -64,7 +67,9 @@ pub fn answer(
         "/metrics" => {
             let Site { started, max_metric_pools: max_pools, reload, .. } = *site;
             let format = Format::wanted(&request.accept);
-            let body = metrics::encode(server, &Program { max_pools, started, reload, streams }, format);
+            let dns = site.dns.clone();
+            let program = Program { max_pools, started, reload, streams, dns };
+            let body = metrics::encode(server, &program, format);
             whole("200 OK", format.content_type(), &body, with_body)
         }
         "/handlespace" => {

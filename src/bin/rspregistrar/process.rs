@@ -2,10 +2,13 @@
 //! service manager wants to know.
 
 use super::configuration::{Configuration, Failure};
+use super::dns::Handlespace;
+use super::dns_sockets::{Dns, TOKENS};
 use super::http::Http;
 use super::page::Site;
 use super::signals::Asked;
 use super::{daemon, logging};
+use mio::Token;
 use rserpool::machine::Time;
 use rserpool::runtime::csp::Reporter;
 use rserpool::runtime::registrar::{FIRST_TOKEN, Options as ServerOptions, Server};
@@ -16,7 +19,8 @@ use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, SystemTime};
 
-const HTTP: usize = FIRST_TOKEN;
+const DNS: usize = FIRST_TOKEN;
+const HTTP: usize = DNS + TOKENS;
 /// How long peers and clients may take to read our goodbye.
 const GOODBYE: Duration = Duration::from_millis(600);
 /// Between two looks at what the service manager is told.
@@ -39,6 +43,7 @@ impl Reloaded {
         let options = &configuration.options;
         let explain = |wrong| configuration.explain(wrong);
         options.http().map_err(explain)?;
+        options.dns().map_err(explain)?;
         let server = options.server().map_err(explain)?;
         let reports = options.reports().map_err(explain)?;
         let token = options.token().map_err(explain)?;
@@ -52,6 +57,7 @@ struct Process<'a> {
     server: Server,
     asked: &'a Asked,
     http: Option<Http>,
+    dns: Option<Dns>,
     reporter: Option<Reporter>,
     /// How often the service manager wants to hear from us, and when next.
     watchdog: Option<(Duration, Time)>,
@@ -68,6 +74,7 @@ pub fn run(arguments: Vec<OsString>, configuration: Configuration, asked: &Asked
     let server_options = options.server().map_err(explain)?;
     let reports = options.reports().map_err(explain)?;
     let http = options.http().map_err(explain)?;
+    let dns = options.dns().map_err(explain)?;
     logging::start(options).map_err(explain)?;
     for note in options.notes() {
         log::warn!("{}", explain(note));
@@ -81,10 +88,18 @@ pub fn run(arguments: Vec<OsString>, configuration: Configuration, asked: &Asked
             max_metric_pools: options.maxmetricpools,
             reload: None,
             token: options.token().map_err(explain)?,
+            dns: None,
         };
         Http::bind(&server, address, HTTP, site).map_err(wrong)
     });
     let http = http.transpose()?;
+    let dns = dns.map(|(addresses, zone)| {
+        let allow = server.allowed().clone();
+        Dns::bind(server.registry(), DNS, &addresses, zone, options.dnsttl, allow).map_err(|error| {
+            explain(format!("--dns={}: {error}", options.dns.as_deref().unwrap_or_default()))
+        })
+    });
+    let dns = dns.transpose()?;
     let reporter =
         reports.map(|(to, interval)| Reporter::to(&to, interval, server.now(), server.waker())).transpose();
     let reporter = reporter.map_err(|error| format!("status reports: {error}"))?;
@@ -96,6 +111,7 @@ pub fn run(arguments: Vec<OsString>, configuration: Configuration, asked: &Asked
         server,
         asked,
         http,
+        dns,
         reporter,
         watchdog: None,
         status,
@@ -125,6 +141,10 @@ impl Process<'_> {
         }
         if let Some(http) = &self.http {
             lines += &format!("HTTP {}\n", http.address());
+        }
+        if let Some(dns) = &self.dns {
+            let addresses: Vec<String> = dns.addresses().map(|address| address.to_string()).collect();
+            lines += &format!("DNS {}\n", addresses.join(", "));
         }
         let id = self.server.machine().id();
         let from = self.configuration.file.as_ref().map(|path| format!(", options from {}", path.display()));
@@ -178,9 +198,11 @@ impl Process<'_> {
             let report = self.reporter.as_ref().map(Reporter::poll_timeout);
             let watchdog = self.watchdog.map(|(_, next)| next);
             let status = is_serving.then_some(self.status.1);
-            let until = [page, report, watchdog, status].into_iter().flatten().min();
+            let names = self.dns.as_ref().and_then(|dns| dns.poll_timeout(self.server.now()));
+            let until = [page, report, watchdog, status, names].into_iter().flatten().min();
             self.server.turn(until, &mut tokens)?;
             for token in tokens.drain(..) {
+                self.name_ready(token);
                 if let Some(http) = &mut self.http {
                     http.ready(&mut self.server, token);
                 }
@@ -207,10 +229,22 @@ impl Process<'_> {
         Ok(())
     }
 
+    /// A socket for DNS may be ready.
+    fn name_ready(&mut self, token: Token) {
+        if let Some(dns) = &mut self.dns {
+            let now = self.server.now();
+            dns.ready(&mut Handlespace(&mut self.server), now, token);
+        }
+    }
+
     /// What is due by the clock.
     fn tick(&mut self) {
         let now = self.server.now();
+        if let Some(dns) = &mut self.dns {
+            dns.turn(&mut Handlespace(&mut self.server), now, false);
+        }
         if let Some(http) = &mut self.http {
+            http.site.dns = self.dns.as_ref().map(|dns| (dns.counts().clone(), dns.open()));
             http.turn(&mut self.server);
         }
         if let Some(reporter) = &mut self.reporter
@@ -318,7 +352,7 @@ impl Process<'_> {
         }
         log::info!("registrar {id} ends: {}", self.status_line());
         self.say(&format!("registrar {id} ends\n"));
-        self.http = None;
+        (self.http, self.dns) = (None, None);
         self.server.shutdown(GOODBYE);
     }
 }

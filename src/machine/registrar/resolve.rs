@@ -4,9 +4,9 @@ use super::asap::{MAX_DEFERRED, MAX_DEFERRED_PER_LINK};
 use super::chores::Chore;
 use super::dialect::most_elements;
 use super::{Link, LinkId, Registrar, Role};
-use crate::handlespace::{ElementKey, Increment};
+use crate::handlespace::{ElementKey, Increment, MOST_LOOKS};
 use crate::machine::LinkEnds;
-use crate::wire::{Asap, CauseCode, MAX_MESSAGE, OperationError, Policy, PoolElement, PoolHandle};
+use crate::wire::{Asap, CauseCode, MAX_MESSAGE, OperationError, Policy, PoolElement, PoolHandle, Transport};
 
 /// More elements than this fit no message.
 const MAX_ELEMENTS_PER_MESSAGE: usize = 2048;
@@ -146,6 +146,24 @@ impl Registrar {
             client.held -= size;
             self.resolve(link, subscribe, handle.clone(), items);
         }
+    }
+
+    /// Chooses elements for somebody who speaks something else than ASAP, as a handle resolution does, among
+    /// those whose transport is `usable`. `None`: no such pool.
+    pub fn choose(
+        &mut self,
+        handle: &PoolHandle,
+        items: usize,
+        usable: impl Fn(&Transport) -> bool,
+    ) -> Option<Vec<PoolElement>> {
+        self.stats.handle_resolutions += 1;
+        let (mut keys, count) = (Vec::new(), [items, items.max(MOST_LOOKS)]);
+        if !self.space.select_usable(handle, count, self.increment(true), usable, &mut keys) {
+            self.stats.unknown_pools += 1;
+            return None;
+        }
+        let elements = keys.into_iter().filter_map(|key| self.space.get(key));
+        Some(elements.map(|element| element.to_client_element()).collect())
     }
 
     /// How many elements to choose.

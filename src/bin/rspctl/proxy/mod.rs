@@ -52,7 +52,7 @@ fn serve(args: &ProxyArgs) -> Result<(), String> {
     let mut engine = Engine::new(args, runtime.clone(), stats.clone()).map_err(|error| error.to_string())?;
     engine.serve(wanted)?;
     if let Some((listener, address)) = http {
-        stats::serve(listener, stats).map_err(|error| error.to_string())?;
+        crate::scrape::serve(listener, stats::Page(stats)).map_err(|error| error.to_string())?;
         out::line(format_args!("HTTP {address}"));
     }
     let ended = engine.run().map_err(|error| error.to_string());

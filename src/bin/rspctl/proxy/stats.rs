@@ -1,5 +1,6 @@
 //! What the proxy counts, and where it is asked for: /metrics (OpenMetrics) and /healthz.
 
+use crate::scrape::Scraped;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -9,15 +10,8 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 use rserpool::runtime::Pool;
 use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
-/// How long somebody may take to ask, and to read.
-const PATIENCE: Duration = Duration::from_secs(2);
-const MAX_REQUEST: usize = 8192;
 
 /// One thread writes, others read.
 #[derive(Debug, Default)]
@@ -120,67 +114,19 @@ impl Collector for Snapshot {
     }
 }
 
-/// Answers one after the other, each within a few seconds.
-pub fn serve(listener: TcpListener, stats: Arc<Stats>) -> io::Result<()> {
-    std::thread::Builder::new().name("metrics".into()).spawn(move || {
-        for stream in listener.incoming() {
-            match stream {
-                // Whoever asks badly or goes away misses his answer.
-                Ok(stream) => _ = answer(stream, &stats),
-                Err(_) => std::thread::sleep(Duration::from_millis(100)),
-            }
-        }
-    })?;
-    Ok(())
-}
+/// What is asked for.
+#[derive(Debug)]
+pub struct Page(pub Arc<Stats>);
 
-fn answer(mut stream: TcpStream, stats: &Arc<Stats>) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let begun = std::time::Instant::now();
-    let mut head = Vec::new();
-    let mut buffer = [0; 1024];
-    let path = loop {
-        let count = stream.read(&mut buffer)?;
-        head.extend_from_slice(&buffer[..count]);
-        let mut headers = [httparse::EMPTY_HEADER; 64];
-        let mut request = httparse::Request::new(&mut headers);
-        match request.parse(&head) {
-            Ok(httparse::Status::Complete(_)) if request.method == Some("GET") => {
-                break request.path.unwrap_or("/").split('?').next().unwrap_or("/").to_owned();
-            }
-            Ok(httparse::Status::Partial)
-                if count > 0 && head.len() < MAX_REQUEST && begun.elapsed() < PATIENCE => {}
-            _ => {
-                return stream.write_all(
-                    b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
-                );
-            }
-        }
-    };
-    let (status, kind, body) = match path.as_str() {
-        "/metrics" => {
-            ("200 OK", "application/openmetrics-text; version=1.0.0; charset=utf-8", stats.metrics())
-        }
-        "/healthz" => {
-            let pools = stats.all_pools();
-            let empty: Vec<String> =
-                pools.iter().filter(|pool| pool.is_empty()).map(|pool| pool.handle().to_string()).collect();
-            match empty.is_empty() {
-                true => ("200 OK", "text/plain", "ok\n".to_owned()),
-                false => (
-                    "503 Service Unavailable",
-                    "text/plain",
-                    format!("no elements in {}\n", empty.join(", ")),
-                ),
-            }
-        }
-        _ => ("404 Not Found", "text/plain", "/metrics, /healthz\n".to_owned()),
-    };
-    let length = body.len();
-    let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
-    );
-    stream.write_all(head.as_bytes())?;
-    stream.write_all(body.as_bytes())
+impl Scraped for Page {
+    fn metrics(&self) -> String {
+        self.0.metrics()
+    }
+
+    fn ill(&self) -> Option<String> {
+        let pools = self.0.all_pools();
+        let empty: Vec<String> =
+            pools.iter().filter(|pool| pool.is_empty()).map(|pool| pool.handle().to_string()).collect();
+        (!empty.is_empty()).then(|| format!("no elements in {}", empty.join(", ")))
+    }
 }
