@@ -173,6 +173,8 @@ struct Link {
     role: Role,
 }
 
+// Most links are those of processes.
+#[expect(clippy::large_enum_variant)]
 #[derive(Debug)]
 enum Role {
     Asap(asap::Client),

@@ -117,7 +117,8 @@ mod tests {
         ahead.consume(1);
         ahead.keep();
         assert_eq!((ahead.rest(), ahead.bytes.capacity()), (&b"ello"[..], 4));
-        assert_eq!(borrow().as_ptr(), place);
+        let again = borrow();
+        assert_eq!(again.as_ptr(), place);
         ahead.push(b"!").unwrap();
         assert_eq!(ahead.rest(), b"ello!");
         ahead.consume(5);

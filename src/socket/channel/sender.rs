@@ -209,8 +209,12 @@ impl Sender {
                 _ if done > 0 || !half.ahead.is_empty() => {
                     socket.send(&slices([&half.ahead, &header, payload], done))
                 }
-                0..=TINY => send_together(socket, &header, payload, &mut [0; HEADER_LENGTH + TINY]),
-                0..=SMALL => send_together(socket, &header, payload, &mut [0; HEADER_LENGTH + SMALL]),
+                length if length <= TINY => {
+                    send_together(socket, &header, payload, &mut [0; HEADER_LENGTH + TINY])
+                }
+                length if length <= SMALL => {
+                    send_together(socket, &header, payload, &mut [0; HEADER_LENGTH + SMALL])
+                }
                 _ => socket.send(&[IoSlice::new(&header), IoSlice::new(payload)]),
             };
             match sent {
