@@ -361,6 +361,11 @@ fn registrations(to: SocketAddr) -> TcpStream {
     });
     println!("registrations: {taken} taken, {refused} refused");
     assert!(refused > 0 && taken > 0);
+    // Whoever comes then has a place all the same.
+    let mut other = connect(to);
+    other.write_all(&registration("other", 1)).expect("sent");
+    let answer = answer(&mut other);
+    assert!(matches!(answer, Ok(Asap::RegistrationResponse { rejected: false, .. })), "{answer:?}");
     stream
 }
 
@@ -550,6 +555,8 @@ fn false_registrars(to: SocketAddr) -> Vec<TcpStream> {
         vec![0; 10_000],
         vec![7, 1, 0xff, 0xf0, 0, 0],
         element("somebody else's").encode(),
+        // Its home answers, so that nobody takes its place.
+        element("Echo").encode(),
         answer.encode(),
         registration("Echo", 9).repeat(1000),
         Vec::new(),
