@@ -12,6 +12,7 @@
 #   make test-packages  the Debian packages and the container's root file system: installed, used, purged
 #   make reach        software that people run, through the preload library: killed, stopped, restarted
 #   make fuzz         each fuzz target for FUZZ_SECONDS
+#   make wheel        the Python package with the library in it, in target/wheel: pip install needs nothing else
 #   make install      honours DESTDIR, prefix, libdir, includedir, mandir; PROFILE=debug installs that build
 #   make install-service  systemd units, configuration and completions; honours sysconfdir, unitdir as well
 #   make deb          Debian packages in target/deb
@@ -38,7 +39,7 @@ VERSION    := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1
 SOVERSION  := 0
 FUZZ_SECONDS ?= 600
 
-.PHONY: all build examples demo test check bench soak compat interop interop-bench reach fuzz man install install-service deb test-packages \
+.PHONY: all build examples demo test check bench soak compat interop interop-bench reach fuzz man install install-service wheel deb test-packages \
     uninstall clean
 
 all: build examples
@@ -103,6 +104,7 @@ install: build man
 	install -m 644 $(BUILD)/librserpool.a "$(DESTDIR)$(libdir)/"
 	! command -v strip >/dev/null || strip --strip-debug "$(DESTDIR)$(libdir)/librserpool.a"
 	install -m 644 include/rserpool/*.h "$(DESTDIR)$(includedir)/rserpool/"
+	install -m 644 include/rserpool.hpp "$(DESTDIR)$(includedir)/"
 	ln -sf "$$(realpath -m --relative-to="$(compatdir)" "$(libdir)")/librserpool.so.$(SOVERSION)" \
 	    "$(DESTDIR)$(compatdir)/librsplib.so.3"
 	sed -e 's|@prefix@|$(prefix)|; s|@libdir@|$(libdir)|; s|@includedir@|$(includedir)|; s|@version@|$(VERSION)|' \
@@ -127,6 +129,9 @@ install-service: build
 	    $(BUILD)/$$program $${word}fish > "$(DESTDIR)$(prefix)/share/fish/vendor_completions.d/$$program.fish" || exit 1; \
 	done
 
+wheel: build
+	scripts/wheel $(BUILD) $(TARGET)/wheel
+
 deb:
 	scripts/deb $(PROFILE)
 
@@ -142,7 +147,7 @@ uninstall:
 	    "$(DESTDIR)$(libdir)/.debug/librserpool.so.$(VERSION).debug" \
 	    "$(DESTDIR)$(libdir)/librserpool-preload.so" \
 	    "$(DESTDIR)$(compatdir)/librsplib.so.3" "$(DESTDIR)$(pkgdir)/rserpool.pc"
-	rm -rf "$(DESTDIR)$(includedir)/rserpool"
+	rm -rf "$(DESTDIR)$(includedir)/rserpool" "$(DESTDIR)$(includedir)/rserpool.hpp"
 	-rmdir "$(DESTDIR)$(bindir)/.debug" "$(DESTDIR)$(libdir)/.debug" 2>/dev/null
 	for page in $(TARGET)/man/*.[1-8]; do \
 	    rm -f "$(DESTDIR)$(mandir)/man$${page##*.}/$${page##*/}"; done

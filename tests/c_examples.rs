@@ -87,6 +87,57 @@ fn echo_goes_on_with_another_server() {
 }
 
 #[test]
+fn the_same_in_cpp() {
+    if !folder().join("echo_client++").exists() {
+        return skipped("c_examples: the_same_in_cpp", "no c++");
+    }
+    let registrar = Registrar::start(&[]);
+    let (id, server) = echo_server(&registrar, "Echo++", &mut example("echo_server++"));
+    let mut client = Process::start(example("echo_client++").args(["Echo++", &registrar.switch]));
+    client.say("one");
+    assert_eq!(client.line_with("0x"), format!("0x{id:08x}: one"));
+    let (second, _second) = echo_server(&registrar, "Echo++", &mut example("echo_server++"));
+    server.signal(libc::SIGKILL);
+    client.say("two");
+    assert_eq!(client.line_with("0x"), format!("0x{second:08x}: two"));
+    assert_eq!(client.end().1, 0);
+    let nobody = Process::start(example("echo_client++").args(["Nobody", &registrar.switch]));
+    assert_eq!(nobody.end().1, 1);
+}
+
+/// `rserpool.hpp` with either compiler, without a warning, under AddressSanitizer and UndefinedBehaviorSanitizer.
+#[test]
+fn objects_own_what_they_have() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let registrar = Registrar::start(&[]);
+    for compiler in ["g++", "clang++"] {
+        let program = folder().join(format!("objects-{compiler}"));
+        let built = Command::new(compiler)
+            .args(["-std=c++17", "-g", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-pedantic", "-Werror"])
+            .args(["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-Iinclude", "-o"])
+            .arg(&program)
+            .args(["tests/c/objects.cc", "-lrserpool"])
+            .args([
+                format!("-L{}", folder().display()),
+                format!("-Wl,--disable-new-dtags,-rpath,{}", folder().display()),
+            ])
+            .current_dir(root)
+            .output();
+        let built = match built {
+            Ok(built) => built,
+            Err(error) => {
+                skipped(&format!("c_examples: objects with {compiler}"), &error.to_string());
+                continue;
+            }
+        };
+        assert!(built.status.success(), "{compiler}: {}", String::from_utf8_lossy(&built.stderr));
+        let mut process = Process::start(Command::new(&program).arg(&registrar.switch));
+        process.line_with("good");
+        assert_eq!(process.end().1, 0);
+    }
+}
+
+#[test]
 fn resolve_shows_everybody() {
     let registrar = Registrar::start(&[]);
     let (one, _one) = echo_server(&registrar, "Shown", &mut example("echo_server"));
