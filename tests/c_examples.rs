@@ -113,7 +113,16 @@ fn objects_own_what_they_have() {
     for compiler in ["g++", "clang++"] {
         let program = folder().join(format!("objects-{compiler}"));
         let built = Command::new(compiler)
-            .args(["-std=c++17", "-g", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-pedantic", "-Werror"])
+            .args([
+                "-std=c++17",
+                "-g",
+                "-Wall",
+                "-Wextra",
+                "-Wshadow",
+                "-Wconversion",
+                "-pedantic",
+                "-Werror",
+            ])
             .args(["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-Iinclude", "-o"])
             .arg(&program)
             .args(["tests/c/objects.cc", "-lrserpool"])
