@@ -8,18 +8,19 @@ use super::settings::is_available;
 use super::thread::spawn;
 use super::{Keeper, Tls, TlsStatus, targets};
 use crate::machine::registrar::{Config, Event, Histogram, Impossible, Operated, Operation, Registrar, What};
-use crate::machine::{LinkProtocol, Output, Service, Target, Time};
+use crate::machine::{LinkId, LinkProtocol, Output, Service, Target, Time};
 use crate::transport::allow::Networks;
 use crate::transport::host;
 use crate::transport::interfaces::Interface;
 use crate::transport::multicast::{DEFAULT_TTL, groups_of};
-use crate::transport::scope::{Scope, reaches, usable};
+use crate::transport::scope::{Scope, best_first, reaches, usable};
 use crate::transport::tls::Mode;
 use crate::wire::{
     ASAP_PORT, ASAP_TLS_PORT, ENRP_PORT, ENRP_TLS_PORT, PeId, PoolElement, PoolHandle, Protocol, RegistrarId,
     Transport, TransportUse,
 };
 use mio::{Registry, Token};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -147,6 +148,8 @@ pub struct Server {
     turns: Histogram,
     announced: (Option<SocketAddr>, Option<SocketAddr>),
     allowed: Networks,
+    /// Links to be measured when nobody reads from them any more.
+    unmeasured: BTreeSet<LinkId>,
 }
 
 /// Where a service listens.
@@ -234,6 +237,7 @@ impl Server {
             min_scope,
             keeper,
             told: 0,
+            unmeasured: BTreeSet::new(),
             turns,
             announced: (clients, registrars),
             allowed: options.allow,
@@ -266,7 +270,7 @@ impl Server {
         self.names.set(peer_names);
         machine.peers = self.static_peers();
         self.machine.reconfigure(now, machine);
-        drain(&mut self.machine, &mut self.reactor);
+        drain(&mut self.machine, &mut self.reactor, &mut self.unmeasured);
     }
 
     /// Where static peers are, as far as that is known.
@@ -350,7 +354,7 @@ impl Server {
     /// Waits until something happens or `until`, and deals with it; the caller's own sources that became
     /// ready are added to `ready`.
     pub fn turn(&mut self, until: Option<Time>, ready: &mut Vec<Token>) -> io::Result<()> {
-        let Server { reactor, machine, groups, names, asap, enrp, min_scope, keeper, .. } = self;
+        let Server { reactor, machine, groups, names, asap, enrp, min_scope, keeper, unmeasured, .. } = self;
         let files = keeper.as_ref().map(Keeper::poll_timeout);
         let lookup = names.poll_timeout(machine.misses_peer());
         let until = [until, machine.poll_timeout(), groups.poll_timeout(), files, lookup];
@@ -372,8 +376,12 @@ impl Server {
                 Input::Other { token } => return ready.push(token),
                 Input::Woken => return,
             }
-            drain(machine, reactor);
+            drain(machine, reactor, unmeasured);
         })?;
+        if !unmeasured.is_empty() {
+            measure(machine, reactor, unmeasured);
+            reactor.flush();
+        }
         groups.handle_timeout(reactor);
         if let Some(keeper) = keeper {
             keeper.turn(reactor, false);
@@ -381,7 +389,7 @@ impl Server {
         let now = reactor.now();
         if machine.poll_timeout().is_some_and(|time| time <= now) {
             machine.handle_timeout(now);
-            drain(machine, reactor);
+            drain(machine, reactor, unmeasured);
             reactor.flush();
         }
         self.find_peers(now);
@@ -395,7 +403,7 @@ impl Server {
         if self.names.take_answers() {
             let peers = self.static_peers();
             self.machine.set_peers(now, peers);
-            drain(&mut self.machine, &mut self.reactor);
+            drain(&mut self.machine, &mut self.reactor, &mut self.unmeasured);
             self.reactor.flush();
         }
         self.names.handle_timeout(now, self.machine.misses_peer());
@@ -433,7 +441,7 @@ impl Server {
     ) -> Result<Operated, Impossible> {
         let now = self.reactor.now();
         let result = self.machine.operate(now, handle, id, operation);
-        drain(&mut self.machine, &mut self.reactor);
+        drain(&mut self.machine, &mut self.reactor, &mut self.unmeasured);
         self.reactor.flush();
         result
     }
@@ -452,7 +460,7 @@ impl Server {
     pub fn shutdown(mut self, patience: Duration) {
         let now = self.now();
         self.machine.shutdown(now);
-        drain(&mut self.machine, &mut self.reactor);
+        drain(&mut self.machine, &mut self.reactor, &mut self.unmeasured);
         let end = now + patience;
         let mut ready = Vec::new();
         while self.reactor.link_count() > 0 && self.now() < end {
@@ -500,12 +508,17 @@ fn most_links(asked: Option<usize>) -> usize {
     links.min(super::reactor::MAX_SLOTS)
 }
 
-fn drain(machine: &mut Registrar, reactor: &mut Reactor) {
+/// Carries out what the machine wants. Links that are being read from can't be measured meanwhile: they are left
+/// in `unmeasured`.
+fn drain(machine: &mut Registrar, reactor: &mut Reactor, unmeasured: &mut BTreeSet<LinkId>) {
     let mut measured = Vec::new();
     loop {
         while let Some(output) = machine.poll_output() {
             if let Output::Measure { link } = output {
-                measured.extend(reactor.measure(link).map(|measurement| (link, measurement)));
+                match reactor.measure(link) {
+                    Some(measurement) => measured.push((link, measurement)),
+                    None => _ = unmeasured.insert(link),
+                }
             } else if let Some(event) = reactor.execute(output) {
                 report(reactor, event);
             }
@@ -518,6 +531,18 @@ fn drain(machine: &mut Registrar, reactor: &mut Reactor) {
             machine.handle_measurement(now, link, measurement);
         }
     }
+}
+
+/// Measures the links that could not be measured while they were read from.
+fn measure(machine: &mut Registrar, reactor: &mut Reactor, unmeasured: &mut BTreeSet<LinkId>) {
+    let now = reactor.now();
+    for link in std::mem::take(unmeasured) {
+        // Else it is gone.
+        if let Some(measurement) = reactor.measure(link) {
+            machine.handle_measurement(now, link, measurement);
+        }
+    }
+    drain(machine, reactor, unmeasured);
 }
 
 fn report(reactor: &mut Reactor, event: Event) {
@@ -699,7 +724,8 @@ fn transports(bound: &Bound, interfaces: &[Interface], minimum: Scope) -> Vec<Tr
     let mut all: Vec<Transport> = kept(tcp)
         .map(|address| Transport::new(Protocol::Tcp, data, address.port(), vec![address.ip()]))
         .collect();
-    let addresses: Vec<IpAddr> = kept(sctp).map(|address| address.ip()).collect();
+    let mut addresses: Vec<IpAddr> = kept(sctp).map(|address| address.ip()).collect();
+    best_first(&mut addresses);
     if let (Some(first), false) = (bound.sctp.first(), addresses.is_empty()) {
         all.push(Transport::new(Protocol::Sctp, data, first.port(), addresses));
     }

@@ -13,7 +13,7 @@
 use super::scratch;
 pub use super::sctp_socket::available;
 use super::sctp_socket::{
-    AssociationId, Incoming, Notification, Parameters, SctpSocket, SendInfo, SocketStyle,
+    AssociationId, Incoming, Notification, Parameters, SctpSocket, SendInfo, SocketStyle, send_flags,
 };
 use super::tcp::QUEUE_BOUND;
 use super::{Condition, QueueStatus, ReadStatus};
@@ -346,7 +346,9 @@ impl SctpLink {
 
     /// `Ok(false)`: no room.
     fn send_one(&self, message: &[u8]) -> io::Result<bool> {
-        let info = SendInfo { ppid: self.ppid.to_be(), ..SendInfo::default() };
+        // Its round trip is taken for the distance: what the peer puts off would count as way.
+        let flags = send_flags::SACK_AT_ONCE;
+        let info = SendInfo { ppid: self.ppid.to_be(), flags, ..SendInfo::default() };
         match self.socket.send(message, info) {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),

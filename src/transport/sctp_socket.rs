@@ -88,6 +88,8 @@ pub mod send_flags {
     pub const UNORDERED: u16 = 1;
     /// Ends the association at once; not on one-to-one sockets.
     pub const ABORT: u16 = 4;
+    /// The receiver acknowledges at once (RFC 7053).
+    pub const SACK_AT_ONCE: u16 = 8;
     /// Ends the association in order, with an empty message; not on one-to-one sockets.
     pub const EOF: u16 = 0x200;
 }

@@ -469,6 +469,37 @@ fn one_to_one_connects_accepts_and_carries_stream_ppid_and_order() {
     }
 }
 
+/// rsplib's registrars put acknowledgements off (200 ms), which would look like a way of 100 ms.
+#[test]
+fn a_peer_that_puts_acknowledgements_off_is_not_far() {
+    if !kernel_has_sctp() {
+        return;
+    }
+    // Two such peers: with our links, and with a socket that does not ask.
+    let (lazy, address) = server(SocketStyle::OneToOne);
+    let mut near = endpoint("127.0.0.1:0");
+    near.dial(1, &[address]).unwrap();
+    let mut link = dialled(&mut near, 1);
+    let plain = socket(SocketStyle::OneToOne);
+    plain.connect(&[address]).unwrap();
+    let acknowledged = |condition: &dyn Fn() -> bool| {
+        let start = std::time::Instant::now();
+        while condition() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        start.elapsed()
+    };
+    assert_eq!(link.send(&message(64, 1)).unwrap(), QueueStatus::Empty);
+    let asked = acknowledged(&|| link.condition().unwrap().unacknowledged);
+    wait(&plain, PollFlags::POLLOUT);
+    assert!(plain.finish_connect().unwrap());
+    plain.send(&message(64, 1), SendInfo::default()).unwrap();
+    let unasked = acknowledged(&|| plain.condition(0).unwrap().unacknowledged);
+    assert!(asked < Duration::from_millis(100), "{asked:?}");
+    assert!(unasked > asked, "{unasked:?} without asking, {asked:?} with it");
+    drop(lazy);
+}
+
 #[test]
 fn a_message_larger_than_the_buffer_comes_in_parts() {
     if !kernel_has_sctp() {

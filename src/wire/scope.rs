@@ -75,6 +75,12 @@ fn scope_v6(address: Ipv6Addr) -> Scope {
     }
 }
 
+/// Addresses of one host in the order in which others should try them, and some try the first one only: those that
+/// reach farthest first, of these IPv4, and equal ones as they came.
+pub fn best_first(addresses: &mut [IpAddr]) {
+    addresses.sort_by_key(|&address| (std::cmp::Reverse(scope(address)), address.to_canonical().is_ipv6()));
+}
+
 /// Whether a host can be reached at `address` by those at distance `minimum`: a unicast address of at
 /// least that scope.
 pub fn reaches(address: IpAddr, minimum: Scope) -> bool {
@@ -110,6 +116,15 @@ mod tests {
 
     fn of(text: &str) -> u8 {
         scope(text.parse().unwrap()) as u8
+    }
+
+    #[test]
+    fn who_tries_only_the_first_address_gets_the_widest() {
+        let texts = ["fe80::1", "10.0.0.2", "fd00::1", "10.0.0.1", "192.0.2.1", "127.0.0.1", "fec0::1"];
+        let mut list: Vec<IpAddr> = texts.map(|text| text.parse().unwrap()).into();
+        best_first(&mut list);
+        let sorted: Vec<String> = list.iter().map(ToString::to_string).collect();
+        assert_eq!(sorted, ["192.0.2.1", "fd00::1", "10.0.0.2", "10.0.0.1", "fec0::1", "fe80::1", "127.0.0.1"]);
     }
 
     #[test]

@@ -51,9 +51,9 @@ pub struct Options {
     /// Group of the registrars: auto (239.0.0.51:9901 and [ff15::133]:9901), off, or ADDRESS[:PORT]
     #[arg(long, value_name = "GROUP", default_value = "auto", alias = "enrpmulticast")]
     enrpannounce: String,
-    /// Time to live of what goes to the groups
-    #[arg(long, value_name = "N", default_value_t = 30)]
-    announcettl: u8,
+    /// Time to live of what goes to the groups, 1 to 255; beyond that the nearest of these
+    #[arg(long, value_name = "N", default_value_t = 30, allow_negative_numbers = true)]
+    announcettl: i64,
     /// Another registrar: ADDRESS[:PORT][,ADDRESS...], one host; may be given several times
     #[arg(long, value_name = "ADDRESS")]
     peer: Vec<String>,
@@ -390,7 +390,7 @@ impl Options {
             allow,
             asap_announce: group("asapannounce", &self.asapannounce, ASAP_GROUP)?,
             enrp_announce: group("enrpannounce", &self.enrpannounce, ENRP_GROUP)?,
-            ttl: self.announcettl,
+            ttl: u8::try_from(self.announcettl.clamp(1, 255)).unwrap_or(u8::MAX),
             max_links: self.maxconnections.map(|links| links.max(1)),
         })
     }
@@ -601,6 +601,15 @@ mod tests {
             assert_eq!(parse(arguments).unwrap().server().unwrap().machine.dialect, dialect, "{arguments:?}");
         }
         assert!(parse(&["--dialect=klingon"]).unwrap().server().is_err());
+    }
+
+    #[test]
+    fn a_time_to_live_out_of_range_is_the_nearest_in_it() {
+        for (given, ttl) in [("1", 1), ("30", 30), ("255", 255), ("0", 1), ("-7", 1), ("256", 255), ("99999", 255)] {
+            let server = parse(&[&format!("-announcettl={given}")]).unwrap().server().unwrap();
+            assert_eq!(server.ttl, ttl, "{given}");
+        }
+        assert!(parse(&["-announcettl=far"]).is_err());
     }
 
     #[test]

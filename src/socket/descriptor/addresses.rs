@@ -2,7 +2,7 @@
 //! room for one), the addresses of its SCTP transport.
 
 use crate::transport::interfaces::{Interface, interfaces};
-use crate::transport::scope::{Scope, scope, unmapped};
+use crate::transport::scope::{Scope, best_first, scope, unmapped};
 use crate::wire::{Protocol, Transport, TransportUse};
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,7 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 const MAX_ADDRESSES: usize = 32;
 
 /// The transport of an SCTP socket that can be reached at `local`: what others can use, or loopback if
-/// there is nothing else. `None` when there is no usable address.
+/// there is nothing else. The widest come first, because rsplib 3.5 dials the first one. `None` when there is no usable
+/// address.
 pub(crate) fn sctp(port: u16, local: &[SocketAddr]) -> Option<Transport> {
     let of = |usable: fn(Scope) -> bool| -> Vec<IpAddr> {
         let mut list: Vec<IpAddr> = Vec::new();
@@ -19,6 +20,7 @@ pub(crate) fn sctp(port: u16, local: &[SocketAddr]) -> Option<Transport> {
                 list.push(address);
             }
         }
+        best_first(&mut list);
         list.truncate(MAX_ADDRESSES);
         list
     };
@@ -81,6 +83,20 @@ mod tests {
 
     fn pick(addresses: &[&str], ipv4_only: bool) -> Option<String> {
         best(&[interface("eth0", true, addresses)], ipv4_only).map(|address| address.to_string())
+    }
+
+    /// RFC 5354 section 3.4 gives the list no order; rsplib 3.5 dials the first one.
+    #[test]
+    fn the_widest_addresses_of_an_association_come_first() {
+        let listed = |local: &[&str]| -> Vec<String> {
+            let local: Vec<SocketAddr> = local.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 7)).collect();
+            let transport = sctp(7, &local).unwrap();
+            transport.addresses().iter().map(ToString::to_string).collect()
+        };
+        let all = ["::1", "fe80::1", "10.0.0.1", "192.168.0.1", "2001:db8::1", "127.0.0.1", "192.0.2.1"];
+        assert_eq!(listed(&all), ["192.0.2.1", "2001:db8::1", "10.0.0.1", "192.168.0.1"]);
+        assert_eq!(listed(&["10.0.0.2", "10.0.0.1", "::ffff:10.0.0.2"]), ["10.0.0.2", "10.0.0.1"]);
+        assert_eq!(listed(&["::1", "fe80::1", "127.0.0.1"]), ["127.0.0.1", "::1"]);
     }
 
     #[test]
