@@ -33,6 +33,8 @@
 #define RSPGETADDRS_MIN ((size_t)1)
 #define RSPGETADDRS_DEFAULT ((size_t)0)
 #define RSPGETADDRS_MAX ((size_t)0xffffffff)
+/* Not in rsplib: all of the pool's elements, as many as one answer of 64 KiB holds (some 600 to 1000). */
+#define RSPGETADDRS_ALL ((size_t)0x7fffffff)
 
 #define RSPLIB_VERSION 2
 #define RSPLIB_REVISION 3

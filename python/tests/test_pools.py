@@ -31,6 +31,7 @@ def test_as_many_as_asked_for(pool, serve):
         serve(identifier)
     assert len(rserpool.resolve(pool, items=1)) == 1
     assert len(rserpool.resolve(pool, items=4)) == 4
+    assert len(rserpool.resolve(pool, items=None)) == 4
 
 
 def test_round_robin_takes_turns(pool, serve):

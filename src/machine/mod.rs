@@ -12,6 +12,7 @@ pub mod choice;
 pub mod client;
 mod reach;
 pub mod registrar;
+pub mod seal;
 pub mod session;
 pub mod timer;
 pub mod trust;

@@ -4,6 +4,7 @@
 //! A session has no timers of its own: what fails it comes from its transport or from the pool
 //! (`fail`), and what moves it is the application (`begin_move`, then `moved` or `fail`).
 
+use super::seal::Seal;
 use crate::wire::{Asap, MAX_MESSAGE, PeId, Policy, PoolElement, PoolHandle};
 use std::fmt;
 use std::sync::Arc;
@@ -44,12 +45,15 @@ pub enum Ignored {
     Malformed(&'static str),
     /// A message that does not belong on this end of a control channel.
     Misplaced,
+    /// A cookie echo whose signature is not that of the pool's elements.
+    Forged,
 }
 
 impl fmt::Display for Ignored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Ignored::Malformed(reason) => write!(f, "malformed control message: {reason}"),
+            Ignored::Forged => f.write_str("cookie echo that no element of the pool signed"),
             Ignored::Misplaced => f.write_str("control message that does not belong there"),
         }
     }
@@ -87,6 +91,12 @@ pub struct Inbox {
     cookie: Option<Arc<[u8]>>,
     /// A cookie echo, and how much of it was delivered.
     echo: Option<(Vec<u8>, usize)>,
+    /// Only cookies signed with it count.
+    seal: Option<Seal>,
+    /// Other pools that business cards were for, to be asked about.
+    strange: Vec<PoolHandle>,
+    /// How many of these there were.
+    strangers: usize,
     /// A receive would find data without asking the transport.
     ahead: bool,
     /// The failover order of the last business card for our pool.
@@ -107,9 +117,22 @@ impl Inbox {
             complete: false,
             cookie: None,
             echo: None,
+            seal: None,
+            strange: Vec::new(),
+            strangers: 0,
             ahead: false,
             preferred: Vec::new(),
         }
+    }
+
+    /// An element's, whose cookies are signed.
+    pub fn with_seal(self, seal: Option<Seal>) -> Inbox {
+        Inbox { seal, ..self }
+    }
+
+    /// The next pool that a business card was for and that is not the session's own (RFC 5352 section 3.9, BC1).
+    pub fn take_strange(&mut self) -> Option<PoolHandle> {
+        self.strange.pop()
     }
 
     /// One message from the control channel. `handle` is the pool a user's session belongs to.
@@ -119,15 +142,22 @@ impl Inbox {
             (Asap::Cookie { cookie }, Role::User) => self.cookie = Some(cookie.into()),
             // The first one counts until the application has read it.
             (Asap::CookieEcho { cookie }, Role::Element) if self.echo.is_none() => {
-                self.echo = Some((cookie, 0));
+                let genuine = match &self.seal {
+                    Some(seal) => seal.open(cookie).ok_or(Ignored::Forged)?,
+                    None => cookie,
+                };
+                self.echo = Some((genuine, 0));
             }
-            (Asap::BusinessCard { handle: pool, elements, .. }, Role::User) => {
-                if handle == Some(&pool) {
-                    self.preferred = elements.iter().map(|element| element.id).collect();
+            (Asap::BusinessCard { handle: pool, elements, .. }, Role::User) if handle == Some(&pool) => {
+                self.preferred = elements.iter().map(|element| element.id).collect();
+            }
+            (Asap::BusinessCard { handle: pool, .. }, _) => {
+                if handle != Some(&pool) && self.strangers < MAX_STRANGE_POOLS {
+                    self.strangers += 1;
+                    self.strange.push(pool);
                 }
             }
-            (Asap::CookieEcho { .. }, Role::Element)
-            | (Asap::BusinessCard { .. } | Asap::Error { .. }, _) => {}
+            (Asap::CookieEcho { .. }, Role::Element) | (Asap::Error { .. }, _) => {}
             _ => return Err(Ignored::Misplaced),
         }
         Ok(())
@@ -235,6 +265,9 @@ impl Inbox {
     }
 }
 
+/// Pools of others that one session's peer can make us ask about.
+const MAX_STRANGE_POOLS: usize = 4;
+
 /// An element's cookie message; `None` when `cookie` is longer than [`MAX_COOKIE`].
 pub fn cookie_message(cookie: &[u8]) -> Option<Vec<u8>> {
     (cookie.len() <= MAX_COOKIE).then(|| Asap::Cookie { cookie: cookie.to_vec() }.encode())
@@ -268,6 +301,7 @@ pub const MAX_CARD: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::seal::CookieKey;
     use crate::wire::{Protocol, RegistrarId, Transport, TransportUse};
 
     fn element(id: u32, policy: Policy) -> PoolElement {
@@ -370,6 +404,37 @@ mod tests {
         assert_eq!(next(&session, 2, &elements()[..1]), Some(1));
         assert_eq!(next(&session, 2, &[]), None);
         assert_eq!(next(&session, 2, &[element(3, Policy::Priority { priority: 1 })]), None);
+    }
+
+    #[test]
+    fn an_echo_that_nobody_signed_is_none() {
+        let seal = CookieKey::new(&[1; 32]).unwrap().seal(&pool());
+        let mut session = Inbox::new(Role::Element).with_seal(Some(seal.clone()));
+        let echo = |cookie: &[u8]| Asap::CookieEcho { cookie: cookie.to_vec() }.encode();
+        assert_eq!(session.handle_message(Some(&pool()), &echo(b"state")), Err(Ignored::Forged));
+        assert_eq!(session.first(), None);
+        session.handle_message(Some(&pool()), &echo(&seal.sign(b"state"))).unwrap();
+        let mut buffer = [0; 64];
+        assert_eq!(session.take_echo(&mut buffer), Some((5, true)));
+        assert_eq!(&buffer[..5], b"state");
+    }
+
+    /// RFC 5352 section 3.9, BC1; and a peer can't make us ask for ever.
+    #[test]
+    fn a_card_for_another_pool_is_asked_about() {
+        for role in [Role::User, Role::Element] {
+            let mut session = Inbox::new(role);
+            for number in 0..9 {
+                let other = PoolHandle::new(format!("pool {number}").as_bytes()).unwrap();
+                let card = business_card(&other, PeId(9), vec![element(1, Policy::Random)], 0).unwrap();
+                session.handle_message(Some(&pool()), &card).unwrap();
+                let strange = session.take_strange();
+                assert_eq!(strange, (number < MAX_STRANGE_POOLS).then_some(other));
+            }
+            let own = business_card(&pool(), PeId(9), vec![element(1, Policy::Random)], 0).unwrap();
+            session.handle_message(Some(&pool()), &own).unwrap();
+            assert_eq!(session.take_strange(), None);
+        }
     }
 
     #[test]

@@ -273,6 +273,15 @@ impl Directory for Runtime {
         Ok(elements)
     }
 
+    fn acquaint(&self, handle: &PoolHandle) {
+        if self.shared.is_ours() && self.shared.cache.any(handle, 1).is_empty() {
+            let command =
+                |reply| Command::Resolve { handle: handle.clone(), items: None, share: true, reply };
+            // Nobody waits for the answer, which goes into the cache; under such a load it can be done without.
+            let _ = self.shared.ask(command);
+        }
+    }
+
     fn purge(&self, handle: &PoolHandle) {
         self.shared.cache.forget(handle);
     }

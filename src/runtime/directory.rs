@@ -108,6 +108,9 @@ pub trait Directory: Send + Sync + Debug {
         wanted: &dyn Fn() -> bool,
     ) -> Result<Vec<PoolElement>, RequestError>;
 
+    /// Asks a registrar about a pool of which nothing is known, for later. Never blocks.
+    fn acquaint(&self, handle: &PoolHandle);
+
     /// Forgets what is known of a pool: the next resolution asks a registrar.
     fn purge(&self, handle: &PoolHandle);
 

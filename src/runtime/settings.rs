@@ -1,6 +1,7 @@
 //! What a process can set, and the `RSP_*` variables that set it from outside.
 
 use super::{Tls, address};
+use crate::machine::seal::{CookieKey, SHORTEST_KEY};
 use crate::machine::{LinkProtocol, Target, client};
 use crate::transport::allow::Networks;
 use crate::transport::multicast::ASAP_GROUP;
@@ -32,6 +33,8 @@ pub struct Settings {
     pub allow: Networks,
     /// Where users reach elements, `host[:port]`, if that is not where they listen (`RSP_ADVERTISE`).
     pub advertise: Option<String>,
+    /// What elements sign their cookies with (`RSP_COOKIE_KEY` names its file).
+    pub cookie_key: Option<CookieKey>,
     /// Announce group to listen on; `None`: off.
     pub announce: Option<SocketAddr>,
     pub announce_timeout: Duration,
@@ -57,6 +60,7 @@ impl Default for Settings {
             protocols: vec![LinkProtocol::Sctp, LinkProtocol::Tcp],
             tls: Tls::default(),
             allow: Networks::default(),
+            cookie_key: None,
             announce: Some(ASAP_GROUP),
             announce_timeout: machine.announce_timeout,
             connect_timeout: machine.connect_timeout,
@@ -154,7 +158,8 @@ impl Settings {
     fn from_variables(variable: impl Fn(&str) -> Option<String>) -> io::Result<Settings> {
         let mut settings = Settings { tls: Tls::from_variables(&variable)?, ..Settings::default() };
         // The transport decides what the registrars' addresses mean, so it comes first.
-        const NAMES: [&str; 14] = [
+        const NAMES: [&str; 15] = [
+            "RSP_COOKIE_KEY",
             "RSP_ALLOW",
             "RSP_ADVERTISE",
             "RSP_TRANSPORT",
@@ -206,6 +211,11 @@ impl Settings {
             "RSP_ADVERTISE" => {
                 advertised(value).map_err(|error| bad(name, value, &error.to_string()))?;
                 self.advertise = Some(value.trim().into());
+            }
+            "RSP_COOKIE_KEY" => {
+                let key = std::fs::read(value).map_err(|error| bad(name, value, &error.to_string()))?;
+                let short = || bad(name, value, &format!("a key has at least {SHORTEST_KEY} bytes"));
+                self.cookie_key = Some(CookieKey::new(&key).ok_or_else(short)?);
             }
             "RSP_TRANSPORT" => {
                 let choice = parse_transport(value);

@@ -8,6 +8,10 @@ use super::{
     DecodeError, Decoded, OperationError, PeId, Policy, PoolElement, PoolHandle, RegistrarId, Transport,
 };
 
+/// Asks for the whole pool (RFC 5352 sections 2.2.6 and 3.3), as far as one message holds it. Nobody else says this
+/// number: rsplib's users, which take no more than 128 elements, say how many they want, or all ones.
+pub const ALL_ITEMS: u32 = 0x7fff_ffff;
+
 /// An ASAP message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -21,7 +25,7 @@ pub enum Asap {
     /// 0x04, registrar to PE.
     DeregistrationResponse { handle: PoolHandle, id: PeId, error: Option<OperationError> },
     /// 0x05, PU to registrar. `subscribe` is the S flag, `items` the private parameter 0x803f
-    /// (all ones: as many as fit).
+    /// (all ones: as many as fit; [`ALL_ITEMS`]: the whole pool, even over SCTP).
     HandleResolution { subscribe: bool, handle: PoolHandle, items: Option<u32> },
     /// 0x06, registrar to PU. `subscribed` is the A flag. Either `error`, or `policy` and elements.
     HandleResolutionResponse {

@@ -30,7 +30,7 @@ pub(crate) mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use asap::Asap;
+pub use asap::{ALL_ITEMS, Asap};
 pub use cause::{Cause, CauseCode, DecodeError};
 pub use code::{AsapType, EnrpType, ParamType, Unknown};
 pub use csp::{CspAssociation, CspId, CspReport};

@@ -124,7 +124,10 @@ mod tests {
         let mut list: Vec<IpAddr> = texts.map(|text| text.parse().unwrap()).into();
         best_first(&mut list);
         let sorted: Vec<String> = list.iter().map(ToString::to_string).collect();
-        assert_eq!(sorted, ["192.0.2.1", "fd00::1", "10.0.0.2", "10.0.0.1", "fec0::1", "fe80::1", "127.0.0.1"]);
+        assert_eq!(
+            sorted,
+            ["192.0.2.1", "fd00::1", "10.0.0.2", "10.0.0.1", "fec0::1", "fe80::1", "127.0.0.1"]
+        );
     }
 
     #[test]

@@ -53,6 +53,8 @@ static void registering(void)
     SAME(RSPERR_OKAY, rsp_pe_deregistration(POOL, bad.ai_pe_id, 0));
 
     /* All of them. */
+    SAME(2, rsp_getaddrinfo(POOL, &list, RSPGETADDRS_ALL, 0));
+    rsp_freeaddrinfo(list);
     SAME(2, rsp_getaddrinfo(POOL, &list, RSPGETADDRS_MAX, 0));
     for (const struct rsp_addrinfo* info = list; info != NULL; info = info->ai_next) {
         memcpy(&v4, info->ai_addr, sizeof(v4));

@@ -730,12 +730,13 @@ class Element(_Context, _Writing):
         return Session(_wait(lambda ms: _library.rsp_accept(self.fileno(), ms), timeout, "rsp_accept", self.fileno))
 
 
-def resolve(handle: Handle, *, items: int = 3, stale: float = 0) -> list[Address]:
-    """Up to `items` elements of the pool, chosen by its policy (basic mode), as known `stale` seconds ago at most.
+def resolve(handle: Handle, *, items: Optional[int] = 3, stale: float = 0) -> list[Address]:
+    """Up to `items` elements of the pool (None: all), chosen by its policy (basic mode), as known `stale` seconds ago at most.
 
     PoolNotFound when there is no such pool, NoRegistrar when nobody could be asked.
     """
-    name, items, age = _handle(handle), _number(items, "items", 31), _stale(stale)
+    name, age = _handle(handle), _stale(stale)
+    items = _abi.GETADDRS_ALL if items is None else _number(items, "items", 31)
     initialize()
     first = ctypes.POINTER(_abi.AddrInfo)()
     result = _library.rsp_getaddrinfo(name, len(name), ctypes.byref(first), items, age)

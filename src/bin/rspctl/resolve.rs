@@ -4,7 +4,7 @@ use crate::tls::TlsArgs;
 use crate::{handle, out};
 use clap::Args;
 use rserpool::runtime::{Directory, Runtime, Settings};
-use rserpool::wire::PoolElement;
+use rserpool::wire::{ALL_ITEMS, PoolElement};
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -18,6 +18,9 @@ pub struct ResolveArgs {
     /// How many elements to ask for (1 to 1000).
     #[arg(long, short = 'n', default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
     items: u16,
+    /// Ask for all of the pool's elements.
+    #[arg(long, conflicts_with = "items")]
+    all: bool,
     /// A registrar to ask; repeatable. Default: RSP_REGISTRAR, announcements, localhost:3863.
     #[arg(long, value_name = "HOST:PORT")]
     registrar: Vec<String>,
@@ -49,7 +52,8 @@ pub fn run(args: &ResolveArgs) -> ExitCode {
 fn resolve(args: &ResolveArgs) -> Result<Vec<PoolElement>, String> {
     let handle = handle::parse(&args.pool)?;
     let runtime = start(&args.registrar)?;
-    let result = runtime.resolve(&handle, usize::from(args.items), Duration::ZERO);
+    let items = if args.all { ALL_ITEMS as usize } else { usize::from(args.items) };
+    let result = runtime.resolve(&handle, items, Duration::ZERO);
     let answered = runtime.answered_by();
     runtime.shutdown();
     if let Some(registrar) = answered {

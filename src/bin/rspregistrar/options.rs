@@ -605,7 +605,9 @@ mod tests {
 
     #[test]
     fn a_time_to_live_out_of_range_is_the_nearest_in_it() {
-        for (given, ttl) in [("1", 1), ("30", 30), ("255", 255), ("0", 1), ("-7", 1), ("256", 255), ("99999", 255)] {
+        for (given, ttl) in
+            [("1", 1), ("30", 30), ("255", 255), ("0", 1), ("-7", 1), ("256", 255), ("99999", 255)]
+        {
             let server = parse(&[&format!("-announcettl={given}")]).unwrap().server().unwrap();
             assert_eq!(server.ttl, ttl, "{given}");
         }

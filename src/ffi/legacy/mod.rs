@@ -13,6 +13,7 @@ use super::constants::*;
 use super::convert::patience;
 use super::guard::{Errno, guard, set_errno};
 use crate::socket::Notification;
+use crate::wire::ALL_ITEMS;
 use libc::c_int;
 use std::time::Duration;
 
@@ -25,9 +26,9 @@ pub(super) const ADDRESS_SIZE: usize = size_of::<libc::sockaddr_in6>();
 pub(super) const COOKIE_ECHO_PPID: u32 = 11;
 
 /// At most 128 items can be asked for, and 0 (`RSPGETADDRS_DEFAULT`) means 1. Kept because
-/// `RSPGETADDRS_MAX` is 2^32-1 and programs pass it.
+/// `RSPGETADDRS_MAX` is 2^32-1 and programs pass it. `RSPGETADDRS_ALL` is ours and means what it says.
 pub(super) fn items(wanted: usize) -> usize {
-    wanted.clamp(1, 128)
+    if wanted == ALL_ITEMS as usize { wanted } else { wanted.clamp(1, 128) }
 }
 
 /// In receive and send calls a negative time-out means "don't wait", not "wait for ever". Kept because

@@ -6,7 +6,9 @@ use super::dialect::most_elements;
 use super::{Link, LinkId, Registrar, Role};
 use crate::handlespace::{ElementKey, Increment, MOST_LOOKS};
 use crate::machine::LinkEnds;
-use crate::wire::{Asap, CauseCode, MAX_MESSAGE, OperationError, Policy, PoolElement, PoolHandle, Transport};
+use crate::wire::{
+    ALL_ITEMS, Asap, CauseCode, MAX_MESSAGE, OperationError, Policy, PoolElement, PoolHandle, Transport,
+};
 
 /// More elements than this fit no message.
 const MAX_ELEMENTS_PER_MESSAGE: usize = 2048;
@@ -168,11 +170,12 @@ impl Registrar {
 
     /// How many elements to choose.
     fn wanted(&self, ends: &LinkEnds, subscribe: bool, items: Option<u32>) -> usize {
+        let all = items == Some(ALL_ITEMS);
         let mut items = match items {
             None | Some(0) => self.config.max_handle_resolution_items,
             Some(items) => items as usize,
         };
-        items = items.min(most_elements(ends, subscribe));
+        items = items.min(most_elements(ends, subscribe || all));
         items.clamp(1, MAX_ELEMENTS_PER_MESSAGE)
     }
 

@@ -17,6 +17,7 @@ pub(crate) mod poll;
 mod report;
 mod sendto;
 
+use crate::machine::seal::CookieKey;
 use crate::machine::{LinkProtocol, client};
 use crate::runtime::{Answer, Directory, Runtime, Settings};
 use crate::socket::channel::conn::Conn;
@@ -32,7 +33,7 @@ use crate::socket::descriptor::table::Table;
 use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::Readiness;
 use crate::socket::readiness::wait::Deadline;
-use crate::socket::session::pool::PoolSide;
+use crate::socket::session::pool::{Circle, PoolSide};
 use crate::socket::session::told::{ConnectOptions, Received, Room, SendOptions, SessionId};
 use crate::socket::session::{Home, Session};
 use crate::transport::allow::Networks;
@@ -90,14 +91,20 @@ pub struct Library {
     /// From where sessions are taken.
     allowed: Arc<Networks>,
     process: fork::Process,
+    /// What elements sign their cookies with.
+    pub(in crate::socket) cookie_key: Option<CookieKey>,
+    /// The last element that was registered: users of this process show its pool to the elements that they talk to.
+    own: Mutex<Weak<PoolSide>>,
 }
 
 impl Library {
     /// Starts the event thread.
     pub fn start(settings: Settings) -> io::Result<Library> {
         let (protocols, allowed) = (settings.protocols.clone(), Arc::new(settings.allow.clone()));
+        let cookie_key = settings.cookie_key.clone();
         let runtime = Runtime::start(settings)?;
-        let library = Library { allowed, ..Library::with_directory(Arc::new(runtime.clone()), &protocols) };
+        let library =
+            Library { allowed, cookie_key, ..Library::with_directory(Arc::new(runtime.clone()), &protocols) };
         runtime.set_sessions(Box::new(report::Sessions(Arc::downgrade(&library.table))));
         Ok(library)
     }
@@ -115,6 +122,8 @@ impl Library {
             linger: Arc::default(),
             allowed: Arc::default(),
             process: fork::Process::this(),
+            cookie_key: None,
+            own: Mutex::default(),
         }
     }
 
@@ -373,7 +382,11 @@ impl Library {
         let handle = registration.handle;
         let blocks = entry.readiness().check_blocking().is_ok();
         let wait = registration.wait && blocks && pool.is_none() && !transport.addresses().is_empty();
-        pool.get_or_insert_with(|| Arc::new(PoolSide::new(handle.clone(), id, self.directory.clone())));
+        let side = pool.get_or_insert_with(|| {
+            let seal = self.cookie_key.as_ref().map(|key| key.seal(&handle));
+            Arc::new(PoolSide::new(handle.clone(), id, self.directory.clone(), seal))
+        });
+        *self.own.lock() = Arc::downgrade(side);
         let interval = registration.interval;
         let life = u32::try_from(interval.as_millis().saturating_mul(3)).unwrap_or(u32::MAX);
         let home = Default::default();
@@ -459,7 +472,8 @@ impl Library {
         let entry = self.entry(sd)?;
         let (readiness, linger) = (entry.base.readiness.clone(), self.linger.clone());
         let notified = entry.style == Style::SeqPacket;
-        let session = Arc::new(Session::user(readiness, linger, handle, options, notified));
+        let circle = self.circle();
+        let session = Arc::new(Session::user(readiness, linger, handle, options, notified, circle));
         let spare = {
             let mut role = entry.role.write();
             let spare = match &*role {
@@ -483,6 +497,12 @@ impl Library {
         self.move_session(&entry, &session, how, spare).inspect_err(|error| {
             log::info!("descriptor {sd} could not be connected: {error}");
         })
+    }
+
+    /// What a user's session knows of pools beside its own.
+    pub(super) fn circle(&self) -> Circle {
+        let own = self.own.lock().upgrade().filter(|own| own.is_registered());
+        Circle { directory: self.directory.clone(), own }
     }
 
     /// Leaves the element and connects to the next one. EBADF: not connected by [`Library::connect`].

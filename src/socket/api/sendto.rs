@@ -13,13 +13,13 @@ use crate::socket::readiness::wait::Deadline;
 use crate::socket::session::Session;
 use crate::socket::session::told::{ConnectOptions, Recipient, SendOptions, ToPool};
 use crate::transport::sctp_socket::send_flags;
-use crate::wire::{PeId, PoolElement, PoolHandle, Protocol, Transport, TransportUse};
+use crate::wire::{ALL_ITEMS, PeId, PoolElement, PoolHandle, Protocol, Transport, TransportUse};
 use std::os::fd::RawFd;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// Elements in which a certain one is looked up.
-const ANY: usize = usize::MAX;
+/// Elements in which a certain one is looked up: all.
+const ANY: usize = ALL_ITEMS as usize;
 /// Other elements that are tried when one can't be reached.
 const FURTHER_CHOICE: usize = 8;
 /// How long connecting to an element may take.
@@ -296,7 +296,7 @@ impl Library {
     ) -> Result<Arc<Session>> {
         let (entry, many) = (out.entry, out.many);
         let deadline = Deadline::after(out.options.timeout.unwrap_or(CONNECT.connect_timeout));
-        let session = Arc::new(many.correspondent(handle.cloned(), CONNECT));
+        let session = Arc::new(many.correspondent(handle.cloned(), CONNECT, self.circle()));
         let conn = self.reach(entry, &session, transport, deadline, None);
         let conn = conn.inspect_err(|_| many.give_up(&session))?;
         let watch = handle.map(|handle| {

@@ -89,7 +89,8 @@ mod tests {
     #[test]
     fn the_widest_addresses_of_an_association_come_first() {
         let listed = |local: &[&str]| -> Vec<String> {
-            let local: Vec<SocketAddr> = local.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 7)).collect();
+            let local: Vec<SocketAddr> =
+                local.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 7)).collect();
             let transport = sctp(7, &local).unwrap();
             transport.addresses().iter().map(ToString::to_string).collect()
         };

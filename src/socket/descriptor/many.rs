@@ -13,6 +13,7 @@ use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::wait::Deadline;
 use crate::socket::readiness::{BEACON, Readiness};
 use crate::socket::session::hub::Hub;
+use crate::socket::session::pool::Circle;
 use crate::socket::session::told::{ConnectOptions, Notification, Received, SessionId, Undelivered};
 use crate::socket::session::{Attempt, Home, Session, check_room};
 use crate::wire::PoolHandle;
@@ -348,9 +349,14 @@ impl Many {
     }
 
     /// A session of the library's own, with somebody who is written to; not connected yet.
-    pub(crate) fn correspondent(&self, handle: Option<PoolHandle>, options: ConnectOptions) -> Session {
+    pub(crate) fn correspondent(
+        &self,
+        handle: Option<PoolHandle>,
+        options: ConnectOptions,
+        circle: Circle,
+    ) -> Session {
         let id = self.state.lock().ids.take();
-        Session::correspondent(id, self.hub.clone(), self.base.linger.clone(), handle, options)
+        Session::correspondent(id, self.hub.clone(), self.base.linger.clone(), handle, options, circle)
     }
 
     /// A partner is reached over `conn`.

@@ -27,7 +27,7 @@ use crate::socket::readiness::{Readiness, Reason};
 use crate::wire::{PeId, PoolElement, PoolHandle};
 use hub::Hub;
 use parking_lot::Mutex;
-use pool::PoolSide;
+use pool::{Circle, PoolSide};
 pub(crate) use receiving::check_room;
 use std::any::Any;
 use std::os::fd::AsFd;
@@ -62,6 +62,7 @@ enum Side {
 pub(crate) struct User {
     pub(crate) handle: Option<PoolHandle>,
     pub(crate) options: ConnectOptions,
+    circle: Circle,
     /// Whether failovers are told; else a failed session is at its end.
     notified: bool,
     /// Held while a move is under way.
@@ -125,8 +126,12 @@ impl Session {
             Side::User(_) => Role::User,
             Side::Element(_) => Role::Element,
         };
+        let seal = match &side {
+            Side::Element(Some(pool)) => pool.seal.clone(),
+            _ => None,
+        };
         let state = State {
-            inbox: Inbox::new(role),
+            inbox: Inbox::new(role).with_seal(seal),
             shown: Signs::default(),
             conn,
             generation: 0,
@@ -148,8 +153,11 @@ impl Session {
         handle: Option<PoolHandle>,
         options: ConnectOptions,
         notified: bool,
+        circle: Circle,
     ) -> Session {
-        let user = User { handle, options, notified, moving: Mutex::new(()), watch: Mutex::new(None) };
+        circle.own.iter().for_each(|own| own.used());
+        let user =
+            User { handle, options, circle, notified, moving: Mutex::new(()), watch: Mutex::new(None) };
         Session::new(1, Home::Alone(readiness), linger, Side::User(user), None)
     }
 
@@ -160,8 +168,16 @@ impl Session {
         linger: Arc<Linger>,
         handle: Option<PoolHandle>,
         options: ConnectOptions,
+        circle: Circle,
     ) -> Session {
-        let user = User { handle, options, notified: false, moving: Mutex::new(()), watch: Mutex::new(None) };
+        let user = User {
+            handle,
+            options,
+            circle,
+            notified: false,
+            moving: Mutex::new(()),
+            watch: Mutex::new(None),
+        };
         Session::new(id, Home::Shared(hub), linger, Side::User(user), None)
     }
 
@@ -183,6 +199,23 @@ impl Session {
         match &self.side {
             Side::User(user) => Some(user),
             Side::Element(_) => None,
+        }
+    }
+
+    /// The element whose card goes out: the session's own, or the one that its user is as well.
+    fn card_of(&self) -> Option<&PoolSide> {
+        match &self.side {
+            Side::Element(pool) => pool.as_deref(),
+            Side::User(user) => user.circle.own.as_deref(),
+        }
+    }
+
+    /// Asks about a pool that the peer's card is for.
+    fn acquaint(&self, handle: &PoolHandle) {
+        match &self.side {
+            Side::Element(Some(pool)) => pool.acquaint(handle),
+            Side::Element(None) => {}
+            Side::User(user) => user.circle.directory.acquaint(handle),
         }
     }
 
@@ -305,6 +338,7 @@ impl Session {
             state.generation += 1;
             state.since = None;
             state.stalled = false;
+            state.before_card = 0;
             state.inbox.begin_move();
             (state.conn.take(), state.pe_id)
         });

@@ -1,13 +1,14 @@
 //! The element that is registered on a descriptor, and what it tells its users about its pool.
 
 use crate::machine::client::RequestError;
+use crate::machine::seal::Seal;
 use crate::machine::session::business_card;
 use crate::runtime::{Answer, Directory, Watcher};
 use crate::wire::{PeId, PoolHandle};
 use parking_lot::Mutex;
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 /// How many elements a card is chosen from.
 const CARD_CHOICE: usize = 64;
@@ -20,6 +21,9 @@ pub(crate) struct PoolSide {
     /// Keeps our pool in the cache once somebody uses us.
     watch: Mutex<Option<Box<dyn Any + Send + Sync>>>,
     cards: AtomicUsize,
+    /// Signs its cookies.
+    pub(crate) seal: Option<Seal>,
+    left: AtomicBool,
 }
 
 impl std::fmt::Debug for PoolSide {
@@ -28,14 +32,32 @@ impl std::fmt::Debug for PoolSide {
     }
 }
 
+/// What a user's session knows of pools beside its own.
+pub(crate) struct Circle {
+    pub(crate) directory: Arc<dyn Directory>,
+    /// The element that this process is as well: its card is for the elements that its users talk to.
+    pub(crate) own: Option<Arc<PoolSide>>,
+}
+
 struct Nobody;
 impl Watcher for Nobody {
     fn element_gone(&self) {}
 }
 
 impl PoolSide {
-    pub(crate) fn new(handle: PoolHandle, id: PeId, directory: Arc<dyn Directory>) -> PoolSide {
-        PoolSide { handle, id, directory, watch: Mutex::new(None), cards: AtomicUsize::new(0) }
+    pub(crate) fn new(
+        handle: PoolHandle,
+        id: PeId,
+        directory: Arc<dyn Directory>,
+        seal: Option<Seal>,
+    ) -> PoolSide {
+        let (watch, cards, left) = (Mutex::new(None), AtomicUsize::new(0), AtomicBool::new(false));
+        PoolSide { handle, id, directory, watch, cards, seal, left }
+    }
+
+    /// Whether it is still an element.
+    pub(crate) fn is_registered(&self) -> bool {
+        !self.left.load(Relaxed)
     }
 
     /// A user came: from now on the other elements are of interest.
@@ -53,8 +75,14 @@ impl PoolSide {
         business_card(&self.handle, self.id, others, turn)
     }
 
+    /// Asks about a pool that somebody's card is for, if nothing is known of it.
+    pub(crate) fn acquaint(&self, handle: &PoolHandle) {
+        self.directory.acquaint(handle);
+    }
+
     /// Takes the element out of its pool, behind whatever was asked before.
     pub(crate) fn deregister(&self) -> Result<Answer<()>, RequestError> {
+        self.left.store(true, Relaxed);
         self.directory.deregister(&self.handle, self.id)
     }
 

@@ -1,6 +1,6 @@
 //! Receiving: what is told first, data, what is told last; and whether there is anything.
 
-use super::{Attempt, Session, State};
+use super::{Attempt, Session, Side, State};
 use crate::machine::session::First;
 use crate::runtime::complaints::Occasionally;
 use crate::socket::channel::conn::{Conn, Receiving};
@@ -350,12 +350,18 @@ impl Session {
         let mut any = false;
         while let Some(message) = turn.control() {
             any = true;
-            let handle = self.as_user().and_then(|user| user.handle.as_ref());
+            let handle = match &self.side {
+                Side::User(user) => user.handle.as_ref(),
+                Side::Element(pool) => pool.as_ref().map(|pool| &pool.handle),
+            };
             if let Err(reason) = self.update(|state| state.inbox.handle_message(handle, &message)) {
                 static QUIET: Occasionally = Occasionally::new();
                 if let Some(more) = QUIET.now() {
                     log::warn!("session {}: {reason}, ignored{more}", self.id);
                 }
+            }
+            if let Some(strange) = self.update(|state| state.inbox.take_strange()) {
+                self.acquaint(&strange);
             }
         }
         any

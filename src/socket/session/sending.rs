@@ -61,6 +61,11 @@ impl Session {
     /// An element's cookie for its user.
     pub(crate) fn send_cookie(&self, cookie: &[u8], deadline: Deadline) -> Result<()> {
         let conn = self.usable_conn(&self.state.lock())?;
+        let signed = match &self.side {
+            Side::Element(Some(pool)) => pool.seal.as_ref().map(|seal| seal.sign(cookie)),
+            _ => None,
+        };
+        let cookie = signed.as_deref().unwrap_or(cookie);
         let message = machine::cookie_message(cookie).ok_or(SocketError::TooLong)?;
         self.transmit(&conn, &Outgoing::control(&message), deadline).map(|_| ())
     }
@@ -91,10 +96,10 @@ impl Session {
         sent
     }
 
-    /// An element's business card goes out with the first message for which other elements are known: asked at the
-    /// 1st, 2nd, 4th, 8th .. message.
+    /// An element's business card, or that of a user that is an element as well, goes out with the first message for
+    /// which other elements are known: asked at the 1st, 2nd, 4th, 8th .. message.
     fn counts_for_card(&self, state: &mut State) -> bool {
-        if state.before_card == u32::MAX || !matches!(self.side, Side::Element(Some(_))) {
+        if state.before_card == u32::MAX || self.card_of().is_none() {
             return false;
         }
         state.before_card = state.before_card.saturating_add(1).min(u32::MAX - 1);
@@ -102,7 +107,7 @@ impl Session {
     }
 
     fn enclose_card(&self, conn: &Conn) {
-        if let Side::Element(Some(pool)) = &self.side
+        if let Some(pool) = self.card_of()
             && conn.takes_cards()
             && let Some(card) = pool.card()
         {

@@ -136,6 +136,76 @@ fn a_business_card_leads_to_the_next_element() {
     assert_eq!(world.library.peer_name(user).unwrap().1, PeId(2));
 }
 
+/// RFC 5352 section 3.9: a user that is an element as well shows its pool, and who does not know that asks.
+#[test]
+fn a_user_that_is_an_element_shows_its_card() {
+    let world = world();
+    let server = world.serve(1, Style::SeqPacket);
+    let user = world.connect(Style::Stream);
+    world.send(user, b"nobody's");
+    assert!(matches!(world.notice(server), Notification::SessionAdd { .. }));
+    assert_eq!(world.text(server), "nobody's");
+    // The server's own pool is no news to it.
+    assert_eq!(world.fake.0.lock().acquainted, []);
+    let element = world.library.socket(0, Style::Stream, libc::IPPROTO_SCTP).unwrap();
+    world.library.bind(element, &["127.0.0.1:0".parse().unwrap()]).unwrap();
+    world.library.listen(element, 10).unwrap();
+    let handle = PoolHandle::new(b"mine").unwrap();
+    let (id, interval, policy) = (Some(PeId(9)), Duration::from_secs(30), Policy::RoundRobin);
+    let registration =
+        Registration { handle: handle.clone(), policy, id, interval, wait: true, daemon: false };
+    world.library.register(element, registration).unwrap();
+    world.fake.0.lock().elements.retain(|element| element.id == PeId(1));
+    let user = world.connect(Style::Stream);
+    world.send(user, b"with a card");
+    assert!(matches!(world.notice(server), Notification::SessionAdd { .. }));
+    assert_eq!(world.text(server), "with a card");
+    assert_eq!(world.fake.0.lock().acquainted, [handle]);
+    // It is none any more.
+    world.library.deregister(element, true).unwrap();
+    let user = world.connect(Style::Stream);
+    world.send(user, b"without");
+    assert!(matches!(world.notice(server), Notification::SessionAdd { .. }));
+    assert_eq!(world.text(server), "without");
+    assert_eq!(world.fake.0.lock().acquainted.len(), 1);
+}
+
+/// RFC 5352 section 3.8: elements sign their cookies, and take no others.
+#[test]
+fn signed_cookies_come_back_and_others_do_not() {
+    use crate::machine::seal::{CookieKey, SIGNATURE};
+    let fake = Arc::new(Fake::default());
+    let with = |key: Option<&[u8]>| {
+        let mut library = Library::with_directory(fake.clone(), &[LinkProtocol::Tcp]);
+        library.cookie_key = key.and_then(CookieKey::new);
+        let library = Arc::new(library);
+        World { library, fake: fake.clone(), protocol: LinkProtocol::Tcp }
+    };
+    // A user needs no key.
+    let user_side = with(None);
+    let (ours, same, other) = (with(Some(&[1; 32])), with(Some(&[1; 32])), with(Some(&[2; 32])));
+    let first = ours.serve(1, Style::SeqPacket);
+    let user = user_side.connect(Style::SeqPacket);
+    assert_eq!(ours.notice(first), Notification::SessionAdd { session: 1 });
+    assert_eq!(ours.library.send_cookie(first, b"state", 1, LONG).unwrap(), 5);
+    let longest = vec![0; crate::machine::session::MAX_COOKIE - SIGNATURE + 1];
+    assert_eq!(code(ours.library.send_cookie(first, &longest, 1, LONG).unwrap_err()), libc::EMSGSIZE);
+    for (id, next, counts) in [(2, &other, false), (3, &same, true)] {
+        let server = next.serve(id, Style::SeqPacket);
+        fake.0.lock().elements.retain(|element| element.id == PeId(id));
+        let _ = user_side.poll_in(user, Duration::from_millis(200));
+        user_side.library.force_failover(user, false, Duration::ZERO).unwrap();
+        assert_eq!(user_side.notice(user), Notification::FailoverComplete { session: 1, has_cookie: true });
+        user_side.send(user, b"go on");
+        assert_eq!(next.notice(server), Notification::SessionAdd { session: 1 });
+        if counts {
+            let echo = Received::CookieEcho { length: 5, end: true, session: 1 };
+            assert_eq!(next.recv(server, 99), (echo, b"state".to_vec()));
+        }
+        assert_eq!(next.text(server), "go on");
+    }
+}
+
 /// The end of a connection that was left says nothing of the session, whoever still had it in hand.
 #[test]
 fn who_sends_while_the_session_is_moved_is_told_so() {

@@ -41,6 +41,7 @@ pub(super) struct Fake(Mutex<State>);
 struct State {
     elements: Vec<PoolElement>,
     reported: Vec<PeId>,
+    acquainted: Vec<PoolHandle>,
     watchers: Vec<(PeId, Arc<dyn Watcher>)>,
 }
 
@@ -94,6 +95,9 @@ impl Directory for Fake {
         let turn = chosen.len().min(1);
         state.elements.rotate_left(turn);
         Ok(chosen)
+    }
+    fn acquaint(&self, handle: &PoolHandle) {
+        self.0.lock().acquainted.push(handle.clone());
     }
     fn purge(&self, _: &PoolHandle) {}
     fn report_unreachable(&self, _: &PoolHandle, id: PeId) {

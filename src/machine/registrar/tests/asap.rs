@@ -1,5 +1,5 @@
 use super::*;
-use crate::wire::{Cause, CauseCode, OperationError};
+use crate::wire::{ALL_ITEMS, Cause, CauseCode, OperationError};
 
 const PEER: RegistrarId = RegistrarId(0x6000);
 
@@ -305,6 +305,9 @@ fn large_pools_give_what_fits() {
     };
     let sctp = bench.accept(Service::Asap, LinkProtocol::Sctp, "10.0.0.7:40000");
     assert_eq!(count(bench.asap(sctp, resolution(Some(u32::MAX), false))), (128, None));
+    // Who asks for all of them by the number that nobody else says gets all that fit.
+    let (elements, total) = count(bench.asap(sctp, resolution(Some(ALL_ITEMS), false)));
+    assert!(elements > 1000 && total.is_none(), "{elements} {total:?}");
     let (elements, total) = count(bench.asap(pe, resolution(Some(u32::MAX), false)));
     assert!(elements > 1300 && total.is_none(), "{elements} {total:?}");
     let (elements, total) = count(bench.asap(pe, resolution(Some(u32::MAX), true)));
