@@ -2,6 +2,19 @@
 //!
 //! Nothing here raises SIGPIPE, every descriptor is close-on-exec and non-blocking. This room knows
 //! message boundaries (`wire::frame`), not messages.
+//!
+//! | file | what |
+//! |---|---|
+//! | `mod` | [`Link`]: a connected message link over any transport |
+//! | `tcp`, `tcp_socket` | links and listeners over TCP; what they and session sockets do alike |
+//! | `stream` | session sockets over TCP |
+//! | `tls` | links over TLS on TCP |
+//! | `sctp` | links over SCTP, and the one port of a service |
+//! | `sctp_socket`, `sctp_event`, `sctp_sys` | SCTP sockets, their notifications, the kernel's interface |
+//! | `sockaddr` | socket addresses as C and the kernel lay them out |
+//! | `multicast`, `interfaces`, `netns` | groups, the interface list, network namespaces for tests |
+//! | `allow`, `diag` | from where connections are taken; what the kernel says of sockets |
+//! | `descriptors`, `host`, `scratch` | numbers above 2; randomness, forks, limits; a buffer per thread |
 
 pub mod allow;
 pub mod descriptors;
