@@ -81,7 +81,8 @@ interop-bench: all
 	interop/side-by-side
 
 reach: build
-	scripts/needs nginx:nginx-light curl:curl redis-server:redis-server memcached:memcached node:nodejs
+	scripts/needs nginx:nginx-light curl:curl redis-server:redis-server memcached:memcached node:nodejs git:git rsync:rsync psql:postgresql \
+	    java:default-jdk-headless go:golang-go
 	scripts/reach
 
 fuzz:
