@@ -192,6 +192,11 @@ impl Keeper {
         &self.credentials
     }
 
+    /// Where our key is.
+    pub fn key_file(&self) -> &Path {
+        &self.files.key
+    }
+
     /// What our certificate says that we may be.
     pub fn roles(&self) -> Roles {
         Roles::parse(self.credentials.names().iter().map(String::as_str))

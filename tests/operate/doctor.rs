@@ -85,3 +85,40 @@ fn a_host_with_few_descriptors() {
     assert_eq!(status, 1, "{said}");
     assert!(line(&said, "descriptors").starts_with("BAD") && said.contains("LimitNOFILE="), "{said}");
 }
+
+/// As rspctl ca leaves it, and as it is not to be.
+#[test]
+fn certificates_are_looked_at() {
+    let dir = super::scratch("doctor-ca");
+    let ca = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_rspctl"))
+            .args(["ca", "--dir"])
+            .arg(&dir)
+            .args(arguments)
+            .output();
+        let output = output.expect("rspctl ca");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    ca(&["init", "--scope", "here"]);
+    ca(&["issue", "good", "--role", "user"]);
+    ca(&["issue", "short", "--role", "user", "--days", "3"]);
+    let doctor_of = |name: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rspctl"));
+        let output =
+            command.args(["doctor", "--tls-dir"]).arg(dir.join(name)).env_remove("RSP_REGISTRAR").output();
+        let output = output.expect("rspctl doctor");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let good = doctor_of("good");
+    assert!(
+        line(&good, "certificate").starts_with("good") && line(&good, "key").starts_with("good"),
+        "{good}"
+    );
+    let short = doctor_of("short");
+    assert!(line(&short, "certificate").starts_with("warn"), "{short}");
+    let key = dir.join("good/key.pem");
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("mode");
+    assert!(line(&doctor_of("good"), "key").starts_with("BAD"), "{}", doctor_of("good"));
+    std::fs::remove_file(&key).expect("key");
+    assert!(line(&doctor_of("good"), "certificate").starts_with("BAD"), "{}", doctor_of("good"));
+}

@@ -1,18 +1,20 @@
 //! `rspctl doctor`: looks at this host, and says what to do where something will not work.
 
+use crate::resolve::TLS;
 use clap::Args;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
-use rserpool::runtime::address;
+use rserpool::runtime::{Tls, address};
 use rserpool::transport::scope::{Scope, reaches};
 use rserpool::wire::{ASAP_PORT, ENRP_PORT};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Look at this host: kernel, addresses, multicast, ports, limits, names, clock; and say what to do.
+/// Look at this host: kernel, addresses, multicast, ports, limits, names, clock, certificates; and say what to do.
 ///
 /// Exit status: 0, or 1 if something will not work.
 #[derive(Args)]
@@ -51,6 +53,7 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
     findings
         .extend([("ASAP port", ASAP_PORT), ("ENRP port", ENRP_PORT)].map(|(what, port)| port_of(what, port)));
     findings.extend([descriptors(), buffers(), name(), clock()]);
+    findings.extend(certificates());
     let variable =
         std::env::var("RSP_REGISTRAR").ok().filter(|value| !value.is_empty() && value != "embedded");
     let named =
@@ -279,12 +282,68 @@ fn name() -> Finding {
     }
 }
 
+/// Days before the end of a certificate or a list when that is worth a word.
+const SOON: u64 = 14;
+
+/// What TLS would use, from the options and variables: can it be used, by whom can the key be read, for how long.
+fn certificates() -> Vec<Finding> {
+    let what = "certificate";
+    let settings = Tls::from_env().map_err(|error| error.to_string()).and_then(|mut tls| {
+        TLS.get().map_or(Ok(()), |options| options.apply(&mut tls))?;
+        Ok(tls)
+    });
+    let tls = match settings {
+        Ok(tls) => tls,
+        Err(error) => return vec![finding(what, Verdict::Bad, error, "rspctl ca makes what is needed")],
+    };
+    let keeper = match tls.open() {
+        Ok(Some(keeper)) => keeper,
+        Ok(None) => {
+            let advice = "whoever reaches registrars owns the scope: rspctl ca, RSP_TLS_DIR, or --allow";
+            return vec![finding(what, Verdict::Warn, "none is set: connections are without TLS", advice)];
+        }
+        Err(error) => {
+            let advice =
+                "give files as rspctl ca makes them: RSP_TLS_DIR=.., or --tls-cert, --tls-key and --tls-ca";
+            return vec![finding(what, Verdict::Bad, error.to_string(), advice)];
+        }
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let status = keeper.status();
+    let until = |what, end: u64, advice| {
+        let days = end.saturating_sub(now) / 86_400;
+        match (end <= now, days < SOON) {
+            (true, _) => finding(what, Verdict::Bad, "it is out of date", advice),
+            (false, true) => finding(what, Verdict::Warn, format!("good for {days} more days"), advice),
+            (false, false) => finding(what, Verdict::Good, format!("good for {days} more days"), ""),
+        }
+    };
+    let mut findings = vec![until(
+        what,
+        status.certificate_expires,
+        "rspctl ca issue makes a new one; it is taken without a restart",
+    )];
+    findings
+        .extend(status.list_expires.map(|end| until("revocation list", end, "rspctl ca crl writes it anew")));
+    let key = keeper.key_file();
+    match std::fs::metadata(key).map(|found| found.mode() & 0o7777) {
+        Ok(mode) if mode & 0o077 != 0 => findings.push(finding(
+            "key",
+            Verdict::Bad,
+            format!("{} can be read by others (mode {mode:o})", key.display()),
+            "chmod 600, and a new one if others were there: rspctl ca issue",
+        )),
+        Ok(_) => findings.push(finding("key", Verdict::Good, "nobody else reads it", "")),
+        Err(error) => findings.push(finding("key", Verdict::Bad, format!("{}: {error}", key.display()), "")),
+    }
+    findings
+}
+
 fn clock() -> Finding {
     let what = "clock";
     let advice =
         "timedatectl set-ntp true (logs of several hosts are put in order by it, certificates judged)";
-    let seconds =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     // 2025: no program is older than its release.
     if seconds < 1_735_689_600 {
         return finding(what, Verdict::Bad, "it is before the year 2025", advice);

@@ -1,5 +1,6 @@
 //! Whether a server serves: what is asked, and how much of an answer counts.
 
+use super::place;
 use rserpool::transport::diag::{self, Accepted};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -25,13 +26,15 @@ pub enum Check {
 }
 
 impl Check {
-    /// Asks, once. The error says what is wrong with the server.
-    pub fn run(&self, server: SocketAddr, patience: Duration) -> io::Result<()> {
+    /// Asks whoever answers at one of the addresses, once; which one that was. The error says what is wrong with the
+    /// server.
+    pub fn run(&self, addresses: &[SocketAddr], patience: Duration) -> io::Result<SocketAddr> {
         let until = Instant::now() + patience;
-        if let Check::Command(command) = self {
-            return run_command(command, server, until);
+        if let (Check::Command(command), Some(&first)) = (self, addresses.first()) {
+            return run_command(command, first, until).map(|()| first);
         }
-        let mut stream = TcpStream::connect_timeout(&server, patience)?;
+        let mut stream = place::connect(addresses, until)?;
+        let server = stream.peer_addr()?;
         match self {
             Check::Http(path) => {
                 let request = format!(
@@ -42,6 +45,7 @@ impl Check {
             Check::Talks { send, expect } => talk(&mut stream, send, expect, until),
             _ => wait_accepted(&stream, until),
         }
+        .map(|()| server)
     }
 }
 
@@ -207,7 +211,7 @@ mod tests {
     }
 
     fn says(check: &Check, server: SocketAddr) -> String {
-        check.run(server, PATIENCE).map_or_else(|error| error.to_string(), |()| "good".into())
+        check.run(&[server], PATIENCE).map_or_else(|error| error.to_string(), |_| "good".into())
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! Keeps one server in its pool while it serves.
 
 use super::check::Check;
+use super::place::Place;
 use super::policy;
 use crate::out;
 use rserpool::machine::client::Registration;
 use rserpool::runtime::{Answer, Directory, Runtime, Settings};
 use rserpool::transport::diag;
-use rserpool::wire::PeId;
+use rserpool::wire::{PeId, Protocol, Transport, TransportUse};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -34,10 +36,16 @@ pub struct Health {
 pub struct Keeper {
     pub settings: Settings,
     pub registration: Registration,
-    pub server: SocketAddr,
+    pub server: Place,
+    /// Where it answered last.
+    pub at: Option<SocketAddr>,
+    /// Where users connect, if that is not where it answers.
+    pub users: Option<Place>,
     pub health: Health,
     /// Connections that are full load, of a policy that has a load.
     pub full: Option<u32>,
+    /// Whether the element is where the server answers or is advertised; otherwise its addresses are given.
+    pub follows: bool,
     /// Its own, so that its end says that this element is lost, and no other.
     pub runtime: Option<Runtime>,
 }
@@ -50,14 +58,17 @@ impl Keeper {
         let mut loaded = Instant::now();
         while !stop.load(Ordering::Relaxed) {
             let begun = Instant::now();
-            let result = self.health.check.run(self.server, self.health.timeout);
+            if self.at.is_none() || bad > 0 {
+                self.server.look_up();
+            }
+            let result = self.server_answers();
             match &result {
-                Ok(()) => (good, bad) = (good.saturating_add(1), 0),
+                Ok(_) => (good, bad) = (good.saturating_add(1), 0),
                 Err(_) => (good, bad) = (0, bad.saturating_add(1)),
             }
             let registered = self.runtime.is_some() && told == Some(true);
             match result {
-                Ok(()) if !registered && good >= self.health.rise && self.enter(stop) => told = Some(true),
+                Ok(_) if !registered && good >= self.health.rise && self.enter(stop) => told = Some(true),
                 Err(error) if told != Some(false) && (bad >= self.health.fall || told.is_none()) => {
                     self.leave(&error.to_string(), told == Some(true));
                     told = Some(false);
@@ -76,12 +87,51 @@ impl Keeper {
         self.end(told == Some(true));
     }
 
+    /// Checks the server, and notes where it is.
+    fn server_answers(&mut self) -> io::Result<()> {
+        let addresses = self.server.beginning_with(self.at);
+        let at = self.health.check.run(&addresses, self.health.timeout)?;
+        if let Some(users) = &mut self.users
+            && users.addresses().is_empty()
+        {
+            users.look_up();
+        }
+        let moved = self.at.replace(at).is_some_and(|before| before != at);
+        let own = [at];
+        let users = self
+            .users
+            .as_ref()
+            .map_or(&own[..], |users| &users.addresses()[..users.addresses().len().min(1)]);
+        let Some(first) = users.first() else {
+            return Err(io::Error::other("where its users are to connect is not known"));
+        };
+        // What listens for everybody is reached where whoever made this keeper says.
+        if self.follows {
+            let ips = users.iter().map(SocketAddr::ip).collect();
+            let transport = Transport::new(Protocol::Tcp, TransportUse::DataOnly, first.port(), ips);
+            self.registration.element.transport = transport;
+            if moved && let Some(runtime) = &self.runtime {
+                out::line(format_args!("{} in \"{}\": now at {at}", self.id(), self.registration.handle));
+                drop(runtime.register(self.registration.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where it answered, or was to.
+    fn place(&self) -> String {
+        match self.at {
+            Some(at) => at.to_string(),
+            None => self.server.to_string(),
+        }
+    }
+
     fn id(&self) -> PeId {
         self.registration.element.id
     }
 
     fn enter(&mut self, stop: &AtomicBool) -> bool {
-        let (id, handle, server) = (self.id(), self.registration.handle.clone(), self.server);
+        let (id, handle, server) = (self.id(), self.registration.handle.clone(), self.place());
         if self.runtime.is_none() {
             match Runtime::start(self.settings.clone()) {
                 Ok(runtime) => self.runtime = Some(runtime),
@@ -115,13 +165,13 @@ impl Keeper {
         if was_in && let Some(runtime) = self.runtime.take() {
             runtime.abandon();
         }
-        let (id, handle, server) = (self.id(), &self.registration.handle, self.server);
+        let (id, handle, server) = (self.id(), &self.registration.handle, self.place());
         out::line(format_args!("{id} not in \"{handle}\": {server}: {why}"));
     }
 
     /// Nothing is wrong with the server: its users stay until they have what they want.
     fn end(&mut self, was_in: bool) {
-        let (id, handle, server) = (self.id(), self.registration.handle.clone(), self.server);
+        let (id, handle, server) = (self.id(), self.registration.handle.clone(), self.place());
         if let Some(runtime) = self.runtime.take() {
             if was_in {
                 let _ = runtime.deregister(&handle, id).and_then(Answer::wait);
@@ -134,7 +184,8 @@ impl Keeper {
     /// Puts the load of now into the registration; whether that is worth a message.
     fn count_load(&mut self) -> bool {
         let Some(full) = self.full else { return false };
-        let Ok(connections) = diag::connections(self.server.port()) else { return false };
+        let Some(at) = self.at else { return false };
+        let Ok(connections) = diag::connections(at.port()) else { return false };
         let Some(load) = policy::load_mut(&mut self.registration.element.policy) else { return false };
         let now = load_of(connections, full);
         let notable = now.abs_diff(*load) >= NOTABLE;

@@ -233,7 +233,8 @@ fn serve(
     let addresses: Vec<IpAddr> = listening.iter().map(|listener| listener.ip).collect();
     let first = addresses.first().map_or(Ipv4Addr::LOCALHOST.into(), IpAddr::to_canonical);
     let checked = if first.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { first };
-    let keeper: Keeper = args.keeper_of(settings, SocketAddr::new(checked, port), reached(&addresses))?;
+    let at = SocketAddr::new(checked, port).into();
+    let keeper: Keeper = args.keeper_of(settings, at, reached(&addresses))?;
     out::complain(format_args!(
         "rspctl: port {port} is listened on: {} is in its pool",
         keeper.registration.element.id

@@ -4,14 +4,16 @@ pub mod check;
 mod holders;
 pub mod keeper;
 mod listener;
+mod place;
 pub mod policy;
 
 use crate::{handle, out};
 use check::Check;
 use clap::{Args, Parser};
 use keeper::{Health, Keeper};
+use place::Place;
 use rserpool::machine::client::Registration;
-use rserpool::runtime::{Settings, address};
+use rserpool::runtime::Settings;
 use rserpool::wire::{PeId, Policy, PoolElement, Protocol, RegistrarId, Transport, TransportUse};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::ffi::OsString;
@@ -119,7 +121,7 @@ fn serve(args: &RegisterArgs) -> Result<(), String> {
         args.server.as_ref().and_then(|server| Some((server, server.while_listening?)))
     {
         // What is wrong with the arguments is said before.
-        server.keeper_of(&settings, (Ipv4Addr::LOCALHOST, port).into(), Vec::new())?;
+        server.keeper_of(&settings, SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into(), Vec::new())?;
         return match listener::is_background() {
             true => listener::keep(server, &settings, port),
             false => listener::start().map_err(|error| error.to_string()),
@@ -219,26 +221,28 @@ impl ServerArgs {
 
     fn keeper(&self, settings: &Settings) -> Result<Keeper, String> {
         let server = self.tcp.as_ref().ok_or("--tcp=HOST:PORT is missing")?;
-        let server = server_address(server)?;
-        self.keeper_of(settings, server, vec![server.ip()])
+        let server = server_place(server)?;
+        let reached = server.addresses().iter().take(1).map(SocketAddr::ip).collect();
+        Ok(Keeper { follows: true, ..self.keeper_of(settings, server, reached)? })
     }
 
     /// Of a server whose users connect to these addresses, unless something else is advertised.
-    fn keeper_of(
-        &self,
-        settings: &Settings,
-        server: SocketAddr,
-        reached: Vec<IpAddr>,
-    ) -> Result<Keeper, String> {
+    fn keeper_of(&self, settings: &Settings, server: Place, reached: Vec<IpAddr>) -> Result<Keeper, String> {
         let handle = handle::parse(&self.pool)?;
+        let port = server.port();
         let users = match &self.advertise {
             Some(text) => {
-                let users = address::parse_one(text, server.port());
-                let users = users.map_err(|error| format!("--advertise={text}: {error}"))?;
-                (vec![users.ip()], users.port())
+                let users = Place::parse(text, server.port())
+                    .map_err(|error| format!("--advertise={text}: {error}"))?;
+                if users.addresses().iter().any(|address| address.ip().is_unspecified()) {
+                    return Err(format!("--advertise={text}: users need an address; \"any\" is none"));
+                }
+                Some(users)
             }
-            None => (reached, server.port()),
+            None => None,
         };
+        let advertised = users.as_ref().and_then(|users| users.addresses().first());
+        let (reached, port) = advertised.map_or((reached, port), |first| (vec![first.ip()], first.port()));
         let mut policy = self.policy.clone();
         if let Some(weight) = self.weight {
             policy = policy::weighted(policy, weight).ok_or_else(|| {
@@ -257,13 +261,16 @@ impl ServerArgs {
                     home: RegistrarId(0),
                     // Three missed re-registrations, as the library does it.
                     life: 3 * 30_000,
-                    transport: Transport::new(Protocol::Tcp, TransportUse::DataOnly, users.1, users.0),
+                    transport: Transport::new(Protocol::Tcp, TransportUse::DataOnly, port, reached),
                     policy,
                     asap: None,
                 },
                 handle,
                 interval: Duration::from_secs(30),
             },
+            follows: users.is_some(),
+            users,
+            at: None,
             server,
             health: Health {
                 check: self.check(),
@@ -279,9 +286,10 @@ impl ServerArgs {
 }
 
 /// Where a server is: with a port, and an address that users can connect to.
-fn server_address(text: &str) -> Result<SocketAddr, String> {
-    let server = address::parse_one(text, 0).map_err(|error| format!("--tcp={text}: {error}"))?;
-    match (server.port(), server.ip().is_unspecified()) {
+fn server_place(text: &str) -> Result<Place, String> {
+    let server = Place::parse(text, 0).map_err(|error| format!("--tcp={text}: {error}"))?;
+    let any = server.addresses().iter().any(|address| address.ip().is_unspecified());
+    match (server.port(), any) {
         (0, _) => Err(format!("--tcp={text}: a port is missing")),
         (_, true) => Err(format!("--tcp={text}: users need an address; \"any\" is none")),
         _ => Ok(server),
