@@ -41,6 +41,20 @@ pub(super) struct Client {
     reports: Bucket,
 }
 
+/// A question for a pool that there is not yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Held {
+    pub link: LinkId,
+    pub subscribe: bool,
+    pub items: Option<u32>,
+}
+
+/// What one of them takes.
+pub(super) fn held_size(handle: &PoolHandle) -> usize {
+    const RECORD: usize = 128;
+    RECORD + handle.as_bytes().len()
+}
+
 /// Bounds on requests that wait for the service to start: bytes in all, beyond: the link is closed.
 pub(super) const MAX_DEFERRED: usize = 4 << 20;
 /// The same for each link.

@@ -2,8 +2,7 @@
 //! with a million, on a pool with twenty thousand subscribers. A call does some of it at once and the rest follows,
 //! a slice at a time, with everything else in between.
 
-use super::asap::Client;
-use super::resolve::{Held, held_size};
+use super::asap::{Client, Held, held_size};
 use super::{LinkId, Registrar, Timer};
 use crate::handlespace::ElementKey;
 use crate::machine::{Target, Time};

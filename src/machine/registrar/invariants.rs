@@ -1,7 +1,7 @@
 //! What must hold between any two calls, for the simulator and the fuzzer.
 
+use super::asap::held_size;
 use super::dialect::rsplib_can_hold;
-use super::resolve::held_size;
 use super::watch::overdue_bytes;
 use super::{Registrar, Role, Timer};
 use crate::handlespace::{ElementKey, Sum};

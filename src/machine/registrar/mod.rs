@@ -227,7 +227,7 @@ pub struct Registrar {
     /// Elements that were here before we were started again may come back.
     returning: bool,
     /// Who asked meanwhile for pools that there are not yet.
-    held: BTreeMap<PoolHandle, Vec<resolve::Held>>,
+    held: BTreeMap<PoolHandle, Vec<asap::Held>>,
     /// Those of them that there are now.
     arrived: Vec<PoolHandle>,
     /// Bytes of elements that may come back by a late answer.

@@ -1,6 +1,6 @@
 //! Handle resolution (RFC 5352 section 3.3): what registrars are asked most.
 
-use super::asap::{MAX_DEFERRED, MAX_DEFERRED_PER_LINK};
+use super::asap::{Held, MAX_DEFERRED, MAX_DEFERRED_PER_LINK, held_size};
 use super::chores::Chore;
 use super::dialect::most_elements;
 use super::{Link, LinkId, Registrar, Role};
@@ -14,20 +14,6 @@ use crate::wire::{
 const MAX_ELEMENTS_PER_MESSAGE: usize = 2048;
 /// Memory for more elements than this is not kept.
 const MAX_SPARE: usize = 64;
-
-/// A question for a pool that there is not yet.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Held {
-    link: LinkId,
-    subscribe: bool,
-    items: Option<u32>,
-}
-
-/// What one of them takes.
-pub(super) fn held_size(handle: &PoolHandle) -> usize {
-    const RECORD: usize = 128;
-    RECORD + handle.as_bytes().len()
-}
 
 /// Memory of the last resolution, for the next one.
 #[derive(Debug, Default)]
