@@ -44,7 +44,7 @@ impl From<SocketError> for Errno {
             SocketError::UnsupportedFamily => libc::EAFNOSUPPORT,
             SocketError::NoAddress => libc::EADDRNOTAVAIL,
             SocketError::TimedOut => libc::ETIMEDOUT,
-            SocketError::Refused => libc::ECONNREFUSED,
+            SocketError::Refused | SocketError::Untrusted(_) => libc::ECONNREFUSED,
             SocketError::EmptyPool => libc::ENOENT,
             SocketError::NoMemory => libc::ENOMEM,
             SocketError::System(error) => return Errno::from(error),

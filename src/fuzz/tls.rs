@@ -43,8 +43,8 @@ pub fn tls(data: &[u8]) {
         _ => (true, Purpose::Enrp),
     };
     let end = |dialled| match dialled {
-        true => Engine::dialled(credentials(), purpose),
-        false => Engine::accepted(credentials(), purpose),
+        true => Engine::dialled(credentials(), purpose, None),
+        false => Engine::accepted(credentials(), purpose, None),
     };
     let (Ok(mut ours), Ok(mut peer)) = (end(dialled), end(!dialled)) else { panic!("no engine") };
     let (mut to_us, mut to_peer) = (Vec::new(), Vec::new());

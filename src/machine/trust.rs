@@ -87,6 +87,11 @@ impl Roles {
         })
     }
 
+    /// Whether it may have sessions at all.
+    pub fn may_use_some(&self) -> bool {
+        self.0.iter().any(|role| matches!(role, Role::User(_) | Role::Operator))
+    }
+
     /// Whether it may do what is for operators only.
     pub fn is_operator(&self) -> bool {
         self.0.contains(&Role::Operator)

@@ -10,7 +10,7 @@ use super::settings::is_available;
 use super::shared::{Command, Resolved, Shared, Watched};
 use super::thread::spawn;
 use super::why::{self, Failed};
-use super::{Follower, Pool, Reachable, Settings, Watcher};
+use super::{Follower, Pool, Reachable, SessionSecurity, Settings, Watcher};
 use crate::machine::LinkProtocol;
 use crate::machine::client::{Registration, RequestError};
 use crate::transport::host;
@@ -111,6 +111,7 @@ impl Runtime {
         if keeper.is_some() && settings.tls.mode() == Mode::Require {
             super::security::without_sctp(&mut settings.protocols);
         }
+        let security = keeper.as_ref().map(|keeper| keeper.sessions().clone()).unwrap_or_default();
         let clock = Clock::start();
         let (reactor, waker) = library::reactor(clock, &mut settings, keeper.as_ref())?;
         let protocols = settings.protocols.clone();
@@ -139,6 +140,7 @@ impl Runtime {
             watches: AtomicU64::new(0),
             tried: Arc::default(),
             protocols,
+            security,
             patience,
             thread: Mutex::new(None),
             embedded: Mutex::new(embedded),
@@ -153,6 +155,11 @@ impl Runtime {
     /// Protocols this process can really use (SCTP only where the kernel has it).
     pub fn protocols(&self) -> &[LinkProtocol] {
         &self.shared.protocols
+    }
+
+    /// What sessions prove themselves by.
+    pub fn security(&self) -> &Arc<SessionSecurity> {
+        &self.shared.security
     }
 
     /// The home registrar, 0 while its ID is not known; `None` while there is none.

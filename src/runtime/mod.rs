@@ -45,7 +45,7 @@ pub use calls::Runtime;
 pub use directory::{Answer, Directory};
 pub use pool::{Follower, Pool};
 pub use reactor::Waker;
-pub use security::{Keeper, Tls, TlsStatus};
+pub use security::{Keeper, SessionSecurity, Tls, TlsStatus};
 pub use serving::keeper_name;
 pub use settings::{MIN_CSP_INTERVAL, Settings, advertised, parse_announce, parse_transport, targets};
 pub use thread::is_event_thread;

@@ -5,10 +5,12 @@ use super::reactor::Reactor;
 use crate::machine::trust::Roles;
 use crate::machine::{LinkProtocol, Time};
 use crate::transport::tls::{Credentials, Files, Mode};
+use parking_lot::RwLock;
 use rustls::KeyLogFile;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How often the files are looked at.
@@ -124,11 +126,13 @@ impl Tls {
         if self.log_keys {
             log::warn!("unsafe: the secrets of all connections go to SSLKEYLOGFILE");
         }
+        let credentials = Arc::new(credentials);
         Ok(Some(Keeper {
             tls: self.clone(),
             files,
             fingerprint,
-            credentials: Arc::new(credentials),
+            sessions: SessionSecurity::new(self.mode(), Some(credentials.clone())),
+            credentials,
             looked: Time::default(),
             complaints: Complaints::default(),
             warned: [u64::MAX; 2],
@@ -167,6 +171,43 @@ pub struct TlsStatus {
     pub failures: u64,
 }
 
+/// What sessions prove themselves by, kept up to date for the callers' threads.
+#[derive(Debug, Default)]
+pub struct SessionSecurity {
+    mode: Mode,
+    credentials: RwLock<Option<Arc<Credentials>>>,
+    changes: AtomicU64,
+}
+
+impl SessionSecurity {
+    /// With what was loaded, or without.
+    pub fn new(mode: Mode, credentials: Option<Arc<Credentials>>) -> Arc<SessionSecurity> {
+        let credentials = RwLock::new(credentials);
+        Arc::new(SessionSecurity { mode, credentials, changes: AtomicU64::new(0) })
+    }
+
+    /// Whether sessions over TCP are inside TLS.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// What we prove ourselves by at present; `None` without TLS.
+    pub fn credentials(&self) -> Option<Arc<Credentials>> {
+        self.credentials.read().clone()
+    }
+
+    /// Counts changes of [`SessionSecurity::credentials`].
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// From now on by these; sessions whose peers they would not let in end with their next use.
+    pub fn replace(&self, credentials: Arc<Credentials>) {
+        *self.credentials.write() = Some(credentials);
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+}
+
 /// Looks after the credentials of a process.
 #[derive(Debug)]
 pub struct Keeper {
@@ -174,6 +215,8 @@ pub struct Keeper {
     files: Files,
     fingerprint: Vec<Option<(u64, i64, i64)>>,
     credentials: Arc<Credentials>,
+    /// The same for sessions.
+    sessions: Arc<SessionSecurity>,
     looked: Time,
     complaints: Complaints,
     /// Days left when certificate and list were last warned of.
@@ -195,6 +238,11 @@ impl Keeper {
     /// Where our key is.
     pub fn key_file(&self) -> &Path {
         &self.files.key
+    }
+
+    /// What the process's sessions prove themselves by.
+    pub fn sessions(&self) -> &Arc<SessionSecurity> {
+        &self.sessions
     }
 
     /// What our certificate says that we may be.
@@ -237,6 +285,7 @@ impl Keeper {
                     log::info!("TLS: certificates were loaded anew");
                     self.credentials = Arc::new(credentials);
                     self.warned = [u64::MAX; 2];
+                    self.sessions.replace(self.credentials.clone());
                     reactor.secure(self.mode(), Some(self.credentials.clone()));
                 }
                 Err(error) => {

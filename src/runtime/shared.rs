@@ -6,7 +6,7 @@ use super::directory::Reply;
 use super::reactor::{Clock, Waker};
 use super::registrar::Embedded;
 use super::why::Tried;
-use super::{Follower, Reachable, Watcher};
+use super::{Follower, Reachable, SessionSecurity, Watcher};
 use crate::machine::LinkProtocol;
 use crate::machine::client::Registration;
 use crate::wire::{PeId, PoolElement, PoolHandle, RegistrarId};
@@ -37,6 +37,8 @@ pub(super) struct Shared {
     /// Registrars, and what became of the attempts to use them.
     pub tried: Arc<Tried>,
     pub protocols: Vec<LinkProtocol>,
+    /// What sessions prove themselves by.
+    pub security: Arc<SessionSecurity>,
     /// How long the machine may take to answer, with a margin: a bound for the case that it never does.
     pub patience: Duration,
     pub thread: Mutex<Option<JoinHandle<()>>>,

@@ -36,6 +36,11 @@ pub fn take() -> Vec<Note> {
     NOTES.try_with(RefCell::take).unwrap_or_default()
 }
 
+/// An element that was not used, and why.
+pub fn refused(text: fmt::Arguments<'_>) {
+    note(None, text);
+}
+
 pub(super) fn note(error: Option<&RequestError>, text: fmt::Arguments<'_>) {
     log::debug!("{text}");
     let _ = NOTES.try_with(|notes| {

@@ -48,6 +48,8 @@ pub enum SocketError {
     TimedOut,
     /// The peer's host refused.
     Refused,
+    /// Peer and we don't trust each other: why.
+    Untrusted(String),
     /// The pool has no element to go to.
     EmptyPool,
     /// No registrar could say who is in the pool.
@@ -116,6 +118,7 @@ impl fmt::Display for SocketError {
             SocketError::NoAddress => "no usable address",
             SocketError::TimedOut => "no answer in time",
             SocketError::Refused => "refused",
+            SocketError::Untrusted(why) => why,
             SocketError::EmptyPool => "the pool is empty",
             SocketError::NotResolved => "no registrar answered",
             SocketError::NoMemory => "no memory for that much",

@@ -15,7 +15,7 @@ use crate::machine::{LinkDown, LinkId, Service};
 use crate::transport::Link;
 use crate::transport::allow::Networks;
 use crate::transport::tcp::TcpLink;
-use crate::transport::tls::{Credentials, FIRST_BYTE, Failure, Mode, Purpose, TlsLink};
+use crate::transport::tls::{Credentials, FIRST_BYTE, Failure, Fault, Mode, Purpose, TlsLink};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -258,8 +258,8 @@ impl Reactor {
             Failure::Plain => ("plain", "; tls=allow admits peers without TLS beside the others"),
             Failure::Refused(_) => ("refused", ""),
             // Somebody who was let in before is news, whoever else isn't.
-            Failure::Distrusted(why) if why.contains("revoked") => ("revoked", ""),
-            Failure::Distrusted(_) => ("distrusted", ""),
+            Failure::Distrusted(Fault::Revoked, _) => ("revoked", ""),
+            Failure::Distrusted(..) => ("distrusted", ""),
             Failure::Silent | Failure::Broken(_) => ("handshake", ""),
         };
         match &mut slot.phase {
@@ -268,7 +268,7 @@ impl Reactor {
                 let rest = std::mem::take(rest);
                 let without = rest.last().is_some_and(|way| !way.secure);
                 // A peer that has a certificate, or wants ours, will not be better without.
-                let has_tls = matches!(failure, Failure::Refused(_) | Failure::Distrusted(_));
+                let has_tls = matches!(failure, Failure::Refused(_) | Failure::Distrusted(..));
                 if !without || has_tls {
                     self.complain(cause, format_args!("{service:?} at {peer}: {failure}"));
                 }

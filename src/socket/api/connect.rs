@@ -2,8 +2,9 @@
 
 use super::Library;
 use crate::machine::LinkProtocol;
-use crate::runtime::Watcher;
+use crate::machine::trust::Roles;
 use crate::runtime::complaints::Occasionally;
+use crate::runtime::{Watcher, why};
 use crate::socket::channel::association::Association;
 use crate::socket::channel::carrier::Carrier;
 use crate::socket::channel::conn::Conn;
@@ -14,6 +15,7 @@ use crate::socket::readiness::wait::{Deadline, Patience};
 use crate::socket::session::Session;
 use crate::transport::sctp_socket::SctpSocket;
 use crate::transport::stream;
+use crate::transport::tls::{Failure, Judge, Mode, Purpose};
 use crate::wire::{PeId, PoolElement, PoolHandle, Protocol, Transport, TransportUse};
 use log::{debug, info, warn};
 use nix::errno::Errno;
@@ -25,6 +27,10 @@ use std::time::Duration;
 
 /// Elements looked at when those that were tried come back again.
 const FURTHER_CHOICE: usize = 8;
+/// How long an element may take for a handshake.
+const PROOF: Duration = Duration::from_secs(5);
+/// The same where it may have none: its program looks at what came when it has the time.
+const PERHAPS: Duration = Duration::from_secs(1);
 /// Elements in which a business card's recommendation is looked up.
 const CARD_CHOICE: usize = 128;
 
@@ -92,7 +98,9 @@ impl Library {
                 Ok(conn) => return self.settle(entry, session, handle, &element, conn, how),
                 Err(error) => {
                     debug!("element {} of {handle:?}: {error}", element.id);
-                    if !is_ours(&error) && !entry.readiness().is_closed() {
+                    if let SocketError::Untrusted(why) = &error {
+                        distrust(handle, element.id, why);
+                    } else if !is_ours(&error) && !entry.readiness().is_closed() {
                         self.directory().report_unreachable(handle, element.id);
                     }
                     tried.push(element.id);
@@ -169,14 +177,14 @@ impl Library {
         spare: Option<Endpoint>,
     ) -> Result<Arc<Conn>> {
         let control = transport.usage() == TransportUse::DataPlusControl;
-        let addresses = transport.socket_addresses();
         let conn = match transport.protocol() {
-            Some(Protocol::Sctp) if self.may_use(entry, LinkProtocol::Sctp) => {
-                Conn::sctp(Association::new(associate(entry, addresses, deadline, spare)?, control))
-            }
+            Some(Protocol::Sctp) if self.may_use(entry, LinkProtocol::Sctp) => Conn::sctp(Association::new(
+                associate(entry, transport.socket_addresses(), deadline, spare)?,
+                control,
+            )),
             Some(Protocol::Tcp) if self.may_use(entry, LinkProtocol::Tcp) => {
-                let socket = dial_any(entry, addresses, deadline, spare)?;
-                let carrier = Carrier::from(socket);
+                let handle = session.as_user().and_then(|user| user.handle.as_ref());
+                let carrier = self.dial(entry, handle, transport, deadline, spare)?;
                 let conn = if control { Conn::mapping(carrier, false) } else { Conn::plain(carrier) };
                 conn.tune(&entry.base.parameters.lock());
                 conn
@@ -189,6 +197,72 @@ impl Library {
             self.linger.flush(&conn);
         }
         Ok(conn)
+    }
+
+    /// A byte stream to an element, in TLS if that is required, or allowed and there.
+    fn dial(
+        &self,
+        entry: &Entry,
+        handle: Option<&PoolHandle>,
+        transport: &Transport,
+        deadline: Deadline,
+        spare: Option<Endpoint>,
+    ) -> Result<Carrier> {
+        let control = transport.usage() == TransportUse::DataPlusControl;
+        let (mode, mut spare) = (self.security.mode(), spare);
+        // Nothing tells whether a server that knows nothing of pools would understand a handshake.
+        if mode == Mode::Require || (mode == Mode::Allow && control) {
+            let socket = dial_any(entry, transport.socket_addresses(), deadline, spare.take())?;
+            let purpose = if control { Purpose::Session } else { Purpose::Data };
+            match self.handshake(entry, handle, socket, purpose, deadline) {
+                Err(Untrue::Tls(Failure::Plain | Failure::Silent) | Untrue::Call(SocketError::TimedOut))
+                    if mode == Mode::Allow => {}
+                Err(Untrue::Tls(failure)) => return Err(SocketError::Untrusted(failure.to_string())),
+                Err(Untrue::Call(error)) => return Err(error),
+                Ok(carrier) => return Ok(carrier),
+            }
+        }
+        Ok(dial_any(entry, transport.socket_addresses(), deadline, spare)?.into())
+    }
+
+    /// Has the element prove that it may serve the pool (without one: any), and proves that we may use it.
+    fn handshake(
+        &self,
+        entry: &Entry,
+        handle: Option<&PoolHandle>,
+        socket: OwnedFd,
+        purpose: Purpose,
+        deadline: Deadline,
+    ) -> std::result::Result<Carrier, Untrue> {
+        let pool = handle.cloned();
+        let judge = Judge::new(move |names| {
+            let roles = Roles::parse(names.iter().map(String::as_str));
+            match &pool {
+                Some(pool) if roles.may_serve(pool.as_bytes()) => Ok(()),
+                None if roles.may_serve_some() => Ok(()),
+                Some(pool) => {
+                    Err(format!("it is no element of pool {pool:?}: its certificate names {roles}"))
+                }
+                None => Err(format!("it is no element: its certificate names {roles}")),
+            }
+        });
+        let carrier = Carrier::dialled(socket, &self.security, purpose, judge).map_err(Untrue::Tls)?;
+        let stop = || entry.readiness().check_open();
+        let most = if self.security.mode() == Mode::Allow { PERHAPS } else { PROOF };
+        let deadline = deadline.min(Deadline::after(most));
+        let patience = Patience::new(deadline, &entry.readiness().waiters, &stop);
+        while !carrier.prove().map_err(Untrue::Tls)? {
+            let ready = match carrier.is_holding() {
+                true => patience.writable(carrier.as_fd()),
+                false => patience.readable(carrier.as_fd()),
+            };
+            match ready {
+                Ok(true) | Err(SocketError::Interrupted) => {}
+                Ok(false) => return Err(Untrue::Call(SocketError::TimedOut)),
+                Err(error) => return Err(Untrue::Call(error)),
+            }
+        }
+        Ok(carrier)
     }
 
     /// A descriptor for TCP stays with TCP, one for SCTP reaches what the settings allow.
@@ -214,6 +288,7 @@ impl Library {
         conn: Arc<Conn>,
         how: Move,
     ) -> Result<()> {
+        let ahead = conn.is_ahead().then(|| conn.clone());
         let generation = match session.moved(conn, element.id, how.failover) {
             Ok(generation) => generation,
             Err(error) => {
@@ -221,6 +296,11 @@ impl Library {
                 return Err(error);
             }
         };
+        if let Some(conn) = ahead
+            && let Ok(mut turn) = conn.receiving(Deadline::Never)
+        {
+            session.settle(&conn, &mut turn);
+        }
         let watcher = Gone { session: Arc::downgrade(session), generation };
         let watch = self.directory().watch(handle, element.id, Arc::new(watcher));
         if let Some(user) = session.as_user() {
@@ -228,6 +308,24 @@ impl Library {
         }
         // Whoever closed the descriptor meanwhile did not know of this connection.
         entry.readiness().check_open().inspect_err(|_| session.close())
+    }
+}
+
+/// Why there is no TLS with an element.
+enum Untrue {
+    /// We and it can't agree on whom to believe.
+    Tls(Failure),
+    /// There was no time for it.
+    Call(SocketError),
+}
+
+/// An element is not used because of a certificate, its or ours. Others may see that differently, so nobody is told
+/// but who asks.
+pub(super) fn distrust(handle: &PoolHandle, id: PeId, why: &str) {
+    why::refused(format_args!("element {id} of pool {handle:?}: {why}"));
+    static QUIET: Occasionally = Occasionally::new();
+    if let Some(more) = QUIET.now() {
+        warn!("element {id} of {handle:?} is not used: {why}{more}");
     }
 }
 

@@ -19,11 +19,12 @@ mod sendto;
 
 use crate::machine::seal::CookieKey;
 use crate::machine::{LinkProtocol, client};
-use crate::runtime::{Answer, Directory, Runtime, Settings};
+use crate::runtime::{Answer, Directory, Runtime, SessionSecurity, Settings};
 use crate::socket::channel::conn::Conn;
 use crate::socket::channel::linger::Linger;
 use crate::socket::channel::parameters::{DEFAULT_PARAMETERS, SessionParameters};
 use crate::socket::descriptor::base::Base;
+use crate::socket::descriptor::door::{Door, Doorkeeper};
 use crate::socket::descriptor::endpoint::Endpoint;
 use crate::socket::descriptor::entry::{Entry, Role, Style};
 use crate::socket::descriptor::listener::Listener;
@@ -40,6 +41,7 @@ use crate::transport::allow::Networks;
 use crate::transport::descriptors::{Held, eventfd, hold};
 use crate::transport::sctp;
 use crate::transport::sctp_socket::send_flags;
+use crate::transport::tls::Mode;
 use crate::wire::{PeId, Policy, PoolElement, PoolHandle, Protocol, Transport, TransportUse};
 use connect::Move;
 use nix::sys::epoll::Epoll;
@@ -88,8 +90,11 @@ pub struct Library {
     /// Mapped numbers and the system descriptors behind them.
     aliases: RwLock<BTreeMap<RawFd, RawFd>>,
     linger: Arc<Linger>,
+    doorkeeper: Doorkeeper,
     /// From where sessions are taken.
     allowed: Arc<Networks>,
+    /// What sessions over TCP prove themselves by.
+    security: Arc<SessionSecurity>,
     process: fork::Process,
     /// What elements sign their cookies with.
     pub(in crate::socket) cookie_key: Option<CookieKey>,
@@ -100,11 +105,17 @@ pub struct Library {
 impl Library {
     /// Starts the event thread.
     pub fn start(settings: Settings) -> io::Result<Library> {
-        let (protocols, allowed) = (settings.protocols.clone(), Arc::new(settings.allow.clone()));
+        let (mut protocols, allowed) = (settings.protocols.clone(), Arc::new(settings.allow.clone()));
         let cookie_key = settings.cookie_key.clone();
         let runtime = Runtime::start(settings)?;
-        let library =
-            Library { allowed, cookie_key, ..Library::with_directory(Arc::new(runtime.clone()), &protocols) };
+        let security = runtime.security().clone();
+        if security.mode() == Mode::Require {
+            // There is no TLS over it.
+            protocols.retain(|protocol| *protocol != LinkProtocol::Sctp);
+        }
+        let directory = Arc::new(runtime.clone());
+        let library = Library { allowed, cookie_key, ..Library::with_directory(directory, &protocols) };
+        let library = library.secured(security);
         runtime.set_sessions(Box::new(report::Sessions(Arc::downgrade(&library.table))));
         Ok(library)
     }
@@ -120,11 +131,18 @@ impl Library {
             making_beacon: Mutex::new(()),
             aliases: RwLock::new((0..3).map(|standard| (standard, standard)).collect()),
             linger: Arc::default(),
+            doorkeeper: Doorkeeper::default(),
             allowed: Arc::default(),
+            security: Arc::default(),
             process: fork::Process::this(),
             cookie_key: None,
             own: Mutex::default(),
         }
+    }
+
+    /// The same, with sessions that prove themselves by this.
+    pub fn secured(self, security: Arc<SessionSecurity>) -> Library {
+        Library { security, ..self }
     }
 
     /// Closes every descriptor, deregisters every element, ends the event thread. In a forked child it does
@@ -138,6 +156,7 @@ impl Library {
                 self.close_entry(&entry, false);
             }
         }
+        self.doorkeeper.shutdown();
         self.linger.shutdown();
         self.directory.shutdown();
         for share in self.beacons.numbers() {
@@ -202,7 +221,8 @@ impl Library {
         let epoll = self.unmapped(Readiness::new_epoll()?)?;
         let beacon = self.beacon(epoll.0.as_raw_fd() as usize)?;
         let readiness = Arc::new(Readiness::new(epoll, beacon));
-        Ok(Arc::new(Base::new(readiness, self.linger.clone(), parameters, self.allowed.clone())))
+        let (linger, allowed, security) = (&self.linger, &self.allowed, &self.security);
+        Ok(Arc::new(Base::new(readiness, linger.clone(), parameters, allowed.clone(), security.clone())))
     }
 
     /// Calls on the descriptor wait no longer (O_NONBLOCK).
@@ -308,7 +328,9 @@ impl Library {
         let entry = self.entry(sd)?;
         match entry.role() {
             Role::Listener(listener) => return Ok(listener.endpoint().listen(backlog)?),
-            Role::Many(many) => return many.listen(backlog),
+            Role::Many(many) => {
+                return many.listen(backlog, || self.door(&entry, many.endpoint()));
+            }
             Role::Single(_) => return Err(SocketError::Misused),
             Role::Fresh { .. } => {}
         }
@@ -316,12 +338,24 @@ impl Library {
         endpoint.set_parameters(&entry.base.parameters.lock());
         endpoint.listen(backlog)?;
         let mut role = entry.role.write();
-        entry.readiness().add(endpoint.as_fd(), LISTENER)?;
+        let door = self.door(&entry, &endpoint)?;
+        if door.is_none() {
+            entry.readiness().add(endpoint.as_fd(), LISTENER)?;
+        }
         *role = match entry.style {
-            Style::Stream => Role::Listener(Arc::new(Listener::new(entry.base.clone(), endpoint))),
-            Style::SeqPacket => Role::Many(Arc::new(Many::new(entry.base.clone(), endpoint))),
+            Style::Stream => Role::Listener(Arc::new(Listener::new(entry.base.clone(), endpoint, door))),
+            Style::SeqPacket => Role::Many(Arc::new(Many::new(entry.base.clone(), endpoint, door))),
         };
         Ok(())
+    }
+
+    /// Where those who connect prove themselves, if they have to.
+    fn door(&self, entry: &Entry, endpoint: &Arc<Endpoint>) -> Result<Option<Arc<Door>>> {
+        let door = Door::open(&entry.base, endpoint)?;
+        if let Some(door) = &door {
+            self.doorkeeper.keep(door)?;
+        }
+        Ok(door)
     }
 
     /// The next session, on a descriptor of its own. `None`: wait for ever. EAGAIN when time is over;

@@ -3,6 +3,7 @@
 //! received like anything else, and says who it is from.
 
 use super::Library;
+use super::connect::distrust;
 use crate::runtime::Watcher;
 use crate::socket::channel::conn::Conn;
 use crate::socket::descriptor::entry::{Entry, Role, Style};
@@ -151,7 +152,7 @@ impl Library {
             return Ok(many.clone());
         }
         let Role::Fresh { .. } = &*role else { return Err(SocketError::Misused) };
-        let many = Arc::new(Many::new(entry.base.clone(), endpoint));
+        let many = Arc::new(Many::new(entry.base.clone(), endpoint, None));
         *role = Role::Many(many.clone());
         Ok(many)
     }
@@ -266,9 +267,11 @@ impl Library {
             }
         }
         let failed = |error: &SocketError| {
-            if let Some(handle) = handle
-                && is_its_fault(error)
-            {
+            let Some(handle) = handle else { return };
+            if let SocketError::Untrusted(why) = error {
+                // Others may see that differently.
+                distrust(handle, partner.pe_id(), why);
+            } else if is_its_fault(error) {
                 self.directory().report_unreachable(handle, partner.pe_id());
             }
         };

@@ -81,7 +81,8 @@ impl Conn {
         match &self.kind {
             Kind::Mapping { .. } => true,
             Kind::Sctp(association) => !association.is_given_up(),
-            Kind::Plain { .. } => false,
+            // Tickets, for example, that a server sends unasked.
+            Kind::Plain { socket, .. } => socket.is_secure(),
         }
     }
 
@@ -221,24 +222,30 @@ impl Conn {
         match turn {
             Receiving::Mapping(receiver) => receiver.look(self.carrier()),
             Receiving::Sctp(arrivals) => self.association().look(arrivals),
-            Receiving::Plain(_) => {
-                let would_block = |error: io::Error| error.kind() == ErrorKind::WouldBlock;
-                !self.carrier().peek(&mut [0]).is_err_and(would_block)
-            }
+            Receiving::Plain(_) => self.carrier().look(),
         }
     }
 
     /// Whether a receive would find something without asking the kernel.
     pub(crate) fn settle(&self, turn: &mut Receiving<'_>) -> bool {
         match turn {
-            Receiving::Mapping(receiver) => receiver.settle(),
+            Receiving::Mapping(receiver) => {
+                receiver.adopt(self.carrier());
+                receiver.settle()
+            }
             Receiving::Sctp(arrivals) => arrivals.settled(),
-            Receiving::Plain(_) => false,
+            Receiving::Plain(_) => self.carrier().is_ahead(),
         }
     }
 
-    /// The dialler's greeting, which only the mapping has; `Ok(false)`: not whole yet.
+    /// The dialler's proof, if there is to be one, and its greeting, which only the mapping has; `Ok(false)`: not whole
+    /// yet.
     pub(crate) fn greet(&self, turn: &mut Receiving<'_>) -> io::Result<bool> {
+        if let Kind::Mapping { socket, .. } = &self.kind
+            && !socket.prove()?
+        {
+            return Ok(false);
+        }
         match turn {
             Receiving::Mapping(receiver) => receiver.greet(self.carrier()),
             Receiving::Sctp(arrivals) => {
@@ -251,14 +258,19 @@ impl Conn {
 
     /// Whether somebody has to [`Conn::flush`] when the socket becomes writable.
     pub(crate) fn backlogged(&self) -> bool {
-        matches!(&self.kind, Kind::Mapping { sender, .. } if sender.backlogged())
+        match &self.kind {
+            Kind::Mapping { sender, .. } => sender.backlogged(),
+            Kind::Plain { socket, .. } => socket.is_holding(),
+            Kind::Sctp(_) => false,
+        }
     }
 
     /// Writes more of the backlog; `true`: nothing is left.
     pub(crate) fn flush(&self) -> io::Result<bool> {
         match &self.kind {
             Kind::Mapping { socket, sender, .. } => sender.flush(socket),
-            Kind::Plain { .. } | Kind::Sctp(_) => Ok(true),
+            Kind::Plain { socket, .. } => socket.flush(),
+            Kind::Sctp(_) => Ok(true),
         }
     }
 
@@ -266,15 +278,33 @@ impl Conn {
     pub(crate) fn finish(&self) -> bool {
         match &self.kind {
             Kind::Mapping { socket, sender, .. } => sender.finish(socket),
-            Kind::Plain { socket, .. } => {
-                socket.finish();
-                true
-            }
+            Kind::Plain { socket, .. } => socket.finish(),
             Kind::Sctp(association) => {
                 association.finish();
                 true
             }
         }
+    }
+
+    /// Who dialled was refused: lets it hear why, as far as that is possible at once.
+    pub(crate) fn dismiss(&self) {
+        if let Kind::Mapping { socket, .. } = &self.kind {
+            socket.dismiss();
+        }
+    }
+
+    /// Whether what came with the handshake is to be received, of which the socket does not tell.
+    pub(crate) fn is_ahead(&self) -> bool {
+        match &self.kind {
+            Kind::Mapping { socket, .. } | Kind::Plain { socket, .. } => socket.is_ahead(),
+            Kind::Sctp(_) => false,
+        }
+    }
+
+    /// Whether it is inside TLS.
+    #[cfg(test)]
+    pub(crate) fn is_secure(&self) -> bool {
+        matches!(&self.kind, Kind::Mapping { socket, .. } | Kind::Plain { socket, .. } if socket.is_secure())
     }
 
     /// Breaks the connection. Over SCTP the peer hears of it when the last call that uses it is over.

@@ -253,6 +253,7 @@ impl Receiver {
 
     fn find(&mut self, socket: &Carrier) -> bool {
         loop {
+            self.adopt(socket);
             if self.settle() {
                 return true;
             }
@@ -266,7 +267,7 @@ impl Receiver {
                 if socket.pending() >= enough {
                     return true;
                 }
-            } else if self.reader.at_header() && self.ahead.is_empty() {
+            } else if self.reader.at_header() && self.ahead.is_empty() && !socket.is_secure() {
                 match self.header_ahead(socket) {
                     Some(true) => return true,
                     Some(false) => return false,
@@ -295,6 +296,11 @@ impl Receiver {
             Ok(header) if header.length as usize > WHOLE => Some(true),
             Ok(header) => (socket.pending() >= HEADER_LENGTH + header.length as usize).then_some(true),
         }
+    }
+
+    /// What TLS has decrypted beyond what was asked for is read ahead, since the socket no longer tells of it.
+    pub(crate) fn adopt(&mut self, socket: &Carrier) {
+        socket.take_ahead(&mut self.ahead);
     }
 
     /// Takes the control messages in front of the next data apart. Whether a receive would find

@@ -227,6 +227,9 @@ impl Sender {
                 if !half.ahead.is_empty() {
                     half.ahead = Vec::new();
                 }
+                if socket.is_holding() {
+                    self.backlogged.store(true, SeqCst);
+                }
                 return Ok(Written::Whole);
             }
             // What the kernel did not take has no room for now.
@@ -282,12 +285,15 @@ impl Sender {
         if !half.backlog.is_empty() {
             half.backlog = Vec::new();
             half.written = 0;
-            self.backlogged.store(false, SeqCst);
             if half.ended {
                 socket.finish();
             }
         }
-        Ok(true)
+        let done = socket.flush()?;
+        if done == self.backlogged() {
+            self.backlogged.store(!done, SeqCst);
+        }
+        Ok(done)
     }
 
     /// The application sends nothing more: ends our direction, behind what is left of the backlog.
@@ -297,10 +303,11 @@ impl Sender {
         let mut half = self.half.lock();
         half.ended = true;
         match self.push(&mut half, socket) {
-            Ok(false) => false,
-            Ok(true) => {
-                socket.finish();
-                true
+            Ok(false) if !half.backlog.is_empty() => false,
+            Ok(_) => {
+                let done = socket.finish();
+                self.backlogged.store(!done, SeqCst);
+                done
             }
             Err(_) => true,
         }

@@ -4,6 +4,7 @@
 use crate::machine::LinkProtocol;
 use crate::runtime::Reachable;
 use crate::socket::channel::association::{self, Association};
+use crate::socket::channel::carrier::{Carrier, Proof};
 use crate::socket::channel::conn::Conn;
 use crate::socket::channel::parameters::SessionParameters;
 use crate::socket::descriptor::addresses;
@@ -75,10 +76,20 @@ impl Endpoint {
     }
 
     /// The next connection, tuned, and where it came from; `None`: nobody waits.
-    pub(crate) fn accept(&self, parameters: &SessionParameters) -> io::Result<Option<(Conn, SocketAddr)>> {
+    /// Over TCP it has to prove what `proof` asks for.
+    pub(crate) fn accept(
+        &self,
+        parameters: &SessionParameters,
+        proof: impl FnOnce() -> Option<Proof>,
+    ) -> io::Result<Option<(Conn, SocketAddr)>> {
         let accepted = match self {
-            Endpoint::Tcp(socket) => stream::accept(socket.as_fd())?
-                .map(|(connected, peer)| (Conn::mapping(connected.into(), true), Some(peer))),
+            Endpoint::Tcp(socket) => match stream::accept(socket.as_fd())? {
+                Some((connected, peer)) => {
+                    let carrier = Carrier::accepted(connected, proof())?;
+                    Some((Conn::mapping(carrier, true), Some(peer)))
+                }
+                None => None,
+            },
             Endpoint::Sctp(socket) => socket
                 .accept()?
                 .map(|(connected, peer)| (Conn::sctp(Association::new(connected, true)), peer)),

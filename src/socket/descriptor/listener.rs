@@ -2,6 +2,7 @@
 
 use crate::socket::channel::conn::Conn;
 use crate::socket::descriptor::base::Base;
+use crate::socket::descriptor::door::Door;
 use crate::socket::descriptor::endpoint::Endpoint;
 use crate::socket::descriptor::strangers::Strangers;
 use crate::socket::error::{Result, SocketError};
@@ -18,6 +19,8 @@ use std::sync::Arc;
 pub(crate) struct Listener {
     base: Arc<Base>,
     endpoint: Arc<Endpoint>,
+    /// Where those come from who have proved themselves; `None`: nobody has to.
+    door: Option<Arc<Door>>,
     gate: Mutex<Gate>,
 }
 
@@ -29,8 +32,8 @@ struct Gate {
 }
 
 impl Listener {
-    pub(crate) fn new(base: Arc<Base>, endpoint: Arc<Endpoint>) -> Listener {
-        Listener { base, endpoint, gate: Mutex::default() }
+    pub(crate) fn new(base: Arc<Base>, endpoint: Arc<Endpoint>, door: Option<Arc<Door>>) -> Listener {
+        Listener { base, endpoint, door, gate: Mutex::default() }
     }
 
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
@@ -85,14 +88,20 @@ impl Listener {
         if !gate.ready.is_empty() {
             return Ok(());
         }
+        if let Some(door) = &self.door {
+            gate.ready.extend(door.take());
+            return Ok(());
+        }
         for conn in gate.strangers.hear_all(&self.base.readiness) {
             self.base.readiness.remove(conn.as_fd());
             gate.ready.push_back(conn);
         }
         let parameters = *self.base.parameters.lock();
         while gate.ready.is_empty() {
-            match self.endpoint.accept(&parameters) {
-                Ok(Some((conn, peer))) => gate.ready.extend(gate.strangers.meet(&self.base, conn, peer)),
+            match self.endpoint.accept(&parameters, || self.base.proof()) {
+                Ok(Some((conn, peer))) => {
+                    gate.ready.extend(gate.strangers.meet(&self.base, &self.base.readiness, conn, peer))
+                }
                 Ok(None) => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error.into()),

@@ -5,6 +5,7 @@
 use crate::runtime::complaints::Occasionally;
 use crate::socket::channel::conn::Conn;
 use crate::socket::descriptor::base::Base;
+use crate::socket::descriptor::door::Door;
 use crate::socket::descriptor::endpoint::Endpoint;
 use crate::socket::descriptor::partners::{Partner, Partners};
 use crate::socket::descriptor::strangers::{LISTENER, STRANGERS, Strangers};
@@ -22,7 +23,7 @@ use parking_lot::{Mutex, MutexGuard};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// New sessions taken per look at the listener, so that the others get their turn.
@@ -39,6 +40,8 @@ const IN_VAIN: usize = 256;
 pub(crate) struct Many {
     base: Arc<Base>,
     endpoint: Arc<Endpoint>,
+    /// Where those come from who have proved themselves; `None`: nobody has to.
+    door: OnceLock<Arc<Door>>,
     hub: Arc<Hub>,
     sessions: Table<Arc<Session>>,
     state: Mutex<State>,
@@ -75,10 +78,11 @@ impl Ids {
 }
 
 impl Many {
-    pub(crate) fn new(base: Arc<Base>, endpoint: Arc<Endpoint>) -> Many {
+    pub(crate) fn new(base: Arc<Base>, endpoint: Arc<Endpoint>, door: Option<Arc<Door>>) -> Many {
         let hub = Arc::new(Hub::new(base.readiness.clone()));
         let (state, partners) = (Mutex::default(), Mutex::default());
-        Many { base, endpoint, hub, sessions: Table::new(), state, partners }
+        let door = door.map(OnceLock::from).unwrap_or_default();
+        Many { base, endpoint, door, hub, sessions: Table::new(), state, partners }
     }
 
     fn readiness(&self) -> &Readiness {
@@ -89,9 +93,20 @@ impl Many {
         &self.endpoint
     }
 
-    /// Accepts sessions; called again: changes the backlog.
-    pub(crate) fn listen(&self, backlog: i32) -> Result<()> {
+    /// Accepts sessions; called again: changes the backlog. `open`: makes the door, if there is to be one.
+    pub(crate) fn listen(
+        &self,
+        backlog: i32,
+        open: impl FnOnce() -> Result<Option<Arc<Door>>>,
+    ) -> Result<()> {
         self.endpoint.listen(backlog)?;
+        if self.door.get().is_some() {
+            return Ok(());
+        }
+        if let Some(door) = open()? {
+            let _ = self.door.set(door);
+            return Ok(());
+        }
         // It may be watched already.
         if self.readiness().rename(self.endpoint.as_fd(), LISTENER).is_err() {
             self.readiness().add(self.endpoint.as_fd(), LISTENER)?;
@@ -244,7 +259,7 @@ impl Many {
     fn sort(&self, events: &[EpollEvent]) {
         for event in events {
             match event.data() {
-                BEACON => {}
+                BEACON => self.let_in(),
                 LISTENER => self.accept(),
                 token if token > STRANGERS => {
                     let known = self.state.lock().strangers.hear(self.readiness(), token);
@@ -257,12 +272,22 @@ impl Many {
         }
     }
 
+    /// Those who have proved themselves.
+    fn let_in(&self) {
+        for _ in 0..ACCEPTS {
+            match self.door.get().and_then(|door| door.take()) {
+                Some(conn) => self.admit(conn, false),
+                None => return,
+            }
+        }
+    }
+
     fn accept(&self) {
         let parameters = *self.base.parameters.lock();
         for _ in 0..ACCEPTS {
-            match self.endpoint.accept(&parameters) {
+            match self.endpoint.accept(&parameters, || self.base.proof()) {
                 Ok(Some((conn, peer))) => {
-                    let known = self.state.lock().strangers.meet(&self.base, conn, peer);
+                    let known = self.state.lock().strangers.meet(&self.base, self.readiness(), conn, peer);
                     if let Some(conn) = known {
                         self.admit(conn, false);
                     }

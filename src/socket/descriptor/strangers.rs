@@ -40,18 +40,24 @@ struct Stranger {
 
 impl Strangers {
     /// Takes a new connection; it comes back if it has said hello already (over SCTP nobody does).
-    pub(crate) fn meet(&mut self, base: &Base, conn: Conn, peer: SocketAddr) -> Option<Arc<Conn>> {
+    pub(crate) fn meet(
+        &mut self,
+        base: &Base,
+        readiness: &Readiness,
+        conn: Conn,
+        peer: SocketAddr,
+    ) -> Option<Arc<Conn>> {
         if !base.allowed.contains(peer.ip()) {
             refuse(peer, &"not from an allowed network");
             return None;
         }
-        let readiness = &base.readiness;
         let conn = Arc::new(conn);
         match listen_to(&conn) {
             Ok(true) => return Some(conn),
             Ok(false) => {}
             Err(error) => {
                 refuse(peer, &error);
+                conn.dismiss();
                 return None;
             }
         }
@@ -110,6 +116,7 @@ fn listen_to(conn: &Conn) -> Result<bool> {
 /// Closing the socket alone does not take it out of the epoll instance: a forked child may have it open.
 fn send_away(readiness: &Readiness, stranger: &Stranger, reason: &dyn std::fmt::Display) {
     refuse(stranger.peer, reason);
+    stranger.conn.dismiss();
     readiness.remove(stranger.conn.as_fd());
 }
 

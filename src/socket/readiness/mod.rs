@@ -26,6 +26,8 @@ pub(crate) enum Reason {
     Failed = 4,
     /// It was closed: whoever waits is to look.
     Closed = 8,
+    /// Users have proved themselves and wait to be sessions.
+    Arrived = 16,
 }
 
 /// Token of what makes it readable besides its sockets; theirs lie below or above.
@@ -61,6 +63,10 @@ impl Readiness {
 
     fn epoll(&self) -> &Epoll {
         &self.epoll
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll().0.as_fd()
     }
 
     /// The descriptor's number.

@@ -5,6 +5,7 @@ pub(super) mod descriptors;
 pub(super) mod failover;
 pub(super) mod many;
 mod peers;
+mod secure;
 pub(super) mod sendto;
 pub(super) mod silence;
 
@@ -181,6 +182,10 @@ pub(super) use tests_over;
 
 mod over_tcp {
     super::tests_over! { Some(super::world()) }
+}
+
+mod over_tls {
+    super::tests_over! { Some(super::secure::world()) }
 }
 
 impl World {

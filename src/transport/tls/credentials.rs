@@ -9,11 +9,12 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{
     CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, TrustAnchor, UnixTime,
 };
-use rustls::server::ServerConfig;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, KeyLog, SignatureScheme, version,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, KeyLog, NoKeyLog, SignatureScheme,
+    version,
 };
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -35,16 +36,20 @@ pub enum Purpose {
     Enrp,
     /// A session between user and element.
     Session,
+    /// A plain byte stream between a user and an element that need not know of pools.
+    Data,
 }
 
 impl Purpose {
-    const ALL: [Purpose; 3] = [Purpose::Asap, Purpose::Enrp, Purpose::Session];
+    const ALL: [Purpose; 4] = [Purpose::Asap, Purpose::Enrp, Purpose::Session, Purpose::Data];
 
-    fn alpn(self) -> &'static [u8] {
+    /// Application protocols (RFC 7301) to offer or to take.
+    fn alpn(self) -> Vec<Vec<u8>> {
         match self {
-            Purpose::Asap => b"rserpool-asap",
-            Purpose::Enrp => b"rserpool-enrp",
-            Purpose::Session => b"rserpool-session",
+            Purpose::Asap => vec![b"rserpool-asap".to_vec()],
+            Purpose::Enrp => vec![b"rserpool-enrp".to_vec()],
+            Purpose::Session => vec![b"rserpool-session".to_vec()],
+            Purpose::Data => Vec::new(),
         }
     }
 }
@@ -175,14 +180,63 @@ fn hex(text: &str) -> Option<Vec<u8>> {
     (digits.len() == 64).then(|| digits.chunks(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect())
 }
 
-/// Whose certificates are believed. The same for both ends of a connection but for the purpose (extended
-/// key usage); whether names fit is the business of whoever knows the roles.
-struct Verifier {
+/// Whose certificates are believed, and what they are called. The same for both ends of a connection but for the
+/// purpose (extended key usage).
+struct Trust {
     anchors: Vec<CertificateDer<'static>>,
     crls: Vec<CertRevocationList<'static>>,
+    access: Access,
 }
 
-impl Verifier {
+/// Decides whether a peer of these names may be where it is found; if not, why. Whoever knows the roles makes it.
+type Decide = dyn Fn(&[String]) -> Result<(), String> + Send + Sync;
+
+/// Judges the names of one connection's peer before the handshake ends, so that a refusal is an alert
+/// (access_denied) that the peer can tell from others.
+pub struct Judge {
+    decide: Box<Decide>,
+    said: OnceLock<String>,
+}
+
+impl Judge {
+    /// For one connection.
+    pub fn new(decide: impl Fn(&[String]) -> Result<(), String> + Send + Sync + 'static) -> Arc<Judge> {
+        Arc::new(Judge { decide: Box::new(decide), said: OnceLock::new() })
+    }
+
+    /// Whether a peer of these names may be there.
+    pub fn accepts(&self, names: &[String]) -> bool {
+        let decision = (self.decide)(names);
+        decision.map_err(|why| self.said.get_or_init(|| why)).is_ok()
+    }
+
+    /// Why the peer was refused.
+    pub(super) fn reason(&self) -> Option<&str> {
+        self.said.get().map(String::as_str)
+    }
+}
+
+impl fmt::Debug for Judge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Judge").field("said", &self.said).finish_non_exhaustive()
+    }
+}
+
+/// Looks at one connection's peer, or at many connections' peers without a judge of their own.
+#[derive(Debug)]
+struct Verifier {
+    trust: Arc<Trust>,
+    judge: Option<Arc<Judge>>,
+}
+
+impl Trust {
+    fn names_of(&self, der: &CertificateDer<'_>) -> Vec<String> {
+        let Ok(certificate) = EndEntityCert::try_from(der) else { return Vec::new() };
+        let mut names: Vec<String> = certificate.valid_uri_names().map(String::from).collect();
+        names.extend(self.access.names(der, &certificate));
+        names
+    }
+
     fn check(
         &self,
         chain: &[CertificateDer<'_>],
@@ -207,7 +261,9 @@ impl Verifier {
             .verify_for_usage(algorithms.all, &anchors, intermediates, now, usage, revocation, None)
             .map(|_| ())
     }
+}
 
+impl Verifier {
     fn verify(
         &self,
         first: &CertificateDer<'_>,
@@ -217,8 +273,42 @@ impl Verifier {
     ) -> Result<(), Error> {
         let chain: Vec<CertificateDer<'_>> =
             std::iter::once(first).chain(rest).map(|der| CertificateDer::from(der.as_ref())).collect();
-        self.check(&chain, now, usage).map_err(|error| Error::InvalidCertificate(reason(error)))
+        self.trust.check(&chain, now, usage).map_err(|error| Error::InvalidCertificate(reason(error)))?;
+        match &self.judge {
+            Some(judge) if !judge.accepts(&self.trust.names_of(first)) => {
+                Err(CertificateError::ApplicationVerificationFailure.into())
+            }
+            _ => Ok(()),
+        }
     }
+}
+
+/// What both ends' traits want to know of signatures, in the same words.
+macro_rules! signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Err(Error::PeerIncompatible(rustls::PeerIncompatible::Tls13RequiredForQuic))
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            let algorithms = provider().signature_verification_algorithms;
+            verify_tls13_signature(message, certificate, signature, &algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            provider().signature_verification_algorithms.supported_schemes()
+        }
+    };
 }
 
 /// As what a refusal is told to the peer.
@@ -244,9 +334,9 @@ fn reason(error: webpki::Error) -> CertificateError {
     }
 }
 
-impl fmt::Debug for Verifier {
+impl fmt::Debug for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verifier").field("anchors", &self.anchors.len()).finish_non_exhaustive()
+        f.debug_struct("Trust").field("anchors", &self.anchors.len()).finish_non_exhaustive()
     }
 }
 
@@ -262,27 +352,7 @@ impl ServerCertVerifier for Verifier {
         self.verify(first, rest, now, KeyUsage::server_auth()).map(|()| ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::PeerIncompatible(rustls::PeerIncompatible::Tls13RequiredForQuic))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &provider().signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
+    signatures!();
 }
 
 impl ClientCertVerifier for Verifier {
@@ -299,38 +369,34 @@ impl ClientCertVerifier for Verifier {
         self.verify(first, rest, now, KeyUsage::client_auth()).map(|()| ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::PeerIncompatible(rustls::PeerIncompatible::Tls13RequiredForQuic))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        ServerCertVerifier::verify_tls13_signature(self, message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        ServerCertVerifier::supported_verify_schemes(self)
-    }
+    signatures!();
 }
 
 /// What one process proves itself by, and whom it believes. Immutable: what changed in the files is loaded anew.
 pub struct Credentials {
-    server: [Arc<ServerConfig>; 3],
-    client: [Arc<ClientConfig>; 3],
-    verifier: Arc<Verifier>,
-    access: Access,
+    server: [Arc<ServerConfig>; 4],
+    client: [Arc<ClientConfig>; 4],
+    trust: Arc<Trust>,
     names: Vec<String>,
     expires: u64,
     list_due: Option<u64>,
+}
+
+/// What accepted connections have, but for what they carry.
+fn server(
+    verifier: Arc<Verifier>,
+    resolver: Arc<dyn ResolvesServerCert>,
+    key_log: Arc<dyn KeyLog>,
+) -> Result<ServerConfig, Error> {
+    let mut server = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&version::TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(resolver);
+    // A resumed connection would carry on an identity that nobody has looked at since.
+    server.send_tls13_tickets = 0;
+    server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    server.key_log = key_log;
+    Ok(server)
 }
 
 impl fmt::Debug for Credentials {
@@ -375,7 +441,8 @@ impl Credentials {
             }
             _ => Access::default(),
         };
-        let verifier = Arc::new(Verifier { anchors, crls });
+        let trust = Arc::new(Trust { anchors, crls, access });
+        let verifier = Arc::new(Verifier { trust: trust.clone(), judge: None });
         let provider = provider();
         let certified =
             CertifiedKey::from_der(chain.clone(), key, &provider).map_err(|error| match error {
@@ -386,46 +453,36 @@ impl Credentials {
             })?;
         let now = UnixTime::now();
         for usage in [KeyUsage::client_auth(), KeyUsage::server_auth()].into_iter().filter(|_| checked) {
-            named(&files.cert, verifier.check(&chain, now, usage).map_err(|error| describe(&reason(error))))?;
+            named(&files.cert, trust.check(&chain, now, usage).map_err(|error| describe(&reason(error))))?;
         }
         let expires = chain.iter().filter_map(|der| der::validity(der)).map(|(_, until)| until).min();
 
         let resolver = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
         let versions = &[&version::TLS13];
         let wrong = |error: Error| error.to_string();
-        let mut server = ServerConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(versions)
-            .map_err(wrong)?
-            .with_client_cert_verifier(verifier.clone())
-            .with_cert_resolver(resolver.clone());
-        // A resumed connection would carry on an identity that nobody has looked at since.
-        server.send_tls13_tickets = 0;
-        server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        let key_log = key_log.unwrap_or_else(|| Arc::new(NoKeyLog {}));
+        let server = server(verifier.clone(), resolver.clone(), key_log.clone()).map_err(wrong)?;
         let mut client = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
             .map_err(wrong)?
             .dangerous()
-            .with_custom_certificate_verifier(verifier.clone())
+            .with_custom_certificate_verifier(verifier)
             .with_client_cert_resolver(resolver);
         client.resumption = Resumption::disabled();
         client.enable_sni = false;
-        if let Some(key_log) = key_log {
-            server.key_log = key_log.clone();
-            client.key_log = key_log;
-        }
+        client.key_log = key_log;
         let mut credentials = Credentials {
             server: Purpose::ALL.map(|purpose| {
                 let mut server = server.clone();
-                server.alpn_protocols = vec![purpose.alpn().to_vec()];
+                server.alpn_protocols = purpose.alpn();
                 Arc::new(server)
             }),
             client: Purpose::ALL.map(|purpose| {
                 let mut client = client.clone();
-                client.alpn_protocols = vec![purpose.alpn().to_vec()];
+                client.alpn_protocols = purpose.alpn();
                 Arc::new(client)
             }),
-            verifier,
-            access,
+            trust,
             names: Vec::new(),
             expires: expires.unwrap_or(u64::MAX),
             list_due,
@@ -434,20 +491,35 @@ impl Credentials {
         Ok(credentials)
     }
 
-    pub(super) fn server(&self, purpose: Purpose) -> Arc<ServerConfig> {
-        self.server[purpose as usize].clone()
+    pub(super) fn server(
+        &self,
+        purpose: Purpose,
+        judge: Option<Arc<Judge>>,
+    ) -> Result<Arc<ServerConfig>, Error> {
+        let common = &self.server[purpose as usize];
+        if judge.is_none() {
+            return Ok(common.clone());
+        }
+        let verifier = Arc::new(Verifier { trust: self.trust.clone(), judge });
+        let mut own = server(verifier, common.cert_resolver.clone(), common.key_log.clone())?;
+        own.alpn_protocols = purpose.alpn();
+        Ok(Arc::new(own))
     }
 
-    pub(super) fn client(&self, purpose: Purpose) -> Arc<ClientConfig> {
-        self.client[purpose as usize].clone()
+    pub(super) fn client(&self, purpose: Purpose, judge: Option<Arc<Judge>>) -> Arc<ClientConfig> {
+        let common = &self.client[purpose as usize];
+        if judge.is_none() {
+            return common.clone();
+        }
+        let mut own = ClientConfig::clone(common);
+        let verifier = Arc::new(Verifier { trust: self.trust.clone(), judge });
+        own.dangerous().set_certificate_verifier(verifier);
+        Arc::new(own)
     }
 
     /// What a certificate is called: its URIs, and what the access file calls it.
     pub fn names_of(&self, der: &CertificateDer<'_>) -> Vec<String> {
-        let Ok(certificate) = EndEntityCert::try_from(der) else { return Vec::new() };
-        let mut names: Vec<String> = certificate.valid_uri_names().map(String::from).collect();
-        names.extend(self.access.names(der, &certificate));
-        names
+        self.trust.names_of(der)
     }
 
     /// What our own certificate is called.
@@ -458,7 +530,7 @@ impl Credentials {
     /// Whether a peer that came by `chain` would still be let in.
     pub fn still_believes(&self, chain: &[CertificateDer<'_>], dialled: bool) -> bool {
         let usage = if dialled { KeyUsage::server_auth() } else { KeyUsage::client_auth() };
-        match self.verifier.check(chain, UnixTime::now(), usage) {
+        match self.trust.check(chain, UnixTime::now(), usage) {
             // A list that is out of date ends no connection: it is warned of.
             Ok(()) | Err(webpki::Error::CrlExpired { .. }) => true,
             Err(_) => false,
@@ -505,6 +577,39 @@ fn lists(path: &Path) -> Result<Lists, String> {
         due = [due, der::next_update(&der)].into_iter().flatten().min();
     }
     Ok((lists, due))
+}
+
+/// What is wrong with a certificate, as far as it makes a difference to those who look at logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// There is none.
+    Missing,
+    /// Another authority's, or nobody's.
+    Foreign,
+    /// Its time is over, or has not come.
+    Untimely,
+    /// It was taken back.
+    Revoked,
+    /// It does not name what its owner wants to be.
+    Unfit,
+    /// Anything else.
+    Other,
+}
+
+impl Fault {
+    pub(super) fn of(error: &CertificateError) -> Fault {
+        use CertificateError::{
+            ApplicationVerificationFailure, BadSignature, Expired, ExpiredContext, NotValidYet,
+            NotValidYetContext, Revoked, UnknownIssuer,
+        };
+        match error {
+            UnknownIssuer | BadSignature => Fault::Foreign,
+            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. } => Fault::Untimely,
+            Revoked => Fault::Revoked,
+            ApplicationVerificationFailure => Fault::Unfit,
+            _ => Fault::Other,
+        }
+    }
 }
 
 /// Why a certificate is refused, in words.

@@ -1,11 +1,11 @@
 //! One TLS connection without a socket: bytes of the wire and bytes of the peer go in and out.
 
 use super::FIRST_BYTE;
-use super::credentials::{Credentials, Purpose, describe};
+use super::credentials::{Credentials, Fault, Judge, Purpose, describe};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{AlertDescription, ClientConnection, Connection, Error, ServerConnection};
 use std::fmt;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufRead, ErrorKind, IoSlice, Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -19,8 +19,8 @@ pub enum Failure {
     Plain,
     /// The peer refuses us: by which alert.
     Refused(AlertDescription),
-    /// We refuse the peer: why.
-    Distrusted(String),
+    /// We refuse the peer: for what, and why in words.
+    Distrusted(Fault, String),
     /// The peer went before it said anything.
     Silent,
     /// Anything else.
@@ -37,8 +37,11 @@ impl fmt::Display for Failure {
             Failure::Refused(AlertDescription::ProtocolVersion) => {
                 f.write_str("the peer has no TLS 1.3 (alert ProtocolVersion)")
             }
+            Failure::Refused(AlertDescription::AccessDenied) => {
+                f.write_str("the peer says that our certificate is not for that (alert AccessDenied)")
+            }
             Failure::Refused(alert) => write!(f, "the peer refused our certificate (alert {alert:?})"),
-            Failure::Distrusted(why) => f.write_str(why),
+            Failure::Distrusted(_, why) => f.write_str(why),
             Failure::Silent => f.write_str("the peer closed the connection without a word of TLS"),
             Failure::Broken(why) => f.write_str(why),
         }
@@ -105,6 +108,9 @@ pub struct Engine {
     connection: Connection,
     records: Records,
     credentials: Arc<Credentials>,
+    judge: Option<Arc<Judge>>,
+    /// A peer that need not be ours is not asked for a proof.
+    asks: bool,
     /// As a client: how many records had come when the handshake was over and we asked for an answer.
     asked: Option<u64>,
     proved: bool,
@@ -118,21 +124,35 @@ impl fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// The end that dialled.
-    pub fn dialled(credentials: &Arc<Credentials>, purpose: Purpose) -> Result<Engine, Failure> {
+    /// The end that dialled. `judge`: besides the authority, who must like the peer's names.
+    pub fn dialled(
+        credentials: &Arc<Credentials>,
+        purpose: Purpose,
+        judge: Option<Arc<Judge>>,
+    ) -> Result<Engine, Failure> {
         // The verifier asks for roles, not for a name; this one is not sent.
         let name = ServerName::IpAddress(IpAddr::from(Ipv4Addr::UNSPECIFIED).into());
-        let connection = ClientConnection::new(credentials.client(purpose), name);
-        Engine::new(credentials, connection.map(Connection::Client))
+        let connection = ClientConnection::new(credentials.client(purpose, judge.clone()), name);
+        let engine = Engine::new(credentials, judge, connection.map(Connection::Client))?;
+        Ok(Engine { asks: purpose != Purpose::Data, ..engine })
     }
 
-    /// The end that accepted.
-    pub fn accepted(credentials: &Arc<Credentials>, purpose: Purpose) -> Result<Engine, Failure> {
-        let connection = ServerConnection::new(credentials.server(purpose));
-        Engine::new(credentials, connection.map(Connection::Server))
+    /// The end that accepted. `judge`: besides the authority, who must like the peer's names.
+    pub fn accepted(
+        credentials: &Arc<Credentials>,
+        purpose: Purpose,
+        judge: Option<Arc<Judge>>,
+    ) -> Result<Engine, Failure> {
+        let config = credentials.server(purpose, judge.clone());
+        let connection = config.and_then(ServerConnection::new);
+        Engine::new(credentials, judge, connection.map(Connection::Server))
     }
 
-    fn new(credentials: &Arc<Credentials>, connection: Result<Connection, Error>) -> Result<Engine, Failure> {
+    fn new(
+        credentials: &Arc<Credentials>,
+        judge: Option<Arc<Judge>>,
+        connection: Result<Connection, Error>,
+    ) -> Result<Engine, Failure> {
         let mut connection = connection.map_err(|error| Failure::Broken(error.to_string()))?;
         // What we send leaves at once, so nothing waits in here.
         connection.set_buffer_limit(None);
@@ -140,6 +160,8 @@ impl Engine {
             connection,
             records: Records::default(),
             credentials: credentials.clone(),
+            judge,
+            asks: true,
             asked: None,
             proved: false,
             ended: false,
@@ -174,7 +196,11 @@ impl Engine {
 
     /// Whether a peer that came by this certificate would be let in by `credentials`.
     pub fn is_believed_by(&self, credentials: &Credentials) -> bool {
-        credentials.still_believes(self.chain(), matches!(self.connection, Connection::Client(_)))
+        let chain = self.chain();
+        credentials.still_believes(chain, matches!(self.connection, Connection::Client(_)))
+            && self.judge.as_ref().is_none_or(|judge| {
+                chain.first().is_some_and(|first| judge.accepts(&credentials.names_of(first)))
+            })
     }
 
     /// Reads once from `source`. What the peer sent can be had by [`Engine::plaintext`] and must be before
@@ -230,6 +256,7 @@ impl Engine {
                 self.proved = true;
                 self.flush_answers();
             }
+            (Connection::Client(_), None) if !self.asks => self.proved = true,
             (Connection::Client(client), None) => {
                 self.asked = Some(self.records.whole);
                 client.refresh_traffic_keys().map_err(|error| Failure::Broken(error.to_string()))?;
@@ -249,8 +276,14 @@ impl Engine {
         match error {
             Error::AlertReceived(AlertDescription::CloseNotify) => Failure::Silent,
             Error::AlertReceived(alert) if !self.proved => Failure::Refused(alert),
-            Error::InvalidCertificate(why) => Failure::Distrusted(describe(&why)),
-            Error::NoCertificatesPresented => Failure::Distrusted("it has no certificate".into()),
+            Error::InvalidCertificate(why) => {
+                let said = self.judge.as_ref().and_then(|judge| judge.reason());
+                let text = said.map_or_else(|| describe(&why), str::to_owned);
+                Failure::Distrusted(Fault::of(&why), text)
+            }
+            Error::NoCertificatesPresented => {
+                Failure::Distrusted(Fault::Missing, "it has no certificate".into())
+            }
             Error::PeerIncompatible(why) => Failure::Broken(format!("the peer's TLS is not ours: {why:?}")),
             other => Failure::Broken(other.to_string()),
         }
@@ -269,6 +302,40 @@ impl Engine {
         Ok(())
     }
 
+    /// Hands all that the peer sent to `take`; whether the peer ended in order behind it.
+    pub(super) fn drain(&mut self, take: &mut dyn FnMut(&[u8])) -> bool {
+        loop {
+            let mut reader = self.connection.reader();
+            let count = match reader.fill_buf() {
+                Ok([]) => return true,
+                Ok(bytes) => {
+                    take(bytes);
+                    bytes.len()
+                }
+                Err(_) => return false,
+            };
+            reader.consume(count);
+        }
+    }
+
+    /// Takes `parts` in order, encrypted, for [`Engine::write_to`]; how many bytes.
+    pub(super) fn write(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match parts {
+            [part] => self.connection.writer().write(part),
+            parts => self.connection.writer().write_vectored(parts),
+        }
+    }
+
+    /// Whether there is anything to send.
+    pub(super) fn has_output(&self) -> bool {
+        self.connection.wants_write()
+    }
+
+    /// Sends some of what is to be sent.
+    pub(super) fn write_to(&mut self, sink: &mut dyn Write) -> io::Result<usize> {
+        self.connection.write_tls(sink)
+    }
+
     /// Adds what is to be sent to `output`.
     pub fn take_output(&mut self, output: &mut Vec<u8>) {
         while self.connection.wants_write() {
@@ -281,9 +348,14 @@ impl Engine {
 
     /// Adds the end of our direction (close_notify) to `output`, once.
     pub fn end(&mut self, output: &mut Vec<u8>) {
+        self.finish();
+        self.take_output(output);
+    }
+
+    /// Ends our direction, once, behind what there is to send.
+    pub(super) fn finish(&mut self) {
         if !std::mem::replace(&mut self.ended, true) {
             self.connection.send_close_notify();
-            self.take_output(output);
         }
     }
 }

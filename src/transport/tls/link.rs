@@ -27,7 +27,7 @@ impl TlsLink {
         credentials: &Arc<Credentials>,
         purpose: Purpose,
     ) -> Result<TlsLink, Failure> {
-        Ok(TlsLink::new(tcp, Engine::dialled(credentials, purpose)?))
+        Ok(TlsLink::new(tcp, Engine::dialled(credentials, purpose, None)?))
     }
 
     /// Takes a connection that was accepted.
@@ -36,7 +36,7 @@ impl TlsLink {
         credentials: &Arc<Credentials>,
         purpose: Purpose,
     ) -> Result<TlsLink, Failure> {
-        Ok(TlsLink::new(tcp, Engine::accepted(credentials, purpose)?))
+        Ok(TlsLink::new(tcp, Engine::accepted(credentials, purpose, None)?))
     }
 
     fn new(tcp: TcpLink, engine: Engine) -> TlsLink {

@@ -5,6 +5,7 @@
 //! | `credentials` | certificate, key, authority: who we are, whom we believe |
 //! | `engine` | one connection's cryptography, without a socket |
 //! | `link` | ASAP or ENRP messages over it |
+//! | `stream` | a session's bytes over it |
 //! | `der` | the dates in certificates |
 //!
 //! A client that has finished its handshake does not know yet whether the server likes its certificate; a
@@ -16,11 +17,13 @@ mod credentials;
 mod der;
 mod engine;
 mod link;
+mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use credentials::{Credentials, Files, Mode, Purpose};
+pub use credentials::{Credentials, Fault, Files, Judge, Mode, Purpose};
 pub use engine::{Engine, Failure};
 pub use link::TlsLink;
+pub use stream::TlsStream;
 
 pub use super::tcp::FIRST_BYTE;

@@ -142,8 +142,8 @@ type Verdict = (Result<(), String>, Result<(), String>);
 impl Pair {
     fn new(client: &Arc<Credentials>, server: &Arc<Credentials>) -> Pair {
         Pair {
-            client: Engine::dialled(client, Purpose::Asap).unwrap(),
-            server: Engine::accepted(server, Purpose::Asap).unwrap(),
+            client: Engine::dialled(client, Purpose::Asap, None).unwrap(),
+            server: Engine::accepted(server, Purpose::Asap, None).unwrap(),
         }
     }
 
@@ -318,20 +318,20 @@ fn a_mixed_up_port_and_what_is_no_tls_have_their_names() {
     let authority = Authority::new("here");
     let [client, server] = ["client", "server"].map(|name| authority.credentials(name, &Kind::default()));
     let mut pair = Pair {
-        client: Engine::dialled(&client, Purpose::Enrp).unwrap(),
-        server: Engine::accepted(&server, Purpose::Asap).unwrap(),
+        client: Engine::dialled(&client, Purpose::Enrp, None).unwrap(),
+        server: Engine::accepted(&server, Purpose::Asap, None).unwrap(),
     };
     let (told, _) = pair.shake();
     assert!(told.unwrap_err().contains("serves something else"));
     for bytes in [&b"GET / HTTP/1.1\r\n"[..], &[1, 0, 0, 8, 0, 9, 0, 4], &[5]] {
-        let mut engine = Engine::accepted(&server, Purpose::Asap).unwrap();
+        let mut engine = Engine::accepted(&server, Purpose::Asap, None).unwrap();
         let failure = engine.read_from(&mut &bytes[..]).unwrap().unwrap_err();
         assert!(matches!(failure, Failure::Plain), "{failure:?}");
-        let mut engine = Engine::dialled(&client, Purpose::Asap).unwrap();
+        let mut engine = Engine::dialled(&client, Purpose::Asap, None).unwrap();
         let failure = engine.read_from(&mut &bytes[..]).unwrap().unwrap_err();
         assert!(matches!(failure, Failure::Plain), "{failure:?}");
     }
-    let mut engine = Engine::accepted(&server, Purpose::Asap).unwrap();
+    let mut engine = Engine::accepted(&server, Purpose::Asap, None).unwrap();
     assert!(matches!(engine.read_from(&mut &b""[..]).unwrap(), Err(Failure::Silent)));
 }
 
@@ -339,7 +339,7 @@ fn a_mixed_up_port_and_what_is_no_tls_have_their_names() {
 fn a_handshake_that_never_ends_is_bounded() {
     let authority = Authority::new("here");
     let server = authority.credentials("server", &Kind::default());
-    let mut engine = Engine::accepted(&server, Purpose::Asap).unwrap();
+    let mut engine = Engine::accepted(&server, Purpose::Asap, None).unwrap();
     // A ClientHello that says it is 60 000 bytes long, in records.
     let mut stream = vec![FIRST_BYTE, 3, 1, 0x40, 0, 1, 0, 0xea, 0x60];
     stream.resize(5 + 0x4000, 0);

@@ -1,0 +1,236 @@
+//! Where sessions have to prove themselves before the application hears of them: a thread of its own makes the
+//! handshakes, so that users come in however long the application takes for what it does.
+
+#![expect(clippy::disallowed_methods, reason = "a listener without descriptors pauses in real time")]
+
+use crate::runtime::complaints::Occasionally;
+use crate::runtime::thread;
+use crate::socket::channel::conn::Conn;
+use crate::socket::descriptor::base::Base;
+use crate::socket::descriptor::endpoint::Endpoint;
+use crate::socket::descriptor::strangers::{LISTENER, STRANGERS, Strangers};
+use crate::socket::error::{Result, SocketError};
+use crate::socket::readiness::wait::Deadline;
+use crate::socket::readiness::{Readiness, Reason};
+use crate::transport::descriptors::{Held, epoll, eventfd};
+use crate::transport::tls::Mode;
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::EventFd;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Sessions that wait for the application; further users wait in the kernel.
+const MAX_ARRIVED: usize = 256;
+/// New connections taken at once, so that those that are there get their turn.
+const ACCEPTS: usize = 16;
+/// How long it rests when the process is out of descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+const BELL: u64 = 0;
+
+/// The door of one listening descriptor.
+#[derive(Debug)]
+pub(crate) struct Door {
+    base: Arc<Base>,
+    endpoint: Arc<Endpoint>,
+    /// The listener and those before the door.
+    outside: Readiness,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    strangers: Strangers,
+    arrived: VecDeque<Arc<Conn>>,
+    /// Nobody is let in until then.
+    paused: Option<Instant>,
+    /// As long as so many wait for the application.
+    full: bool,
+}
+
+impl Door {
+    /// For a listener of which those who connect have to prove something; `None`: they need not.
+    pub(crate) fn open(base: &Arc<Base>, endpoint: &Arc<Endpoint>) -> Result<Option<Arc<Door>>> {
+        if base.security.mode() == Mode::Off || !matches!(**endpoint, Endpoint::Tcp(_)) {
+            return Ok(None);
+        }
+        let outside = Readiness::new(Readiness::new_epoll()?, Arc::new(eventfd(1)?));
+        outside.add(endpoint.as_fd(), LISTENER)?;
+        let (base, endpoint, state) = (base.clone(), endpoint.clone(), Mutex::default());
+        Ok(Some(Arc::new(Door { base, endpoint, outside, state })))
+    }
+
+    /// The next session for the application.
+    pub(crate) fn take(&self) -> Option<Arc<Conn>> {
+        let mut state = self.state.lock();
+        let conn = state.arrived.pop_front();
+        if state.full && state.arrived.len() < MAX_ARRIVED / 2 {
+            state.full = false;
+            let _ = self.outside.add(self.endpoint.as_fd(), LISTENER);
+        }
+        self.base.readiness.set(Reason::Arrived, !state.arrived.is_empty());
+        conn
+    }
+
+    /// Lets in who proves himself; when to look again even if nothing happens.
+    fn turn(&self) -> Deadline {
+        let mut events = [EpollEvent::empty(); 32];
+        let count = self.outside.wait(&mut events, Deadline::Now).unwrap_or(0);
+        let mut state = self.state.lock();
+        for event in &events[..count] {
+            match event.data() {
+                LISTENER => self.accept(&mut state),
+                token if token > STRANGERS => {
+                    if let Some(conn) = state.strangers.hear(&self.outside, token) {
+                        self.outside.remove(conn.as_fd());
+                        state.arrived.push_back(conn);
+                    }
+                }
+                _ => {}
+            }
+        }
+        if !state.full && state.arrived.len() >= MAX_ARRIVED {
+            state.full = true;
+            self.outside.remove(self.endpoint.as_fd());
+        }
+        self.base.readiness.set(Reason::Arrived, !state.arrived.is_empty());
+        let next = state.strangers.expire(&self.outside);
+        match state.paused {
+            Some(until) if until <= Instant::now() => {
+                state.paused = None;
+                if !state.full {
+                    let _ = self.outside.add(self.endpoint.as_fd(), LISTENER);
+                }
+                next
+            }
+            Some(until) => next.min(Deadline::At(until)),
+            None => next,
+        }
+    }
+
+    fn accept(&self, state: &mut State) {
+        let parameters = *self.base.parameters.lock();
+        for _ in 0..ACCEPTS {
+            match self.endpoint.accept(&parameters, || self.base.proof()) {
+                Ok(Some((conn, peer))) => {
+                    state.arrived.extend(state.strangers.meet(&self.base, &self.outside, conn, peer));
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    static QUIET: Occasionally = Occasionally::new();
+                    if let Some(more) = QUIET.now() {
+                        log::warn!("no new sessions for now: {error}{more}");
+                    }
+                    state.paused = Some(Instant::now() + PAUSE);
+                    self.outside.remove(self.endpoint.as_fd());
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The thread, and all doors of the process.
+#[derive(Debug, Default)]
+pub(crate) struct Doorkeeper(Mutex<Option<Running>>);
+
+#[derive(Debug)]
+struct Running {
+    shared: Arc<Shared>,
+    thread: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    epoll: Held<Epoll>,
+    bell: Held<EventFd>,
+    doors: Mutex<Doors>,
+}
+
+#[derive(Debug, Default)]
+struct Doors {
+    all: BTreeMap<u64, (Weak<Door>, Deadline)>,
+    last: u64,
+    stop: bool,
+}
+
+impl Doorkeeper {
+    /// Looks after `door` for as long as somebody else has it.
+    pub(crate) fn keep(&self, door: &Arc<Door>) -> Result<()> {
+        let mut running = self.0.lock();
+        if running.is_none() {
+            *running = Some(Running::start()?);
+        }
+        let Some(Running { shared, .. }) = &*running else { return Err(SocketError::Closed) };
+        let mut doors = shared.doors.lock();
+        doors.all.retain(|_, (door, _)| door.strong_count() > 0);
+        doors.last += 1;
+        let token = doors.last;
+        shared.epoll.add(door.outside.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+        doors.all.insert(token, (Arc::downgrade(door), Deadline::Never));
+        Ok(())
+    }
+
+    /// Ends the thread.
+    pub(crate) fn shutdown(&self) {
+        if let Some(running) = self.0.lock().take() {
+            running.shared.doors.lock().stop = true;
+            let _ = running.shared.bell.write(1);
+            let _ = running.thread.join();
+        }
+    }
+}
+
+impl Running {
+    fn start() -> Result<Running> {
+        let (epoll, bell) = (epoll()?, eventfd(0)?);
+        epoll.add(&bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
+        let shared = Arc::new(Shared { epoll, bell, doors: Mutex::default() });
+        let at_work = shared.clone();
+        let thread = thread::spawn("rsp-door", move || at_work.run())?;
+        Ok(Running { shared, thread })
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        let mut events = [EpollEvent::empty(); 32];
+        loop {
+            let doors = self.doors.lock();
+            if doors.stop {
+                return;
+            }
+            let next = doors.all.values().fold(Deadline::Never, |next, (_, at)| next.min(*at));
+            drop(doors);
+            let timeout = EpollTimeout::try_from(next.milliseconds()).unwrap_or(EpollTimeout::NONE);
+            let count = match self.epoll.wait(&mut events, timeout) {
+                Ok(count) => count,
+                Err(Errno::EINTR) => 0,
+                // Somebody closed it behind our back.
+                Err(_) => return,
+            };
+            let called = events[..count].iter().map(EpollEvent::data);
+            let mut turns: Vec<u64> = called.filter(|&token| token != BELL).collect();
+            let doors = self.doors.lock();
+            turns.extend(doors.all.iter().filter(|(_, (_, at))| at.passed()).map(|(token, _)| token));
+            drop(doors);
+            for token in turns {
+                let door = self.doors.lock().all.get(&token).map(|(door, _)| door.upgrade());
+                let next = match door {
+                    Some(Some(door)) => door.turn(),
+                    _ => {
+                        self.doors.lock().all.remove(&token);
+                        continue;
+                    }
+                };
+                if let Some((_, at)) = self.doors.lock().all.get_mut(&token) {
+                    *at = next;
+                }
+            }
+        }
+    }
+}
