@@ -76,9 +76,14 @@ fn scope_v6(address: Ipv6Addr) -> Scope {
 }
 
 /// Addresses of one host in the order in which others should try them, and some try the first one only: those that
-/// reach farthest first, of these IPv4, and equal ones as they came.
+/// reach farthest first, of these IPv4, and equal ones as they came. A unique local address reaches as far as
+/// IPv4's private ones.
 pub fn best_first(addresses: &mut [IpAddr]) {
-    addresses.sort_by_key(|&address| (std::cmp::Reverse(scope(address)), address.to_canonical().is_ipv6()));
+    let reach = |address: IpAddr| match address.to_canonical() {
+        IpAddr::V6(six) if six.is_unique_local() => Scope::SiteLocal,
+        other => scope(other),
+    };
+    addresses.sort_by_key(|&address| (std::cmp::Reverse(reach(address)), address.to_canonical().is_ipv6()));
 }
 
 /// Whether a host can be reached at `address` by those at distance `minimum`: a unicast address of at
@@ -126,7 +131,7 @@ mod tests {
         let sorted: Vec<String> = list.iter().map(ToString::to_string).collect();
         assert_eq!(
             sorted,
-            ["192.0.2.1", "fd00::1", "10.0.0.2", "10.0.0.1", "fec0::1", "fe80::1", "127.0.0.1"]
+            ["192.0.2.1", "10.0.0.2", "10.0.0.1", "fd00::1", "fec0::1", "fe80::1", "127.0.0.1"]
         );
     }
 

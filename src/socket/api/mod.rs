@@ -97,7 +97,7 @@ pub struct Library {
     security: Arc<SessionSecurity>,
     process: fork::Process,
     /// What elements sign their cookies with.
-    pub(in crate::socket) cookie_key: Option<CookieKey>,
+    pub(super) cookie_key: Option<CookieKey>,
     /// The last element that was registered: users of this process show its pool to the elements that they talk to.
     own: Mutex<Weak<PoolSide>>,
 }
