@@ -26,6 +26,44 @@ trait Side: Sync {
     /// The length of the message, 0 at the end of the session.
     fn receive(sd: RawFd, buffer: &mut [u8]) -> usize;
     fn close(sd: RawFd);
+    /// Something to wait for many of them with.
+    fn poller() -> impl Poller {
+        Epoll::new()
+    }
+}
+
+/// Waits for many sessions at once.
+trait Poller: Copy + Send + 'static {
+    fn add(self, sd: RawFd);
+    fn wait(self, ready: &mut Vec<RawFd>);
+}
+
+/// An epoll instance of the program's.
+#[derive(Clone, Copy)]
+struct Epoll(RawFd);
+
+impl Epoll {
+    fn new() -> Epoll {
+        // SAFETY: no pointers.
+        let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        assert!(epoll >= 0);
+        Epoll(epoll)
+    }
+}
+
+impl Poller for Epoll {
+    fn add(self, sd: RawFd) {
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: sd as u64 };
+        // SAFETY: our event.
+        assert_eq!(unsafe { libc::epoll_ctl(self.0, libc::EPOLL_CTL_ADD, sd, &raw mut event) }, 0);
+    }
+
+    fn wait(self, ready: &mut Vec<RawFd>) {
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; 64];
+        // SAFETY: our events.
+        let count = unsafe { libc::epoll_wait(self.0, events.as_mut_ptr(), 64, -1) };
+        ready.extend(events[..usize::try_from(count).unwrap_or(0)].iter().map(|event| event.u64 as RawFd));
+    }
 }
 
 /// Sessions of a pool.
@@ -55,12 +93,51 @@ impl Side for Pooled {
     }
 }
 
+/// The same, waited for with a wait set of the library's.
+struct InSet;
+
+impl Side for InSet {
+    type Listener = RawFd;
+
+    fn listen() -> (RawFd, String) {
+        Pooled::listen()
+    }
+    fn accept(listener: &RawFd) -> RawFd {
+        Pooled::accept(listener)
+    }
+    fn connect(place: &str) -> RawFd {
+        Pooled::connect(place)
+    }
+    fn send(sd: RawFd, data: &[u8]) {
+        Pooled::send(sd, data);
+    }
+    fn receive(sd: RawFd, buffer: &mut [u8]) -> usize {
+        Pooled::receive(sd, buffer)
+    }
+    fn close(sd: RawFd) {
+        Pooled::close(sd);
+    }
+    fn poller() -> impl Poller {
+        pool::WaitSet::new()
+    }
+}
+
+impl Poller for pool::WaitSet {
+    fn add(self, sd: RawFd) {
+        pool::WaitSet::add(self, sd);
+    }
+    fn wait(self, ready: &mut Vec<RawFd>) {
+        pool::WaitSet::wait(self, ready);
+    }
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let argument = |at: usize| arguments.get(at).map_or("", String::as_str);
     match argument(1) {
         "--serve-bare" => serve::<bare::Bare>(argument(2)),
         "--serve-pooled" => serve::<Pooled>(argument(2)),
+        "--serve-set" => serve::<InSet>(argument(2)),
         "--crowd-bare" => crowd::<bare::Bare>(&arguments[2..]),
         "--crowd-pooled" => crowd::<Pooled>(&arguments[2..]),
         _ => compare(),
@@ -68,6 +145,9 @@ fn main() {
 }
 
 // ----- the server ----------------------------------------------------------------------------------
+
+/// How much of a run's time goes before it.
+const WARMING: f64 = 0.1;
 
 /// What a session is for, told by its first message.
 #[derive(Clone, Copy)]
@@ -100,12 +180,12 @@ impl Task {
 fn serve<S: Side + 'static>(threads: &str) {
     let threads: usize = threads.parse().expect("a number");
     let (listener, place) = S::listen();
-    let workers: Vec<_> = (0..threads).map(|_| Worker::start::<S>()).collect();
+    let workers: Vec<_> = (0..threads).map(|_| start_worker::<S>()).collect();
     println!("{place}");
     for number in 0.. {
         let sd = S::accept(&listener);
         match workers.get(number % workers.len().max(1)) {
-            Some(worker) => worker.add(sd),
+            Some(take) => take(sd),
             None => drop(std::thread::spawn(move || serve_one::<S>(sd))),
         }
     }
@@ -128,43 +208,30 @@ fn serve_one<S: Side>(sd: RawFd) {
     S::close(sd);
 }
 
-/// A thread that serves round trips of many sessions.
-struct Worker(RawFd);
+/// Starts a thread that serves round trips of many sessions; takes the sessions.
+fn start_worker<S: Side>() -> impl Fn(RawFd) {
+    let poller = S::poller();
+    std::thread::spawn(move || work::<S>(poller));
+    move |sd| poller.add(sd)
+}
 
-impl Worker {
-    fn start<S: Side>() -> Worker {
-        // SAFETY: no pointers.
-        let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
-        assert!(epoll >= 0);
-        std::thread::spawn(move || Worker(epoll).work::<S>());
-        Worker(epoll)
-    }
-
-    fn add(&self, sd: RawFd) {
-        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: sd as u64 };
-        // SAFETY: our event.
-        assert_eq!(unsafe { libc::epoll_ctl(self.0, libc::EPOLL_CTL_ADD, sd, &raw mut event) }, 0);
-    }
-
-    fn work<S: Side>(self) {
-        let mut buffer = vec![0; 65536];
-        let mut sizes = std::collections::HashMap::<RawFd, usize>::new();
-        let mut events = [libc::epoll_event { events: 0, u64: 0 }; 64];
-        loop {
-            // SAFETY: our events.
-            let ready = unsafe { libc::epoll_wait(self.0, events.as_mut_ptr(), 64, -1) };
-            for event in &events[..usize::try_from(ready).unwrap_or(0)] {
-                let sd = event.u64 as u32 as RawFd;
-                let known = sizes.get(&sd).copied();
-                let size = known.unwrap_or(Task::LENGTH);
-                if S::receive(sd, &mut buffer[..size]) != size {
-                    sizes.remove(&sd);
-                    S::close(sd);
-                } else if known.is_some() {
-                    S::send(sd, &buffer[..size]);
-                } else {
-                    sizes.insert(sd, Task::decode(&buffer).size as usize);
-                }
+fn work<S: Side>(poller: impl Poller) {
+    let mut buffer = vec![0; 65536];
+    let mut sizes = std::collections::HashMap::<RawFd, usize>::new();
+    let mut ready = Vec::with_capacity(64);
+    loop {
+        ready.clear();
+        poller.wait(&mut ready);
+        for &sd in &ready {
+            let known = sizes.get(&sd).copied();
+            let size = known.unwrap_or(Task::LENGTH);
+            if S::receive(sd, &mut buffer[..size]) != size {
+                sizes.remove(&sd);
+                S::close(sd);
+            } else if known.is_some() {
+                S::send(sd, &buffer[..size]);
+            } else {
+                sizes.insert(sd, Task::decode(&buffer).size as usize);
             }
         }
     }
@@ -186,6 +253,17 @@ impl Server {
         let mut place = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut place).expect("a line");
         Server { child, place: place.trim().into() }
+    }
+
+    /// Its processor time so far.
+    fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("Linux");
+        // Behind the name: state, then numbers of which the 11th and 12th are ticks.
+        let mut numbers = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11);
+        let mut ticks = || numbers.next().and_then(|word| word.parse::<u64>().ok()).expect("a number");
+        // SAFETY: no pointers.
+        let second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as u64;
+        Duration::from_millis((ticks() + ticks()) * 1000 / second)
     }
 }
 
@@ -274,7 +352,7 @@ fn crowd<S: Side>(arguments: &[String]) {
             all.into_iter().map(|thread| thread.join().expect("no panic")).sum()
         })
     };
-    run(time / 10);
+    run(time.mul_f64(WARMING));
     println!("warm");
     std::io::stdout().flush().expect("stdout");
     let (begin, cpu) = (Instant::now(), cpu_time());
@@ -347,14 +425,14 @@ fn compare() {
     println!(
         "median and best of {ROUNDS}           ours         bare  ratio   best: ours         bare  ratio"
     );
-    for size in [64, 1024, 16384, 65536] {
+    for size in SIZES {
         let found = in_turns(
             || round_trips::<Pooled>(&pooled.place, size, time),
             || round_trips::<bare::Bare>(&bare.place, size, time),
         );
         println!("{size:>6} B round trips/s {}", row(found, 0));
     }
-    for size in [64, 1024, 16384, 65536] {
+    for size in SIZES {
         let found = in_turns(
             || stream::<Pooled>(&pooled.place, size, time),
             || stream::<bare::Bare>(&bare.place, size, time),
@@ -366,6 +444,7 @@ fn compare() {
 }
 
 const ROUNDS: usize = 8;
+const SIZES: [usize; 6] = [64, 512, 1024, 4096, 16384, 65536];
 
 /// In turns: median and best of ours and of the bare ones. Who sleeps and who is woken falls out in one of a few ways
 /// for a whole turn, so the best alone says little.
@@ -391,37 +470,51 @@ fn row([(ours, ours_best), (bare, bare_best)]: [(f64, f64); 2], digits: usize) -
 
 fn crowds(seconds: f64) {
     println!();
-    println!("many sessions, messages of 64 bytes; the server has two threads");
     println!(
-        "sessions threads  ours/s   bare/s  ratio  CPU us: ours  bare  futex calls per 1000: ours  bare"
+        "many sessions, messages of 64 bytes; the server has two threads, each of which waits for its sessions by"
     );
-    let (pooled, bare) = (Server::start("pooled", 2), Server::start("bare", 2));
+    println!(
+        "epoll(7): ours in the program's own instance (epoll), and in a wait set of the library's (set)"
+    );
+    println!(
+        "sessions threads  by     ours/s   bare/s  ratio  CPU us: ours  bare  ratio  futex calls per 1000: ours  bare"
+    );
+    let bare = Server::start("bare", 2);
+    let ours = [("epoll", Server::start("pooled", 2)), ("set", Server::start("set", 2))];
     for sessions in [2, 200, 2000] {
         for threads in [1, 2] {
-            let mut found = [(0.0, 0.0); 2];
+            let mut best = [(0.0, 0.0); 3];
             for _ in 0..2 {
-                for (found, (kind, server)) in found.iter_mut().zip([("pooled", &pooled), ("bare", &bare)]) {
-                    let run = crowd_of(kind, server, sessions, threads, seconds);
-                    if run.0 > found.0 {
-                        *found = run;
+                let kinds = [("pooled", &ours[0].1), ("pooled", &ours[1].1), ("bare", &bare)];
+                for (found, (kind, server)) in best.iter_mut().zip(kinds) {
+                    let before = server.cpu_time();
+                    let (rate, cpu) = crowd_of(kind, server, sessions, threads, seconds);
+                    // Of both ends, for each round trip.
+                    let count = rate * seconds * (1.0 + WARMING);
+                    let cpu = cpu + (server.cpu_time() - before).as_secs_f64() * 1e6 / count;
+                    if rate > found.0 {
+                        *found = (rate, cpu);
                     }
                 }
             }
-            let [ours, reference] = found;
+            let reference = best[2];
             let calls = |kind, server| {
                 let calls = futexes(kind, server, sessions, threads);
                 calls.map_or("no strace".into(), |calls| format!("{calls:.2}"))
             };
-            println!(
-                "{sessions:>8} {threads:>7} {:>8.0} {:>8.0} {:>6.2} {:>13.2} {:>5.2} {:>27} {:>5}",
-                ours.0,
-                reference.0,
-                ours.0 / reference.0,
-                ours.1,
-                reference.1,
-                calls("pooled", &pooled),
-                calls("bare", &bare),
-            );
+            let bare_calls = calls("bare", &bare);
+            for ((by, server), found) in ours.iter().zip(best) {
+                println!(
+                    "{sessions:>8} {threads:>7}  {by:<5} {:>7.0} {:>8.0} {:>6.2} {:>13.2} {:>5.2} {:>6.2} {:>27} {bare_calls:>5}",
+                    found.0,
+                    reference.0,
+                    found.0 / reference.0,
+                    found.1,
+                    reference.1,
+                    found.1 / reference.1,
+                    calls("pooled", server),
+                );
+            }
         }
     }
 }

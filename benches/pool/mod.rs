@@ -2,7 +2,9 @@
 #![allow(dead_code, clippy::disallowed_methods)]
 
 use libc::{c_int, c_void};
-use rserpool::ffi::{abi::rsp_sndrcvinfo, constants::FFF_UNREACHABLE, library, message, session, socket};
+use rserpool::ffi::{
+    abi::rsp_sndrcvinfo, constants::FFF_UNREACHABLE, library, message, poll, session, socket,
+};
 use std::io::{BufRead, BufReader};
 use std::os::fd::RawFd;
 use std::process::{Child, Command, Stdio};
@@ -73,6 +75,32 @@ pub fn receive(sd: RawFd, buffer: &mut [u8]) -> Option<(usize, u32)> {
 pub fn close(sd: RawFd) {
     // SAFETY: no pointers.
     unsafe { socket::rsp_close(sd) };
+}
+
+/// A wait set of the library's.
+#[derive(Clone, Copy)]
+pub struct WaitSet(RawFd);
+
+impl WaitSet {
+    pub fn new() -> WaitSet {
+        // SAFETY: no pointers.
+        let set = unsafe { poll::rsp_waitset_create() };
+        assert!(set >= 0, "{}", std::io::Error::last_os_error());
+        WaitSet(set)
+    }
+
+    pub fn add(self, sd: RawFd) {
+        // SAFETY: no pointers.
+        assert_eq!(unsafe { poll::rsp_waitset_set(self.0, sd, libc::POLLIN) }, 0);
+    }
+
+    /// Those that have something.
+    pub fn wait(self, ready: &mut Vec<RawFd>) {
+        let mut entries = [libc::pollfd { fd: 0, events: 0, revents: 0 }; 64];
+        // SAFETY: our entries.
+        let count = unsafe { poll::rsp_waitset_wait(self.0, entries.as_mut_ptr(), 64, -1) };
+        ready.extend(entries[..usize::try_from(count).unwrap_or(0)].iter().map(|entry| entry.fd));
+    }
 }
 
 fn new_socket() -> RawFd {

@@ -1,10 +1,12 @@
-//! `rsp_poll` and `rsp_select`.
+//! `rsp_poll`, `rsp_select` and wait sets.
 
 use super::convert::patience;
-use super::current::library;
+use super::current::{descriptors, library};
 use super::guard::{Errno, guard};
 use crate::socket::{Library, PollEntry};
-use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, c_int, c_uint, fd_set, pollfd, timeval};
+use libc::{
+    POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, c_int, c_short, c_uint, fd_set, pollfd, timeval,
+};
 use std::time::Duration;
 
 /// poll(2) over RSerPool, mapped and ordinary descriptors; timeout: milliseconds, -1: for ever. A
@@ -18,7 +20,9 @@ pub unsafe extern "C" fn rsp_poll(ufds: *mut pollfd, nfds: c_uint, timeout: c_in
         // SAFETY: the caller's array.
         let array = unsafe { array(ufds, nfds)? };
         let asked = array.iter().map(|asked| PollEntry { sd: asked.fd, events: asked.events, revents: 0 });
-        let mut entries: Vec<PollEntry> = asked.collect();
+        let mut entries: Vec<PollEntry> = Vec::new();
+        entries.try_reserve_exact(asked.len()).map_err(|_| Errno(libc::ENOMEM))?;
+        entries.extend(asked);
         let ready = library.poll(&mut entries, patience(timeout))?;
         for (asked, entry) in array.iter_mut().zip(&entries) {
             asked.revents = entry.revents;
@@ -56,6 +60,57 @@ pub unsafe extern "C" fn rsp_select(
             return Err(Errno(libc::EBADF));
         }
         Ok(sets.iter_mut().map(|set| set.answer(&entries)).sum())
+    })
+}
+
+/// A new wait set: sessions in it are waited for by their own sockets, which costs what epoll(7) costs with bare ones. An
+/// RSerPool descriptor in the program's own epoll instance works as well and costs some more. Close it with rsp_close.
+/// -1: EACCES (not initialised), EMFILE, ENFILE, ENOMEM. Not in RFC 5351 or rsplib.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_waitset_create() -> c_int {
+    guard(|| Ok(library()?.wait_set()?))
+}
+
+/// Has a wait set wait until an RSerPool descriptor is readable (POLLIN), writable (POLLOUT; sessions only), or either; 0:
+/// for nothing, it leaves the set, as it does when it is closed. Called again, it changes what is waited for. A descriptor is in
+/// one set at a time, the last one; a session stays in it when it fails over. -1: EBADF (no such set or descriptor), EINVAL
+/// (other events).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_waitset_set(waitset: c_int, sd: c_int, events: c_short) -> c_int {
+    guard(|| {
+        let library = descriptors()?;
+        if events & !(POLLIN | POLLOUT) != 0 {
+            return Err(Errno(libc::EINVAL));
+        }
+        library.wait_for(waitset, sd, events & POLLIN != 0, events & POLLOUT != 0)?;
+        Ok(0)
+    })
+}
+
+/// Waits until something is the matter with descriptors of a wait set, and puts up to most (64 at a time) of them into
+/// ready: fd, and in revents what of POLLIN and POLLOUT it is. What is left comes with the next calls, others' turn first.
+/// timeout: milliseconds, -1: for ever. Returns how many, 0: time is over. A session may be readable for a control message alone:
+/// receive from it with MSG_DONTWAIT. -1: EBADF (no such set), EFAULT, EINVAL (most is 0), EINTR.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsp_waitset_wait(
+    waitset: c_int,
+    ready: *mut pollfd,
+    most: c_uint,
+    timeout: c_int,
+) -> c_int {
+    guard(|| {
+        let library = descriptors()?;
+        if ready.is_null() {
+            return Err(Errno(libc::EFAULT));
+        }
+        let mut count = 0;
+        let put = |sd, readable, writable| {
+            let revents = if readable { POLLIN } else { 0 } | if writable { POLLOUT } else { 0 };
+            // SAFETY: one of the caller's `most` entries: no more are found.
+            unsafe { ready.add(count).write(pollfd { fd: sd, events: 0, revents }) };
+            count += 1;
+        };
+        Ok(library.wait(waitset, most as usize, patience(timeout), put)? as c_int)
     })
 }
 

@@ -288,6 +288,99 @@ static void polling(void)
     OK(close(ends[1]));
 }
 
+/* Sessions by their sockets, listeners as poll(2) sees them; what was read ahead, failures and failovers count. */
+static void waiting_sets(void)
+{
+    int server = element("Sets", SOCK_STREAM, 0);
+    int set = (int)OK(rsp_waitset_create());
+    int client = user("Sets", SOCK_SEQPACKET);
+    struct pollfd ready[4];
+    static char bytes[65536];
+    int session, second;
+
+    FAILS(EBADF, rsp_waitset_set(987654, client, POLLIN));
+    FAILS(EBADF, rsp_waitset_set(set, 987654, POLLIN));
+    FAILS(EBADF, rsp_waitset_wait(987654, ready, 4, 0));
+    FAILS(EINVAL, rsp_waitset_set(set, client, POLLPRI));
+    FAILS(EINVAL, rsp_waitset_wait(set, ready, 0, 0));
+    FAILS(EFAULT, rsp_waitset_wait(set, NULL, 4, 0));
+    SAME(0, OK(rsp_waitset_wait(set, ready, 4, 0)));
+
+    OK(rsp_waitset_set(set, server, POLLIN));
+    send_text(client, 0, "one");
+    SAME(1, OK(rsp_waitset_wait(set, ready, 4, SOON)));
+    SAME(server, ready[0].fd);
+    SAME(POLLIN, ready[0].revents);
+    OK(session = rsp_accept(server, SOON));
+
+    /* Readable, writable, both, nothing. */
+    OK(rsp_waitset_set(set, session, POLLIN | POLLOUT));
+    do {
+        SAME(1, OK(rsp_waitset_wait(set, ready, 4, SOON)));
+        SAME(session, ready[0].fd);
+        HOLDS(ready[0].revents & POLLOUT);
+    } while (!(ready[0].revents & POLLIN));
+    expect_text(session, "one");
+    SAME(1, OK(rsp_waitset_wait(set, ready, 4, SOON)));
+    SAME(POLLOUT, ready[0].revents);
+    OK(rsp_waitset_set(set, session, POLLIN));
+    SAME(0, OK(rsp_waitset_wait(set, ready, 4, 0)));
+
+    /* Two messages that come with one read are told twice. */
+    send_text(client, 0, "two");
+    send_text(client, 0, "three");
+    SAME(1, OK(rsp_waitset_wait(set, ready, 4, SOON)));
+    expect_text(session, "two");
+    SAME(1, OK(rsp_waitset_wait(set, ready, 4, SOON)));
+    SAME(session, ready[0].fd);
+    expect_text(session, "three");
+    SAME(0, OK(rsp_waitset_wait(set, ready, 4, 0)));
+
+    /* Full: not writable, until the peer reads. */
+    OK(rsp_waitset_set(set, session, 0));
+    fill(session, 0);
+    OK(rsp_waitset_set(set, session, POLLOUT));
+    SAME(0, OK(rsp_waitset_wait(set, ready, 4, 0)));
+    do {
+        while (rsp_recvmsg(client, bytes, sizeof(bytes), NULL, &(int){0}, 0) >= 0) {
+        }
+    } while (OK(rsp_waitset_wait(set, ready, 4, 10)) == 0);
+    SAME(session, ready[0].fd);
+    SAME(POLLOUT, ready[0].revents);
+
+    /* The session fails over, and stays. */
+    OK(rsp_waitset_set(set, session, 0));
+    OK(rsp_waitset_set(set, client, POLLIN));
+    while (rsp_recvmsg(client, bytes, sizeof(bytes), NULL, &(int){0}, 100) >= 0) {
+    }
+    OK(rsp_close(session));
+    SAME(1, OK(rsp_waitset_wait(set, ready, 4, SOON)));
+    SAME(client, ready[0].fd);
+    expect_failover(client, RSERPOOL_FAILOVER_NECESSARY, false);
+    SAME(1, OK(rsp_waitset_wait(set, ready, 4, SOON)));
+    OK(rsp_forcefailover(client, 0, 0));
+    SAME(1, OK(rsp_waitset_wait(set, ready, 4, SOON)));
+    SAME(client, ready[0].fd);
+    expect_failover(client, RSERPOOL_FAILOVER_COMPLETE, false);
+    send_text(client, 0, "again");
+    OK(second = rsp_accept(server, SOON));
+    expect_text(second, "again");
+    send_text(second, 0, "answer");
+    SAME(1, OK(rsp_waitset_wait(set, ready, 4, SOON)));
+    SAME(client, ready[0].fd);
+    expect_text(client, "answer");
+    SAME(0, OK(rsp_waitset_wait(set, ready, 4, 0)));
+
+    /* Who is closed is gone. */
+    OK(rsp_waitset_set(set, second, POLLIN | POLLOUT));
+    OK(rsp_close(second));
+    OK(rsp_close(client));
+    SAME(0, OK(rsp_waitset_wait(set, ready, 4, 0)));
+    OK(rsp_close(set));
+    FAILS(EBADF, rsp_waitset_wait(set, ready, 4, 0));
+    OK(rsp_close(server));
+}
+
 int main(void)
 {
     start();
@@ -296,6 +389,7 @@ int main(void)
     mapping();
     readiness();
     polling();
+    waiting_sets();
     rsp_cleanup();
     return checked();
 }

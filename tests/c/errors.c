@@ -230,6 +230,7 @@ static void interrupted(void)
     int server = element("Signals", SOCK_SEQPACKET, 0);
     int listener = element("Accepts", SOCK_STREAM, 0);
     int client = user("Signals", SOCK_SEQPACKET);
+    int set_of_none = (int)OK(rsp_waitset_create());
     rserpool_session_t session = expect_session(server, RSERPOOL_SESSION_ADD);
     struct pollfd entry = {client, POLLOUT, 0};
     fd_set set;
@@ -244,7 +245,9 @@ static void interrupted(void)
     alarms(5000);
     FAILS(EINTR, rsp_sendmsg(client, "x", 1, 0, 0, 0, 0, 0, 0, SOON));
     FAILS(EINTR, rsp_poll(&entry, 1, -1));
+    FAILS(EINTR, rsp_waitset_wait(set_of_none, &entry, 1, -1));
     alarms(0);
+    OK(rsp_close(set_of_none));
     fill(server, session);
     FAILS(EAGAIN, rsp_send_cookie(server, NAME("cookie"), session, 10));
     alarms(5000);

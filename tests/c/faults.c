@@ -174,6 +174,7 @@ static void starting(void)
     FAILS(EINVAL, rsp_initialize(NULL));
     unsetenv("RSP_CONNECT_TIMEOUT");
     FAILS(EACCES, rsp_socket(0, SOCK_STREAM, PROTOCOL));
+    FAILS(EACCES, rsp_waitset_create());
     start();
 }
 
@@ -185,10 +186,13 @@ static void descriptors(void)
 
     fail("epoll_create1", ENOMEM);
     FAILS(ENOMEM, rsp_socket(0, SOCK_STREAM, PROTOCOL));
+    FAILS(ENOMEM, rsp_waitset_create());
     fail("epoll_create1", ENFILE);
     FAILS(ENFILE, rsp_socket(0, SOCK_STREAM, PROTOCOL));
+    FAILS(ENFILE, rsp_waitset_create());
     fail(NULL, 0);
     no_descriptors();
+    FAILS(EMFILE, rsp_waitset_create());
     FAILS(EMFILE, rsp_socket(0, SOCK_STREAM, PROTOCOL));
     enough_descriptors();
     OK(sd = rsp_socket(0, SOCK_STREAM, PROTOCOL));

@@ -7,6 +7,7 @@
 //! | `connect` | from a pool handle to a connection with one of its elements; failovers |
 //! | `sendto` | messages without a session: to a pool, an element, all of them, an address |
 //! | `poll` | poll(2) over RSerPool descriptors and others |
+//! | `waitset` | many descriptors waited for at once |
 //! | `report` | what status reports say of the sessions |
 //! | `fork` | knowing a forked child |
 
@@ -16,6 +17,7 @@ pub(crate) mod fork;
 pub(crate) mod poll;
 mod report;
 mod sendto;
+mod waitset;
 
 use crate::machine::seal::CookieKey;
 use crate::machine::{LinkProtocol, client};
@@ -34,6 +36,7 @@ use crate::socket::descriptor::table::Table;
 use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::Readiness;
 use crate::socket::readiness::wait::Deadline;
+use crate::socket::readiness::waitset::WaitSet;
 use crate::socket::session::pool::{Circle, PoolSide};
 use crate::socket::session::told::{ConnectOptions, Received, Room, SendOptions, SessionId};
 use crate::socket::session::{Home, Session};
@@ -85,6 +88,7 @@ pub struct Library {
     /// What sessions may run over, best first; only what the kernel has.
     protocols: Vec<LinkProtocol>,
     table: Arc<Table<Arc<Entry>>>,
+    wait_sets: Table<Arc<WaitSet>>,
     beacons: Table<Arc<Held<EventFd>>>,
     making_beacon: Mutex<()>,
     /// Mapped numbers and the system descriptors behind them.
@@ -127,6 +131,7 @@ impl Library {
             directory,
             protocols: protocols.iter().copied().filter(has).collect(),
             table: Arc::new(Table::new()),
+            wait_sets: Table::new(),
             beacons: Table::new(),
             making_beacon: Mutex::new(()),
             aliases: RwLock::new((0..3).map(|standard| (standard, standard)).collect()),
@@ -159,6 +164,9 @@ impl Library {
         self.doorkeeper.shutdown();
         self.linger.shutdown();
         self.directory.shutdown();
+        for set in self.wait_sets.numbers() {
+            self.wait_sets.take(set);
+        }
         for share in self.beacons.numbers() {
             self.beacons.take(share);
         }
@@ -275,6 +283,9 @@ impl Library {
             self.close_entry(&entry, true);
             return Ok(());
         }
+        if usize::try_from(sd).ok().and_then(|number| self.wait_sets.take(number)).is_some() {
+            return Ok(());
+        }
         let system = self.aliases.write().remove(&sd).ok_or(SocketError::Closed)?;
         Ok(nix::unistd::close(system)?)
     }
@@ -282,6 +293,9 @@ impl Library {
     /// `wait`: for the registrar's answer. At the end of everything the directory waits for all at once.
     fn close_entry(&self, entry: &Entry, wait: bool) {
         entry.readiness().close();
+        if let Role::Single(session) = entry.role() {
+            let _ = session.watch(None);
+        }
         let leaving = entry.base.pool.lock().take().map(|pool| (pool.deregister(), pool));
         if let Some((answer, pool)) = leaving
             && wait

@@ -119,6 +119,7 @@ mod tests {
         assert_eq!((ahead.rest(), ahead.bytes.capacity()), (&b"ello"[..], 4));
         let again = borrow();
         assert_eq!(again.as_ptr(), place);
+        give_back(again);
         ahead.push(b"!").unwrap();
         assert_eq!(ahead.rest(), b"ello!");
         ahead.consume(5);

@@ -2,6 +2,7 @@
 //! and what makes it readable besides its sockets. Sessions and listeners have it; it knows nothing of them.
 
 pub(crate) mod wait;
+pub(crate) mod waitset;
 
 use crate::socket::error::{Result, SocketError};
 use crate::transport::descriptors::{self, Held};
@@ -10,9 +11,10 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use parking_lot::Mutex;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
 use wait::{Deadline, Waiters};
+use waitset::{Interest, WaitSet};
 
 /// Why a descriptor is readable though none of its sockets may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub(crate) struct Readiness {
     /// there are reasons, so that a descriptor needs none of its own.
     beacon: Arc<Held<EventFd>>,
     reasons: Mutex<u8>,
+    /// The wait set that has the descriptor as a member, by its sockets.
+    set: Mutex<Option<(Weak<WaitSet>, Interest)>>,
 }
 
 impl Readiness {
@@ -54,6 +58,7 @@ impl Readiness {
             closed: AtomicBool::new(false),
             beacon,
             reasons: Mutex::new(0),
+            set: Mutex::new(None),
         }
     }
 
@@ -74,6 +79,11 @@ impl Readiness {
         self.epoll().0.as_raw_fd()
     }
 
+    /// The same, for other epoll instances.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll().0.as_fd()
+    }
+
     /// The application closed our number behind our back, and it is another descriptor's.
     pub(crate) fn disown(&self) {
         self.epoll.disown();
@@ -81,7 +91,45 @@ impl Readiness {
 
     /// Incoming data on `socket` makes the descriptor readable.
     pub(crate) fn add(&self, socket: BorrowedFd<'_>, token: u64) -> Result<()> {
+        self.with_set(|set, interest| set.watch(socket, self.number(), interest)).transpose()?;
         Ok(self.epoll().add(socket, EpollEvent::new(EpollFlags::EPOLLIN, token))?)
+    }
+
+    /// Becomes a member of a wait set, for the first time or with other wishes; `socket` is what it has now.
+    pub(crate) fn join(
+        &self,
+        set: &Arc<WaitSet>,
+        interest: Interest,
+        socket: Option<BorrowedFd<'_>>,
+    ) -> Result<()> {
+        self.leave(socket);
+        // Whoever changes the reasons looks here.
+        let reasons = self.reasons.lock();
+        *self.set.lock() = Some((Arc::downgrade(set), interest));
+        set.join(self.number(), interest, *reasons)?;
+        socket.map_or(Ok(()), |socket| set.watch(socket, self.number(), interest))
+    }
+
+    /// Is no member any more.
+    pub(crate) fn leave(&self, socket: Option<BorrowedFd<'_>>) {
+        self.ignore(socket);
+        let before = self.set.lock().take();
+        if let Some(set) = before.and_then(|(set, _)| set.upgrade()) {
+            set.leave(self.number());
+        }
+    }
+
+    /// A socket that is of no further use is so to the wait set as well.
+    pub(crate) fn ignore(&self, socket: Option<BorrowedFd<'_>>) {
+        if let Some(socket) = socket {
+            self.with_set(|set, _| set.ignore(socket));
+        }
+    }
+
+    fn with_set<T>(&self, act: impl FnOnce(&WaitSet, Interest) -> T) -> Option<T> {
+        let set = self.set.lock();
+        let (set, interest) = set.as_ref()?;
+        Some(act(&*set.upgrade()?, *interest))
     }
 
     pub(crate) fn rename(&self, socket: BorrowedFd<'_>, token: u64) -> Result<()> {
@@ -95,6 +143,7 @@ impl Readiness {
     }
 
     pub(crate) fn remove(&self, socket: BorrowedFd<'_>) {
+        self.ignore(Some(socket));
         let _ = self.epoll().delete(socket);
     }
 
@@ -115,14 +164,18 @@ impl Readiness {
         let before = *reasons;
         let now = if holds { before | reason as u8 } else { before & !(reason as u8) };
         if before == 0 && now != 0 {
-            if let Err(error) = self.add(self.beacon.as_fd(), BEACON) {
+            let beacon = EpollEvent::new(EpollFlags::EPOLLIN, BEACON);
+            if let Err(error) = self.epoll().add(&self.beacon, beacon) {
                 log::error!("descriptor {} can't be made readable: {error}", self.number());
                 return;
             }
         } else if before != 0 && now == 0 {
-            self.remove(self.beacon.as_fd());
+            let _ = self.epoll().delete(&self.beacon);
         }
         *reasons = now;
+        if before != now {
+            self.with_set(|set, _| set.show(self.number(), now));
+        }
     }
 
     /// Whether it is readable for another reason than its sockets.

@@ -23,6 +23,7 @@ use crate::socket::channel::conn::Conn;
 use crate::socket::channel::linger::Linger;
 use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::wait;
+use crate::socket::readiness::waitset::{Interest, WaitSet};
 use crate::socket::readiness::{Readiness, Reason};
 use crate::wire::{PeId, PoolElement, PoolHandle};
 use hub::Hub;
@@ -256,6 +257,20 @@ impl Session {
         result
     }
 
+    /// The session becomes a member of a wait set; `None`: leaves the one that it is in.
+    pub(crate) fn watch(&self, set: Option<(&Arc<WaitSet>, Interest)>) -> Result<()> {
+        // Not while it moves to another connection.
+        let state = self.state.lock();
+        let socket = state.conn.as_ref().map(|conn| conn.as_fd());
+        match set {
+            Some((set, interest)) => self.readiness().join(set, interest, socket),
+            None => {
+                self.readiness().leave(socket);
+                Ok(())
+            }
+        }
+    }
+
     pub(crate) fn conn(&self) -> Option<Arc<Conn>> {
         self.state.lock().conn.clone()
     }
@@ -412,6 +427,8 @@ impl Session {
             state.conn.take()
         });
         if let Some(conn) = conn {
+            // It may be open for some time.
+            self.readiness().ignore(Some(conn.as_fd()));
             self.linger.close(conn);
         }
     }
