@@ -508,6 +508,28 @@ int rsp_select(int n,
                fd_set *exceptfds,
                struct timeval *timeout);
 
+/* A new wait set: sessions in it are waited for by their own sockets, which costs what epoll(7) costs with bare ones. An
+ * RSerPool descriptor in the program's own epoll instance works as well and costs some more. Close it with rsp_close.
+ * -1: EACCES (not initialised), EMFILE, ENFILE, ENOMEM. Not in RFC 5351 or rsplib. */
+int rsp_waitset_create(void);
+
+/* Has a wait set wait until an RSerPool descriptor is readable (POLLIN), writable (POLLOUT; sessions only), or either; 0:
+ * for nothing, it leaves the set, as it does when it is closed. Called again, it changes what is waited for. A descriptor is in
+ * one set at a time, the last one; a session stays in it when it fails over. -1: EBADF (no such set or descriptor), EINVAL
+ * (other events). */
+int rsp_waitset_set(int waitset,
+                    int sd,
+                    short events);
+
+/* Waits until something is the matter with descriptors of a wait set, and puts up to most (64 at a time) of them into
+ * ready: fd, and in revents what of POLLIN and POLLOUT it is. What is left comes with the next calls, others' turn first.
+ * timeout: milliseconds, -1: for ever. Returns how many, 0: time is over. A session may be readable for a control message alone:
+ * receive from it with MSG_DONTWAIT. -1: EBADF (no such set), EFAULT, EINVAL (most is 0), EINTR. */
+int rsp_waitset_wait(int waitset,
+                     struct pollfd *ready,
+                     unsigned int most,
+                     int timeout);
+
 /* Registers the descriptor's element in a pool (handle of 1 to 65000 bytes) and keeps it registered, or
  * changes its policy values (same handle; never waits). loadinfo NULL: round robin. reregInterval:
  * milliseconds, at least 1. flags: REGF_*. Returns 0 also when the registrar refuses or none is there: it is

@@ -158,14 +158,21 @@ impl WaitSet {
             let count = self.epoll.wait(&mut events[..most], timeout)?;
             let events = &events[..count];
             let mut told = 0;
+            let beacon = events.iter().any(|event| event.data() == BEACON);
             for event in events.iter().filter(|event| event.data() != BEACON) {
+                let sd = event.data() as RawFd;
                 let broken = EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP;
                 let has = |flags: EpollFlags| event.events().intersects(flags | broken);
-                let (readable, writable) = (has(EpollFlags::EPOLLIN), has(EpollFlags::EPOLLOUT));
-                found(Ready { sd: event.data() as RawFd, readable, writable });
+                let (mut readable, mut writable) = (has(EpollFlags::EPOLLIN), has(EpollFlags::EPOLLOUT));
+                // What its socket says is not all.
+                if beacon && let Some(own) = self.members.lock().all.get(&sd).and_then(|member| member.ready(sd)) {
+                    readable |= own.readable;
+                    writable |= own.writable;
+                }
+                found(Ready { sd, readable, writable });
                 told += 1;
             }
-            if events.iter().any(|event| event.data() == BEACON) {
+            if beacon {
                 let mut members = self.members.lock();
                 let (first, all) = (members.next, &members.all);
                 let mut last = None;
