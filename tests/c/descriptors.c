@@ -349,6 +349,7 @@ static void waiting_sets(void)
     SAME(POLLOUT, ready[0].revents);
 
     /* The session fails over, and stays. */
+    OK(rsp_waitset_set(set, server, 0));
     OK(rsp_waitset_set(set, session, 0));
     OK(rsp_waitset_set(set, client, POLLIN));
     while (rsp_recvmsg(client, bytes, sizeof(bytes), NULL, &(int){0}, 100) >= 0) {
