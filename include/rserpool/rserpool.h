@@ -534,8 +534,8 @@ int rsp_waitset_wait(int waitset,
  * changes its policy values (same handle; never waits). loadinfo NULL: round robin. reregInterval:
  * milliseconds, at least 1. flags: REGF_*. Returns 0 also when the registrar refuses or none is there: it is
  * tried again. -1: EBADF (also: other handle, closed meanwhile), ENAMETOOLONG, EINVAL (empty handle,
- * unknown policy, connected descriptor), EFAULT, EADDRNOTAVAIL (no usable local address), EMFILE, ENFILE, ENOMEM.
- * RFC 5352 section 3.1. */
+ * unknown policy, connected descriptor), EFAULT, EADDRINUSE (it did not listen yet, and another does), EADDRNOTAVAIL
+ * (no usable local address), EMFILE, ENFILE, ENOMEM. RFC 5352 section 3.1. */
 int rsp_register(int sd,
                  const unsigned char *poolHandle,
                  size_t poolHandleSize,

@@ -29,8 +29,8 @@ pub(super) struct Element {
 /// changes its policy values (same handle; never waits). loadinfo NULL: round robin. reregInterval:
 /// milliseconds, at least 1. flags: REGF_*. Returns 0 also when the registrar refuses or none is there: it is
 /// tried again. -1: EBADF (also: other handle, closed meanwhile), ENAMETOOLONG, EINVAL (empty handle,
-/// unknown policy, connected descriptor), EFAULT, EADDRNOTAVAIL (no usable local address), EMFILE, ENFILE, ENOMEM.
-/// RFC 5352 section 3.1.
+/// unknown policy, connected descriptor), EFAULT, EADDRINUSE (it did not listen yet, and another does), EADDRNOTAVAIL
+/// (no usable local address), EMFILE, ENFILE, ENOMEM. RFC 5352 section 3.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_register(
     sd: c_int,

@@ -121,6 +121,7 @@ static void roles(void)
     OK(rsp_bind(other, (struct sockaddr*)&taken, 1));
     OK(rsp_listen(sd, 1));
     FAILS(EADDRINUSE, rsp_listen(other, 1));
+    FAILS(EADDRINUSE, rsp_register(other, NAME("Taken"), NULL, 1000, 0));
     OK(rsp_close(sd));
     OK(rsp_close(other));
 

@@ -70,10 +70,6 @@ impl Readiness {
         &self.epoll
     }
 
-    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.epoll().0.as_fd()
-    }
-
     /// The descriptor's number.
     pub(crate) fn number(&self) -> RawFd {
         self.epoll().0.as_raw_fd()

@@ -165,7 +165,9 @@ impl WaitSet {
                 let has = |flags: EpollFlags| event.events().intersects(flags | broken);
                 let (mut readable, mut writable) = (has(EpollFlags::EPOLLIN), has(EpollFlags::EPOLLOUT));
                 // What its socket says is not all.
-                if beacon && let Some(own) = self.members.lock().all.get(&sd).and_then(|member| member.ready(sd)) {
+                if beacon
+                    && let Some(own) = self.members.lock().all.get(&sd).and_then(|member| member.ready(sd))
+                {
                     readable |= own.readable;
                     writable |= own.writable;
                 }
