@@ -216,7 +216,8 @@ fn is_registrar(what: &str, at: SocketAddr) -> bool {
     };
     let answer = || -> io::Result<[u8; 4]> {
         let mut stream = TcpStream::connect_timeout(&at, Duration::from_secs(1))?;
-        stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+        // One that has just begun looks for peers first, and then waits for elements of pools that it doesn't know.
+        stream.set_read_timeout(Some(Duration::from_secs(6)))?;
         stream.write_all(&message)?;
         let mut head = [0; 4];
         stream.read_exact(&mut head)?;
