@@ -257,7 +257,9 @@ c_tests! {
     crowd: sctp;
     libevent: sctp valgrind;
     plain: sctp valgrind;
-    standard: sctp valgrind;
+    // Not under valgrind, which stretches the moment that a new descriptor is below 3 before it is moved, so that
+    // the program sees one there now and then.
+    standard: sctp;
     endings: sctp valgrind;
     companion: sctp valgrind;
     namesake: sctp valgrind;

@@ -26,18 +26,19 @@ fn check_says_whether_a_file_is_good() {
         ),
         ("asap = \"10.0.0.1:x\"", "FILE:1:8: asap=10.0.0.1:x: bad port number"),
         ("http = 123456", "FILE:1:8: http=123456: no port: 0 to 65535"),
-        ("announcettl = 256", "FILE:1:15: announcettl: invalid value '256'"),
+        ("dnsttl = 86401", "FILE:1:10: dnsttl: invalid value '86401'"),
         ("asap = \"auto\nx", "FILE:2:2: "),
     ] {
         let (status, output) = check(text);
         assert!(status == 1 && output.contains(said), "{text}: {status}, {output}");
     }
-    let (status, output) = check("peerheartbeatcycle = 5\n");
-    assert_eq!(status, 0);
-    assert!(
-        output.contains("FILE:1:22: peerheartbeatcycle=5: not within 100 to 300000, taken as 100"),
-        "{output}"
-    );
+    for (text, said) in [
+        ("peerheartbeatcycle = 5", "FILE:1:22: peerheartbeatcycle=5: not within 100 to 300000, taken as 100"),
+        ("announcettl = 256", "FILE:1:15: announcettl=256: not within 1 to 255, taken as 255"),
+    ] {
+        let (status, output) = check(text);
+        assert!(status == 0 && output.contains(said), "{text}: {status}, {output}");
+    }
 }
 
 /// What a service manager hears.

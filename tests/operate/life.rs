@@ -55,7 +55,7 @@ fn a_mistake_is_said_with_option_and_value() {
         ("--config=/nowhere/x".into(), vec!["--config=/nowhere/x: No such file".into()]),
         ("--identifier=x".into(), vec!["'x'".into(), "--identifier".into(), "decimal or 0xHEX".into()]),
         ("--maxelements=-1".into(), vec!["--maxelements".into(), "-1".into()]),
-        ("--announcettl=256".into(), vec!["--announcettl".into(), "256".into(), "0..=255".into()]),
+        ("--dnsttl=86401".into(), vec!["--dnsttl".into(), "86401".into(), "0..=86400".into()]),
         ("--logformat=xml".into(), vec!["--logformat".into(), "xml".into(), "journal".into()]),
         ("--htpp=127.0.0.1:0".into(), vec!["--htpp".into(), "--http".into()]),
         ("-peerheartbeatcyle=5".into(), vec!["--peerheartbeatcycle".into()]),

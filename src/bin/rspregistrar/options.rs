@@ -361,7 +361,17 @@ impl Options {
 
     /// What was not taken as it was written.
     pub fn notes(&self) -> Vec<String> {
-        self.machine().map(|(_, notes)| notes).unwrap_or_default()
+        let mut notes = self.machine().map(|(_, notes)| notes).unwrap_or_default();
+        let (given, taken) = (self.announcettl, self.ttl());
+        if given != i64::from(taken) {
+            notes.push(format!("--announcettl={given}: not within 1 to 255, taken as {taken}"));
+        }
+        notes
+    }
+
+    /// As rsplib: the nearest that a datagram can have.
+    fn ttl(&self) -> u8 {
+        u8::try_from(self.announcettl.clamp(1, 255)).unwrap_or(u8::MAX)
     }
 
     /// Everything that the server needs. Names are looked up, which may take its time.
@@ -390,7 +400,7 @@ impl Options {
             allow,
             asap_announce: group("asapannounce", &self.asapannounce, ASAP_GROUP)?,
             enrp_announce: group("enrpannounce", &self.enrpannounce, ENRP_GROUP)?,
-            ttl: u8::try_from(self.announcettl.clamp(1, 255)).unwrap_or(u8::MAX),
+            ttl: self.ttl(),
             max_links: self.maxconnections.map(|links| links.max(1)),
         })
     }
