@@ -259,7 +259,7 @@ fn no_call_takes_long_however_much_there_is() {
     // B dies, C speaks on, and all that B has is inherited and asked, over a link that goes before it is answered.
     bench.call("a link goes", |machine, now| machine.handle_link(now, b, LinkChange::Down(LinkDown::Broken)));
     bench.dials.clear();
-    for _ in 0..40 {
+    for _ in 0..150 {
         bench.pass(Duration::from_millis(100));
         bench.enrp("presence", c, C, presence(C, Protocol::Sctp, "10.0.0.3:9901"));
         bench.enrp("takeover", c, C, Enrp::InitTakeoverAck { target: B });
