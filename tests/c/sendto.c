@@ -106,12 +106,15 @@ static void nobody_there(void)
     union rserpool_notification note;
     struct delivery d;
     int living;
+    /* All elements of a pool have the same transport (RFC 5354 section 3.12, cause 0x7). */
+    const char* transport = getenv("RSP_TRANSPORT");
+    int protocol = transport != NULL && strcmp(transport, "tcp") == 0 ? IPPROTO_TCP : IPPROTO_SCTP;
 
-    gone = elsewhere("Gone", &address, IPPROTO_TCP);
+    gone = elsewhere("Gone", &address, protocol);
     FAILS(ECONNREFUSED, rsp_sendto_pool(sd, "x", 1, ASAP_SEND_NO_FAILOVER, NAME("Gone"), NULL, 0, 0, 0, 0, SOON));
     living = element("Gone", SOCK_SEQPACKET, 5);
     {
-        struct rsp_addrinfo info = at(&address, IPPROTO_TCP);
+        struct rsp_addrinfo info = at(&address, protocol);
         info.ai_pe_id = gone;
         SAME(RSPERR_OKAY, rsp_pe_registration(NAME("Gone"), &info, NULL, 300000, REGF_CONTROLCHANNEL));
     }
