@@ -16,6 +16,8 @@ use std::net::{IpAddr, SocketAddr};
 /// An ASAP link: a process with elements, users, or both.
 #[derive(Debug, Default)]
 pub(super) struct Client {
+    /// We dialled it, and it has said nothing yet.
+    pub silent: bool,
     /// We dialled it to ask these, and wait for it to say that it speaks ASAP.
     pub awaited: Option<Target>,
     /// Elements registered over it.
@@ -92,6 +94,9 @@ impl Registrar {
             Ok(decoded) => decoded,
             Err(error) => return self.asap_undecodable(link, bytes, error),
         };
+        if let Some(client) = self.client(link) {
+            client.silent = false;
+        }
         self.process_speaks(link);
         let is_error = matches!(decoded.message, Asap::Error { .. });
         if !decoded.unrecognized.is_empty() && !is_error {

@@ -173,7 +173,11 @@ impl Registrar {
                         return None;
                     };
                     *units -= 1;
-                    self.ask(number, link);
+                    let silent = self.client(link).is_some_and(|client| client.silent);
+                    match !silent || self.is_harmless(number) {
+                        true => self.ask(number, link),
+                        false => self.unreached(number, &target, false),
+                    }
                 }
                 Some(Chore::Ask { link, target })
             }

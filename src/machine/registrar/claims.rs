@@ -375,6 +375,7 @@ impl Registrar {
         let patience = self.answer_patience(link);
         if let Some(client) = self.client(link) {
             client.awaited = Some(target.clone());
+            client.silent = true;
             self.timers.set(Timer::Hello(link), self.now + patience);
         }
     }
@@ -385,6 +386,23 @@ impl Registrar {
             self.timers.clear(&Timer::Hello(link));
             self.start(Chore::Ask { link, target });
         }
+    }
+
+    /// Who was dialled says nothing, as processes that know the RFC alone. It is asked about pools whose handles no
+    /// line of another protocol can be made of.
+    pub(super) fn says_nothing(&mut self, link: LinkId) {
+        let target = self.client(link).and_then(|client| client.awaited.clone());
+        let first = target.and_then(|target| self.claims.first_at(&target));
+        match first.is_some_and(|number| self.is_harmless(number)) {
+            true => self.process_speaks(link),
+            false => self.close_link(link),
+        }
+    }
+
+    /// Whether whoever is asked about a claim can't take its handle for a line of some other protocol.
+    pub(super) fn is_harmless(&self, number: u64) -> bool {
+        let claim = self.claims.by_number.get(&number);
+        claim.is_some_and(|claim| !claim.handle.as_bytes().iter().any(u8::is_ascii_control))
     }
 
     /// Who was dialled has not said anything, or is gone before it did.
