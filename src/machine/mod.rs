@@ -193,7 +193,8 @@ pub enum Output<E> {
 pub struct RequestId(pub u64);
 
 /// What a process says first to whoever connects to it over TCP: that it speaks ASAP. Registrars connect to where
-/// others say that a process is, and say nothing of what others chose before they have heard this.
+/// others say that a process is, and before they have heard this they say nothing of what others chose, or after a
+/// while nothing that somebody else could take for a line.
 fn hello() -> Asap {
     Asap::Error { error: OperationError(Vec::new()) }
 }

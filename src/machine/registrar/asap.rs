@@ -94,9 +94,6 @@ impl Registrar {
             Ok(decoded) => decoded,
             Err(error) => return self.asap_undecodable(link, bytes, error),
         };
-        if let Some(client) = self.client(link) {
-            client.silent = false;
-        }
         self.process_speaks(link);
         let is_error = matches!(decoded.message, Asap::Error { .. });
         if !decoded.unrecognized.is_empty() && !is_error {

@@ -168,12 +168,15 @@ impl Registrar {
                     return None;
                 }
                 while *units > 0 {
+                    let silent = self.client(link).is_some_and(|client| client.silent);
                     let Some(number) = self.claims.first_at(&target) else {
                         self.dial_ended(None);
+                        if silent && self.claims.first_over(link).is_none() {
+                            self.close_link(link);
+                        }
                         return None;
                     };
                     *units -= 1;
-                    let silent = self.client(link).is_some_and(|client| client.silent);
                     match !silent || self.is_harmless(number) {
                         true => self.ask(number, link),
                         false => self.unreached(number, &target, false),

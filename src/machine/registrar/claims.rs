@@ -382,20 +382,18 @@ impl Registrar {
 
     /// A process that was dialled has said something.
     pub(super) fn process_speaks(&mut self, link: LinkId) {
-        if let Some(target) = self.client(link).and_then(|client| client.awaited.take()) {
-            self.timers.clear(&Timer::Hello(link));
-            self.start(Chore::Ask { link, target });
+        if let Some(client) = self.client(link) {
+            client.silent = false;
+            self.ask_awaited(link);
         }
     }
 
-    /// Who was dialled says nothing, as processes that know the RFC alone. It is asked about pools whose handles no
-    /// line of another protocol can be made of.
-    pub(super) fn says_nothing(&mut self, link: LinkId) {
-        let target = self.client(link).and_then(|client| client.awaited.clone());
-        let first = target.and_then(|target| self.claims.first_at(&target));
-        match first.is_some_and(|number| self.is_harmless(number)) {
-            true => self.process_speaks(link),
-            false => self.close_link(link),
+    /// Asks a process that was dialled. Who has said nothing until now, as processes that know the RFC alone, hears of
+    /// pools whose handles no line of another protocol can be made of.
+    pub(super) fn ask_awaited(&mut self, link: LinkId) {
+        if let Some(target) = self.client(link).and_then(|client| client.awaited.take()) {
+            self.timers.clear(&Timer::Hello(link));
+            self.start(Chore::Ask { link, target });
         }
     }
 

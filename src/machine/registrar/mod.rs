@@ -432,7 +432,7 @@ impl Registrar {
             Timer::MentorRetry => self.seek_mentor(),
             Timer::Discovery => self.discovery_over(),
             Timer::Dialect(id) => self.took_probe(id),
-            Timer::Hello(link) => self.says_nothing(link),
+            Timer::Hello(link) => self.ask_awaited(link),
             Timer::Doubt(link) => self.doubt_over(link),
             Timer::Lapse => self.lapses_due(),
             Timer::Chores => self.chores_due(),

@@ -393,24 +393,31 @@ fn a_registration_that_was_changed_is_granted_with_a_warning() {
     assert_eq!(known(&bench, 1).transport.addresses(), [ip("10.0.0.9")]);
 }
 
-#[test]
-fn pool_handles_are_told_to_nobody_who_does_not_speak_asap() {
+const NO_LINE: &[u8] = b"echo";
+const A_LINE: &[u8] = b"GET /off HTTP/1.1\r\n\r\n";
+
+/// B says that a process with elements in pools of these handles listens at somebody's, and dies. That is dialled.
+fn dialled_for(handles: &[&[u8]]) -> Bench {
     let mut bench = Bench::serving();
     let b = bench.peer(B);
-    // B says that a process listens at somebody's web server, and dies.
-    let mut trap = owned(1, B);
-    trap.asap = Some(transport(Protocol::Tcp, TransportUse::DataOnly, "10.0.0.80:80"));
-    let handle = PoolHandle::new(b"GET /off HTTP/1.1\r\n\r\n").expect("a legal handle");
-    bench.enrp(
-        b,
-        B,
-        Enrp::HandleUpdate { takeover_suggested: false, action: UpdateAction::Add, handle, element: trap },
-    );
+    for (id, &handle) in (1..).zip(handles) {
+        let mut element = owned(id, B);
+        element.asap = Some(transport(Protocol::Tcp, TransportUse::DataOnly, "10.0.0.80:80"));
+        let handle = PoolHandle::new(handle).expect("a legal handle");
+        let action = UpdateAction::Add;
+        bench.enrp(b, B, Enrp::HandleUpdate { takeover_suggested: false, action, handle, element });
+    }
     bench.down(b);
     while bench.opened.first().is_some_and(|(_, target)| target.addresses[0].port() == 9901) {
         bench.refuse_dial();
         bench.wait(ms(200));
     }
+    bench
+}
+
+#[test]
+fn pool_handles_are_told_to_nobody_who_does_not_speak_asap() {
+    let mut bench = dialled_for(&[A_LINE]);
     let (link, first) = bench.answer_dial_silently();
     assert_eq!(first, [], "nothing is said first");
     let then = bench.wait_quietly(ms(2000));
@@ -425,6 +432,20 @@ fn pool_handles_are_told_to_nobody_who_does_not_speak_asap() {
     assert_eq!(bench.registrar.handlespace().len(), 0);
     bench.wait(ms(10_000));
     assert!(!bench.opened.iter().any(|(_, target)| target.addresses[0].port() == 80), "{:?}", bench.opened);
+}
+
+/// Processes that know the RFC alone say nothing first.
+#[test]
+fn who_says_nothing_is_asked_in_the_end_but_about_nothing_that_is_a_line() {
+    let mut bench = dialled_for(&[NO_LINE, A_LINE]);
+    let (link, first) = bench.answer_dial_silently();
+    assert_eq!(first, [], "nothing is said first");
+    let then = bench.wait_quietly(ms(1000));
+    let told: Vec<&Effect> = then.iter().filter(|effect| matches!(effect, Effect::Asap(..))).collect();
+    let [Effect::Asap(to, Asap::EndpointKeepAlive { home: true, handle, .. })] = &told[..] else {
+        panic!("{then:?}")
+    };
+    assert_eq!((*to, handle.as_bytes()), (link, NO_LINE));
 }
 
 #[test]
