@@ -1,6 +1,7 @@
 //! Standard output, whose reader may go away: then there is nobody to tell, and that is no mistake.
 
 use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
 
 /// Writes a line; `false` if nobody reads any more.
 pub fn line(text: impl std::fmt::Display) -> bool {
@@ -19,4 +20,12 @@ pub fn line(text: impl std::fmt::Display) -> bool {
 /// Writes a line to standard error, if anybody reads that.
 pub fn complain(text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// What a subcommand ends with; a reason why it could not do its work is said.
+pub fn status(subcommand: &str, result: Result<ExitCode, String>) -> ExitCode {
+    result.unwrap_or_else(|reason| {
+        complain(format_args!("rspctl: {subcommand}: {reason}"));
+        ExitCode::FAILURE
+    })
 }

@@ -49,13 +49,7 @@ pub struct RunArgs {
 
 /// Becomes the program. Exit status 1 if that can't work, 126 or 127 if it can't be started.
 pub fn run(args: &RunArgs) -> ExitCode {
-    match start(args) {
-        Ok(code) => code,
-        Err(reason) => {
-            out::complain(format_args!("rspctl: run: {reason}"));
-            ExitCode::FAILURE
-        }
-    }
+    out::status("run", start(args))
 }
 
 fn start(args: &RunArgs) -> Result<ExitCode, String> {

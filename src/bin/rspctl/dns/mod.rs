@@ -60,13 +60,7 @@ pub struct DnsArgs {
 
 /// Runs the subcommand. Exit status 0 after a signal; 1 when it could not start.
 pub fn run(args: &DnsArgs) -> ExitCode {
-    match serve(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => {
-            out::complain(format_args!("rspctl: dns: {reason}"));
-            ExitCode::FAILURE
-        }
-    }
+    out::status("dns", serve(args).map(|()| ExitCode::SUCCESS))
 }
 
 /// What others may see of what goes on here.

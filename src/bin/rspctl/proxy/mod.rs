@@ -28,13 +28,7 @@ use std::sync::Arc;
 
 /// Runs the subcommand. Exit status 0 after a signal; 1 when it could not start.
 pub fn run(args: &ProxyArgs) -> ExitCode {
-    match serve(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => {
-            out::complain(format_args!("rspctl: proxy: {reason}"));
-            ExitCode::FAILURE
-        }
-    }
+    out::status("proxy", serve(args).map(|()| ExitCode::SUCCESS))
 }
 
 fn serve(args: &ProxyArgs) -> Result<(), String> {

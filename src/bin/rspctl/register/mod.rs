@@ -106,13 +106,7 @@ struct Line {
 
 /// Runs the subcommand. Exit status 0 after a signal; 1 when it could not start.
 pub fn run(args: &RegisterArgs) -> ExitCode {
-    match serve(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => {
-            out::complain(format_args!("rspctl: register: {reason}"));
-            ExitCode::FAILURE
-        }
-    }
+    out::status("register", serve(args).map(|()| ExitCode::SUCCESS))
 }
 
 fn serve(args: &RegisterArgs) -> Result<(), String> {

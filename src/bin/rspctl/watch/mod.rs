@@ -79,14 +79,7 @@ struct Product {
 
 /// Runs the subcommand. Exit status 0 after a signal or, with --once, if all went well.
 pub fn run(args: &WatchArgs) -> ExitCode {
-    match watch(args) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(reason) => {
-            out::complain(format_args!("rspctl: watch: {reason}"));
-            ExitCode::FAILURE
-        }
-    }
+    out::status("watch", watch(args).map(|good| if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }))
 }
 
 fn watch(args: &WatchArgs) -> Result<bool, String> {
