@@ -3,21 +3,19 @@
 
 #![expect(clippy::disallowed_methods, reason = "lingering ends in real time")]
 
-use crate::runtime::thread;
 use crate::socket::channel::conn::Conn;
 use crate::socket::channel::silence::Silence;
-use crate::transport::descriptors::{self, Held};
+use crate::socket::readiness::attendant::{Attendant, Duty, Post};
 use crate::transport::stream;
 use log::{debug, warn};
-use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::eventfd::EventFd;
+use nix::errno::Errno;
+use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long a closed session may take to deliver what was sent.
@@ -26,34 +24,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
 /// More closed sessions than this don't linger.
 const MAX_CLOSING: usize = 4096;
-const BELL: u64 = 0;
 /// What to wait for, of a backlog whose owner may drop the connection. A socket that a forked child has open as well
 /// stays in the epoll instance when it is dropped: it says so once, not for ever.
 const ROOM: EpollFlags = EpollFlags::EPOLLOUT.union(EpollFlags::EPOLLONESHOT);
 
 /// The thread and its work.
 #[derive(Debug, Default)]
-pub(crate) struct Linger(Mutex<Stage>);
-
-#[derive(Debug, Default)]
-enum Stage {
-    #[default]
-    Idle,
-    Running(Running),
-    /// Calls that outlast the library find nobody to do anything for them, and start nobody.
-    Over,
-}
+pub(crate) struct Linger(Attendant<Shared>);
 
 #[derive(Debug)]
-struct Running {
-    shared: Arc<Shared>,
-    thread: JoinHandle<()>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    epoll: Held<Epoll>,
-    bell: Held<EventFd>,
+pub(crate) struct Shared {
+    post: Post,
     work: Mutex<Work>,
     silence: Silence,
 }
@@ -87,10 +68,10 @@ impl Linger {
         {
             return;
         }
-        if let Ok(shared) = self.shared()
+        if let Ok(shared) = self.0.shared()
             && shared.silence.listen(conn)
         {
-            let _ = shared.bell.write(1);
+            shared.post.ring();
         }
     }
 
@@ -107,30 +88,15 @@ impl Linger {
         }
     }
 
-    /// The thread, started if need be.
-    fn shared(&self) -> io::Result<Arc<Shared>> {
-        let mut stage = self.0.lock();
-        match &*stage {
-            Stage::Running(running) => Ok(running.shared.clone()),
-            Stage::Idle => {
-                let new = Running::start().inspect_err(|error| warn!("no thread to linger: {error}"))?;
-                let shared = new.shared.clone();
-                *stage = Stage::Running(new);
-                Ok(shared)
-            }
-            Stage::Over => Err(ErrorKind::BrokenPipe.into()),
-        }
-    }
-
     fn add(&self, conn: &Conn, item: Item, flags: EpollFlags) -> io::Result<()> {
-        let shared = self.shared()?;
+        let shared = self.0.shared()?;
         let mut work = shared.work.lock();
         let closing = matches!(item, Item::Closing { .. });
         let known = conn.lingering.load(Relaxed);
         match work.items.get_mut(&known) {
             Some(Item::Backlog { again, .. }) if !closing => {
                 *again = true;
-                return Ok(shared.epoll.modify(conn.as_fd(), &mut EpollEvent::new(flags, known))?);
+                return Ok(shared.post.epoll.modify(conn.as_fd(), &mut EpollEvent::new(flags, known))?);
             }
             // Its backlog is seen to.
             Some(Item::Closing { .. }) => return Ok(()),
@@ -142,26 +108,23 @@ impl Linger {
         work.last += 1;
         let token = work.last;
         // Already there for its backlog: from now on for this.
-        let _ = shared.epoll.delete(conn.as_fd());
+        let _ = shared.post.epoll.delete(conn.as_fd());
         work.drop_item(known);
         conn.lingering.store(0, Relaxed);
-        shared.epoll.add(conn.as_fd(), EpollEvent::new(flags, token))?;
+        shared.post.epoll.add(conn.as_fd(), EpollEvent::new(flags, token))?;
         conn.lingering.store(token, Relaxed);
         work.closing += usize::from(closing);
         work.items.insert(token, item);
         if work.items.len() % 64 == 0 {
             work.items.retain(|_, item| item.is_alive());
         }
-        let _ = shared.bell.write(1);
+        shared.post.ring();
         Ok(())
     }
 
     /// Lets closed sessions finish, not for long, and ends the thread.
     pub(crate) fn shutdown(&self) {
-        let Stage::Running(running) = std::mem::replace(&mut *self.0.lock(), Stage::Over) else { return };
-        running.shared.work.lock().stop = true;
-        let _ = running.shared.bell.write(1);
-        let _ = running.thread.join();
+        self.0.shutdown();
     }
 }
 
@@ -184,18 +147,21 @@ fn interest(flushed: bool, ended: bool) -> EpollFlags {
     }
 }
 
-impl Running {
-    fn start() -> io::Result<Running> {
-        let (epoll, bell) = (descriptors::epoll()?, descriptors::eventfd(0)?);
-        epoll.add(&bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
-        let shared = Arc::new(Shared { epoll, bell, work: Mutex::default(), silence: Silence::default() });
-        let at_work = shared.clone();
-        let thread = thread::spawn("rsp-linger", move || at_work.run())?;
-        Ok(Running { shared, thread })
-    }
-}
+impl Duty for Shared {
+    const NAME: &'static str = "rsp-linger";
 
-impl Shared {
+    fn new(post: Post) -> Shared {
+        Shared { post, work: Mutex::default(), silence: Silence::default() }
+    }
+
+    fn post(&self) -> &Post {
+        &self.post
+    }
+
+    fn stop(&self) {
+        self.work.lock().stop = true;
+    }
+
     fn run(&self) {
         let mut events = [EpollEvent::empty(); 32];
         let mut end: Option<Instant> = None;
@@ -215,27 +181,20 @@ impl Shared {
                 let left = next.saturating_duration_since(now).as_millis() + 1;
                 EpollTimeout::try_from(left.min(60_000) as i32).unwrap_or(EpollTimeout::NONE)
             });
-            let count = match self.epoll.wait(&mut events, timeout) {
-                Ok(count) => count,
-                Err(nix::errno::Errno::EINTR) => 0,
+            match self.post.wait(&mut events, timeout) {
+                Ok(tokens) => tokens.for_each(|token| self.serve(token)),
+                // Nothing that was there is ours any more.
+                Err(Errno::EBADF) => return std::mem::forget(std::mem::take(&mut *self.work.lock())),
                 Err(error) => {
                     warn!("the lingering thread ends: {error}");
                     return;
                 }
-            };
-            if count == 0 && !descriptors::is_watched(self.epoll.0.as_raw_fd(), self.bell.as_raw_fd()) {
-                // The program closed them all, and their numbers may be its files' by now.
-                return std::mem::forget(std::mem::take(&mut *self.work.lock()));
-            }
-            for event in &events[..count] {
-                match event.data() {
-                    BELL => drop(self.bell.read()),
-                    token => self.serve(token),
-                }
             }
         }
     }
+}
 
+impl Shared {
     /// Drops what took too long; when the next one will have.
     fn expire(&self, work: &mut Work, now: Instant) -> Option<Instant> {
         let mut next = None;
@@ -251,7 +210,7 @@ impl Shared {
         }
         for token in late {
             if let Some(Item::Closing { conn, .. }) = work.items.get(&token) {
-                let _ = self.epoll.delete(conn.as_fd());
+                let _ = self.post.epoll.delete(conn.as_fd());
             }
             work.drop_item(token);
         }
@@ -291,9 +250,9 @@ impl Shared {
             Some(ended) => Some(interest(flushed, ended)).filter(|_| !(flushed && ended)),
         };
         match next {
-            Some(flags) => _ = self.epoll.modify(conn.as_fd(), &mut EpollEvent::new(flags, token)),
+            Some(flags) => _ = self.post.epoll.modify(conn.as_fd(), &mut EpollEvent::new(flags, token)),
             None => {
-                let _ = self.epoll.delete(conn.as_fd());
+                let _ = self.post.epoll.delete(conn.as_fd());
                 conn.lingering.store(0, Relaxed);
                 work.drop_item(token);
             }
@@ -338,11 +297,11 @@ mod tests {
         let conn = Arc::new(Conn::mapping(OwnedFd::from(one).into(), false));
         let linger = Linger::default();
         linger.flush(&conn);
-        assert!(matches!(*linger.0.lock(), Stage::Running(_)));
+        assert!(linger.0.running().is_some());
         linger.shutdown();
         // A call that the end of the library overtook.
         linger.flush(&conn);
-        assert!(matches!(*linger.0.lock(), Stage::Over));
+        assert!(linger.0.is_over());
         linger.shutdown();
     }
 
@@ -361,10 +320,7 @@ mod tests {
         for _ in 0..1000 {
             linger.flush(&conn);
         }
-        let items = || match &*linger.0.lock() {
-            Stage::Running(running) => running.shared.work.lock().items.len(),
-            _ => 0,
-        };
+        let items = || linger.0.running().map_or(0, |shared| shared.work.lock().items.len());
         assert_eq!(items(), 1);
         // The peer reads again.
         other.set_nonblocking(true).unwrap();

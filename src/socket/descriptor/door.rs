@@ -4,24 +4,21 @@
 #![expect(clippy::disallowed_methods, reason = "a listener without descriptors pauses in real time")]
 
 use crate::runtime::complaints::Occasionally;
-use crate::runtime::thread;
 use crate::socket::channel::conn::Conn;
 use crate::socket::descriptor::base::Base;
 use crate::socket::descriptor::endpoint::Endpoint;
 use crate::socket::descriptor::strangers::{LISTENER, STRANGERS, Strangers};
-use crate::socket::error::{Result, SocketError};
+use crate::socket::error::Result;
+use crate::socket::readiness::attendant::{Attendant, Duty, Post};
 use crate::socket::readiness::wait::Deadline;
 use crate::socket::readiness::{Readiness, Reason};
-use crate::transport::descriptors::{Held, epoll, eventfd};
+use crate::transport::descriptors::eventfd;
 use crate::transport::tls::Mode;
-use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::eventfd::EventFd;
+use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Sessions that wait for the application; further users wait in the kernel.
@@ -30,7 +27,6 @@ const MAX_ARRIVED: usize = 256;
 const ACCEPTS: usize = 16;
 /// How long it rests when the process is out of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
-const BELL: u64 = 0;
 
 /// The door of one listening descriptor.
 #[derive(Debug)]
@@ -136,18 +132,11 @@ impl Door {
 
 /// The thread, and all doors of the process.
 #[derive(Debug, Default)]
-pub(crate) struct Doorkeeper(Mutex<Option<Running>>);
+pub(crate) struct Doorkeeper(Attendant<Shared>);
 
 #[derive(Debug)]
-struct Running {
-    shared: Arc<Shared>,
-    thread: JoinHandle<()>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    epoll: Held<Epoll>,
-    bell: Held<EventFd>,
+pub(crate) struct Shared {
+    post: Post,
     doors: Mutex<Doors>,
 }
 
@@ -161,42 +150,37 @@ struct Doors {
 impl Doorkeeper {
     /// Looks after `door` for as long as somebody else has it.
     pub(crate) fn keep(&self, door: &Arc<Door>) -> Result<()> {
-        let mut running = self.0.lock();
-        if running.is_none() {
-            *running = Some(Running::start()?);
-        }
-        let Some(Running { shared, .. }) = &*running else { return Err(SocketError::Closed) };
+        let shared = self.0.shared()?;
         let mut doors = shared.doors.lock();
         doors.all.retain(|_, (door, _)| door.strong_count() > 0);
         doors.last += 1;
         let token = doors.last;
-        shared.epoll.add(door.outside.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+        shared.post.epoll.add(door.outside.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, token))?;
         doors.all.insert(token, (Arc::downgrade(door), Deadline::Never));
         Ok(())
     }
 
     /// Ends the thread.
     pub(crate) fn shutdown(&self) {
-        if let Some(running) = self.0.lock().take() {
-            running.shared.doors.lock().stop = true;
-            let _ = running.shared.bell.write(1);
-            let _ = running.thread.join();
-        }
+        self.0.shutdown();
     }
 }
 
-impl Running {
-    fn start() -> Result<Running> {
-        let (epoll, bell) = (epoll()?, eventfd(0)?);
-        epoll.add(&bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
-        let shared = Arc::new(Shared { epoll, bell, doors: Mutex::default() });
-        let at_work = shared.clone();
-        let thread = thread::spawn("rsp-door", move || at_work.run())?;
-        Ok(Running { shared, thread })
-    }
-}
+impl Duty for Shared {
+    const NAME: &'static str = "rsp-door";
 
-impl Shared {
+    fn new(post: Post) -> Shared {
+        Shared { post, doors: Mutex::default() }
+    }
+
+    fn post(&self) -> &Post {
+        &self.post
+    }
+
+    fn stop(&self) {
+        self.doors.lock().stop = true;
+    }
+
     fn run(&self) {
         let mut events = [EpollEvent::empty(); 32];
         loop {
@@ -207,14 +191,11 @@ impl Shared {
             let next = doors.all.values().fold(Deadline::Never, |next, (_, at)| next.min(*at));
             drop(doors);
             let timeout = EpollTimeout::try_from(next.milliseconds()).unwrap_or(EpollTimeout::NONE);
-            let count = match self.epoll.wait(&mut events, timeout) {
-                Ok(count) => count,
-                Err(Errno::EINTR) => 0,
-                // Somebody closed it behind our back.
+            let mut turns: Vec<u64> = match self.post.wait(&mut events, timeout) {
+                Ok(tokens) => tokens.collect(),
+                // The program closed all files.
                 Err(_) => return,
             };
-            let called = events[..count].iter().map(EpollEvent::data);
-            let mut turns: Vec<u64> = called.filter(|&token| token != BELL).collect();
             let doors = self.doors.lock();
             turns.extend(doors.all.iter().filter(|(_, (_, at))| at.passed()).map(|(token, _)| token));
             drop(doors);

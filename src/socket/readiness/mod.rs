@@ -1,6 +1,7 @@
 //! Whether there is something for a descriptor's owner: an epoll instance whose number the application holds,
 //! and what makes it readable besides its sockets. Sessions and listeners have it; it knows nothing of them.
 
+pub(crate) mod attendant;
 pub(crate) mod wait;
 pub(crate) mod waitset;
 
