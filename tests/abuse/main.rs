@@ -2,6 +2,8 @@
 //! meanwhile, memory stays bounded, and the log says what happened once, not ten thousand times.
 #![allow(clippy::disallowed_methods)]
 
+#[path = "../common/busy.rs"]
+mod busy;
 #[path = "../common/examples.rs"]
 mod examples;
 #[path = "../common/process.rs"]
@@ -9,6 +11,7 @@ mod process;
 #[path = "../common/skip.rs"]
 mod skip;
 
+use busy::busy;
 use examples::build_examples;
 use process::{Process, Registrar};
 use rserpool::transport::host::{descriptor_limit, raise_descriptor_limit};
@@ -136,14 +139,6 @@ fn took(round_trip: impl FnOnce()) -> Duration {
     let begin = Instant::now();
     round_trip();
     begin.elapsed()
-}
-
-/// How many times as long as on a machine of our own anything takes: runnable threads per processor.
-fn busy() -> u32 {
-    let load = std::fs::read_to_string("/proc/loadavg").expect("/proc");
-    let load: f64 = load.split(' ').next().and_then(|load| load.parse().ok()).expect("a number");
-    let processors = std::thread::available_parallelism().map_or(1.0, |count| count.get() as f64);
-    (load / processors).clamp(1.0, 20.0) as u32
 }
 
 /// What 99 of 100 stay below, and what all do.

@@ -3,6 +3,7 @@
 use super::elements::{Elements, element};
 use super::page::PATIENT;
 use super::{skipped, soon};
+use crate::busy::busy;
 use crate::process::Registrar;
 use rserpool::wire::Policy;
 use serde_json::{Value, json};
@@ -254,7 +255,7 @@ fn the_page_shows_a_loss_within_a_second() {
     let begin = Instant::now();
     soon("the alarm", || browser.text("#alarm").contains("printers"));
     let took = begin.elapsed();
-    assert!(took < Duration::from_secs(1), "seen after {took:?}");
+    assert!(took < busy() * Duration::from_secs(1), "seen after {took:?}");
     assert!(
         browser
             .text("#lately")
@@ -327,7 +328,8 @@ fn the_page_takes_very_many_elements() {
     let begin = Instant::now();
     browser.open(&format!("http://{}/#%62%69%67", registrar.http), 1200, false);
     soon("elements", || browser.text("#elements").contains("0x00000032"));
-    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    let took = begin.elapsed();
+    assert!(took < busy() * Duration::from_secs(5), "{took:?}");
     browser.value("document.querySelector('#emore').click()");
     soon("the next page", || browser.text("#elements").contains("0x00000064"));
     let longest = browser.value(

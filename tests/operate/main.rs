@@ -2,8 +2,12 @@
 //! told. Over TCP, on loopback.
 #![allow(clippy::disallowed_methods)]
 
+#[path = "../common/busy.rs"]
+mod busy;
 #[path = "../common/process.rs"]
 mod process;
+#[path = "../common/skip.rs"]
+mod skip;
 
 mod browser;
 mod configuration;
@@ -15,15 +19,9 @@ mod names;
 mod page;
 mod prometheus;
 
+use skip::skipped;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-
-/// Says that something is not tested, and why.
-fn skipped(what: &str, why: &str) {
-    use std::io::Write;
-    // Past the harness's capture.
-    let _ = writeln!(std::io::stderr(), "SKIPPED {what}: {why}");
-}
 
 /// A file or folder of this test's own, not there yet.
 fn scratch(name: &str) -> PathBuf {
