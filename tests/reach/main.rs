@@ -22,11 +22,65 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const LIMIT: Duration = Duration::from_secs(20);
+/// For what has no time of its own, on the slowest of machines.
+const LIMIT: Duration = Duration::from_secs(60);
+/// From when a server hangs until its users are rid of it: the promise of docs/reach.md.
+const HUNG: Duration = Duration::from_secs(2);
+
+/// A server hangs, again and again, until its users were rid of it in the time that is promised: whoever shares the machine
+/// with the test may delay it, and does not each time. How long they need where nobody does, `make reach` measures.
+fn in_time(mut hangs: impl FnMut() -> Duration) {
+    let mut took = Vec::new();
+    while took.len() < 5 {
+        let time = hangs();
+        println!("left after {time:?}");
+        if time < HUNG {
+            return;
+        }
+        took.push(time);
+    }
+    panic!("left after {took:?}, and {HUNG:?} are promised");
+}
+
+/// A port at which nobody listens, and nobody else can while this lives.
+struct Refusing(socket2::Socket);
+
+impl Refusing {
+    fn bind() -> Refusing {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        // Who says so as well may listen there all the same.
+        socket.set_reuse_port(true).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        Refusing(socket)
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.0.local_addr().unwrap().as_socket().unwrap()
+    }
+
+    /// An element that is in the pool, and refuses.
+    fn register(&self, registrar: &Registrar) -> Process {
+        let mut command = rspctl();
+        command.args([
+            "register",
+            "WebPool",
+            "--tcp",
+            &self.address().to_string(),
+            "--check-command",
+            "true",
+        ]);
+        let mut process = Process::start(command.env("RSP_REGISTRAR", registrar.asap.to_string()));
+        process.line_with("0x");
+        process
+    }
+}
 
 fn rspctl() -> Command {
     Command::new(env!("CARGO_BIN_EXE_rspctl"))
 }
+
+/// `rspctl register` as it is without options, for a server that is to hang.
+const HASTY: [&str; 2] = ["--timeout", "500"];
 
 /// Says its name to everybody, then what it gets, and after the end `bye`.
 struct Server {
@@ -44,7 +98,8 @@ impl Server {
             for stream in listener.incoming() {
                 let Ok(mut stream) = stream else { continue };
                 thread::spawn(move || -> std::io::Result<()> {
-                    writeln!(stream, "{name}")?;
+                    // In one piece: `writeln!` makes two.
+                    stream.write_all(format!("{name}\n").as_bytes())?;
                     let mut echoed = stream.try_clone()?;
                     std::io::copy(&mut stream, &mut echoed)?;
                     echoed.write_all(b"bye")?;
@@ -58,16 +113,25 @@ impl Server {
         Server { address, frozen }
     }
 
-    /// Accepts nobody any more, as a stopped process; what is connected stays.
-    fn freeze(&self) {
+    /// Accepts nobody any more, as a stopped process; what is connected stays. Returns since when.
+    fn freeze(&self) -> Instant {
         self.frozen.store(true, Ordering::Relaxed);
         // Whoever is next is the last.
         drop(TcpStream::connect(self.address));
+        Instant::now()
     }
 
+    fn thaw(&self) {
+        self.frozen.store(false, Ordering::Relaxed);
+    }
+
+    /// With a patience that no busy machine exhausts, unless `more` says otherwise ([`HASTY`]).
     fn register(&self, registrar: &Registrar, pool: &str, more: &[&str]) -> Process {
         let mut command = rspctl();
         command.args(["register", pool, "--tcp", &self.address.to_string()]).args(more);
+        if !more.contains(&"--timeout") {
+            command.args(["--timeout", "30000"]);
+        }
         let mut process = Process::start(command.env("RSP_REGISTRAR", registrar.asap.to_string()));
         process.line_with("0x");
         process
@@ -151,29 +215,34 @@ fn a_proxy_chooses_by_policy_and_passes_on_every_byte() {
 fn a_server_that_hangs_is_left_in_two_seconds() {
     let registrar = Registrar::start(&[]);
     let (one, two) = (Server::start("one"), Server::start("two"));
-    let _kept = [one.register(&registrar, "Hung", &[]), two.register(&registrar, "Hung", &[])];
+    let _kept = [one.register(&registrar, "Hung", &HASTY), two.register(&registrar, "Hung", &[])];
     let proxy = Proxy::start(&registrar, "Hung", &[]);
-    let mut streams: Vec<_> = (0..4).map(|_| proxy.connect()).collect();
-    let names: Vec<String> = streams.iter_mut().map(line_of).collect();
-    one.freeze();
-    let frozen = Instant::now();
-    for (stream, name) in streams.iter_mut().zip(&names).filter(|(_, name)| *name == "one") {
-        let error = stream.read(&mut [0; 8]).expect_err("reset, so that nobody takes it for an end in order");
-        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{name}");
-    }
-    let took = frozen.elapsed();
-    println!("left after {took:?}");
-    assert!(took < Duration::from_millis(3500), "{took:?}");
-    assert_eq!((0..4).map(|_| proxy.ask()).collect::<Vec<_>>(), ["two\nbye"; 4]);
-    for (stream, _) in streams.iter_mut().zip(&names).filter(|(_, name)| *name == "two") {
-        stream.write_all(b"still there\n").unwrap();
-        assert_eq!(line_of(stream), "still there");
-    }
-    one.frozen.store(false, Ordering::Relaxed);
-    let begun = Instant::now();
-    while proxy.ask() != "one\nbye" {
-        assert!(begun.elapsed() < LIMIT, "it does not come back");
-    }
+    in_time(|| {
+        let mut streams: Vec<_> = (0..4).map(|_| proxy.connect()).collect();
+        let names: Vec<String> = streams.iter_mut().map(line_of).collect();
+        assert!(
+            names.iter().any(|name| name == "one") && names.iter().any(|name| name == "two"),
+            "{names:?}"
+        );
+        let hung = one.freeze();
+        for (stream, name) in streams.iter_mut().zip(&names).filter(|(_, name)| *name == "one") {
+            let error =
+                stream.read(&mut [0; 8]).expect_err("reset, so that nobody takes it for an end in order");
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{name}");
+        }
+        let took = hung.elapsed();
+        assert_eq!((0..4).map(|_| proxy.ask()).collect::<Vec<_>>(), ["two\nbye"; 4]);
+        for (stream, _) in streams.iter_mut().zip(&names).filter(|(_, name)| *name == "two") {
+            stream.write_all(b"still there\n").unwrap();
+            assert_eq!(line_of(stream), "still there");
+        }
+        one.thaw();
+        let begun = Instant::now();
+        while proxy.ask() != "one\nbye" {
+            assert!(begun.elapsed() < LIMIT, "it does not come back");
+        }
+        took
+    });
 }
 
 #[test]
@@ -274,7 +343,8 @@ fn nothing_serves_an_empty_pool() {
     assert!(begun.elapsed() >= Duration::from_millis(1900), "somebody might have come");
     // Who comes in time is found.
     let server = Server::start("late");
-    let asking = thread::spawn(move || proxy.ask());
+    let patient = Proxy::start(&registrar, "Nobody", &["--patience", "60000"]);
+    let asking = thread::spawn(move || patient.ask());
     let _kept = server.register(&registrar, "Nobody", &[]);
     assert_eq!(asking.join().unwrap(), "late\nbye");
 }

@@ -1,17 +1,13 @@
 //! RSP_SERVE: servers that nobody here wrote, with the preload library in them, are elements while they listen.
 
 use super::preload::{has, library, under};
-use super::{LIMIT, rspctl};
+use super::{LIMIT, Refusing, rspctl};
 use crate::process::{Process, Registrar};
 use std::io::Read;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// A Python script with `s`, a socket bound to the port.
 fn server(registrar: &Registrar, port: u16, options: &str, script: &str) -> Option<Process> {
@@ -63,7 +59,8 @@ def serve():
 #[test]
 fn a_server_leaves_its_pool_before_sigterm_ends_it() {
     let registrar = Registrar::start(&[]);
-    let port = free_port();
+    let held = Refusing::bind();
+    let port = held.address().port();
     let script = "
 def term(*_):
     print('told', flush=True); user.send(b'bye'); sys.stdin.readline(); os._exit(7)
@@ -86,9 +83,14 @@ while True:
     user.set_read_timeout(Some(LIMIT)).unwrap();
     std::io::Write::write_all(&mut user, b"x").unwrap();
     user.read_exact(&mut [0]).unwrap();
+    let signalled = Instant::now();
     server.signal(libc::SIGTERM);
     server.line_with("told");
-    assert_eq!(resolved(&registrar), "", "the handler is called when it has left");
+    // After 500 ms it would be called whatever has become of that.
+    match signalled.elapsed() < Duration::from_millis(500) {
+        true => assert_eq!(resolved(&registrar), "", "the handler is called when it has left"),
+        false => drop(soon(&registrar, "left", str::is_empty)),
+    }
     let mut bye = [0; 3];
     user.read_exact(&mut bye).unwrap();
     assert_eq!(&bye, b"bye", "who was there is served to the end");
@@ -100,7 +102,8 @@ while True:
 #[test]
 fn workers_are_one_element_and_come_and_go() {
     let registrar = Registrar::start(&[]);
-    let port = free_port();
+    let held = Refusing::bind();
+    let port = held.address().port();
     let script = "
 s.listen(9)
 for n in range(2):
@@ -136,7 +139,8 @@ while True: time.sleep(9)
 #[test]
 fn sockets_may_be_shared_inherited_and_opened_again() {
     let registrar = Registrar::start(&[]);
-    let port = free_port();
+    let held = Refusing::bind();
+    let port = held.address().port();
     // Two sockets for one port; one is closed, then the other.
     let shared = "
 s2 = socket.socket(); s2.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1); s2.bind(s.getsockname())

@@ -2,7 +2,7 @@
 //! cancelled, files that are closed behind us, seccomp, chroot, other libraries of the same kind; and what calls cost that are none of ours.
 
 use super::preload::{has, library, said, skipped, under};
-use super::{Server, rspctl, temporary};
+use super::{Refusing, Server, rspctl, temporary};
 use crate::process::{Process, Registrar};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -76,12 +76,8 @@ fn a_connect_that_fails_is_heard_of_as_ever() {
     let registrar = Registrar::start(&[]);
     let server = Server::start("one");
     let _kept = server.register(&registrar, "WebPool", &[]);
-    // Registered, and refuses.
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let mut refusing = rspctl();
-    refusing.args(["register", "WebPool", "--tcp", &nobody, "--check-command", "true"]);
-    let mut refusing = Process::start(refusing.env("RSP_REGISTRAR", registrar.asap.to_string()));
-    refusing.line_with("0x");
+    let refusing = Refusing::bind();
+    let _refusing = refusing.register(&registrar);
     for how in ["epoll", "poll", "select", "again", "write"] {
         assert_eq!(run(&library, &registrar, &traps, &["asks", how]), Some(0), "{how}");
     }
