@@ -11,6 +11,10 @@ struct TagItem; /* tagitem.h */
 /* The pool element's identifier, 1 to 0xffffffff (rsp_register_tags). Default: random. */
 #define TAG_PoolElement_Identifier 1001000
 
+/* Where users reach the element, if that is not where it listens: behind NAT, or a published port. The address of a
+ * string, "host[:port]"; without a port, its own (rsp_register_tags). None: as the process's -advertise= or RSP_ADVERTISE. */
+#define TAG_PoolElement_Advertise 1009000
+
 /* How long connecting to an element may take, in microseconds (rsp_connect_tags). Default: 5000000. */
 #define TAG_RspSession_ConnectTimeout 1002000
 
@@ -61,7 +65,7 @@ int rsp_getaddrinfo_tags(const unsigned char *poolHandle,
                          unsigned int staleCacheValue,
                          struct TagItem *tags);
 
-/* rsp_register with TAG_PoolElement_Identifier. */
+/* rsp_register with the TAG_PoolElement_* tags; also EINVAL for a TAG_PoolElement_Advertise that makes no sense. */
 int rsp_register_tags(int sd,
                       const unsigned char *poolHandle,
                       size_t poolHandleSize,

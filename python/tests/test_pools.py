@@ -69,6 +69,16 @@ def test_identifier_is_chosen_or_given(pool):
         assert element.identifier == 0xABCD
 
 
+def test_published_elsewhere(pool):
+    with rserpool.Element(pool, advertise="192.0.2.7:4711") as element:
+        assert rserpool.resolve(pool)[0].addresses == (("192.0.2.7", 4711),)
+        element.set_load(0.5)
+        assert rserpool.resolve(pool)[0].addresses == (("192.0.2.7", 4711),)
+    with pytest.raises(OSError) as raised:
+        rserpool.Element(pool, advertise="192.0.2.7:port")
+    assert raised.value.errno == errno.EINVAL
+
+
 def test_closed_elements_leave_the_pool(pool):
     with rserpool.Element(pool):
         assert rserpool.resolve(pool)

@@ -75,7 +75,7 @@ pub unsafe extern "C" fn rsp_getaddrinfo_tags(
     })
 }
 
-/// rsp_register with TAG_PoolElement_Identifier.
+/// rsp_register with the TAG_PoolElement_* tags; also EINVAL for a TAG_PoolElement_Advertise that makes no sense.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsp_register_tags(
     sd: c_int,

@@ -7,9 +7,11 @@ use super::explain::{self, explained};
 use super::guard::{Errno, guard};
 use super::legacy::tagitem::{self, TagItem};
 use super::legacy::tags::{
-    TAG_PoolElement_Identifier, TAG_RspSession_ConnectTimeout, TAG_RspSession_HandleResolutionRetryDelay,
+    TAG_PoolElement_Advertise, TAG_PoolElement_Identifier, TAG_RspSession_ConnectTimeout,
+    TAG_RspSession_HandleResolutionRetryDelay,
 };
 use super::{constants::*, legacy, policy};
+use crate::runtime::advertised;
 use crate::socket::{ConnectOptions, Library, Registration};
 use crate::wire::{PeId, PolicyType, PoolHandle};
 use libc::{c_char, c_int, c_uchar, c_uint, size_t};
@@ -62,6 +64,7 @@ pub(super) unsafe fn register(sd: c_int, element: &Element, tags: *mut TagItem) 
             interval: milliseconds(element.interval.max(1)),
             wait: element.flags & REGF_DONTWAIT == 0,
             daemon: element.flags & REGF_DAEMONMODE != 0,
+            advertise: advertise(tags)?,
         }
     };
     // SAFETY: they were looked at above.
@@ -73,6 +76,22 @@ pub(super) unsafe fn register(sd: c_int, element: &Element, tags: *mut TagItem) 
     }
     result?;
     Ok(0)
+}
+
+/// What TAG_PoolElement_Advertise says.
+unsafe fn advertise(tags: *mut TagItem) -> Result<Option<String>, Errno> {
+    // SAFETY: the caller's list.
+    let Some(text) = (unsafe { tagitem::get(tags, TAG_PoolElement_Advertise) }) else { return Ok(None) };
+    if text == 0 {
+        return Ok(None);
+    }
+    // SAFETY: the caller's string.
+    let text = unsafe { CStr::from_ptr(text as *const c_char) }.to_str().map_err(|_| Errno(libc::EINVAL))?;
+    advertised(text).map_err(|error| {
+        log::warn!("TAG_PoolElement_Advertise {text:?}: {error}");
+        Errno(libc::EINVAL)
+    })?;
+    Ok(Some(text.trim().into()))
 }
 
 /// [`explained`], and the code that was kept.

@@ -1,4 +1,5 @@
-//! Where users reach our elements, if that is not where they listen: behind NAT, or a published port (`RSP_ADVERTISE`).
+//! Where users reach our elements, if that is not where they listen: behind NAT, or a published port (`RSP_ADVERTISE`,
+//! `TAG_PoolElement_Advertise`).
 
 use super::address;
 use super::names::Names;
@@ -16,6 +17,8 @@ const MOVED: Duration = Duration::from_secs(30);
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Advertised {
+    /// As it was given.
+    text: String,
     /// Port 0: the element's own. Empty: not known yet.
     at: Vec<SocketAddr>,
     names: Option<Names>,
@@ -25,12 +28,17 @@ impl Advertised {
     /// `text`: `host[:port]`. Errors: what is wrong with its spelling.
     pub fn new(text: &str, waker: Arc<Waker>) -> io::Result<Advertised> {
         Ok(match address::is_literal(text)? {
-            true => Advertised { at: address::parse_list(text, 0)?, names: None },
+            true => Advertised { text: text.into(), at: address::parse_list(text, 0)?, names: None },
             false => {
                 let names = Names::new(vec![text.into()], 0, waker).refreshed_every(MOVED);
-                Advertised { at: Vec::new(), names: Some(names) }
+                Advertised { text: text.into(), at: Vec::new(), names: Some(names) }
             }
         })
+    }
+
+    /// Whether it was given so.
+    pub fn is(&self, text: &str) -> bool {
+        self.text == text
     }
 
     /// The transport that is registered instead of an element's own. Without an address, while there is none.

@@ -237,9 +237,9 @@ impl Directory for Runtime {
         Ok(answer.about(what, self.shared.tried.clone()))
     }
 
-    fn follow(&self, handle: &PoolHandle, id: PeId, at: Weak<dyn Reachable>) {
+    fn follow(&self, handle: &PoolHandle, id: PeId, at: Weak<dyn Reachable>, advertise: Option<String>) {
         // Refused only with the registration that comes behind it, or because nobody registers any more.
-        let _ = self.shared.tell(Command::Follow { handle: handle.clone(), id, at });
+        let _ = self.shared.tell(Command::Follow { handle: handle.clone(), id, at, advertise });
     }
 
     fn deregister(&self, handle: &PoolHandle, id: PeId) -> Result<Answer<()>, RequestError> {

@@ -79,9 +79,10 @@ pub trait Directory: Send + Sync + Debug {
     /// Registers or updates an element; whoever wants to know what came of it waits for the answer.
     fn register(&self, registration: Registration) -> Result<Answer<RegistrarId>, RequestError>;
 
-    /// From now on, an element of ours is registered anew when `at` says that it is reached elsewhere.
-    fn follow(&self, handle: &PoolHandle, id: PeId, at: Weak<dyn Reachable>) {
-        let _ = (handle, id, at);
+    /// From now on, an element of ours is registered anew when `at` says that it is reached elsewhere. `advertise`:
+    /// `host[:port]` where users reach it instead; `None`: what was said before.
+    fn follow(&self, handle: &PoolHandle, id: PeId, at: Weak<dyn Reachable>, advertise: Option<String>) {
+        let _ = (handle, id, at, advertise);
     }
 
     /// Deregisters an element. What was asked before is done before.

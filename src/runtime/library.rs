@@ -13,7 +13,7 @@ use crate::machine::client::{Client, Config, Event, Registration, RequestError, 
 use crate::machine::{LinkChange, LinkId, LinkProtocol, Output, RequestId, Service, Target, Time};
 use crate::transport::host;
 use crate::transport::multicast::groups_of;
-use crate::wire::{ASAP_PORT, ASAP_TLS_PORT, PeId, PoolHandle, RegistrarId};
+use crate::wire::{ASAP_PORT, ASAP_TLS_PORT, PeId, PoolHandle, RegistrarId, Transport};
 use crossbeam_channel::Receiver;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -121,12 +121,12 @@ struct State {
     listening: bool,
     /// Which registrars are let in.
     admission: Admission,
-    /// Where elements are registered instead of where they listen.
+    /// Where elements are registered instead of where they listen, if nothing else is said of them.
     advertised: Option<Advertised>,
     /// Links to registrars.
     dialled: BTreeMap<LinkId, Target>,
     /// Own elements whose addresses may change.
-    followed: BTreeMap<(PoolHandle, PeId), Weak<dyn Reachable>>,
+    followed: BTreeMap<(PoolHandle, PeId), Followed>,
     tidied: Time,
     /// For status reports.
     component: Component,
@@ -134,6 +134,18 @@ struct State {
     ending: Option<Time>,
     /// The end is to come without a word to anybody.
     abandoned: bool,
+}
+
+/// An own element whose addresses may change.
+struct Followed {
+    at: Weak<dyn Reachable>,
+    /// Where it is registered instead of there.
+    advertised: Option<Advertised>,
+}
+
+fn advertised(text: &str, reactor: &Reactor) -> Option<Advertised> {
+    let advertised = Advertised::new(text, reactor.waker());
+    advertised.inspect_err(|error| log::warn!("not advertised as {text}: {error}")).ok()
 }
 
 impl Library {
@@ -152,10 +164,7 @@ impl Library {
         let client = Client::new(config(&settings, keeper.as_ref()), host::seed(), reactor.now());
         let port = settings.registrar_port();
         let names = Names::new(settings.registrar_names.clone(), port, reactor.waker());
-        let advertised = settings.advertise.as_ref().and_then(|text| {
-            let advertised = Advertised::new(text, reactor.waker());
-            advertised.inspect_err(|error| log::warn!("elements are advertised as they are: {error}")).ok()
-        });
+        let advertised = settings.advertise.as_ref().and_then(|text| advertised(text, &reactor));
         let state = State {
             client,
             inbox,
@@ -186,7 +195,7 @@ impl Library {
             let report = reporter.as_ref().map(Reporter::poll_timeout);
             let files = keeper.as_ref().map(Keeper::poll_timeout);
             let lookup = names.poll_timeout(state.client.is_hunting());
-            let place = state.advertised.as_ref().and_then(Advertised::poll_timeout);
+            let place = state.advertisements().filter_map(|advertised| advertised.poll_timeout()).min();
             let own = [state.client.poll_timeout(), state.ending, groups.poll_timeout()];
             let until = own.into_iter().chain([report, files, lookup, place]).flatten().min();
             let turned = reactor.turn(until, &mut |reactor, input| {
@@ -205,8 +214,7 @@ impl Library {
                 state.registrars_moved(reactor, names);
             }
             names.handle_timeout(now, state.client.is_hunting());
-            if state.advertised.as_mut().is_some_and(|advertised| advertised.handle_timeout(now)) {
-                state.interfaces_changed(now);
+            if state.look_up_advertised(now) {
                 state.drain(reactor);
             }
             if state.client.poll_timeout().is_some_and(|time| time <= now) {
@@ -332,19 +340,28 @@ impl State {
             Command::Register { mut registration, reply } => {
                 // Of an element that is registered where somebody says, that is where it is.
                 let key = (registration.handle.clone(), registration.element.id);
-                if let (Some(advertised), true) = (&self.advertised, self.followed.contains_key(&key)) {
+                if let Some(followed) = self.followed.get(&key) {
                     let element = &mut registration.element;
-                    element.transport = advertised.instead_of(&element.transport);
+                    element.transport = self.instead_of(followed, &element.transport);
                 }
                 self.listen(reactor);
                 self.component.registered(registration.element.id, &registration.element.policy);
                 self.register(now, registration, reply);
             }
-            Command::Follow { handle, id, at } => {
+            Command::Follow { handle, id, at, advertise } => {
                 if let Err(error) = reactor.follow_interfaces() {
                     log::warn!("changes of interfaces will go unnoticed: {error}");
                 }
-                self.followed.insert((handle, id), at);
+                let before =
+                    self.followed.remove(&(handle.clone(), id)).and_then(|followed| followed.advertised);
+                let advertised = match advertise {
+                    // Where it was looked up stays known.
+                    Some(text) if before.as_ref().is_none_or(|before| !before.is(&text)) => {
+                        advertised(&text, reactor)
+                    }
+                    _ => before,
+                };
+                self.followed.insert((handle, id), Followed { at, advertised });
             }
             Command::Deregister { handle, id, reply } => {
                 self.followed.remove(&(handle.clone(), id));
@@ -418,16 +435,36 @@ impl State {
         }
     }
 
+    /// All that says where elements are reached.
+    fn advertisements(&self) -> impl Iterator<Item = &Advertised> {
+        self.followed.values().filter_map(|followed| followed.advertised.as_ref()).chain(&self.advertised)
+    }
+
+    /// Looks up the names among them; whether one leads elsewhere now.
+    fn look_up_advertised(&mut self, now: Time) -> bool {
+        let own = self.followed.values_mut().filter_map(|followed| followed.advertised.as_mut());
+        let moved =
+            own.chain(&mut self.advertised).filter_map(|at| at.handle_timeout(now).then_some(())).count() > 0;
+        if moved {
+            self.interfaces_changed(now);
+        }
+        moved
+    }
+
+    /// Where an element is registered.
+    fn instead_of(&self, followed: &Followed, own: &Transport) -> Transport {
+        let advertised = followed.advertised.as_ref().or(self.advertised.as_ref());
+        advertised.map_or_else(|| own.clone(), |advertised| advertised.instead_of(own))
+    }
+
     /// Tells the machine where an element is reached now.
     fn follow(&mut self, now: Time, handle: &PoolHandle, id: PeId) {
         let key = (handle.clone(), id);
-        let Some(at) = self.followed.get(&key) else { return };
-        match at.upgrade() {
+        let Some(followed) = self.followed.get(&key) else { return };
+        match followed.at.upgrade() {
             Some(at) => {
-                if let Some(mut transport) = at.transport() {
-                    if let Some(advertised) = &self.advertised {
-                        transport = advertised.instead_of(&transport);
-                    }
+                if let Some(own) = at.transport() {
+                    let transport = self.instead_of(followed, &own);
                     self.client.set_transport(now, handle, id, transport);
                 }
             }

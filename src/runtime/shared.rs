@@ -78,6 +78,7 @@ pub(super) enum Command {
         handle: PoolHandle,
         id: PeId,
         at: Weak<dyn Reachable>,
+        advertise: Option<String>,
     },
     Deregister {
         handle: PoolHandle,

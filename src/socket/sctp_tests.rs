@@ -367,7 +367,8 @@ fn options_and_addresses_of_the_socket_are_the_programs() {
     assert_eq!(addresses.iter().map(SocketAddr::ip).collect::<Vec<_>>(), [two[0].ip(), two[1].ip()]);
     let (id, interval) = (Some(PeId(9)), Duration::from_secs(30));
     let policy = Policy::RoundRobin;
-    let registration = Registration { handle: pool(), policy, id, interval, wait: true, daemon: false };
+    let registration =
+        Registration { handle: pool(), policy, id, interval, wait: true, daemon: false, advertise: None };
     world.library.register(server, registration).unwrap();
     // The user's options are those of its association.
     let user = world.library.socket(0, Style::Stream, libc::IPPROTO_SCTP).unwrap();
@@ -455,7 +456,8 @@ fn a_lost_path_does_not_end_the_session() {
         world.library.listen(server, 5).unwrap();
         let (id, interval) = (Some(PeId(9)), Duration::from_secs(30));
         let policy = Policy::RoundRobin;
-        let registration = Registration { handle: pool(), policy, id, interval, wait: true, daemon: false };
+        let registration =
+            Registration { handle: pool(), policy, id, interval, wait: true, daemon: false, advertise: None };
         world.library.register(server, registration).unwrap();
         let listed = world.fake.cached(&pool(), 1).remove(0).transport.socket_addresses().count();
         assert_eq!(listed, 2);

@@ -145,6 +145,7 @@ IS(2, TAG_MORE);
 IS(3, TAG_SKIP);
 IS(1000000, TAG_USER);
 IS(1001000, TAG_PoolElement_Identifier);
+IS(1009000, TAG_PoolElement_Advertise);
 IS(1002000, TAG_RspSession_ConnectTimeout);
 IS(1002001, TAG_RspSession_HandleResolutionRetryDelay);
 IS(1004000, TAG_RspLib_CacheElementTimeout);

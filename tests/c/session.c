@@ -128,6 +128,38 @@ static void registering(void)
     OK(rsp_close(sd));
 }
 
+/* Where users reach it is said for this element only, and stays said when its values change. */
+static void advertised(void)
+{
+    struct TagItem tags[] = {{TAG_PoolElement_Advertise, (tagdata_t) "192.0.2.7:4711"}, {TAG_DONE, 0}};
+    struct TagItem wrong[] = {{TAG_PoolElement_Advertise, (tagdata_t) "0.0.0.0:4711"}, {TAG_DONE, 0}};
+    struct TagItem bad[] = {{TAG_PoolElement_Advertise, (tagdata_t) "192.0.2.7:port"}, {TAG_DONE, 0}};
+    struct TagItem none[] = {{TAG_PoolElement_Advertise, 0}, {TAG_DONE, 0}};
+    struct rsp_addrinfo* found;
+    struct sockaddr_in at;
+    int sd = (int)OK(rsp_socket(0, SOCK_STREAM, PROTOCOL));
+    int other = element("Beside", SOCK_STREAM, 0);
+
+    FAILS(EINVAL, rsp_register_tags(sd, NAME("Published"), NULL, 30000, 0, wrong));
+    FAILS(EINVAL, rsp_register_tags(sd, NAME("Published"), NULL, 30000, 0, bad));
+    OK(rsp_register_tags(sd, NAME("Published"), NULL, 30000, 0, tags));
+    for (int turn = 0; turn < 2; turn++) {
+        SAME(1, rsp_getaddrinfo(NAME("Published"), &found, 1, 0));
+        memcpy(&at, found->ai_addr, sizeof(at));
+        SAME(AF_INET, at.sin_family);
+        SAME(4711, ntohs(at.sin_port));
+        SAME(0xc0000207, ntohl(at.sin_addr.s_addr));
+        rsp_freeaddrinfo(found);
+        OK(rsp_register_tags(sd, NAME("Published"), NULL, 20000, 0, none));
+    }
+    SAME(1, rsp_getaddrinfo(NAME("Beside"), &found, 1, 0));
+    memcpy(&at, found->ai_addr, sizeof(at));
+    HOLDS(at.sin_family != AF_INET || ntohl(at.sin_addr.s_addr) != 0xc0000207);
+    rsp_freeaddrinfo(found);
+    OK(rsp_close(other));
+    OK(rsp_close(sd));
+}
+
 static void messages(void)
 {
     struct delivery d;
@@ -481,6 +513,7 @@ int main(void)
     names();
     handles_of_every_length();
     registering();
+    advertised();
     registering_listens(SOCK_SEQPACKET);
     registering_listens(SOCK_STREAM);
     messages();

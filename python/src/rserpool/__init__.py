@@ -662,22 +662,30 @@ class Element(_Context, _Writing):
     A registrar that refuses is RegistrationRefused, none at all is NoRegistrar. With `wait` False neither is waited
     for: `registered` is None then, and it is tried again in the background.
 
+    `advertise` is where users reach it, "host[:port]", if that is not where it listens: behind NAT, or a published port.
+
     Its users' sessions are taken with `accept`, or by iteration; with `one_to_many` they are all received from and sent to here: a
     `SessionChange` tells their numbers, which every event has and every `send` wants.
     """
 
     def __init__(self, handle: Handle, *, policy: Policy = Policy.ROUND_ROBIN, weight: int = 1, load: int = 0,
                  degradation: int = 0, identifier: int = 0, interval: float = 30, backlog: int = 128,
-                 wait: bool = True, one_to_many: bool = False) -> None:
+                 wait: bool = True, one_to_many: bool = False, advertise: Optional[str] = None) -> None:
         self.handle = _handle(handle)
         self._interval = _number(round(interval * 1000), "interval (ms)")
         self._load = _abi.LoadInfo(
             _number(policy, "policy"), _number(weight, "weight"), 0, _number(load, "load"),
             _number(degradation, "degradation"), 0,
         )
-        tags = (_abi.TagItem * 2)()
+        tags = (_abi.TagItem * 3)()
         if _number(identifier, "identifier"):
             tags[0].Tag, tags[0].Data = _abi.TAG_POOL_ELEMENT_IDENTIFIER, identifier
+        else:
+            tags[0].Tag = _abi.TAG_IGNORE
+        # As long as the tags are read.
+        place = ctypes.create_string_buffer((advertise or "").encode())
+        if advertise:
+            tags[1].Tag, tags[1].Data = _abi.TAG_POOL_ELEMENT_ADVERTISE, ctypes.addressof(place)
         initialize()
         style = socket.SOCK_SEQPACKET if one_to_many else socket.SOCK_STREAM
         super().__init__(_check(_library.rsp_socket(0, style, _abi.IPPROTO_SCTP), "rsp_socket"))

@@ -140,10 +140,10 @@ class Element:
 
     def __init__(self, handle: Handle, *, policy: Policy = Policy.ROUND_ROBIN, weight: int = 1, load: int = 0,
                  degradation: int = 0, identifier: int = 0, interval: float = 30, backlog: int = 128,
-                 wait: bool = True, one_to_many: bool = False) -> None:
+                 wait: bool = True, one_to_many: bool = False, advertise: Optional[str] = None) -> None:
         self._make = lambda: _Element(
             handle, policy=policy, weight=weight, load=load, degradation=degradation, identifier=identifier,
-            interval=interval, backlog=backlog, wait=wait, one_to_many=one_to_many,
+            interval=interval, backlog=backlog, wait=wait, one_to_many=one_to_many, advertise=advertise,
         )
         self._element: Optional[_Element] = None
 

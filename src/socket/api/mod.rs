@@ -72,6 +72,8 @@ pub struct Registration {
     pub wait: bool,
     /// `REGF_DAEMONMODE`: without a usable local address, register as soon as there is one.
     pub daemon: bool,
+    /// `TAG_PoolElement_Advertise`: `host[:port]` where users reach it; `None`: as before, at first the process's setting.
+    pub advertise: Option<String>,
 }
 
 /// Users who may wait at an element that nobody called [`Library::listen`] for.
@@ -423,7 +425,7 @@ impl Library {
         }
         // Before anything waits for a registrar: from now on there may be other addresses.
         let at: Weak<Endpoint> = Arc::downgrade(&endpoint);
-        self.directory.follow(&registration.handle, id, at);
+        self.directory.follow(&registration.handle, id, at, registration.advertise);
         // One that can't be reached is registered as soon as it can.
         let nowhere = || Transport::new(Protocol::Tcp, TransportUse::DataPlusControl, 0, Vec::new());
         let transport = endpoint.transport()?.or(known).unwrap_or_else(nowhere);

@@ -152,8 +152,15 @@ fn a_user_that_is_an_element_shows_its_card() {
     world.library.listen(element, 10).unwrap();
     let handle = PoolHandle::new(b"mine").unwrap();
     let (id, interval, policy) = (Some(PeId(9)), Duration::from_secs(30), Policy::RoundRobin);
-    let registration =
-        Registration { handle: handle.clone(), policy, id, interval, wait: true, daemon: false };
+    let registration = Registration {
+        handle: handle.clone(),
+        policy,
+        id,
+        interval,
+        wait: true,
+        daemon: false,
+        advertise: None,
+    };
     world.library.register(element, registration).unwrap();
     world.fake.0.lock().elements.retain(|element| element.id == PeId(1));
     let user = world.connect(Style::Stream);

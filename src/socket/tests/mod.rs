@@ -205,7 +205,8 @@ impl World {
         self.library.listen(sd, 10).unwrap();
         let (id, interval) = (Some(PeId(id)), Duration::from_secs(30));
         let policy = Policy::RoundRobin;
-        let registration = Registration { handle: pool(), policy, id, interval, wait: true, daemon: false };
+        let registration =
+            Registration { handle: pool(), policy, id, interval, wait: true, daemon: false, advertise: None };
         self.library.register(sd, registration).unwrap();
         sd
     }

@@ -151,7 +151,8 @@ pub(in crate::socket) fn who_may_send_without_a_session(world: World) {
     world.library.listen(user, 5).unwrap();
     let (id, interval) = (Some(PeId(2)), Duration::from_secs(30));
     let (handle, policy) = (pool(), Policy::RoundRobin);
-    let registration = Registration { handle, policy, id, interval, wait: true, daemon: false };
+    let registration =
+        Registration { handle, policy, id, interval, wait: true, daemon: false, advertise: None };
     world.library.register(user, registration).unwrap();
     let sender = world.library.socket(0, Style::SeqPacket, libc::IPPROTO_SCTP).unwrap();
     assert_eq!(to(&world, sender, "hello", by(Recipient::Element(PeId(2)))), [2]);
