@@ -16,6 +16,8 @@ static unsigned int checks;
 #define OK(expr) (errno = 0, check_ok((long long)(expr), #expr, __LINE__))
 /* A call that returns a negative number, with that errno; its value. */
 #define FAILS(code, expr) (errno = 0, check_fails((code), (long long)(expr), #expr, __LINE__))
+/* What a function returned last, a negative number, with that errno. */
+#define FAILED(code, function, result) check_fails((code), (long long)(result), #function, __LINE__)
 /* A call that returns 0 and says by errno what was not done. */
 #define SETS(code, expr) (errno = 0, check_sets((code), (long long)(expr), #expr, __LINE__))
 /* Two numbers that are equal. */

@@ -176,8 +176,7 @@ static void no_room(void)
         do {
             result = rsp_sendto_pool(sd, bytes, sizeof(bytes), 0, NAME("Full"), NULL, 60000, 0, 0, 0, wait);
         } while (result == 1);
-        SAME(-1, result);
-        SAME(EAGAIN, errno);
+        FAILED(EAGAIN, rsp_sendto_pool, result);
     }
     OK(rsp_close(sd));
     sd = sender();
