@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import select
+import socket
 
 import pytest
 
@@ -213,3 +214,36 @@ def test_readable_exactly_when_there_is_something(pool, poller):
             assert readable(user, SOON)
             event = user.receive(timeout=0)
             assert isinstance(event, rserpool.Failover) and not event.complete
+
+
+def test_messages_to_pools(pool):
+    async def message(descriptor: rserpool.Descriptor) -> rserpool.Message:
+        while not isinstance(event := await aio.receive(descriptor), rserpool.Message):
+            assert event is not None
+        return event
+
+    async def main() -> None:
+        async with aio.Element(pool, identifier=0xA1, one_to_many=True) as element:
+            with rserpool.Sender() as sender:
+                assert await aio.populate(pool) == 1
+                assert await aio.send_to_pool(sender, pool, bytearray(b"one")) == 0xA1
+                got = await message(element.element)
+                assert got.data == b"one"
+                await element.send(b"answer", session=got.session)
+                assert (await message(sender)).element == 0xA1
+                assert await aio.send_to_all(sender, pool, b"all") == 1
+                assert (await message(element.element)).data == b"all"
+                # An element sends as well, here to itself.
+                assert await aio.send_to_all(element, pool, b"self", to_self=True) == 1
+                assert (await message(element.element)).data == b"self"
+                with pytest.raises(rserpool.PoolNotFound):
+                    await aio.send_to_pool(sender, pool + "-nobody", b"x")
+                with socket.create_server(("127.0.0.1", 0)) as server:
+                    server.settimeout(SOON)
+                    await aio.send_to_address(sender, server.getsockname(), b"there")
+                    link, _ = server.accept()
+                    with link:
+                        link.settimeout(SOON)
+                        assert link.recv(100) == b"there"
+
+    run(main())

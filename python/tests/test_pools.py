@@ -2,6 +2,7 @@
 
 import collections
 import errno
+import socket
 
 import pytest
 
@@ -145,3 +146,36 @@ def test_what_did_not_arrive_comes_back(pool):
         back = sender.receive(SOON)
         assert isinstance(back, rserpool.SendFailed)
         assert (back.element, back.uncertain, back.head, back.length) == (0x81, True, b"into the dark", 13)
+
+
+def test_messages_to_an_address(pool):
+    with socket.create_server(("127.0.0.1", 0)) as server, rserpool.Sender() as sender:
+        server.settimeout(SOON)
+        sender.send_to_address(server.getsockname(), b"no pool")
+        link, _ = server.accept()
+        with link:
+            link.settimeout(SOON)
+            assert link.recv(100) == b"no pool"
+            link.sendall(b"answer")
+            assert received(sender).data == b"answer"
+        for wrong in [("localhost", 1), ("10.0.0.1.2", 1), ("127.0.0.1", 65536), ("127.0.0.1", -1)]:
+            with pytest.raises((ValueError, OverflowError)):
+                sender.send_to_address(wrong, b"x")
+        gone = server.getsockname()
+    with rserpool.Sender() as sender, pytest.raises(rserpool.RSerPoolError) as refused:
+        sender.send_to_address(gone, b"x", timeout=SOON)
+    assert refused.value.errno == errno.ECONNREFUSED
+
+
+def test_the_cache_is_filled_and_emptied(pool):
+    assert rserpool.populate(pool) == 0
+    with rserpool.Element(pool, identifier=0x91) as one, rserpool.Element(pool, identifier=0x92):
+        assert rserpool.populate(pool) == 2
+        one.close()
+        # However good what is known would be.
+        rserpool.forget(pool)
+        assert [found.element for found in rserpool.resolve(pool, items=None, stale=SOON * 100)] == [0x92]
+    for call in (rserpool.populate, rserpool.forget):
+        with pytest.raises(rserpool.RSerPoolError) as empty:
+            call("")
+        assert empty.value.errno == errno.EINVAL

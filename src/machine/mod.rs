@@ -7,6 +7,7 @@
 //! The law: *mutate, then drain `poll_output` to `None`, then ask `poll_timeout`.* Nothing in here
 //! touches a clock, socket, thread, lock, global state or the iteration order of a hash map.
 
+mod bucket;
 pub mod cache;
 pub mod choice;
 pub mod client;

@@ -18,7 +18,7 @@ use super::sctp_socket::{
 use super::tcp::QUEUE_BOUND;
 use super::{Condition, QueueStatus, ReadStatus};
 use crate::wire::frame::{self, LONGEST_MESSAGE};
-use crate::wire::{PPID_ASAP, PPID_ENRP};
+use crate::wire::{AsapType, EnrpType, PPID_ASAP, PPID_ENRP};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -218,7 +218,8 @@ impl SctpLink {
     }
 
     /// Hands up to `budget` messages to `message`. Messages of other PPIDs are ignored, but count; one
-    /// of the other service's PPID (ASAP's, ENRP's) aborts the association.
+    /// of the other service's PPID (ASAP's, ENRP's) aborts the association. One without a PPID, which RFC 5352
+    /// section 5 allows, is the service's if it looks like that: the port says what it must be.
     /// An association that broke, or was started anew by a peer that forgot it, is `ConnectionReset`.
     pub fn read_messages(&mut self, budget: usize, message: &mut dyn FnMut(&[u8])) -> io::Result<ReadStatus> {
         // Taken, not borrowed: `message` may come back here for another link.
@@ -263,14 +264,16 @@ impl SctpLink {
             return Ok(Some(ReadStatus::Garbage));
         }
         let part = &buffer[..length];
-        if self.skipping || ppid != self.ppid {
+        let begins = self.partial.is_empty();
+        let ours = ppid == self.ppid || (ppid == 0 && (!begins || self.begins_message(part, end)));
+        if self.skipping || !ours {
             self.skipping = !end;
             return Ok(then);
         }
         if self.partial.len() + length > LONGEST_MESSAGE {
             return Ok(Some(ReadStatus::Garbage));
         }
-        match (end, self.partial.is_empty()) {
+        match (end, begins) {
             (true, true) => message(trimmed(part)),
             (true, false) => {
                 let mut whole = std::mem::take(&mut self.partial);
@@ -280,6 +283,14 @@ impl SctpLink {
             (false, _) => self.partial.extend_from_slice(part),
         }
         Ok(then)
+    }
+
+    /// Whether the first part of a user message without a PPID is the beginning of one of the service's messages.
+    fn begins_message(&self, part: &[u8], whole: bool) -> bool {
+        frame::looks_like_one(part, whole, |kind| match self.ppid {
+            PPID_ENRP => EnrpType(kind).name().is_some(),
+            _ => AsapType(kind).name().is_some(),
+        })
     }
 
     fn notified(&mut self, notification: Notification) -> io::Result<Option<ReadStatus>> {

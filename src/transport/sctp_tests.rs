@@ -262,6 +262,26 @@ fn the_end_is_told_from_a_break() {
 }
 
 #[test]
+fn messages_without_a_ppid_are_read_by_content() {
+    if !kernel_has_sctp() {
+        return;
+    }
+    let (_near, _far, out, mut back) = pair("127.0.0.1:0");
+    let none = SendInfo::default();
+    let odd = [&[5, 0, 0, 9][..], &[0x61; 5], &[0; 3]].concat();
+    // No header, an unknown type, lengths that do not fit: somebody's data.
+    for other in [&[9, 0, 0][..], &[0x4b, 0, 0, 4], &[9, 0, 0, 3], &[9, 0, 0, 8], &[9, 0, 0, 4, 0]] {
+        out.socket.send(other, none).unwrap();
+    }
+    out.socket.send(&[0xee; 100_000], none).unwrap();
+    // With its padding and without, and one that comes in parts.
+    for ours in [&odd[..], &odd[..9], &message(65_532, 3)] {
+        out.socket.send(ours, none).unwrap();
+    }
+    assert_eq!(read(&mut back, 3).0, [odd.clone(), odd[..9].to_vec(), message(65_532, 3)]);
+}
+
+#[test]
 fn other_ppids_are_ignored_and_oversized_messages_are_garbage() {
     if !kernel_has_sctp() {
         return;

@@ -124,6 +124,13 @@ impl EnrpMessage {
         out
     }
 
+    /// The same with lengths of that kind.
+    pub fn encode_as(&self, lengths: Lengths) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.encoded_len());
+        self.encode_with(lengths, &mut out);
+        out
+    }
+
     /// The same, behind what is in `out` already.
     pub fn encode_into(&self, out: &mut Vec<u8>) {
         self.encode_with(Lengths::Padded, out);

@@ -1,7 +1,8 @@
 //! The simulated world: the production machines under a virtual clock and a seeded network.
 //!
 //! `RSP_SEED=0x… cargo test --test sim seeds` replays one run, `RSP_TRACE=1` prints every
-//! effect of it, `RSP_SEEDS=N` runs more of them (from `RSP_FIRST`); `RSP_SOAK=1 cargo test --release
+//! effect of it, `RSP_SEEDS=N` runs more of them (from `RSP_FIRST`), `RSP_ARBITRATIONS=N` more worlds in
+//! which two take over a third; `RSP_SOAK=1 cargo test --release
 //! --test sim soak` runs new seeds until stopped.
 #![allow(clippy::disallowed_methods)]
 

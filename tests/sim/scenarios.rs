@@ -4,8 +4,8 @@
 use super::acts::Act;
 use super::checks::settles;
 use super::network::{Happening, Weather};
-use super::pool;
 use super::world::{Discovery, Machine, Plan, World};
+use super::{number, pool};
 use rserpool::wire::PeId;
 use std::time::Duration;
 
@@ -131,10 +131,11 @@ fn two_initiators_at_once_end_with_one_home_for_each_element() {
 
 #[test]
 fn whoever_they_are_two_initiators_end_with_one_home_for_each_element() {
+    let worlds = number("RSP_ARBITRATIONS").unwrap_or(12);
     // A scope of the RFC's, one of rsplib's, and mixed ones.
     for slow in [&[][..], &[0, 1, 2, 3], &[0], &[0, 1], &[1, 2, 3], &[2, 3]] {
         let (mut both, mut worst) = (0, MS(0));
-        for seed in 0..12 {
+        for seed in 0..worlds {
             let mut world = fair(seed, 4, 6, slow);
             let victim = busiest(&world);
             world.act(Act::Pause(victim));
@@ -147,7 +148,7 @@ fn whoever_they_are_two_initiators_end_with_one_home_for_each_element() {
             assert_eq!(sum, 6, "each element has exactly one home: {slow:?}, seed {seed}");
         }
         println!(
-            "{slow:?} are rsplib's: two initiators in {both} of 12 worlds, taken over after {worst:?} at most"
+            "{slow:?} are rsplib's: two initiators in {both} of {worlds} worlds, taken over after {worst:?} at most"
         );
     }
 }

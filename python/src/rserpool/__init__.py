@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import socket
+import sys
 import threading
 import time
 import warnings
@@ -25,7 +26,8 @@ from . import _abi
 __all__ = [
     "Address", "CookieEcho", "Descriptor", "Element", "Failover", "FailoverNecessary", "Message", "NoRegistrar",
     "Notification", "Policy", "PoolNotFound", "RSerPoolError", "RegistrationRefused", "SendFailed", "Sender", "Session",
-    "SessionChange", "SessionEnded", "Shutdown", "cleanup", "connect", "enable_logging", "initialize", "library_version", "resolve",
+    "SessionChange", "SessionEnded", "Shutdown", "cleanup", "connect", "enable_logging", "forget", "initialize", "library_version",
+    "populate", "resolve",
 ]
 
 __version__ = "0.1.0"
@@ -455,6 +457,19 @@ class _Writing(Descriptor):
         options = _abi.SEND_TO_ALL | (_abi.SEND_TO_SELF if to_self else 0)
         return self._to_pool(handle, data, options, ctypes.c_uint32(0), ppid, stream, unordered, 0, timeout)
 
+    def send_to_address(self, address: tuple[str, int], data: Buffer, *, ppid: int = 0, stream: int = 0, unordered: bool = False,
+                        timeout: Optional[float] = None) -> None:
+        """Sends one message to whoever is at an address (numeric host, port): no pool, no failover. Over TCP the bytes
+        as they are, without the framing of sessions. What comes back is received here."""
+        data, to = _bytes(data), _sockaddr(address)
+        ppid, stream = socket.htonl(_number(ppid, "ppid")), _number(stream, "stream", 16)
+        wait = 2**31 - 1 if timeout is None else _ms(timeout)
+        result = _library.rsp_sendto_address(self.fileno(), data, len(data), _abi.SCTP_UNORDER if unordered else 0, to,
+                                             ppid, stream, 0, wait)
+        if result < 0 and ctypes.get_errno() == errno.EAGAIN:
+            raise TimeoutError(errno.EAGAIN, f"rsp_sendto_address: no room within {timeout} s")
+        _check(result, "rsp_sendto_address", self.fileno())
+
     def _to_pool(self, handle: Handle, data: Buffer, options: int, to: ctypes.c_uint32, ppid: int, stream: int,
                  unordered: bool, stale: float, timeout: Optional[float]) -> int:
         name, data, age = _handle(handle), _bytes(data), _stale(stale)
@@ -758,6 +773,35 @@ def resolve(handle: Handle, *, items: Optional[int] = 3, stale: float = 0) -> li
         return list(_addresses(first))
     finally:
         _library.rsp_freeaddrinfo(first)
+
+
+def populate(handle: Handle) -> int:
+    """Asks a registrar for all elements of the pool, ahead of need; how many are known now. NoRegistrar when nobody
+    could be asked."""
+    name = _handle(handle)
+    initialize()
+    return _check(_library.rsp_cache_populate(name, len(name)), "rsp_cache_populate")
+
+
+def forget(handle: Handle) -> None:
+    """Forgets what is known of the pool: whoever resolves it next asks a registrar, whatever `stale` says."""
+    name = _handle(handle)
+    initialize()
+    _check(_library.rsp_cache_purge(name, len(name)), "rsp_cache_purge")
+
+
+def _sockaddr(address: tuple[str, int]) -> "ctypes.Array[ctypes.c_char]":
+    """A struct sockaddr_in or sockaddr_in6. ValueError if the host is no numeric address."""
+    host, port = address
+    port = _number(port, "port", 16)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        ip = socket.inet_pton(family, host)
+    except OSError:
+        raise ValueError(f"{host!r} is no IPv4 or IPv6 address") from None
+    head = family.to_bytes(2, sys.byteorder) + port.to_bytes(2, "big")
+    raw = head + (ip + bytes(8) if family == socket.AF_INET else bytes(4) + ip + bytes(4))
+    return ctypes.create_string_buffer(raw, len(raw))
 
 
 def _addresses(entry: "ctypes._Pointer[_abi.AddrInfo]") -> Iterator[Address]:

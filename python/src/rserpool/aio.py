@@ -9,15 +9,19 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable, Generator
 from types import TracebackType
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from . import (
-    Address, Buffer, Descriptor, Event, Failover, FailoverCallback, FailoverNecessary, Handle, Message, Policy, RSerPoolError, Session,
+    Address, Buffer, Descriptor, Event, Failover, FailoverCallback, FailoverNecessary, Handle, Message, Policy, RSerPoolError, Sender,
+    Session,
 )
-from . import Element as _Element, connect as _connect, resolve as _resolve
+from . import Element as _Element, connect as _connect, populate as _populate, resolve as _resolve
 from . import _bytes, _woken_by_cleanup
 
-__all__ = ["Element", "accept", "connect", "failover", "messages", "readable", "receive", "resolve", "send"]
+__all__ = [
+    "Element", "accept", "connect", "failover", "messages", "populate", "readable", "receive", "resolve", "send", "send_to_address",
+    "send_to_all", "send_to_pool",
+]
 
 # Seconds after which a sender looks whether it is still wanted.
 PATIENCE = 0.1
@@ -113,6 +117,45 @@ async def send(descriptor: Descriptor, data: Buffer, *, session: int = 0, ppid: 
         return await asyncio.to_thread(wait)
     finally:
         given_up.set()
+
+
+async def send_to_pool(sender: Union[Sender, _Element, Element], handle: Handle, data: Buffer, *, element: int = 0, last: bool = False,
+                       failover: Optional[bool] = None, ppid: int = 0, stream: int = 0, unordered: bool = False,
+                       stale: float = 0, timeout: Optional[float] = None) -> int:
+    """As `Sender.send_to_pool`, without blocking the event loop while it asks, connects, or waits for room. When it is
+    cancelled, the message may still be sent."""
+    data = _bytes(data)
+    return await asyncio.to_thread(
+        _sender(sender).send_to_pool, handle, data, element=element, last=last, failover=failover, ppid=ppid, stream=stream,
+        unordered=unordered, stale=stale, timeout=timeout,
+    )
+
+
+async def send_to_all(sender: Union[Sender, _Element, Element], handle: Handle, data: Buffer, *, to_self: bool = False, ppid: int = 0,
+                      stream: int = 0, unordered: bool = False, timeout: Optional[float] = None) -> int:
+    """As `Sender.send_to_all`, without blocking the event loop."""
+    data = _bytes(data)
+    return await asyncio.to_thread(
+        _sender(sender).send_to_all, handle, data, to_self=to_self, ppid=ppid, stream=stream, unordered=unordered, timeout=timeout
+    )
+
+
+async def send_to_address(sender: Union[Sender, _Element, Element], address: tuple[str, int], data: Buffer, *, ppid: int = 0,
+                          stream: int = 0, unordered: bool = False, timeout: Optional[float] = None) -> None:
+    """As `Sender.send_to_address`, without blocking the event loop."""
+    data = _bytes(data)
+    await asyncio.to_thread(
+        _sender(sender).send_to_address, address, data, ppid=ppid, stream=stream, unordered=unordered, timeout=timeout
+    )
+
+
+async def populate(handle: Handle) -> int:
+    """As `rserpool.populate`, without blocking the event loop."""
+    return await asyncio.to_thread(_populate, handle)
+
+
+def _sender(sender: Union[Sender, _Element, "Element"]) -> Union[Sender, _Element]:
+    return sender.element if isinstance(sender, Element) else sender
 
 
 async def failover(session: Session, *, unreachable: bool = True, stale: float = 0) -> bool:

@@ -34,7 +34,7 @@ pub(super) enum Alarm {
     Refresh,
     /// The home before the present one is not waited for any longer.
     Retire,
-    /// Unsent reports are old.
+    /// Unsent reports may be sent, or are old.
     Reports,
     /// A shutdown is out of patience.
     Shutdown,

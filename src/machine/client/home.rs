@@ -91,7 +91,7 @@ impl Client {
         self.register_all(now);
         self.subscribe_all(now);
         self.flush(now);
-        self.send_reports(now, link);
+        self.send_reports(now);
         if let Some(old) = old {
             self.retire(now, old.link);
         }

@@ -1,6 +1,6 @@
 //! The ASAP side of a process: `hunt` (find a registrar), `home` (the one that was found), `asks`
 //! (what it was asked and has not answered), `element` (our pool elements), `user` (resolutions,
-//! subscriptions), put together as one machine.
+//! subscriptions), `reports` (of elements that do not answer), put together as one machine.
 //!
 //! Three rules hold it together:
 //! - Whoever wants something puts an ask into the table; asks outlive links. What is asked on our
@@ -16,6 +16,7 @@ mod element;
 mod home;
 mod hunt;
 mod invariants;
+mod reports;
 mod stranger;
 #[cfg(test)]
 mod tests;
@@ -299,7 +300,8 @@ impl Client {
     /// Reports an element that does not answer (ASAP_ENDPOINT_UNREACHABLE).
     pub fn report_unreachable(&mut self, now: Time, handle: &PoolHandle, id: PeId) {
         if self.ending == Ending::Running {
-            self.add_report(now, handle.clone(), id);
+            self.user.reports.add(now, handle.clone(), id);
+            self.send_reports(now);
         }
         self.settle(now);
     }
@@ -517,7 +519,7 @@ impl Client {
             Alarm::Linger(number) => self.linger_over(now, number),
             Alarm::Refresh => self.refresh(now),
             Alarm::Retire => self.close_retired(),
-            Alarm::Reports => self.drop_old_reports(now),
+            Alarm::Reports => self.send_reports(now),
             Alarm::Shutdown => self.end(),
         }
     }

@@ -2,9 +2,10 @@
 
 use super::asks::{ALL, Kind, What};
 use super::effects::{Alarm, Effects};
-use super::{Client, Event, LinkId, MAX_SUBSCRIPTIONS, RequestError, RequestId, Resolution, Time};
-use crate::wire::{Asap, CauseCode, OperationError, PeId, Policy, PoolElement, PoolHandle};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use super::reports::Reports;
+use super::{Client, Event, MAX_SUBSCRIPTIONS, RequestError, RequestId, Resolution, Time};
+use crate::wire::{CauseCode, OperationError, PeId, Policy, PoolElement, PoolHandle};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How often a pool is asked for whose registrar does not push.
@@ -15,9 +16,6 @@ const GRACE: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_secs(5);
 /// Elements of a pool of which is known that they were there.
 const MAX_KNOWN: usize = 1 << 20;
-/// Reports that wait for a link, and for how long they are of use.
-const MAX_REPORTS: usize = 1_024;
-const REPORT_LIFE: Duration = Duration::from_secs(10);
 /// rsplib's registrars list no more elements than this, and don't say that there are more.
 const RSPLIB_LIMIT: usize = 128;
 /// A longer answer may be one that left elements out for want of room.
@@ -47,19 +45,12 @@ struct Subscription {
     asking: bool,
 }
 
-#[derive(Debug)]
-struct Report {
-    handle: PoolHandle,
-    id: PeId,
-    until: Time,
-}
-
 #[derive(Debug, Default)]
 pub(super) struct User {
     pools: BTreeMap<PoolHandle, Subscription>,
     numbers: BTreeMap<u64, PoolHandle>,
     last: u64,
-    reports: VecDeque<Report>,
+    pub reports: Reports,
 }
 
 /// A HANDLE_RESOLUTION_RESPONSE, its handle apart.
@@ -108,8 +99,7 @@ impl User {
         for handle in self.pools.keys().cloned().collect::<Vec<_>>() {
             self.remove(fx, &handle);
         }
-        self.reports.clear();
-        fx.alarms.clear(&Alarm::Reports);
+        self.reports.clear(fx);
         fx.alarms.clear(&Alarm::Refresh);
     }
 
@@ -372,33 +362,9 @@ impl Client {
         }
     }
 
-    pub(super) fn add_report(&mut self, now: Time, handle: PoolHandle, id: PeId) {
-        if let Some(home) = &self.home {
-            return self.fx.send(home.link, &Asap::EndpointUnreachable { handle, id });
-        }
-        if self.user.reports.iter().any(|report| report.id == id && report.handle == handle) {
-            return;
-        }
-        if self.user.reports.len() >= MAX_REPORTS {
-            self.user.reports.pop_front();
-        }
-        self.user.reports.push_back(Report { handle, id, until: now + REPORT_LIFE });
-        self.drop_old_reports(now);
-    }
-
-    pub(super) fn drop_old_reports(&mut self, now: Time) {
-        while self.user.reports.front().is_some_and(|report| report.until <= now) {
-            self.user.reports.pop_front();
-        }
-        self.fx.wind(Alarm::Reports, self.user.reports.front().map(|oldest| oldest.until));
-    }
-
-    pub(super) fn send_reports(&mut self, now: Time, link: LinkId) {
-        self.drop_old_reports(now);
-        for Report { handle, id, .. } in std::mem::take(&mut self.user.reports) {
-            self.fx.send(link, &Asap::EndpointUnreachable { handle, id });
-        }
-        self.fx.alarms.clear(&Alarm::Reports);
+    pub(super) fn send_reports(&mut self, now: Time) {
+        let home = self.home.as_ref().map(|home| home.link);
+        self.user.reports.send(now, home, &mut self.fx);
     }
 }
 

@@ -1,9 +1,9 @@
 //! ASAP service: what elements and users ask (RFC 5352 section 3). Resolutions: [`super::resolve`].
 
-use super::bucket::Bucket;
 use super::dialect::{self, assigned, client_may_be_rsplibs};
 use super::{Link, LinkId, Registrar, Role, What, reach};
 use crate::handlespace::{Bounds, ElementKey, Reject};
+use crate::machine::bucket::Bucket;
 use crate::machine::{LinkEnds, LinkProtocol, Target};
 use crate::wire::scope::Scope;
 use crate::wire::{
@@ -75,7 +75,8 @@ impl Registrar {
     }
 
     pub(super) fn send_asap(&mut self, link: LinkId, message: &Asap) {
-        self.outbox.send_with(link, message.encoded_len(), |out| message.encode_into(out));
+        let lengths = self.config.lengths();
+        self.outbox.send_with(link, message.encoded_len(), |out| message.encode_with(lengths, out));
     }
 
     pub(super) fn asap_message(&mut self, link: LinkId, bytes: &[u8]) {
@@ -430,7 +431,7 @@ impl Registrar {
             let from = self.links.get(&link).and_then(|state| state.ends.peer.first().copied());
             self.chronicle.note(now, What::Reported { handle: handle.clone(), id, from });
             if let Some(from) = from {
-                self.reported_unreachable(key, from.ip().to_canonical());
+                self.reported_unreachable(key, reach::host_of(from.ip()));
             }
         }
     }

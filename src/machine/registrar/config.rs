@@ -3,7 +3,7 @@
 use super::Dialect;
 use crate::machine::Target;
 use crate::wire::scope::Scope;
-use crate::wire::{PeId, PoolHandle, RegistrarId, Transport};
+use crate::wire::{Lengths, PeId, PoolHandle, RegistrarId, Transport};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -99,6 +99,13 @@ pub struct Config {
     pub max_subscriptions_per_link: usize,
     /// Bound on peers; beyond: strangers are ignored.
     pub max_peers: usize,
+}
+
+impl Config {
+    /// What lengths count: as rsplib has it, unless everybody goes by the RFCs.
+    pub(super) fn lengths(&self) -> Lengths {
+        if self.dialect == Some(Dialect::Rfc) { Lengths::Exact } else { Lengths::Padded }
+    }
 }
 
 impl Default for Config {

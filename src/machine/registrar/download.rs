@@ -222,7 +222,7 @@ impl Registrar {
         let message = crate::wire::Asap::ServerAnnounce { registrar: self.id, transports };
         self.outbox.push(crate::machine::Output::Announce {
             service: super::Service::Asap,
-            bytes: message.encode(),
+            bytes: message.encode_as(self.config.lengths()),
         });
     }
 }

@@ -39,7 +39,6 @@
 
 mod absent;
 mod asap;
-mod bucket;
 mod chores;
 mod chronicle;
 mod claims;

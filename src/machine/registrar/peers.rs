@@ -440,7 +440,8 @@ impl Registrar {
     pub(super) fn announce_presence(&mut self, reply_required: bool) {
         if self.config.announce_enrp {
             let body = self.presence(None, reply_required);
-            let bytes = EnrpMessage { sender: self.id, receiver: RegistrarId(0), body }.encode();
+            let message = EnrpMessage { sender: self.id, receiver: RegistrarId(0), body };
+            let bytes = message.encode_as(self.config.lengths());
             self.outbox.push(Output::Announce { service: Service::Enrp, bytes });
         }
     }
@@ -454,7 +455,7 @@ impl Registrar {
 
     pub(super) fn send_enrp_over(&mut self, link: LinkId, receiver: RegistrarId, body: Enrp) {
         let message = EnrpMessage { sender: self.id, receiver, body };
-        self.outbox.send(link, &message.encode());
+        self.outbox.send(link, &message.encode_as(self.config.lengths()));
     }
 
     /// One message from a peer's link.
@@ -551,7 +552,7 @@ impl Registrar {
     fn report_error(&mut self, link: LinkId, receiver: RegistrarId, error: OperationError) {
         let message = EnrpMessage { sender: self.id, receiver, body: Enrp::Error { error } };
         if message.fits() {
-            self.outbox.send(link, &message.encode());
+            self.outbox.send(link, &message.encode_as(self.config.lengths()));
         }
     }
 

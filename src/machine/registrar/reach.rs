@@ -4,7 +4,7 @@ use crate::machine::LinkEnds;
 pub(super) use crate::machine::reach::{check_element, is_local, usable_from};
 use crate::wire::scope::{Scope, reaches, scope};
 use crate::wire::{PoolElement, Transport};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// Whether an address given over this link is one that others may be told: it reaches far enough,
 /// or means this host and was given on this host.
@@ -17,6 +17,18 @@ pub(super) fn acceptable(ends: &LinkEnds, minimum: Scope, address: IpAddr) -> bo
 pub(super) fn same_host(link: &LinkEnds, other: &LinkEnds) -> bool {
     let from = link.peer.first().map(|peer| peer.ip().to_canonical());
     other.peer.iter().any(|peer| Some(peer.ip().to_canonical()) == from)
+}
+
+/// By what a host is told from others: an IPv6 one by its network's 64 bits, in which it takes as many addresses as
+/// it likes (RFC 8981).
+pub(super) fn host_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(ip) if !ip.is_loopback() && !ip.is_unicast_link_local() => {
+            let [a, b, c, d, ..] = ip.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        other => other,
+    }
 }
 
 /// Whether a link comes from an address that is known of an element.

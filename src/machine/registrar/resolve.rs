@@ -202,7 +202,8 @@ impl Registrar {
             departed: Vec::new(),
             retired: Vec::new(),
         };
-        self.outbox.send_with(link, MAX_MESSAGE - left, |out| message.encode_into(out));
+        let lengths = self.config.lengths();
+        self.outbox.send_with(link, MAX_MESSAGE - left, |out| message.encode_with(lengths, out));
         if let Asap::HandleResolutionResponse { mut elements, .. } = message
             && elements.capacity() <= MAX_SPARE
         {

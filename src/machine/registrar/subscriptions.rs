@@ -376,7 +376,7 @@ impl Registrar {
         let Some(audience) = self.subscriptions.audiences.get(&number) else { return Vec::new() };
         let handle = audience.handle.clone();
         if plain && self.space.pool(&handle).is_none() {
-            return no_answer(handle, false, CauseCode::UNKNOWN_POOL).encode();
+            return no_answer(handle, false, CauseCode::UNKNOWN_POOL).encode_as(self.config.lengths());
         }
         // Lost once, and the sessions of then are.
         let mut gone: BTreeMap<PeId, bool> = BTreeMap::new();
@@ -406,7 +406,7 @@ impl Registrar {
             departed: ids(false),
             retired: ids(true),
         }
-        .encode()
+        .encode_as(self.config.lengths())
     }
 
     /// Elements of a pool; of one too large for a message, those that follow a random identifier, so

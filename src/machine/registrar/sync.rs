@@ -7,7 +7,7 @@ use super::{LinkId, Registrar, Timer, reach};
 use crate::handlespace::{ElementKey, ElementRef};
 use crate::machine::{LinkProtocol, Time};
 use crate::wire::{
-    Enrp, EnrpMessage, MAX_MESSAGE, PeId, PoolElement, PoolHandle, RegistrarId, enrp::UpdateAction,
+    Enrp, EnrpMessage, Lengths, MAX_MESSAGE, PeId, PoolElement, PoolHandle, RegistrarId, enrp::UpdateAction,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -174,12 +174,16 @@ impl Registrar {
         self.tell_all(handle, element, Some(why));
     }
 
+    fn author(&self) -> Author {
+        Author { id: self.id, lengths: self.config.lengths() }
+    }
+
     fn tell_all(&mut self, handle: PoolHandle, element: PoolElement, removal: Option<Removal>) {
         let peers = self.peers.linked();
         if peers.is_empty() {
             return;
         }
-        let mut update = Update::new(self.id, handle, element, removal);
+        let mut update = Update::new(self.author(), handle, element, removal);
         for id in peers {
             self.tell(id, &mut update);
         }
@@ -238,7 +242,7 @@ impl Registrar {
                 // Somebody else's meanwhile, who tells the peer.
                 _ => continue,
             };
-            let mut update = Update::new(self.id, name.0.clone(), element, removal);
+            let mut update = Update::new(self.author(), name.0.clone(), element, removal);
             let Some(peer) = self.peers.get_mut(id) else { return };
             if !peer.backlog.may_send(now, update.bytes.len()) {
                 peer.backlog.add(name.clone(), last);
@@ -457,7 +461,7 @@ impl Registrar {
         }
         let Some(element) = self.space.get(key) else { return };
         let (handle, element) = (element.handle().clone(), element.to_element());
-        let mut update = Update::new(self.id, handle, element, None);
+        let mut update = Update::new(self.author(), handle, element, None);
         self.tell(peer, &mut update);
     }
 
@@ -472,7 +476,7 @@ impl Registrar {
         let best = self.peers.linked().into_iter().max_by_key(|&id| fit(id));
         let Some(best) = best.filter(|&id| fit(id) > fit(self.id)) else { return };
         let (handle, element) = (element.handle().clone(), element.to_element());
-        let mut update = Update::suggesting(self.id, handle, element);
+        let mut update = Update::suggesting(self.author(), handle, element);
         self.tell(best, &mut update);
     }
 
@@ -680,32 +684,34 @@ struct Update {
     bytes: Vec<u8>,
 }
 
+/// Who says it, and how.
+#[derive(Clone, Copy)]
+struct Author {
+    id: RegistrarId,
+    lengths: Lengths,
+}
+
 impl Update {
     /// What is new of an element, or that it is gone.
-    fn new(
-        sender: RegistrarId,
-        handle: PoolHandle,
-        mut element: PoolElement,
-        removal: Option<Removal>,
-    ) -> Update {
+    fn new(author: Author, handle: PoolHandle, mut element: PoolElement, removal: Option<Removal>) -> Update {
         let for_rsplib = rsplib_can_hold(&handle, &element);
         if let Some(why) = removal {
             why.encode(&mut element);
         }
         let action = if removal.is_some() { UpdateAction::Delete } else { UpdateAction::Add };
-        let bytes = Update::encode(sender, action, &handle, &element, false);
+        let bytes = Update::encode(author, action, &handle, &element, false);
         Update { handle, element, removal, for_rsplib, bytes }
     }
 
     /// That the receiver had better be the element's home.
-    fn suggesting(sender: RegistrarId, handle: PoolHandle, element: PoolElement) -> Update {
+    fn suggesting(author: Author, handle: PoolHandle, element: PoolElement) -> Update {
         let for_rsplib = rsplib_can_hold(&handle, &element);
-        let bytes = Update::encode(sender, UpdateAction::Add, &handle, &element, true);
+        let bytes = Update::encode(author, UpdateAction::Add, &handle, &element, true);
         Update { handle, element, removal: None, for_rsplib, bytes }
     }
 
     fn encode(
-        sender: RegistrarId,
+        author: Author,
         action: UpdateAction,
         handle: &PoolHandle,
         element: &PoolElement,
@@ -713,7 +719,7 @@ impl Update {
     ) -> Vec<u8> {
         let (handle, element) = (handle.clone(), element.clone());
         let body = Enrp::HandleUpdate { takeover_suggested, action, handle, element };
-        EnrpMessage { sender, receiver: RegistrarId(0), body }.encode()
+        EnrpMessage { sender: author.id, receiver: RegistrarId(0), body }.encode_as(author.lengths)
     }
 
     /// The message with the receiver's ID in its place.

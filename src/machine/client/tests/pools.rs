@@ -368,6 +368,36 @@ fn a_registrar_that_hangs_while_nobody_asks_is_noticed() {
 }
 
 #[test]
+fn reports_are_limited_and_one_event_is_one_report() {
+    let mut bench = bench(config(&[A])).settled();
+    let reported = |bench: &mut Bench| {
+        let is_report = |seen: &&Seen| matches!(seen, Send(_, Asap::EndpointUnreachable { .. }));
+        bench.take().iter().filter(is_report).count()
+    };
+    // Whatever many sessions say of one element within a second is one report.
+    for _ in 0..50 {
+        bench.report("echo", 1);
+    }
+    assert_eq!(reported(&mut bench), 1);
+    bench.at(1100).report("echo", 1);
+    assert_eq!(reported(&mut bench), 1);
+    // Of a flood a second's worth goes at once, then so much a second; what is 10 s old is of no use.
+    bench.at(2500);
+    for id in 10..5010 {
+        bench.report("echo", id);
+    }
+    assert_eq!(reported(&mut bench), 100);
+    bench.at(3500);
+    let second = reported(&mut bench);
+    assert!((80..=110).contains(&second), "{second} in a second");
+    bench.at(15_000);
+    let rest = reported(&mut bench);
+    assert!((750..=1000).contains(&rest), "{rest}");
+    bench.at(17_000);
+    assert_eq!(reported(&mut bench), 0);
+}
+
+#[test]
 fn reports_are_sent_at_once_or_when_there_is_a_registrar() {
     let mut bench = bench(config(&[A]));
     bench.report("echo", 1).report("echo", 2).report("echo", 1).expect([Open(link(1), tcp(A))]);
@@ -386,9 +416,13 @@ fn old_reports_are_dropped_and_their_number_is_bounded() {
         bench.report("echo", id + 1);
     }
     bench.forget().up(link(1), A);
-    assert_eq!(bench.take().len(), 1 + 1_024);
-    bench.at(2_000).down(link(1), LinkDown::Broken).down(link(2), LinkDown::Refused);
-    bench.report("echo", 7).at(13_000).forget();
+    // A second's worth, and what is left of 1024 as time permits.
+    assert_eq!(bench.take().len(), 1 + 100);
+    bench.at(9_500);
+    let later = bench.take().len();
+    assert!((800..=924).contains(&later), "{later}");
+    bench.down(link(1), LinkDown::Broken).down(link(2), LinkDown::Refused);
+    bench.report("echo", 7).at(20_500).forget();
     // Nothing left to ask: no more dials.
     bench.at(60_000).expect([]);
 }

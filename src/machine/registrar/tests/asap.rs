@@ -561,6 +561,33 @@ fn reports_count_once_for_each_host_and_more_than_a_bad_link() {
 }
 
 #[test]
+fn the_addresses_of_one_network_are_one_reporter() {
+    let mut bench = Bench::serving();
+    let (pe, other) = (bench.pe(), bench.pe());
+    bench.asap(pe, registration(1));
+    bench.asap(other, registration(2));
+    bench.ways.insert(pe, Measurement { unacknowledged: true, ..Measurement::default() });
+    // A host with as many addresses as it likes; then others.
+    let one_host = ["[2001:db8::1]:1", "[2001:db8::2]:1", "[2001:db8::3:4]:1", "[2001:db8:0:0:9::]:1"];
+    let others = ["[2001:db8:0:1::1]:1", "[::ffff:192.0.2.1]:1"];
+    let tell = |bench: &mut Bench, host: &str| {
+        let user = bench.accept(Service::Asap, LinkProtocol::Tcp, host);
+        bench.asap(user, report(1));
+        bench.asap(other, ack(2));
+    };
+    for host in one_host {
+        tell(&mut bench, host);
+    }
+    bench.wait(ms(1100));
+    assert_eq!(bench.content("echo"), [(1, SELF), (2, SELF)]);
+    for host in others {
+        tell(&mut bench, host);
+    }
+    bench.wait(ms(20));
+    assert_eq!(bench.content("echo"), [(2, SELF)]);
+}
+
+#[test]
 fn the_last_element_of_a_pool_is_not_removed_for_what_others_say() {
     let mut bench = Bench::serving();
     let pe = bench.pe();

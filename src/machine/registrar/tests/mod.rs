@@ -4,6 +4,7 @@ mod asap;
 mod distance;
 mod enrp;
 mod joining;
+mod routine;
 mod rsplib;
 mod size;
 mod strangers;

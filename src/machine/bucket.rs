@@ -4,7 +4,7 @@ use crate::machine::Time;
 
 /// At most so many events per second, with a second's worth of burst.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Bucket {
+pub(in crate::machine) struct Bucket {
     filled: Option<Time>,
     /// In millionths of an event.
     level: u64,
@@ -12,7 +12,7 @@ pub(super) struct Bucket {
 
 impl Bucket {
     /// Whether one more event is within the limit.
-    pub(super) fn take(&mut self, now: Time, per_second: Option<u32>) -> bool {
+    pub fn take(&mut self, now: Time, per_second: Option<u32>) -> bool {
         let Some(rate) = per_second else { return true };
         let full = u64::from(rate.max(1)) * 1_000_000;
         let gained = match self.filled {
