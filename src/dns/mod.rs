@@ -65,4 +65,9 @@ pub trait Pools {
 
     /// How many elements the pool has.
     fn size(&self, pool: &PoolHandle) -> usize;
+
+    /// Whether there is not what is not known: else a negative answer (RFC 2308) would be one too many, and kept.
+    fn is_complete(&self) -> bool {
+        true
+    }
 }

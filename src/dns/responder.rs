@@ -204,19 +204,23 @@ impl Responder {
         let pool = match pools.find(spelled) {
             Found::Pool(pool) => pool,
             Found::Later => return None,
-            Found::Unavailable => {
-                records.fail(OptRcode::SERVFAIL);
-                return Some(records);
-            }
-            Found::Unknown => {
+            Found::Unknown if pools.is_complete() => {
                 records.fail(OptRcode::NXDOMAIN);
                 return Some(self.finish(asked, records));
+            }
+            Found::Unknown | Found::Unavailable => {
+                records.fail(OptRcode::SERVFAIL);
+                return Some(records);
             }
         };
         match subject {
             Subject::Element { id, .. } => match pools.element(&pool, id) {
                 Some(element) => self.addresses(asked, element.transport.addresses(), &mut records),
-                None => records.fail(OptRcode::NXDOMAIN),
+                None if pools.is_complete() => records.fail(OptRcode::NXDOMAIN),
+                None => {
+                    records.fail(OptRcode::SERVFAIL);
+                    return Some(records);
+                }
             },
             _ if rtype == Rtype::ANY => self.any(asked, &mut records),
             Subject::Service { protocol, labels, .. } if rtype == Rtype::SRV => {

@@ -13,6 +13,8 @@ use std::net::IpAddr;
 struct Turns {
     pools: Vec<(PoolHandle, Vec<PoolElement>)>,
     chosen: usize,
+    /// Others may come.
+    awaits: bool,
 }
 
 fn element(id: u32, policy: Policy, port: u16, addresses: &[&str]) -> PoolElement {
@@ -74,6 +76,10 @@ impl Pools for Turns {
 
     fn size(&self, pool: &PoolHandle) -> usize {
         self.elements(pool).len()
+    }
+
+    fn is_complete(&self) -> bool {
+        !self.awaits
     }
 }
 
@@ -241,6 +247,19 @@ fn services_have_ports_and_preferences() {
             records.map(|line| line.split(' ').skip(3).take(2).collect::<Vec<_>>().join(" ")).collect();
         assert_eq!(told, preferences);
     }
+}
+
+#[test]
+fn what_may_yet_come_is_not_denied() {
+    let mut pools = Turns { awaits: true, ..pools() };
+    let mut ask = |name: &str, rtype| {
+        ask_as(&mut responder(), &mut pools, &asker(false), &query(name, rtype, Some(1232)))
+    };
+    assert_eq!(ask("nobody.pool", Rtype::A), "SERVFAIL aa edns", "without a SOA nobody may keep it");
+    assert_eq!(ask("pe-00000003.WebPool.pool", Rtype::A), "SERVFAIL aa edns");
+    assert_eq!(ask("_x.pool", Rtype::A), format!("NXDOMAIN aa edns\n!{SOA}"), "that can't come");
+    assert_eq!(ask("WebPool.pool", Rtype::MX), format!("NOERROR aa edns\n!{SOA}"), "it is there");
+    assert!(ask("WebPool.pool", Rtype::A).starts_with("NOERROR aa edns\n="));
 }
 
 #[test]

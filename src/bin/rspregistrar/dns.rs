@@ -48,4 +48,8 @@ impl Pools for Handlespace<'_> {
     fn size(&self, pool: &PoolHandle) -> usize {
         self.0.machine().handlespace().pool(pool).map_or(0, |pool| pool.len())
     }
+
+    fn is_complete(&self) -> bool {
+        !self.0.machine().awaits_elements()
+    }
 }

@@ -483,6 +483,11 @@ impl Registrar {
         self.chronicle.pool(handle)
     }
 
+    /// Whether pools and elements that are not known may yet come: of those who were here before we were started again.
+    pub fn awaits_elements(&self) -> bool {
+        self.returning
+    }
+
     /// Pools that became empty within the last hour (the last 1024 of them).
     pub fn emptied_pools(&self, now: Time) -> impl Iterator<Item = (&PoolHandle, &PoolRecord)> {
         self.chronicle.emptied(now)
