@@ -14,7 +14,7 @@ use crate::transport::host;
 use crate::transport::interfaces::Interface;
 use crate::transport::multicast::{DEFAULT_TTL, groups_of};
 use crate::transport::scope::{Scope, best_first, reaches, usable};
-use crate::transport::tls::Mode;
+use crate::transport::tls::{Credentials, Mode};
 use crate::wire::{
     ASAP_PORT, ASAP_TLS_PORT, ENRP_PORT, ENRP_TLS_PORT, PeId, PoolElement, PoolHandle, Protocol, RegistrarId,
     Transport, TransportUse,
@@ -287,6 +287,11 @@ impl Server {
     /// What TLS proves us by, if it is on.
     pub fn tls_status(&self) -> Option<TlsStatus> {
         self.keeper.as_ref().map(Keeper::status)
+    }
+
+    /// What the operator's page proves itself by, if TLS is on, and whether it is required.
+    pub fn security(&self) -> Option<(&Arc<Credentials>, Mode)> {
+        self.keeper.as_ref().map(|keeper| (keeper.credentials(), keeper.mode()))
     }
 
     /// Loads certificates, authorities and lists anew; connections whose peer would not be let in any more

@@ -1,10 +1,10 @@
 //! `rspctl doctor`: looks at this host, and says what to do where something will not work.
 
-use crate::resolve::TLS;
+use crate::resolve;
 use clap::Args;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
-use rserpool::runtime::{Tls, address};
+use rserpool::runtime::address;
 use rserpool::transport::scope::{Scope, reaches};
 use rserpool::wire::{ASAP_PORT, ENRP_PORT};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -289,11 +289,7 @@ const SOON: u64 = 14;
 /// What TLS would use, from the options and variables: can it be used, by whom can the key be read, for how long.
 fn certificates() -> Vec<Finding> {
     let what = "certificate";
-    let settings = Tls::from_env().map_err(|error| error.to_string()).and_then(|mut tls| {
-        TLS.get().map_or(Ok(()), |options| options.apply(&mut tls))?;
-        Ok(tls)
-    });
-    let tls = match settings {
+    let tls = match resolve::tls() {
         Ok(tls) => tls,
         Err(error) => return vec![finding(what, Verdict::Bad, error, "rspctl ca makes what is needed")],
     };

@@ -1,16 +1,22 @@
 //! The registrar's operator's page (`--http`), as a client: requests that end, with time limits.
 
+use crate::resolve;
 use clap::Args;
+use rserpool::machine::trust::Roles;
 use rserpool::runtime::address;
+use rserpool::transport::stream;
+use rserpool::transport::tls::{Engine, Judge, Purpose, TlsStream};
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Where a registrar's page is if nobody says: the packages' port.
 const USUAL: &str = "127.0.0.1:8863";
 const USUAL_TOKEN: &str = "/etc/rserpool/token";
+const SECURE: &str = "https://";
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest answer taken.
 const LONGEST: u64 = 64 << 20;
@@ -18,7 +24,7 @@ const LONGEST: u64 = 64 << 20;
 /// Which registrar.
 #[derive(Args, Clone)]
 pub struct Where {
-    /// The registrar's page, its --http (or RSP_HTTP) [default: 127.0.0.1:8863]
+    /// The registrar's page, its --http (or RSP_HTTP), after https:// over TLS [default: 127.0.0.1:8863]
     #[arg(long, value_name = "HOST:PORT")]
     http: Option<String>,
 }
@@ -32,19 +38,103 @@ pub struct Token {
 }
 
 impl Token {
-    fn read(&self) -> Result<String, String> {
+    /// `None`: nobody named a file, the usual one is not there, and `optional`: our certificate may do.
+    fn read(&self, optional: bool) -> Result<Option<String>, String> {
         let variable = std::env::var_os("RSP_HTTP_TOKEN_FILE").map(PathBuf::from);
-        let path = self.token.clone().or(variable).unwrap_or_else(|| USUAL_TOKEN.into());
-        let text =
-            std::fs::read_to_string(&path).map_err(|error| format!("--token={}: {error}", path.display()))?;
-        Ok(text.lines().next().unwrap_or_default().trim().to_string())
+        let named = self.token.clone().or(variable);
+        let optional = optional && named.is_none();
+        let path = named.unwrap_or_else(|| USUAL_TOKEN.into());
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text.lines().next().unwrap_or_default().trim().to_string())),
+            Err(_) if optional => Ok(None),
+            Err(error) => Err(format!("--token={}: {error}", path.display())),
+        }
     }
 }
 
 /// An answer's head is read.
 struct Answer {
     status: u16,
-    body: BufReader<TcpStream>,
+    body: BufReader<Box<dyn Both>>,
+}
+
+/// A connection with the page, plain or inside TLS.
+trait Both: Read + Write {}
+
+impl<T: Read + Write> Both for T {}
+
+/// Inside TLS; waits as long as a plain connection would.
+struct Secured {
+    socket: TcpStream,
+    tls: TlsStream,
+}
+
+impl Secured {
+    /// With whoever proves that it is a registrar of the scope.
+    fn open(socket: TcpStream) -> Result<Secured, String> {
+        let keeper = resolve::tls()?.open().map_err(|error| error.to_string())?;
+        let keeper = keeper.ok_or("https needs a certificate: --tls-dir, or RSP_TLS_DIR")?;
+        let scope = keeper.scope();
+        let judge = Judge::new(move |names| {
+            let roles = Roles::parse(names.iter().map(String::as_str));
+            let is_one = roles.is_registrar(scope.as_deref());
+            if is_one {
+                Ok(())
+            } else {
+                Err(format!("it is no registrar of ours: its certificate says {roles}"))
+            }
+        });
+        let engine = Engine::dialled(keeper.credentials(), Purpose::Page, Some(judge));
+        let mut tls = TlsStream::new(engine.map_err(|failure| failure.to_string())?);
+        while !tls.prove(socket.as_fd()).map_err(|failure| failure.to_string())? {
+            wait(&socket, libc::POLLIN, PATIENCE).map_err(|error| error.to_string())?;
+        }
+        Ok(Secured { socket, tls })
+    }
+}
+
+/// Until the socket is ready.
+fn wait(socket: &TcpStream, events: i16, patience: Duration) -> io::Result<()> {
+    let mut entries = [libc::pollfd { fd: socket.as_raw_fd(), events, revents: 0 }];
+    match stream::poll(&mut entries, i32::try_from(patience.as_millis()).unwrap_or(i32::MAX)) {
+        Ok(0) => Err(ErrorKind::TimedOut.into()),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+impl Read for Secured {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.tls.receive(self.socket.as_fd(), &mut [IoSliceMut::new(buffer)]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    wait(&self.socket, libc::POLLIN, 2 * PATIENCE)?;
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+impl Write for Secured {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.tls.send(self.socket.as_fd(), &[IoSlice::new(bytes)]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    wait(&self.socket, libc::POLLOUT, PATIENCE)?;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        while !self.tls.flush(self.socket.as_fd())? {
+            wait(&self.socket, libc::POLLOUT, PATIENCE)?;
+        }
+        Ok(())
+    }
 }
 
 impl Where {
@@ -53,19 +143,26 @@ impl Where {
         self.http.clone().or_else(variable).unwrap_or_else(|| USUAL.into())
     }
 
+    fn is_secure(&self) -> bool {
+        self.name().starts_with(SECURE)
+    }
+
     fn ask(&self, method: &str, path: &str, headers: &str) -> Result<Answer, String> {
         let name = self.name();
         let wrong = |error: &dyn std::fmt::Display| format!("the registrar's page at {name}: {error}");
+        let secure = self.is_secure();
+        let name = name.trim_start_matches(SECURE).trim_start_matches("http://").trim_end_matches('/');
         // A port alone is one of this host, as with the registrar's option.
         let text = match name.bytes().all(|byte| byte.is_ascii_digit()) {
             true => format!("127.0.0.1:{name}"),
-            false => name.clone(),
+            false => name.to_owned(),
         };
-        let addresses = address::parse(&text, 80).map_err(|error| wrong(&error))?;
+        let usual = if secure { 443 } else { 80 };
+        let addresses = address::parse(&text, usual).map_err(|error| wrong(&error))?;
         let mut last = None;
         for to in addresses {
             match TcpStream::connect_timeout(&to, PATIENCE) {
-                Ok(mut stream) => {
+                Ok(stream) => {
                     let timeouts = stream.set_read_timeout(Some(2 * PATIENCE));
                     timeouts
                         .and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
@@ -78,7 +175,12 @@ impl Where {
                     let request = format!(
                         "{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n{headers}Connection: close\r\n\r\n"
                     );
-                    stream.write_all(request.as_bytes()).map_err(|error| wrong(&error))?;
+                    let mut stream: Box<dyn Both> = match secure {
+                        true => Box::new(Secured::open(stream).map_err(|why| wrong(&why))?),
+                        false => Box::new(stream),
+                    };
+                    let sent = stream.write_all(request.as_bytes()).and_then(|()| stream.flush());
+                    sent.map_err(|error| wrong(&error))?;
                     return read_head(stream).map_err(|error| wrong(&error));
                 }
                 Err(error) => last = Some(error),
@@ -97,8 +199,9 @@ impl Where {
 
     /// Something to change.
     pub fn post(&self, path: &str, token: &Token) -> Result<Value, String> {
-        let secret = token.read()?;
-        self.read(self.ask("POST", path, &format!("Authorization: Bearer {secret}\r\n"))?)
+        let secret = token.read(self.is_secure())?;
+        let header = secret.map(|secret| format!("Authorization: Bearer {secret}\r\n"));
+        self.read(self.ask("POST", path, &header.unwrap_or_default())?)
     }
 
     fn read(&self, answer: Answer) -> Result<Value, String> {
@@ -133,7 +236,7 @@ impl Where {
     }
 }
 
-fn read_head(stream: TcpStream) -> std::io::Result<Answer> {
+fn read_head(stream: Box<dyn Both>) -> std::io::Result<Answer> {
     let mut body = BufReader::new(stream);
     let mut line = String::new();
     (&mut body).take(1024).read_line(&mut line)?;

@@ -3,7 +3,7 @@
 use crate::tls::TlsArgs;
 use crate::{handle, out};
 use clap::Args;
-use rserpool::runtime::{Directory, Runtime, Settings};
+use rserpool::runtime::{Directory, Runtime, Settings, Tls};
 use rserpool::wire::{ALL_ITEMS, PoolElement};
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -64,6 +64,13 @@ fn resolve(args: &ResolveArgs) -> Result<Vec<PoolElement>, String> {
 
 /// The options about TLS, for every subcommand that speaks to a registrar.
 pub static TLS: OnceLock<TlsArgs> = OnceLock::new();
+
+/// What is set about TLS: the options before the variables.
+pub fn tls() -> Result<Tls, String> {
+    let mut tls = Tls::from_env().map_err(|error| error.to_string())?;
+    TLS.get().map_or(Ok(()), |options| options.apply(&mut tls))?;
+    Ok(tls)
+}
 
 /// The library's runtime. Registrars of the command line are the only ones: who asks X wants to know what X says.
 pub fn start(registrars: &[String]) -> Result<Runtime, String> {

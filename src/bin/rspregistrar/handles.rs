@@ -1,5 +1,6 @@
 //! What an operator may change over the page: POST requests with the token of `--httptoken`, so that neither a
-//! page elsewhere in the operator's browser nor another user of the host can.
+//! page elsewhere in the operator's browser nor another user of the host can; or with an operator's certificate.
+//! Neither is of use where others on the way could read or change the request.
 
 use super::request::Request;
 use rserpool::machine::registrar::{Impossible, Operated, Operation};
@@ -17,11 +18,24 @@ pub fn answer(server: &mut Server, token: Option<&[u8]>, request: &Request) -> (
     let Some(action) = request.path.strip_prefix("/api/") else {
         return refused("405 Method Not Allowed", "only /api/.. takes POST");
     };
-    let Some(token) = token else {
-        return refused("403 Forbidden", "the registrar has no --httptoken, so nobody may change anything");
-    };
-    if !request.token.as_deref().is_some_and(|given| same(given, token)) {
-        return refused("401 Unauthorized", "the token is missing or wrong");
+    if !request.is_private {
+        return refused(
+            "403 Forbidden",
+            "changes are taken over TLS (https) or on the registrar's host only",
+        );
+    }
+    match token {
+        _ if request.is_operators => {
+            if request.is_foreign() {
+                return refused("403 Forbidden", "a page of another site may not change anything");
+            }
+        }
+        None => {
+            let why = "the registrar has no --httptoken, so nobody without an operator's certificate may change anything";
+            return refused("403 Forbidden", why);
+        }
+        Some(token) if request.token.as_deref().is_some_and(|given| same(given, token)) => {}
+        Some(_) => return refused("401 Unauthorized", "the token is missing or wrong"),
     }
     if action == "maintenance" {
         return maintenance(server, request);

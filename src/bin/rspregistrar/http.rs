@@ -1,14 +1,16 @@
 //! The operator's page's server: a few connections on the registrar's own poll. Nothing here waits, and a page
-//! with very many elements is made in pieces, as fast as its reader takes them.
+//! with very many elements is made in pieces, as fast as its reader takes them. Where the registrar has TLS, so has
+//! the page, at the same port: the first byte tells.
 
 use super::events::{self, Stream};
 use super::page::{self, Answer, Page, Site};
 use super::request::{self, Request};
-use mio::net::{TcpListener, TcpStream};
+use super::wire::{Begun, Wire};
+use mio::net::TcpListener;
 use mio::{Interest, Token};
 use rserpool::machine::Time;
 use rserpool::runtime::registrar::Server;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -30,7 +32,7 @@ enum State {
 
 #[derive(Debug)]
 struct Connection {
-    stream: TcpStream,
+    wire: Wire,
     state: State,
     deadline: Time,
 }
@@ -123,12 +125,12 @@ impl Http {
 
     fn accept(&mut self, server: &mut Server) {
         loop {
-            let mut stream = match self.listener.accept() {
+            let (mut stream, peer) = match self.listener.accept() {
                 Ok((_, peer)) if !server.allowed().contains(peer.ip()) => {
                     log::debug!("status page: {peer} is not from an allowed network");
                     continue;
                 }
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return log::debug!("operator's page: {error}"),
@@ -146,8 +148,11 @@ impl Http {
                 return log::debug!("operator's page: {error}");
             }
             let deadline = server.now() + PATIENCE;
-            self.connections[number] =
-                Some(Connection { stream, state: State::Reading(Vec::new()), deadline });
+            self.connections[number] = Some(Connection {
+                wire: Wire::new(stream, peer),
+                state: State::Reading(Vec::new()),
+                deadline,
+            });
             self.serve(server, number);
         }
     }
@@ -191,8 +196,15 @@ impl Connection {
         streams: usize,
     ) -> io::Result<Progress> {
         if let State::Reading(head) = &mut self.state {
-            let Some(request) = read_request(&mut self.stream, head)? else { return Ok(Progress::Waits) };
-            let request = match request {
+            let is_private = match self.wire.begin(server)? {
+                Begun::NotYet => return Ok(Progress::Waits),
+                Begun::Private => true,
+                Begun::Open => false,
+            };
+            let Some(request) = read_request(&mut self.wire, head)? else { return Ok(Progress::Waits) };
+            let is_operators = self.wire.is_operators();
+            let request = match request.map(|request| request.came(is_private, is_operators)) {
+                Ok(_) if !is_private && self.wire.wants_tls(server) => Err(page::WANTS_TLS),
                 Ok(request) if !request.is_for(local) => Err("421 Misdirected Request"),
                 Ok(request) if request.path == "/events" && request.with_body && streams >= MAX_STREAMS => {
                     Err(page::TOO_MANY_STREAMS)
@@ -212,11 +224,11 @@ impl Connection {
             return self.stream_on(server);
         }
         let State::Writing { out, written, rest } = &mut self.state else { return Ok(Progress::Waits) };
-        if !write_on(&mut self.stream, out, written, || self.deadline = server.now() + PATIENCE)? {
+        if !write_on(&mut self.wire, out, written, || self.deadline = server.now() + PATIENCE)? {
             return Ok(Progress::Waits);
         }
         let Some(page) = rest else {
-            let _ = self.stream.shutdown(std::net::Shutdown::Write);
+            self.wire.finish();
             return Ok(Progress::Done);
         };
         out.clear();
@@ -231,7 +243,7 @@ impl Connection {
     fn stream_on(&mut self, server: &Server) -> io::Result<Progress> {
         let mut nothing = [0; 512];
         loop {
-            match self.stream.read(&mut nothing) {
+            match self.wire.read(&mut nothing) {
                 Ok(0) => return Ok(Progress::Done),
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -244,7 +256,7 @@ impl Connection {
         if out.len() - *written > events::MAX_UNREAD {
             return Ok(Progress::Done);
         }
-        if write_on(&mut self.stream, out, written, || {})? {
+        if write_on(&mut self.wire, out, written, || {})? {
             out.clear();
             *written = 0;
             // Longer than the longest silence: while something is unread, no progress ends it.
@@ -256,13 +268,13 @@ impl Connection {
 
 /// Writes what the socket takes; whether that was all.
 fn write_on(
-    stream: &mut TcpStream,
+    wire: &mut Wire,
     out: &[u8],
     written: &mut usize,
     mut progress: impl FnMut(),
 ) -> io::Result<bool> {
     while *written < out.len() {
-        match stream.write(&out[*written..]) {
+        match wire.write(&out[*written..]) {
             Ok(count) => {
                 *written += count;
                 progress();
@@ -272,17 +284,14 @@ fn write_on(
             Err(error) => return Err(error),
         }
     }
-    Ok(true)
+    wire.flush()
 }
 
 /// What was asked for, or the status to refuse it with. `None`: the request is not complete.
-fn read_request(
-    stream: &mut TcpStream,
-    head: &mut Vec<u8>,
-) -> io::Result<Option<Result<Request, &'static str>>> {
+fn read_request(wire: &mut Wire, head: &mut Vec<u8>) -> io::Result<Option<Result<Request, &'static str>>> {
     let mut buffer = [0; 2048];
     loop {
-        match stream.read(&mut buffer) {
+        match wire.read(&mut buffer) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
             Ok(count) => head.extend_from_slice(&buffer[..count]),
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),

@@ -24,6 +24,7 @@ mod request;
 mod signals;
 #[path = "../common/tls.rs"]
 mod tls;
+mod wire;
 
 use clap::CommandFactory;
 use configuration::{Configuration, Failure};

@@ -18,6 +18,8 @@ use std::time::SystemTime;
 const PIECE: usize = 128;
 /// Bytes of a piece after which it is not made longer: pool handles may be long.
 const PIECE_BYTES: usize = 64 << 10;
+/// Refusal of a request without TLS (RFC 9110 section 15.5.22).
+pub const WANTS_TLS: &str = "426 Upgrade Required";
 /// Refusal of an event stream.
 pub const TOO_MANY_STREAMS: &str = "503 Service Unavailable";
 
@@ -113,6 +115,9 @@ fn head(status: &str, content_type: &str) -> String {
     );
     if status.starts_with("503") {
         head += "Retry-After: 5\r\n";
+    }
+    if status == WANTS_TLS {
+        head += "Upgrade: TLS/1.3, HTTP/1.1\r\nConnection: Upgrade\r\n";
     }
     if status.starts_with("401") {
         head += "WWW-Authenticate: Bearer\r\n";

@@ -19,6 +19,12 @@ pub struct Request {
     /// Of `Authorization: Bearer`.
     pub token: Option<Vec<u8>>,
     pub last_event: Option<String>,
+    /// Where the page that sends it is from, as a browser says.
+    origin: Option<String>,
+    /// Whether nobody on the way could read it or change it.
+    pub is_private: bool,
+    /// Whether it came with an operator's certificate.
+    pub is_operators: bool,
 }
 
 /// The request, or the status to refuse it with. `None`: it is not complete.
@@ -57,6 +63,8 @@ pub fn parse(head: &[u8]) -> Option<Result<Request, &'static str>> {
         host: text("Host").unwrap_or_default(),
         token: header("Authorization").and_then(|value| value.strip_prefix(b"Bearer ")).map(<[u8]>::to_vec),
         last_event: text("Last-Event-ID"),
+        origin: text("Origin"),
+        ..Request::default()
     }))
 }
 
@@ -115,6 +123,19 @@ impl Request {
         id.ok().map(PeId)
     }
 
+    /// The same with how it came.
+    pub fn came(self, is_private: bool, is_operators: bool) -> Request {
+        Request { is_private, is_operators, ..self }
+    }
+
+    /// Whether a browser sends it for another site's page, to which it would lend the operator's certificate.
+    pub fn is_foreign(&self) -> bool {
+        self.origin.as_ref().is_some_and(|origin| {
+            let host = origin.split_once("://").map(|(_, host)| host);
+            !host.is_some_and(|host| host.eq_ignore_ascii_case(&self.host))
+        })
+    }
+
     /// Whether the name that the reader knows us by is one of this host, where we can be reached from this host
     /// only: against names of foreign sites that lead here (DNS rebinding).
     pub fn is_for(&self, local: SocketAddr) -> bool {
@@ -164,6 +185,20 @@ mod tests {
         assert_eq!(request.id("id"), Some(PeId(0x1f)));
         assert_eq!(request.token, Some(b"s\xc3\xa9".to_vec()));
         assert_eq!(request.handle("none"), None);
+    }
+
+    #[test]
+    fn a_certificate_is_not_lent_to_other_sites() {
+        for (origin, foreign) in [
+            ("", false),
+            ("Origin: https://a:1\r\n", false),
+            ("Origin: https://a\r\n", true),
+            ("Origin: https://evil.example\r\n", true),
+            ("Origin: null\r\n", true),
+        ] {
+            let request = get(format!("POST /api/drain HTTP/1.1\r\nHost: a:1\r\n{origin}\r\n").as_bytes());
+            assert_eq!(request.is_foreign(), foreign, "{origin}");
+        }
     }
 
     #[test]

@@ -38,10 +38,12 @@ pub enum Purpose {
     Session,
     /// A plain byte stream between a user and an element that need not know of pools.
     Data,
+    /// The operator's page: HTTP, whose clients may be browsers without a certificate.
+    Page,
 }
 
 impl Purpose {
-    const ALL: [Purpose; 4] = [Purpose::Asap, Purpose::Enrp, Purpose::Session, Purpose::Data];
+    const ALL: [Purpose; 5] = [Purpose::Asap, Purpose::Enrp, Purpose::Session, Purpose::Data, Purpose::Page];
 
     /// Application protocols (RFC 7301) to offer or to take.
     fn alpn(self) -> Vec<Vec<u8>> {
@@ -50,6 +52,7 @@ impl Purpose {
             Purpose::Enrp => vec![b"rserpool-enrp".to_vec()],
             Purpose::Session => vec![b"rserpool-session".to_vec()],
             Purpose::Data => Vec::new(),
+            Purpose::Page => vec![b"http/1.1".to_vec()],
         }
     }
 }
@@ -227,6 +230,8 @@ impl fmt::Debug for Judge {
 struct Verifier {
     trust: Arc<Trust>,
     judge: Option<Arc<Judge>>,
+    /// A client without a certificate is let in as nobody; a bad one is as bad as elsewhere.
+    optional: bool,
 }
 
 impl Trust {
@@ -356,6 +361,10 @@ impl ServerCertVerifier for Verifier {
 }
 
 impl ClientCertVerifier for Verifier {
+    fn client_auth_mandatory(&self) -> bool {
+        !self.optional
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -374,8 +383,8 @@ impl ClientCertVerifier for Verifier {
 
 /// What one process proves itself by, and whom it believes. Immutable: what changed in the files is loaded anew.
 pub struct Credentials {
-    server: [Arc<ServerConfig>; 4],
-    client: [Arc<ClientConfig>; 4],
+    server: [Arc<ServerConfig>; 5],
+    client: [Arc<ClientConfig>; 5],
     trust: Arc<Trust>,
     names: Vec<String>,
     expires: u64,
@@ -442,7 +451,8 @@ impl Credentials {
             _ => Access::default(),
         };
         let trust = Arc::new(Trust { anchors, crls, access });
-        let verifier = Arc::new(Verifier { trust: trust.clone(), judge: None });
+        let verifier = Arc::new(Verifier { trust: trust.clone(), judge: None, optional: false });
+        let anybody = Arc::new(Verifier { trust: trust.clone(), judge: None, optional: true });
         let provider = provider();
         let certified =
             CertifiedKey::from_der(chain.clone(), key, &provider).map_err(|error| match error {
@@ -461,6 +471,7 @@ impl Credentials {
         let versions = &[&version::TLS13];
         let wrong = |error: Error| error.to_string();
         let key_log = key_log.unwrap_or_else(|| Arc::new(NoKeyLog {}));
+        let page = server(anybody, resolver.clone(), key_log.clone()).map_err(wrong)?;
         let server = server(verifier.clone(), resolver.clone(), key_log.clone()).map_err(wrong)?;
         let mut client = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
@@ -473,7 +484,7 @@ impl Credentials {
         client.key_log = key_log;
         let mut credentials = Credentials {
             server: Purpose::ALL.map(|purpose| {
-                let mut server = server.clone();
+                let mut server = if purpose == Purpose::Page { page.clone() } else { server.clone() };
                 server.alpn_protocols = purpose.alpn();
                 Arc::new(server)
             }),
@@ -500,7 +511,8 @@ impl Credentials {
         if judge.is_none() {
             return Ok(common.clone());
         }
-        let verifier = Arc::new(Verifier { trust: self.trust.clone(), judge });
+        let optional = purpose == Purpose::Page;
+        let verifier = Arc::new(Verifier { trust: self.trust.clone(), judge, optional });
         let mut own = server(verifier, common.cert_resolver.clone(), common.key_log.clone())?;
         own.alpn_protocols = purpose.alpn();
         Ok(Arc::new(own))
@@ -512,7 +524,7 @@ impl Credentials {
             return common.clone();
         }
         let mut own = ClientConfig::clone(common);
-        let verifier = Arc::new(Verifier { trust: self.trust.clone(), judge });
+        let verifier = Arc::new(Verifier { trust: self.trust.clone(), judge, optional: false });
         own.dangerous().set_certificate_verifier(verifier);
         Arc::new(own)
     }

@@ -134,7 +134,8 @@ impl Engine {
         let name = ServerName::IpAddress(IpAddr::from(Ipv4Addr::UNSPECIFIED).into());
         let connection = ClientConnection::new(credentials.client(purpose, judge.clone()), name);
         let engine = Engine::new(credentials, judge, connection.map(Connection::Client))?;
-        Ok(Engine { asks: purpose != Purpose::Data, ..engine })
+        // Over HTTP too, a refusal comes with the first read, which every request has.
+        Ok(Engine { asks: !matches!(purpose, Purpose::Data | Purpose::Page), ..engine })
     }
 
     /// The end that accepted. `judge`: besides the authority, who must like the peer's names.

@@ -111,6 +111,8 @@ pub fn run(args: &RegisterArgs) -> ExitCode {
 
 fn serve(args: &RegisterArgs) -> Result<(), String> {
     let settings = crate::resolve::settings(&args.registrar)?;
+    // The library is started anew with each registration: what it could never start with is said now.
+    settings.tls.open().map_err(|error| error.to_string())?;
     if let Some((server, port)) =
         args.server.as_ref().and_then(|server| Some((server, server.while_listening?)))
     {
