@@ -10,7 +10,8 @@
 #   make interop      the same over kernel SCTP, mixed with rsplib's registrars (needs the lab)
 #   make interop-bench  theirs and ours measured side by side in one guest of the lab
 #   make test-packages  the Debian packages and the container's root file system: installed, used, purged
-#   make reach        software that people run, through the preload library: killed, stopped, restarted
+#   make reach        software that people run, through the preload library: killed, stopped, restarted, what it costs, others'
+#                     tests of sockets; the recipes of docs/reach.md; the proxy beside HAProxy
 #   make fuzz         each fuzz target for FUZZ_SECONDS
 #   make wheel        the Python package with the library in it, in target/wheel: pip install needs nothing else
 #   make install      honours DESTDIR, prefix, libdir, includedir, mandir; PROFILE=debug installs that build
@@ -82,8 +83,11 @@ interop-bench: all
 
 reach: build
 	scripts/needs nginx:nginx-light curl:curl redis-server:redis-server memcached:memcached node:nodejs git:git rsync:rsync psql:postgresql \
-	    java:default-jdk-headless go:golang-go
+	    java:default-jdk-headless go:golang-go wrk:wrk redis-benchmark:redis-tools haproxy:haproxy \
+	    /usr/lib/python3.11/test/test_socket.py:libpython3.11-testsuite
 	scripts/reach
+	scripts/recipes
+	scripts/measure-proxy
 
 fuzz:
 	cd fuzz && for target in wire registrar session client datagrams notifications settings tls dns; do \
