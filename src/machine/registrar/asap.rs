@@ -1,6 +1,6 @@
 //! ASAP service: what elements and users ask (RFC 5352 section 3). Resolutions: [`super::resolve`].
 
-use super::dialect::{self, assigned, client_may_be_rsplibs};
+use super::dialect::{self, assigned, client_may_be_rsplibs, knows_rsplibs_causes};
 use super::{Link, LinkId, Registrar, Role, What, reach};
 use crate::handlespace::{Bounds, ElementKey, Reject};
 use crate::machine::bucket::Bucket;
@@ -182,7 +182,7 @@ impl Registrar {
         if let Some(mut cause) = error.cause
             && kind != ASAP_ERROR
         {
-            if self.links.get(&link).is_some_and(|link| !client_may_be_rsplibs(&link.ends)) {
+            if self.links.get(&link).is_some_and(|link| !knows_rsplibs_causes(&self.config, &link.ends)) {
                 cause.code = assigned(cause.code);
             }
             let report = Asap::Error { error: OperationError(vec![cause]) };
@@ -255,12 +255,12 @@ impl Registrar {
                 self.suggest_takeover(key);
                 // RFC 5352 section 2.2.3: it is told of what was changed, unless it would take that for a refusal.
                 let less = element.transport.addresses().len() < named.addresses().len();
-                let warning = less && !client_may_be_rsplibs(&ends);
+                let warning = less && !client_may_be_rsplibs(&self.config, &ends);
                 (false, warning.then(|| Cause::about_transport(CauseCode::INVALID_VALUES, &named)))
             }
             Err(mut cause) => {
                 self.stats.messages_rejected += 1;
-                match client_may_be_rsplibs(&ends) {
+                match knows_rsplibs_causes(&self.config, &ends) {
                     // It reads a single cause without information.
                     true => cause.data.clear(),
                     false => cause.code = assigned(cause.code),
@@ -343,7 +343,9 @@ impl Registrar {
     fn note_rival(&mut self, link: LinkId, handle: &PoolHandle, id: PeId) {
         let short = handle.as_bytes().len() <= MAX_RIVAL_HANDLE;
         // One of rsplib's does not expect that.
-        if short && self.links.get(&link).is_some_and(|state| !client_may_be_rsplibs(&state.ends)) {
+        if short
+            && self.links.get(&link).is_some_and(|state| !client_may_be_rsplibs(&self.config, &state.ends))
+        {
             if self.rivals.len() >= MAX_RIVALS {
                 self.rivals.pop_first();
             }

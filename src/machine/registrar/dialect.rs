@@ -175,13 +175,19 @@ pub(super) fn rsplib_can_hold(handle: &PoolHandle, element: &PoolElement) -> boo
 }
 
 /// The most elements in one answer to a client of this link.
-pub(super) fn most_elements(ends: &LinkEnds, subscribes: bool) -> usize {
-    if ends.protocol == LinkProtocol::Sctp && !subscribes { RSPLIB_MAX_ELEMENTS } else { usize::MAX }
+pub(super) fn most_elements(config: &Config, ends: &LinkEnds, subscribes: bool) -> usize {
+    if client_may_be_rsplibs(config, ends) && !subscribes { RSPLIB_MAX_ELEMENTS } else { usize::MAX }
 }
 
-/// Whether somebody at an ASAP link may be a client of rsplib's, which knows SCTP only.
-pub(super) fn client_may_be_rsplibs(ends: &LinkEnds) -> bool {
-    ends.protocol == LinkProtocol::Sctp
+/// Whether somebody at an ASAP link may be a client of rsplib's, which knows SCTP only. Nothing that it says tells.
+pub(super) fn client_may_be_rsplibs(config: &Config, ends: &LinkEnds) -> bool {
+    ends.protocol == LinkProtocol::Sctp && config.dialect != Some(Dialect::Rfc)
+}
+
+/// Whether clients of an ASAP link are told why in rsplib's numbers. Its elements read RFC 5354's as well, with what
+/// they are about, and take them for refusals, so that these go to whoever may be anybody's.
+pub(super) fn knows_rsplibs_causes(config: &Config, ends: &LinkEnds) -> bool {
+    ends.protocol == LinkProtocol::Sctp && config.dialect == Some(Dialect::Rsplib)
 }
 
 /// Our server information as rsplib reads it and as ours recognise it. rsplib takes the first transport, which must

@@ -539,7 +539,11 @@ impl Registrar {
         if let Some(mut cause) = error.cause
             && kind != ENRP_ERROR
         {
-            if self.links.get(&link).is_some_and(|link| !dialect::client_may_be_rsplibs(&link.ends)) {
+            if self
+                .links
+                .get(&link)
+                .is_some_and(|link| !dialect::client_may_be_rsplibs(&self.config, &link.ends))
+            {
                 cause.code = dialect::assigned(cause.code);
             }
             let sender =

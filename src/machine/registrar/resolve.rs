@@ -161,7 +161,7 @@ impl Registrar {
             None | Some(0) => self.config.max_handle_resolution_items,
             Some(items) => items as usize,
         };
-        items = items.min(most_elements(ends, subscribe || all));
+        items = items.min(most_elements(&self.config, ends, subscribe || all));
         items.clamp(1, MAX_ELEMENTS_PER_MESSAGE)
     }
 

@@ -286,7 +286,11 @@ impl Registrar {
     /// Tells a process that an element of it is in its pool no longer, so that it comes back or says why not.
     pub(super) fn tell_that_it_is_out(&mut self, link: LinkId, handle: &PoolHandle, id: PeId) {
         // One of rsplib's does not expect that.
-        if self.links.get(&link).is_some_and(|state| !dialect::client_may_be_rsplibs(&state.ends)) {
+        if self
+            .links
+            .get(&link)
+            .is_some_and(|state| !dialect::client_may_be_rsplibs(&self.config, &state.ends))
+        {
             let (handle, error) = (handle.clone(), Some(OperationError::from(CauseCode::UNSPECIFIED)));
             self.send_asap(link, &Asap::DeregistrationResponse { handle, id, error });
         }

@@ -1,3 +1,4 @@
+use super::super::dialect::Dialect;
 use super::*;
 use crate::wire::{ALL_ITEMS, Cause, CauseCode, OperationError};
 
@@ -145,6 +146,51 @@ fn registrations_are_refused_for_the_reasons_that_clients_know() {
 }
 
 #[test]
+fn refusals_over_sctp_have_the_rfcs_causes_unless_all_is_rsplibs() {
+    for dialect in [None, Some(Dialect::Rfc), Some(Dialect::Rsplib)] {
+        let (mut bench, _) = Bench::new(Config { dialect, ..config() });
+        let pe = bench.accept(Service::Asap, LinkProtocol::Sctp, "10.0.0.9:40001");
+        let sctp = |id: u32, protocol, addresses: &[&str]| {
+            let ips = addresses.iter().map(|text| ip(text)).collect();
+            let transport = Transport::new(protocol, TransportUse::DataOnly, 7, ips);
+            PoolElement { transport, asap: None, ..element(id) }
+        };
+        let mut register = |element: PoolElement| {
+            let answer = bench.asap(pe, Asap::Registration { handle: pool("echo"), element });
+            let said = answer.into_iter().find_map(|effect| match effect {
+                Effect::Asap(_, Asap::RegistrationResponse { rejected, error, .. }) => {
+                    Some((rejected, error))
+                }
+                _ => None,
+            });
+            said.expect("an answer")
+        };
+        let refused = |cause: Cause| (true, Some(OperationError(vec![cause])));
+        let first = sctp(1, Protocol::Sctp, &["10.0.0.9"]);
+        assert_eq!(register(first.clone()), (false, None));
+        use CauseCode as C;
+        let (other, about) = match dialect {
+            Some(Dialect::Rsplib) => (Cause::bare(C::INCONSISTENT_POLICY), Cause::bare(C::WRONG_PROTOCOL)),
+            _ => (
+                Cause::about_policy(C::INCONSISTENT_POLICY, &Policy::RoundRobin),
+                Cause::about_transport(C::INCONSISTENT_TRANSPORT, &first.transport),
+            ),
+        };
+        let policy = Policy::Random;
+        assert_eq!(
+            register(PoolElement { policy, ..sctp(2, Protocol::Sctp, &["10.0.0.9"]) }),
+            refused(other)
+        );
+        assert_eq!(register(sctp(2, Protocol::Udp, &["10.0.0.9"])), refused(about));
+        // One address is not the association's: a warning, which one of rsplib's would take for a refusal.
+        let named = sctp(3, Protocol::Sctp, &["10.0.0.9", "192.0.2.1"]);
+        let warning = Cause::about_transport(C::INVALID_VALUES, &named.transport);
+        let warned = (dialect == Some(Dialect::Rfc)).then(|| OperationError(vec![warning]));
+        assert_eq!(register(named), (false, warned));
+    }
+}
+
+#[test]
 fn loopback_is_as_good_as_the_link_it_came_over() {
     let mut bench = Bench::serving();
     let pe = bench.accept(Service::Asap, LinkProtocol::Tcp, "127.0.0.1:40000");
@@ -188,10 +234,11 @@ fn over_sctp_the_association_counts() {
     assert_eq!(kept.transport.addresses(), [ip("10.0.0.9")]);
     assert_eq!(kept.asap, Some(transport(Protocol::Sctp, TransportUse::DataOnly, "10.0.0.9:40000")));
     sctp.id = PeId(2);
-    sctp.transport = transport(Protocol::Sctp, TransportUse::DataPlusControl, "10.0.0.10:7");
+    let named = transport(Protocol::Sctp, TransportUse::DataPlusControl, "10.0.0.10:7");
+    sctp.transport = named.clone();
     assert_eq!(
         bench.asap(pe, Asap::Registration { handle: pool("echo"), element: sctp }),
-        [rejected(pe, 2, CauseCode::NO_USABLE_USER_ADDRESSES)]
+        [refused(pe, 2, Cause::about_transport(CauseCode::INVALID_VALUES, &named))]
     );
 }
 
