@@ -1,9 +1,11 @@
 //! Sessions inside TLS through the C API beside the same two programs over a bare rustls stream, in turns: message round
 //! trips and throughput of one session; then failovers of a secured session after SIGKILL. `cargo bench --bench
-//! secure`; RSP_BENCH_SECONDS sets the length of a run.
+//! secure`; RSP_BENCH_SECONDS sets the length of a run. What many cost a registrar: `cargo bench --bench secure -- --idle=10000`
+//! (memory of each idle client), `-- --restart=5000` (elements that come back to a registrar that was started again).
 #![allow(clippy::disallowed_methods)]
 
 mod pool;
+mod scale;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
@@ -17,7 +19,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -114,7 +116,11 @@ impl Side for Bare {
 }
 
 fn files() -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>, CertificateDer<'static>) {
-    let dir = PathBuf::from(std::env::var("RSP_TLS_DIR").expect("set"));
+    files_in(&PathBuf::from(std::env::var("RSP_TLS_DIR").expect("set")))
+}
+
+/// Chain, key and authority.
+fn files_in(dir: &Path) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>, CertificateDer<'static>) {
     let chain = CertificateDer::pem_file_iter(dir.join("cert.pem")).expect("a file");
     let ca = CertificateDer::from_pem_file(dir.join("ca.pem")).expect("an authority");
     let key = PrivateKeyDer::from_pem_file(dir.join("key.pem")).expect("a key");
@@ -137,13 +143,25 @@ fn server_config() -> Arc<ServerConfig> {
 
 fn client_config() -> Arc<ClientConfig> {
     let (chain, key, _) = files();
+    Arc::new(config_of(chain, key))
+}
+
+/// What a client of an application protocol has that shows the certificate of `dir`.
+fn identity(dir: &Path, protocol: &[u8]) -> Arc<ClientConfig> {
+    let (chain, key, _) = files_in(dir);
+    let mut config = config_of(chain, key);
+    config.alpn_protocols = vec![protocol.to_vec()];
+    Arc::new(config)
+}
+
+fn config_of(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> ClientConfig {
     let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anybody))
         .with_client_auth_cert(chain, key);
-    Arc::new(config.expect("a key of the certificate"))
+    config.expect("a key of the certificate")
 }
 
 /// Handshakes are not measured.
@@ -184,10 +202,16 @@ impl ServerCertVerifier for Anybody {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    match arguments.get(1).map_or("", String::as_str) {
+    let argument = arguments.get(1).map_or("", String::as_str);
+    let number = |name: &str| argument.strip_prefix(name).and_then(|number| number.parse().ok());
+    match argument {
         "--serve-bare" => serve::<Bare>(),
         "--serve-pooled" => serve::<Pooled>(),
-        _ => compare(),
+        _ => match (number("--idle="), number("--restart=")) {
+            (Some(count), _) => scale::idle(count),
+            (_, Some(count)) => scale::restart(count),
+            _ => compare(),
+        },
     }
 }
 
