@@ -1,5 +1,6 @@
 //! The one [`Library`] of the process: from `rsp_initialize` to `rsp_cleanup`.
 
+use super::explain;
 use super::guard::Errno;
 use crate::runtime::Settings;
 use crate::socket::{Library, Process};
@@ -71,7 +72,7 @@ pub(super) fn start(settings: impl FnOnce() -> Result<Settings, Errno>) -> Resul
         log::warn!("the library had lost its event thread; it begins anew");
         end(state);
     }
-    let library = Library::start(settings()?)?;
+    let library = Library::start(settings()?).inspect_err(explain::not_started)?;
     replace(state, Some(Arc::new(library)));
     Ok(Started::Now)
 }

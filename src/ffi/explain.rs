@@ -150,6 +150,14 @@ pub(super) fn wrong_setting(error: &io::Error) {
     set(None, error.get_ref().map(|text| Explanation { code, text: text.to_string() }));
 }
 
+/// What was set can't be used after all: a certificate, say.
+pub(super) fn not_started(error: &io::Error) {
+    log::error!("the library can't be started: {error}");
+    if error.kind() == io::ErrorKind::InvalidInput {
+        wrong_setting(error);
+    }
+}
+
 /// The library could not be started.
 pub(super) fn start_failed(errno: Errno) {
     let said = explanation(-1);

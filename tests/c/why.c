@@ -40,6 +40,11 @@ static void settings(void)
     FAILS(EINVAL, rsp_initialize(NULL));
     says(-1, "RSP_RESPONSE_TIMEOUT", "soon", "");
     unsetenv("RSP_RESPONSE_TIMEOUT");
+    setenv("RSP_TLS_DIR", "/nowhere", 1);
+    FAILS(EINVAL, rsp_initialize(NULL));
+    says(-1, "TLS", "/nowhere/cert.pem", "");
+    SAME(RSPERR_INVALID_VALUE, rsp_geterror(-1));
+    unsetenv("RSP_TLS_DIR");
 }
 
 static void without_a_library(void)
