@@ -45,9 +45,12 @@ fn without_asking(host: &str, port: u16) -> Option<Vec<SocketAddr>> {
 }
 
 /// One host and port: all its addresses, those given as such without asking a name server. An empty host
-/// or `*` is every address of this host.
+/// before a port, or `*`, is every address of this host.
 pub fn parse(text: &str, default_port: u16) -> io::Result<Vec<SocketAddr>> {
     let text = text.trim();
+    if text.is_empty() {
+        return Err(invalid(text, "an address is missing"));
+    }
     let (host, port) = split(text)?;
     let port = port.unwrap_or(default_port);
     if host.is_empty() || host == "*" {
@@ -139,6 +142,7 @@ mod tests {
         assert_eq!(one("[::1]7"), "\"[::1]7\": ':' and a port may follow ']'");
         assert!(one(&"x".repeat(1000)).contains("too long"));
         assert!(parse_list(" , ", 1).is_err());
+        assert_eq!(one(""), "\"\": an address is missing");
     }
 
     #[test]

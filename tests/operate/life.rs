@@ -44,6 +44,8 @@ fn a_mistake_is_said_with_option_and_value() {
         // Of all addresses.
         (with_port("--enrp="), vec![format!("--enrp={port}"), "in use".into()]),
         ("--http=99999".into(), vec!["--http=99999: no port: 0 to 65535".into()]),
+        ("--http=".into(), vec!["--http=: ".into(), "an address is missing".into()]),
+        ("--peer=127.0.0.1:0".into(), vec!["--peer=127.0.0.1:0: nobody has port 0".into()]),
         ("--http=[::1".into(), vec!["--http=[::1: ']' is missing".into()]),
         ("--asap=1.2.3.4:x".into(), vec!["--asap=1.2.3.4:x: bad port number".into()]),
         ("--peer=9901".into(), vec!["--peer=9901: a port without an address".into()]),
@@ -81,11 +83,41 @@ fn arguments_that_are_no_text_are_mistakes_as_others() {
     ] {
         refused(&[OsStr::from_bytes(bytes)]);
     }
+    let said = refused(&[OsStr::from_bytes(b"--asap=\xff")]);
+    assert!(said.contains(r#"not UTF-8: "--asap=\xFF""#), "{said}");
     let mut command = registrar();
     command.args(LOCAL).arg("--check").env("CSP_INTERVAL", OsStr::from_bytes(b"\xff"));
     let output = command.output().expect("run");
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("CSP_INTERVAL: not UTF-8"));
+}
+
+/// What `rspctl` says to arguments that make no sense.
+#[test]
+fn the_tool_says_which_argument_makes_no_sense() {
+    let tool = || Command::new(env!("CARGO_BIN_EXE_rspctl"));
+    for (arguments, said) in [
+        (&[&b"resolve"[..], b"--registrar", b"\xff", b"x"][..], r#"not UTF-8: --registrar "\xFF""#),
+        (&[b"pools", b"--http=\xff\xfe"], r#"not UTF-8: "--http=\xFF\xFE""#),
+        (
+            &[b"register", b"--tcp", b"127.0.0.1:5", b"--weight", b"-1", b"x"],
+            "invalid value '-1' for '--weight",
+        ),
+        (&[b"resolve", b"-n", b"-1", b"x"], "invalid value '-1' for '--items"),
+        (&[b"register", b"--tcp", b"", b"x"], "--tcp=: "),
+    ] {
+        let output =
+            tool().args(arguments.iter().map(|bytes| OsStr::from_bytes(bytes))).output().expect("run");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && stderr.contains(said), "no {said} in: {stderr}");
+    }
+    // What is asked for and can't be written is not done.
+    for arguments in [&["completions", "bash"][..], &["doctor"], &["decode", "asap", "05000004"]] {
+        let full = File::options().write(true).open("/dev/full").expect("/dev/full");
+        let output = tool().args(arguments).stdout(full).output().expect("run");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && stderr.contains("No space"), "{arguments:?}: {stderr}");
+    }
 }
 
 /// Nobody reads what it says: it neither panics nor minds.

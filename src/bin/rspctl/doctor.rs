@@ -8,7 +8,7 @@ use rserpool::runtime::address;
 use rserpool::transport::scope::{Scope, reaches};
 use rserpool::wire::{ASAP_PORT, ENRP_PORT};
 use socket2::{Domain, Protocol, Socket, Type};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
@@ -59,7 +59,7 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
     let named =
         if args.registrar.is_empty() { variable.into_iter().collect() } else { args.registrar.clone() };
     findings.extend(named.iter().map(|registrar| reached(registrar)));
-    let mut out = io::stdout().lock();
+    let mut text = String::new();
     for Finding { what, verdict, found, advice } in &findings {
         let word = match verdict {
             Verdict::Good => "good",
@@ -74,9 +74,11 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
             false if advice.is_empty() => format!("{word:4}  {what}: {found}"),
             false => format!("{word:4}  {what}: {found}\n      -> {advice}"),
         };
-        if writeln!(out, "{line}").is_err() {
-            break;
-        }
+        text += &line;
+        text.push('\n');
+    }
+    if let Err(wrong) = crate::out::all(text.as_bytes()) {
+        return crate::out::status("doctor", Err(wrong));
     }
     match findings.iter().any(|finding| finding.verdict == Verdict::Bad) {
         true => ExitCode::FAILURE,
@@ -202,7 +204,7 @@ fn port_of(what: &'static str, port: u16) -> Finding {
 
 /// Whether who is there speaks our protocol: a resolution of a pool that there is not is answered.
 fn is_registrar(what: &str, at: SocketAddr) -> bool {
-    use io::Read;
+    use io::{Read, Write};
     let message = match what {
         "ASAP port" => {
             let Some(handle) = rserpool::wire::PoolHandle::new(b"rspctl doctor") else { return false };

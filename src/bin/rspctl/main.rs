@@ -23,9 +23,12 @@ mod run;
 mod scrape;
 #[path = "../common/tls.rs"]
 mod tls;
+#[path = "../common/usage.rs"]
+mod usage;
 mod watch;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// Reliable Server Pooling from a shell (RFC 5351-5356).
@@ -76,7 +79,13 @@ fn start_logging() {
 
 fn main() -> ExitCode {
     start_logging();
-    let options = Options::parse();
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let mut command = usage::with_negative_numbers(Options::command());
+    let matches = command
+        .try_get_matches_from_mut(&arguments)
+        .map_err(|error| usage::explained(error, &mut command, &arguments));
+    let options = matches.and_then(|matches| Options::from_arg_matches(&matches));
+    let options = options.unwrap_or_else(|error| error.exit());
     resolve::TLS.get_or_init(|| options.tls);
     match options.command {
         Command::Resolve(args) => resolve::run(&args),
@@ -93,8 +102,7 @@ fn main() -> ExitCode {
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Options::command(), "rspctl", &mut text);
-            let _ = std::io::Write::write_all(&mut std::io::stdout(), &text);
-            ExitCode::SUCCESS
+            out::status("completions", out::all(&text).map(|()| ExitCode::SUCCESS))
         }
         Command::Bench(command) => bench::run(&command),
     }

@@ -17,6 +17,15 @@ pub fn line(text: impl std::fmt::Display) -> bool {
     }
 }
 
+/// Writes the whole answer of a subcommand. Who has read enough of it is no mistake.
+pub fn all(text: &[u8]) -> Result<(), String> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(format!("standard output: {error}")),
+        _ => Ok(()),
+    }
+}
+
 /// Writes a line to standard error, if anybody reads that.
 pub fn complain(text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");

@@ -2,6 +2,7 @@
 //! long name, so that both have the same words, values and complaints.
 
 use super::options::{Options, with_two_dashes};
+use crate::usage;
 use clap::error::ContextKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches};
@@ -138,7 +139,9 @@ impl Configuration {
 
 fn matches(arguments: &[OsString]) -> Result<ArgMatches, clap::Error> {
     let name = std::iter::once(OsString::from("rspregistrar"));
-    Options::command().try_get_matches_from(name.chain(arguments.iter().cloned()))
+    let mut command = usage::with_negative_numbers(Options::command());
+    let matches = command.try_get_matches_from_mut(name.chain(arguments.iter().cloned()));
+    matches.map_err(|error| usage::explained(error, &mut command, arguments))
 }
 
 fn values(matches: &ArgMatches) -> BTreeMap<String, Vec<OsString>> {

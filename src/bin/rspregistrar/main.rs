@@ -24,6 +24,8 @@ mod request;
 mod signals;
 #[path = "../common/tls.rs"]
 mod tls;
+#[path = "../common/usage.rs"]
+mod usage;
 mod wire;
 
 use clap::CommandFactory;
@@ -61,8 +63,13 @@ fn run(arguments: Vec<OsString>, configuration: Configuration) -> Result<(), Str
     if let Some(shell) = configuration.options.completions {
         let mut text = Vec::new();
         clap_complete::generate(shell, &mut options::Options::command(), "rspregistrar", &mut text);
-        let _ = io::stdout().write_all(&text);
-        return Ok(());
+        let mut out = io::stdout().lock();
+        return match out.write_all(&text).and_then(|()| out.flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(format!("standard output: {error}"))
+            }
+            _ => Ok(()),
+        };
     }
     let asked = signals::start().map_err(|error| format!("signals: {error}"))?;
     let pid_file = configuration.options.daemonpidfile.clone();

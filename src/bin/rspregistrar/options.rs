@@ -237,7 +237,7 @@ fn level(text: &str) -> Result<log::LevelFilter, String> {
 /// `-option` becomes `--option`.
 pub fn with_two_dashes(argument: OsString) -> OsString {
     match argument.as_bytes() {
-        [b'-', first, _, ..] if *first != b'-' => {
+        [b'-', first, _, ..] if *first != b'-' && !first.is_ascii_digit() => {
             OsString::from_vec([b"-".as_slice(), argument.as_bytes()].concat())
         }
         _ => argument,
@@ -499,6 +499,9 @@ impl Options {
                 None => address::parse_list(peer, port).map_err(|error| error.to_string()),
             };
             let addresses = addresses.map_err(|error| wrong("peer", peer, error))?;
+            if addresses.iter().any(|address| address.port() == 0) {
+                return Err(wrong("peer", peer, "nobody has port 0"));
+            }
             peers.extend(targets(protocols, &addresses));
         }
         Ok((peers, names))
