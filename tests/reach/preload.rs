@@ -47,6 +47,24 @@ pub fn said(output: &Output) -> String {
     out.trim().to_owned()
 }
 
+/// A program that uses the library itself gets that, not the one that was loaded before it.
+#[test]
+fn the_loader_does_not_take_it_for_the_library() {
+    let Some(preloaded) = library() else { return };
+    if !has("python3") {
+        return;
+    }
+    let built = std::env::current_exe().expect("own path").with_file_name("librserpool.so");
+    let folder = temporary("soname");
+    std::fs::create_dir_all(&folder).expect("folder");
+    std::os::unix::fs::symlink(&built, folder.join("librserpool.so.0")).expect("link");
+    let mut command = Command::new("python3");
+    command.args(["-c", "import ctypes; ctypes.CDLL('librserpool.so.0').rsp_version; print('found')"]);
+    let output = command.env("LD_PRELOAD", preloaded).env("LD_LIBRARY_PATH", &folder).output().expect("run");
+    assert_eq!(said(&output), "found");
+    std::fs::remove_dir_all(folder).expect("folder");
+}
+
 /// What a script may use: a whole line, and nothing behind it, however it comes in.
 const LINE: &str = "
 def line(s):

@@ -1,0 +1,1 @@
+//! Only a build script: see there.
