@@ -94,10 +94,10 @@ pub unsafe extern "C" fn rsp_pe_failure(
 }
 
 /// Handle and size.
-type Name = (*const c_uchar, size_t);
+type RawHandle = (*const c_uchar, size_t);
 
 pub(super) unsafe fn resolve(
-    name: Name,
+    name: RawHandle,
     list: *mut *mut rsp_addrinfo,
     items: size_t,
     stale: c_uint,
@@ -108,7 +108,7 @@ pub(super) unsafe fn resolve(
 }
 
 unsafe fn resolve_now(
-    name: Name,
+    name: RawHandle,
     list: *mut *mut rsp_addrinfo,
     items: size_t,
     stale: c_uint,
@@ -196,7 +196,7 @@ unsafe fn free(mut node: *mut rsp_addrinfo) {
 }
 
 /// A handle, or the code to return.
-unsafe fn named(name: Name) -> Result<PoolHandle, c_uint> {
+unsafe fn named(name: RawHandle) -> Result<PoolHandle, c_uint> {
     // SAFETY: the caller's bytes.
     unsafe { handle(name.0, name.1) }.map_err(|_| RSPERR_INVALID_POOL_HANDLE)
 }
@@ -207,7 +207,7 @@ fn code(body: impl FnOnce() -> Result<(), c_uint>) -> Result<c_uint, Errno> {
 }
 
 pub(super) unsafe fn register(
-    name: Name,
+    name: RawHandle,
     info: *mut rsp_addrinfo,
     load: *const rsp_loadinfo,
     life: c_uint,
@@ -251,7 +251,7 @@ unsafe fn transport(info: &rsp_addrinfo, flags: c_int) -> Result<Transport, c_ui
     Ok(Transport::new(protocol, usage, port, addresses.into_iter().map(|a| a.ip().to_canonical()).collect()))
 }
 
-pub(super) unsafe fn deregister(name: Name, id: u32, flags: c_int) -> Result<c_uint, Errno> {
+pub(super) unsafe fn deregister(name: RawHandle, id: u32, flags: c_int) -> Result<c_uint, Errno> {
     code(|| {
         let library = library().map_err(|_| RSPERR_NOT_INITIALIZED)?;
         // SAFETY: the caller's bytes.
@@ -261,7 +261,7 @@ pub(super) unsafe fn deregister(name: Name, id: u32, flags: c_int) -> Result<c_u
     })
 }
 
-pub(super) unsafe fn report_failure(name: Name, id: u32) -> Result<c_uint, Errno> {
+pub(super) unsafe fn report_failure(name: RawHandle, id: u32) -> Result<c_uint, Errno> {
     code(|| {
         let library = library().map_err(|_| RSPERR_NOT_INITIALIZED)?;
         // SAFETY: the caller's bytes.

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-struct State {
+struct Instance {
     /// Whose it is.
     process: Process,
     /// Held while the library starts or ends.
@@ -18,16 +18,16 @@ struct State {
     current: RwLock<Option<Arc<Library>>>,
 }
 
-impl State {
-    const fn new(process: Process) -> State {
-        State { process, changing: Mutex::new(()), current: RwLock::new(None) }
+impl Instance {
+    const fn new(process: Process) -> Instance {
+        Instance { process, changing: Mutex::new(()), current: RwLock::new(None) }
     }
 }
 
 /// A forked child gets a fresh state: the parent's locks may be held by threads that the child doesn't
 /// have, and it must not touch the parent's library. That is left alone, not dropped: its end would shut down
 /// sockets that the parent uses.
-static STATE: AtomicPtr<State> = AtomicPtr::new(std::ptr::null_mut());
+static STATE: AtomicPtr<Instance> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Counts changes of `current`, so that threads know when what they remember is old.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
@@ -42,8 +42,8 @@ thread_local! {
     static HOLD: RefCell<(Current, Hold)> = const { RefCell::new(((0, Process::ORIGINAL), None)) };
 }
 
-fn state() -> &'static State {
-    static FIRST: State = State::new(Process::ORIGINAL);
+fn state() -> &'static Instance {
+    static FIRST: Instance = Instance::new(Process::ORIGINAL);
     loop {
         let stored = STATE.load(Ordering::Acquire);
         // SAFETY: `STATE` holds NULL or what `Box::into_raw` gave and nobody frees.
@@ -52,7 +52,7 @@ fn state() -> &'static State {
         if state.process == process {
             return state;
         }
-        let fresh = Box::into_raw(Box::new(State::new(process)));
+        let fresh = Box::into_raw(Box::new(Instance::new(process)));
         if STATE.compare_exchange(stored, fresh, Ordering::AcqRel, Ordering::Acquire).is_err() {
             // SAFETY: made above, and nobody else has seen it.
             drop(unsafe { Box::from_raw(fresh) });
@@ -94,7 +94,7 @@ pub(super) fn stop() {
 }
 
 /// With `changing` held.
-fn end(state: &State) {
+fn end(state: &Instance) {
     let Some(library) = replace(state, None) else { return };
     if library.is_robbed() {
         // What it thinks to be its descriptors is the program's.
@@ -104,7 +104,7 @@ fn end(state: &State) {
     }
 }
 
-fn replace(state: &State, library: Option<Arc<Library>>) -> Option<Arc<Library>> {
+fn replace(state: &Instance, library: Option<Arc<Library>>) -> Option<Arc<Library>> {
     let mut current = state.current.write();
     GENERATION.fetch_add(1, Ordering::Release);
     std::mem::replace(&mut *current, library)

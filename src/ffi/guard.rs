@@ -64,37 +64,37 @@ impl From<RequestError> for Errno {
 }
 
 /// What a function returns when it fails.
-pub(super) trait Failure {
+pub(super) trait FailureValue {
     const FAILED: Self;
 }
 
-impl Failure for () {
+impl FailureValue for () {
     const FAILED: () = ();
 }
-impl Failure for c_int {
+impl FailureValue for c_int {
     const FAILED: c_int = -1;
 }
-impl Failure for ssize_t {
+impl FailureValue for ssize_t {
     const FAILED: ssize_t = -1;
 }
-impl Failure for usize {
+impl FailureValue for usize {
     const FAILED: usize = 0;
 }
-impl Failure for c_uint {
+impl FailureValue for c_uint {
     const FAILED: c_uint = 0;
 }
-impl Failure for c_ulong {
+impl FailureValue for c_ulong {
     const FAILED: c_ulong = 0;
 }
-impl Failure for *const c_char {
+impl FailureValue for *const c_char {
     const FAILED: *const c_char = std::ptr::null();
 }
-impl<T> Failure for *mut T {
+impl<T> FailureValue for *mut T {
     const FAILED: *mut T = std::ptr::null_mut();
 }
 
 /// Runs a function's body: an error sets errno and returns the type's failure value.
-pub(super) fn guard<T: Failure>(body: impl FnOnce() -> Result<T, Errno>) -> T {
+pub(super) fn guard<T: FailureValue>(body: impl FnOnce() -> Result<T, Errno>) -> T {
     guard_or(T::FAILED, body)
 }
 
@@ -106,7 +106,7 @@ pub(super) fn guard_or<T>(failed: T, body: impl FnOnce() -> Result<T, Errno>) ->
 
 /// [`guard`] for the functions that take something apart. EDEADLK in a signal handler that interrupted a call of
 /// this library on the same thread: that call may hold what this one would wait for.
-pub(super) fn guard_alone<T: Failure>(body: impl FnOnce() -> Result<T, Errno>) -> T {
+pub(super) fn guard_alone<T: FailureValue>(body: impl FnOnce() -> Result<T, Errno>) -> T {
     match INSIDE.get() {
         0 => guard(body),
         _ => guard_panics(T::FAILED, || Err(Errno(libc::EDEADLK))),

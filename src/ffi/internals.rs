@@ -5,7 +5,7 @@
 use super::abi::{rsp_addrinfo, rsp_loadinfo};
 use super::guard::{guard, guard_or};
 use super::legacy::tagitem::TagItem;
-use super::session::Element;
+use super::session::ElementArguments;
 use super::{basic, constants::*, session};
 use libc::{c_int, c_uchar, c_uint, size_t};
 
@@ -88,7 +88,7 @@ pub unsafe extern "C" fn rsp_register_tags(
 ) -> c_int {
     guard(|| {
         let (handle, size, interval) = (poolHandle, poolHandleSize, reregInterval);
-        let element = Element { handle, size, info: loadinfo, interval, flags };
+        let element = ElementArguments { handle, size, info: loadinfo, interval, flags };
         // SAFETY: the caller's pointers.
         unsafe { session::register(sd, &element, tags) }
     })

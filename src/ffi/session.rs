@@ -19,7 +19,7 @@ use std::ffi::CStr;
 use std::time::Duration;
 
 /// The arguments that name a pool and its element.
-pub(super) struct Element {
+pub(super) struct ElementArguments {
     pub handle: *const c_uchar,
     pub size: size_t,
     pub info: *const rsp_loadinfo,
@@ -44,13 +44,17 @@ pub unsafe extern "C" fn rsp_register(
 ) -> c_int {
     guard(|| {
         let (handle, size, interval) = (poolHandle, poolHandleSize, reregInterval);
-        let element = Element { handle, size, info: loadinfo, interval, flags };
+        let element = ElementArguments { handle, size, info: loadinfo, interval, flags };
         // SAFETY: the caller's pointers.
         unsafe { register(sd, &element, std::ptr::null_mut()) }
     })
 }
 
-pub(super) unsafe fn register(sd: c_int, element: &Element, tags: *mut TagItem) -> Result<c_int, Errno> {
+pub(super) unsafe fn register(
+    sd: c_int,
+    element: &ElementArguments,
+    tags: *mut TagItem,
+) -> Result<c_int, Errno> {
     let library = descriptors()?;
     // The descriptor first: it is EBADF whatever else is wrong.
     library.mapped(sd)?;

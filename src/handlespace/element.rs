@@ -147,7 +147,9 @@ impl Rare {
     }
 }
 
-/// All elements, by slot number. Slots are used again, with another generation.
+/// All elements, by slot number. Slots are used again, with another generation. Not the crate `slab`: that has no
+/// generations, keeps a free list beside the elements, and copies all of them when it grows, which one registration of
+/// a million would wait for.
 #[derive(Debug)]
 pub(super) struct Slab {
     chunks: Vec<Vec<Element>>,

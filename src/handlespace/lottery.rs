@@ -5,19 +5,19 @@
 //! O(log n) per element, with or without weights.
 
 use super::element::Slab;
-use super::policy::{Kind, Values};
+use super::policy::{Rule, Values};
 use fastrand::Rng;
 
 #[derive(Debug)]
 pub(super) struct Lottery {
-    kind: Kind,
+    kind: Rule,
     /// Slots: weighted ones, then the others.
     members: Vec<u32>,
     weights: Weights,
 }
 
 impl Lottery {
-    pub(super) fn new(kind: Kind) -> Lottery {
+    pub(super) fn new(kind: Rule) -> Lottery {
         Lottery { kind, members: Vec::new(), weights: Weights::default() }
     }
 

@@ -31,7 +31,7 @@ use checksum::Owners;
 use element::{Element, NewElement, Rare, Slab};
 use fastrand::Rng;
 use hash::{Spread, Table};
-use policy::{Carried, Kind, Values};
+use policy::{Carried, Rule, Values};
 use pool::{Pool, control};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -226,7 +226,7 @@ impl Handlespace {
     }
 
     /// Whether an element may be in a pool; checks in rsplib's order.
-    fn admit(&self, pool: Option<u32>, element: &PoolElement) -> Result<(Kind, Values), Reject> {
+    fn admit(&self, pool: Option<u32>, element: &PoolElement) -> Result<(Rule, Values), Reject> {
         let pool = pool.and_then(|index| self.pools[index as usize].as_ref());
         let transport = &element.transport;
         if element.id == PeId(0) {
@@ -254,7 +254,7 @@ impl Handlespace {
         &mut self,
         pool: Option<u32>,
         handle: &PoolHandle,
-        kind: Kind,
+        kind: Rule,
         values: Values,
         element: &PoolElement,
     ) -> Result<(ElementKey, Change), Reject> {
@@ -271,7 +271,7 @@ impl Handlespace {
         let home = self.owners.ensure(element.home).ok_or(Reject::Full)?;
         let pool = pool.unwrap_or_else(|| self.add_pool(Pool::new(handle.clone(), &element.transport, kind)));
         let values = match kind {
-            Kind::Unknown(_) => self.carry(carried(&element.policy)),
+            Rule::Unknown(_) => self.carry(carried(&element.policy)),
             _ => values,
         };
         let slot = self.elements.insert(NewElement {
@@ -349,7 +349,7 @@ impl Handlespace {
         self.disown(slot);
         let home = self.elements[slot].home;
         self.owners.drop_if_empty(home);
-        if matches!(self.pool_of(slot).map(|pool| pool.kind), Some(Kind::Unknown(_))) {
+        if matches!(self.pool_of(slot).map(|pool| pool.kind), Some(Rule::Unknown(_))) {
             self.carried_bytes -= self.carried.remove(self.elements[slot].values[0] as usize).len();
         }
         let &Element { pool: index, id, transport, asap, .. } = &self.elements[slot];
@@ -492,7 +492,7 @@ impl Handlespace {
     /// What an element of an unknown policy said; nothing for one of another.
     fn carried_by(&self, slot: u32) -> &[u8] {
         match self.pool_of(slot).map(|pool| pool.kind) {
-            Some(Kind::Unknown(_)) => &self.carried[self.elements[slot].values[0] as usize],
+            Some(Rule::Unknown(_)) => &self.carried[self.elements[slot].values[0] as usize],
             _ => &[],
         }
     }

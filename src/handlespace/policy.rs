@@ -13,7 +13,7 @@ const DISTANCE: usize = 3;
 
 /// The policy of a pool, without anybody's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum Rule {
     RoundRobin,
     WeightedRoundRobin,
     Random,
@@ -40,69 +40,69 @@ pub(super) type Carried = slab::Slab<Box<[u8]>>;
 
 /// Splits a policy parameter, of an unknown policy without what it says; `None` for the types that RFC 5356
 /// section 7.1 calls invalid.
-pub(super) fn split(policy: &Policy) -> Option<(Kind, Values)> {
+pub(super) fn split(policy: &Policy) -> Option<(Rule, Values)> {
     use Policy as P;
     Some(match *policy {
-        P::RoundRobin => (Kind::RoundRobin, [0; 4]),
-        P::WeightedRoundRobin { weight } => (Kind::WeightedRoundRobin, [weight, 0, 0, 0]),
-        P::Random => (Kind::Random, [0; 4]),
-        P::WeightedRandom { weight } => (Kind::WeightedRandom, [weight, 0, 0, 0]),
-        P::Priority { priority } => (Kind::Priority, [priority, 0, 0, 0]),
-        P::LeastUsed { load } => (Kind::LeastUsed, [load, 0, 0, 0]),
+        P::RoundRobin => (Rule::RoundRobin, [0; 4]),
+        P::WeightedRoundRobin { weight } => (Rule::WeightedRoundRobin, [weight, 0, 0, 0]),
+        P::Random => (Rule::Random, [0; 4]),
+        P::WeightedRandom { weight } => (Rule::WeightedRandom, [weight, 0, 0, 0]),
+        P::Priority { priority } => (Rule::Priority, [priority, 0, 0, 0]),
+        P::LeastUsed { load } => (Rule::LeastUsed, [load, 0, 0, 0]),
         P::LeastUsedDegradation { load, degradation } => {
-            (Kind::LeastUsedDegradation, [load, degradation, 0, 0])
+            (Rule::LeastUsedDegradation, [load, degradation, 0, 0])
         }
-        P::PriorityLeastUsed { load, degradation } => (Kind::PriorityLeastUsed, [load, degradation, 0, 0]),
-        P::RandomizedLeastUsed { load } => (Kind::RandomizedLeastUsed, [load, 0, 0, 0]),
+        P::PriorityLeastUsed { load, degradation } => (Rule::PriorityLeastUsed, [load, degradation, 0, 0]),
+        P::RandomizedLeastUsed { load } => (Rule::RandomizedLeastUsed, [load, 0, 0, 0]),
         P::RandomizedPriorityLeastUsed { load, degradation } => {
-            (Kind::RandomizedPriorityLeastUsed, [load, degradation, 0, 0])
+            (Rule::RandomizedPriorityLeastUsed, [load, degradation, 0, 0])
         }
         P::RandomizedLeastUsedDegradation { load, degradation } => {
-            (Kind::RandomizedLeastUsedDegradation, [load, degradation, 0, 0])
+            (Rule::RandomizedLeastUsedDegradation, [load, degradation, 0, 0])
         }
         P::PriorityLeastUsedDegradation { load, degradation } => {
-            (Kind::PriorityLeastUsedDegradation, [load, degradation, 0, 0])
+            (Rule::PriorityLeastUsedDegradation, [load, degradation, 0, 0])
         }
         P::RandomizedPriorityLeastUsedDegradation { load, degradation } => {
-            (Kind::RandomizedPriorityLeastUsedDegradation, [load, degradation, 0, 0])
+            (Rule::RandomizedPriorityLeastUsedDegradation, [load, degradation, 0, 0])
         }
         P::WeightedRandomDpf { weight, weight_dpf, distance } => {
-            (Kind::WeightedRandomDpf, [weight, 0, weight_dpf, distance])
+            (Rule::WeightedRandomDpf, [weight, 0, weight_dpf, distance])
         }
-        P::LeastUsedDpf { load, load_dpf, distance } => (Kind::LeastUsedDpf, [load, 0, load_dpf, distance]),
+        P::LeastUsedDpf { load, load_dpf, distance } => (Rule::LeastUsedDpf, [load, 0, load_dpf, distance]),
         P::LeastUsedDegradationDpf { load, degradation, load_dpf, distance } => {
-            (Kind::LeastUsedDegradationDpf, [load, degradation, load_dpf, distance])
+            (Rule::LeastUsedDegradationDpf, [load, degradation, load_dpf, distance])
         }
         P::Unknown { policy_type: 0 | 0x4000_0000, .. } => return None,
-        P::Unknown { policy_type, .. } => (Kind::Unknown(policy_type), [0; 4]),
+        P::Unknown { policy_type, .. } => (Rule::Unknown(policy_type), [0; 4]),
     })
 }
 
 /// The reverse of [`split`].
-pub(super) fn join(kind: Kind, values: &Values, carried: &Carried) -> Policy {
+pub(super) fn join(kind: Rule, values: &Values, carried: &Carried) -> Policy {
     use Policy as P;
     let [weight, degradation, weight_dpf, distance] = *values;
     let (load, load_dpf, priority) = (weight, weight_dpf, weight);
     match kind {
-        Kind::RoundRobin => P::RoundRobin,
-        Kind::WeightedRoundRobin => P::WeightedRoundRobin { weight },
-        Kind::Random => P::Random,
-        Kind::WeightedRandom => P::WeightedRandom { weight },
-        Kind::Priority => P::Priority { priority },
-        Kind::LeastUsed => P::LeastUsed { load },
-        Kind::LeastUsedDegradation => P::LeastUsedDegradation { load, degradation },
-        Kind::PriorityLeastUsed => P::PriorityLeastUsed { load, degradation },
-        Kind::RandomizedLeastUsed => P::RandomizedLeastUsed { load },
-        Kind::RandomizedPriorityLeastUsed => P::RandomizedPriorityLeastUsed { load, degradation },
-        Kind::RandomizedLeastUsedDegradation => P::RandomizedLeastUsedDegradation { load, degradation },
-        Kind::PriorityLeastUsedDegradation => P::PriorityLeastUsedDegradation { load, degradation },
-        Kind::RandomizedPriorityLeastUsedDegradation => {
+        Rule::RoundRobin => P::RoundRobin,
+        Rule::WeightedRoundRobin => P::WeightedRoundRobin { weight },
+        Rule::Random => P::Random,
+        Rule::WeightedRandom => P::WeightedRandom { weight },
+        Rule::Priority => P::Priority { priority },
+        Rule::LeastUsed => P::LeastUsed { load },
+        Rule::LeastUsedDegradation => P::LeastUsedDegradation { load, degradation },
+        Rule::PriorityLeastUsed => P::PriorityLeastUsed { load, degradation },
+        Rule::RandomizedLeastUsed => P::RandomizedLeastUsed { load },
+        Rule::RandomizedPriorityLeastUsed => P::RandomizedPriorityLeastUsed { load, degradation },
+        Rule::RandomizedLeastUsedDegradation => P::RandomizedLeastUsedDegradation { load, degradation },
+        Rule::PriorityLeastUsedDegradation => P::PriorityLeastUsedDegradation { load, degradation },
+        Rule::RandomizedPriorityLeastUsedDegradation => {
             P::RandomizedPriorityLeastUsedDegradation { load, degradation }
         }
-        Kind::WeightedRandomDpf => P::WeightedRandomDpf { weight, weight_dpf, distance },
-        Kind::LeastUsedDpf => P::LeastUsedDpf { load, load_dpf, distance },
-        Kind::LeastUsedDegradationDpf => P::LeastUsedDegradationDpf { load, degradation, load_dpf, distance },
-        Kind::Unknown(policy_type) => {
+        Rule::WeightedRandomDpf => P::WeightedRandomDpf { weight, weight_dpf, distance },
+        Rule::LeastUsedDpf => P::LeastUsedDpf { load, load_dpf, distance },
+        Rule::LeastUsedDegradationDpf => P::LeastUsedDegradationDpf { load, degradation, load_dpf, distance },
+        Rule::Unknown(policy_type) => {
             let value = carried.get(values[MAIN] as usize).map(|value| value.to_vec());
             P::Unknown { policy_type, value: value.unwrap_or_default() }
         }
@@ -114,18 +114,18 @@ pub(super) fn differ_in_distance_only(old: &Values, new: &Values) -> bool {
     old[..3] == new[..3] && old[3] != new[3]
 }
 
-impl Kind {
+impl Rule {
     /// Whether elements are drawn by chance; the others are chosen in an order.
     pub(super) fn is_random(self) -> bool {
         matches!(
             self,
-            Kind::Random
-                | Kind::WeightedRandom
-                | Kind::RandomizedLeastUsed
-                | Kind::RandomizedPriorityLeastUsed
-                | Kind::RandomizedLeastUsedDegradation
-                | Kind::RandomizedPriorityLeastUsedDegradation
-                | Kind::WeightedRandomDpf
+            Rule::Random
+                | Rule::WeightedRandom
+                | Rule::RandomizedLeastUsed
+                | Rule::RandomizedPriorityLeastUsed
+                | Rule::RandomizedLeastUsedDegradation
+                | Rule::RandomizedPriorityLeastUsedDegradation
+                | Rule::WeightedRandomDpf
         )
     }
 
@@ -133,11 +133,11 @@ impl Kind {
     pub(super) fn degrades(self) -> bool {
         matches!(
             self,
-            Kind::LeastUsedDegradation
-                | Kind::PriorityLeastUsedDegradation
-                | Kind::LeastUsedDegradationDpf
-                | Kind::RandomizedLeastUsedDegradation
-                | Kind::RandomizedPriorityLeastUsedDegradation
+            Rule::LeastUsedDegradation
+                | Rule::PriorityLeastUsedDegradation
+                | Rule::LeastUsedDegradationDpf
+                | Rule::RandomizedLeastUsedDegradation
+                | Rule::RandomizedPriorityLeastUsedDegradation
         )
     }
 
@@ -145,7 +145,7 @@ impl Kind {
     /// where that says something of its load (RFC 5356 section 5.2.2); a circular list advances by one (4.1.2).
     pub(super) fn default_increment(self) -> usize {
         match self {
-            Kind::Random | Kind::WeightedRandom | Kind::WeightedRandomDpf => 0,
+            Rule::Random | Rule::WeightedRandom | Rule::WeightedRandomDpf => 0,
             _ if self.degrades() => usize::MAX,
             _ => 1,
         }
@@ -157,13 +157,13 @@ impl Kind {
         let v = values.map(u64::from);
         let degraded = v[DEGRADATION] * u64::from(used);
         match self {
-            Kind::Priority => u64::from(u32::MAX) - v[MAIN],
-            Kind::LeastUsed => v[MAIN],
-            Kind::LeastUsedDegradation => v[MAIN] + degraded,
-            Kind::PriorityLeastUsed => v[MAIN] + v[DEGRADATION],
-            Kind::PriorityLeastUsedDegradation => (v[MAIN] + v[DEGRADATION]).saturating_add(degraded),
-            Kind::LeastUsedDpf => v[MAIN].saturating_add(v[PENALTY] * v[DISTANCE]),
-            Kind::LeastUsedDegradationDpf => (v[MAIN] + degraded).saturating_add(v[PENALTY] * v[DISTANCE]),
+            Rule::Priority => u64::from(u32::MAX) - v[MAIN],
+            Rule::LeastUsed => v[MAIN],
+            Rule::LeastUsedDegradation => v[MAIN] + degraded,
+            Rule::PriorityLeastUsed => v[MAIN] + v[DEGRADATION],
+            Rule::PriorityLeastUsedDegradation => (v[MAIN] + v[DEGRADATION]).saturating_add(degraded),
+            Rule::LeastUsedDpf => v[MAIN].saturating_add(v[PENALTY] * v[DISTANCE]),
+            Rule::LeastUsedDegradationDpf => (v[MAIN] + degraded).saturating_add(v[PENALTY] * v[DISTANCE]),
             _ => 0,
         }
     }
@@ -175,12 +175,12 @@ impl Kind {
         let unload = |load: u64| u64::from(u32::MAX).saturating_sub(load) as u32;
         let degraded = v[DEGRADATION] * u64::from(used);
         match self {
-            Kind::WeightedRandom => values[MAIN],
-            Kind::WeightedRandomDpf => weight_at_distance(values),
-            Kind::RandomizedLeastUsed => unload(v[MAIN]),
-            Kind::RandomizedPriorityLeastUsed => unload(v[MAIN] + v[DEGRADATION]),
-            Kind::RandomizedLeastUsedDegradation => unload(v[MAIN] + degraded),
-            Kind::RandomizedPriorityLeastUsedDegradation => {
+            Rule::WeightedRandom => values[MAIN],
+            Rule::WeightedRandomDpf => weight_at_distance(values),
+            Rule::RandomizedLeastUsed => unload(v[MAIN]),
+            Rule::RandomizedPriorityLeastUsed => unload(v[MAIN] + v[DEGRADATION]),
+            Rule::RandomizedLeastUsedDegradation => unload(v[MAIN] + degraded),
+            Rule::RandomizedPriorityLeastUsedDegradation => {
                 unload((v[MAIN] + v[DEGRADATION]).saturating_add(degraded))
             }
             _ => 0,
@@ -205,19 +205,19 @@ mod tests {
     fn loads_add_up_without_wrapping() {
         let full = [u32::MAX; 4];
         for kind in [
-            Kind::LeastUsedDegradation,
-            Kind::PriorityLeastUsed,
-            Kind::PriorityLeastUsedDegradation,
-            Kind::LeastUsedDpf,
-            Kind::LeastUsedDegradationDpf,
+            Rule::LeastUsedDegradation,
+            Rule::PriorityLeastUsed,
+            Rule::PriorityLeastUsedDegradation,
+            Rule::LeastUsedDpf,
+            Rule::LeastUsedDegradationDpf,
         ] {
             assert!(kind.rank(&full, u32::MAX) > kind.rank(&[u32::MAX - 1, 0, 0, 0], 0), "{kind:?}");
         }
         for kind in [
-            Kind::RandomizedLeastUsed,
-            Kind::RandomizedPriorityLeastUsed,
-            Kind::RandomizedLeastUsedDegradation,
-            Kind::RandomizedPriorityLeastUsedDegradation,
+            Rule::RandomizedLeastUsed,
+            Rule::RandomizedPriorityLeastUsed,
+            Rule::RandomizedLeastUsedDegradation,
+            Rule::RandomizedPriorityLeastUsedDegradation,
         ] {
             assert_eq!(kind.weight(&full, u32::MAX), 0, "{kind:?}");
             assert_eq!(kind.weight(&[0; 4], 0), u32::MAX, "{kind:?}");
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn distance_lowers_a_weight_but_not_to_nothing() {
-        let weight = |weight, dpf, distance| Kind::WeightedRandomDpf.weight(&[weight, 0, dpf, distance], 0);
+        let weight = |weight, dpf, distance| Rule::WeightedRandomDpf.weight(&[weight, 0, dpf, distance], 0);
         // 0.001 per millisecond.
         let permille = u32::MAX / 1000;
         assert_eq!(weight(1000, permille, 0), 1000);
@@ -240,9 +240,9 @@ mod tests {
     #[test]
     fn distance_adds_to_a_load() {
         // Load 10 + 50 ms * 3 per ms.
-        assert_eq!(Kind::LeastUsedDpf.rank(&[10, 0, 3, 50], 0), 160);
-        assert_eq!(Kind::LeastUsedDegradationDpf.rank(&[10, 7, 3, 50], 2), 174);
-        assert_eq!(Kind::PriorityLeastUsed.rank(&[10, 7, 0, 0], 2), 17);
-        assert_eq!(Kind::PriorityLeastUsedDegradation.rank(&[10, 7, 0, 0], 2), 31);
+        assert_eq!(Rule::LeastUsedDpf.rank(&[10, 0, 3, 50], 0), 160);
+        assert_eq!(Rule::LeastUsedDegradationDpf.rank(&[10, 7, 3, 50], 2), 174);
+        assert_eq!(Rule::PriorityLeastUsed.rank(&[10, 7, 0, 0], 2), 17);
+        assert_eq!(Rule::PriorityLeastUsedDegradation.rank(&[10, 7, 0, 0], 2), 31);
     }
 }

@@ -4,7 +4,7 @@ use super::checksum::Sum;
 use super::element::{Element, Slab};
 use super::lottery::Lottery;
 use super::marks::is_drained;
-use super::policy::{self, Kind, Values};
+use super::policy::{self, Rule, Values};
 use super::sorted::Sorted;
 use super::tree::Tree;
 use super::{ElementKey, Increment};
@@ -19,7 +19,7 @@ pub(super) struct Pool {
     pub sum: Sum,
     pub transport: ParamType,
     pub control: bool,
-    pub kind: Kind,
+    pub kind: Rule,
     pub len: usize,
     /// How many of them are drained: not among those to choose from.
     pub drained: usize,
@@ -37,7 +37,7 @@ enum Order {
 }
 
 impl Pool {
-    pub(super) fn new(handle: PoolHandle, transport: &Transport, kind: Kind) -> Pool {
+    pub(super) fn new(handle: PoolHandle, transport: &Transport, kind: Rule) -> Pool {
         let order = match kind.is_random() {
             true => Order::Lottery(Lottery::new(kind)),
             false => Order::Sorted(Sorted::new(kind)),

@@ -9,7 +9,7 @@
 //! waits for the next lap. Weights 1 and 3 give `1 2 2 2`, 2 and 3 give `1 2 2 1 2`.
 
 use super::element::{Element, NONE, Slab};
-use super::policy::{Kind, Values};
+use super::policy::{Rule, Values};
 use super::tree::Tree;
 use std::mem;
 
@@ -29,28 +29,28 @@ struct Equals {
 ///
 /// An element whose turns were over and that was taken for want of others is not charged for it: a debt
 /// of laps could grow without end.
-fn moves(kind: Kind, key: u64) -> bool {
+fn moves(kind: Rule, key: u64) -> bool {
     match kind {
-        Kind::WeightedRoundRobin => key < NEXT_LAP,
+        Rule::WeightedRoundRobin => key < NEXT_LAP,
         _ => kind.degrades(),
     }
 }
 
 #[derive(Debug)]
 pub(super) struct Sorted {
-    kind: Kind,
+    kind: Rule,
     keys: Tree<u64, Equals>,
     /// Which of the two laps is under way.
     lap: bool,
 }
 
 impl Sorted {
-    pub(super) fn new(kind: Kind) -> Sorted {
+    pub(super) fn new(kind: Rule) -> Sorted {
         Sorted { kind, keys: Tree::new(), lap: false }
     }
 
     fn key(&self, element: &Element) -> u64 {
-        if self.kind != Kind::WeightedRoundRobin {
+        if self.kind != Rule::WeightedRoundRobin {
             return self.kind.rank(&element.values, element.used);
         }
         match element.values[0] {
@@ -62,7 +62,7 @@ impl Sorted {
 
     /// Takes in a new element, behind its equals.
     pub(super) fn insert(&mut self, elements: &mut Slab, slot: u32) {
-        if self.kind == Kind::WeightedRoundRobin {
+        if self.kind == Rule::WeightedRoundRobin {
             let now = self.keys.first().map_or(NEXT_LAP, |(key, _)| key.min(NEXT_LAP));
             self.join_lap(&mut elements[slot], now);
         }
@@ -126,7 +126,7 @@ impl Sorted {
         self.remove(elements, slot);
         let element = &mut elements[slot];
         element.values = values;
-        if self.kind != Kind::WeightedRoundRobin {
+        if self.kind != Rule::WeightedRoundRobin {
             element.used = used;
         } else if old <= NEXT_LAP {
             self.join_lap(element, old);
@@ -161,7 +161,7 @@ impl Sorted {
 
     /// A lap begins where everybody waits for it.
     fn begin_lap(&mut self) {
-        if self.kind == Kind::WeightedRoundRobin
+        if self.kind == Rule::WeightedRoundRobin
             && let Some((NEXT_LAP, everybody)) = self.keys.first()
         {
             self.keys.remove(NEXT_LAP);
@@ -201,7 +201,7 @@ impl Sorted {
 
     /// What a selection changes in an element.
     fn count_use(&self, element: &mut Element) {
-        if self.kind != Kind::WeightedRoundRobin {
+        if self.kind != Rule::WeightedRoundRobin {
             element.used = element.used.saturating_add(u32::from(element.values[1] != 0));
             return;
         }

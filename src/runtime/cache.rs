@@ -6,9 +6,10 @@ use crate::machine::Time;
 use crate::machine::cache::CachedPool;
 use crate::machine::client::Resolution;
 use crate::wire::{PeId, PoolElement, PoolHandle};
+use foldhash::fast::FixedState;
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,22 +19,6 @@ const SHARDS: usize = 32;
 const MAX_POOLS: usize = 512;
 /// A pool that nobody asked for in this time leaves.
 const UNUSED: Duration = Duration::from_secs(600);
-
-/// Handles are the program's own, so two multiplications are hash enough; SipHash, once for the shard and
-/// once for its table, would be a tenth of a resolution.
-fn hash(key: u64, bytes: &[u8]) -> u64 {
-    let mix = |hash: u64, word: u64| {
-        let wide = u128::from(hash ^ word) * 0x9e37_79b9_7f4a_7c15;
-        (wide >> 64) as u64 ^ wide as u64
-    };
-    let (words, rest) = bytes.as_chunks::<8>();
-    let mut hash = mix(key, bytes.len() as u64);
-    for word in words {
-        hash = mix(hash, u64::from_le_bytes(*word));
-    }
-    let last = rest.iter().fold(0, |last, byte| last << 8 | u64::from(*byte));
-    mix(mix(hash, last), key.rotate_left(32))
-}
 
 /// Takes keys for what they are: hashes.
 #[derive(Debug, Default, Clone, Copy)]
@@ -77,15 +62,23 @@ type Shard = RwLock<Pools>;
 pub(super) struct Cache {
     shards: Vec<Shard>,
     seed: u64,
+    /// Handles are those that the program asks for. Who could choose two with the same hash would have them take each
+    /// other's place, no more: tables don't search. SipHash, once for the shard and once for its table, would be a
+    /// tenth of a resolution.
+    hashes: FixedState,
 }
 
 impl Cache {
     pub fn new(seed: u64) -> Cache {
-        Cache { shards: (0..SHARDS).map(|_| Shard::default()).collect(), seed }
+        Cache {
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            seed,
+            hashes: FixedState::with_seed(seed),
+        }
     }
 
     fn shard(&self, handle: &PoolHandle) -> (&Shard, u64) {
-        let hash = hash(self.seed, handle.as_bytes());
+        let hash = self.hashes.hash_one(handle.as_bytes());
         // The table uses the low and the topmost bits.
         (&self.shards[(hash >> 32) as usize % SHARDS], hash)
     }

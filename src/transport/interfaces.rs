@@ -96,18 +96,18 @@ fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
 
 /// Becomes readable when an interface or an address came, went or changed. Costs nothing in between.
 #[derive(Debug)]
-pub struct Changes {
+pub struct InterfaceChanges {
     fd: OwnedFd,
 }
 
-impl Changes {
+impl InterfaceChanges {
     /// Starts listening to the kernel (`NETLINK_ROUTE`).
-    pub fn listen() -> io::Result<Changes> {
+    pub fn listen() -> io::Result<InterfaceChanges> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let fd = lift(socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?)?;
         let groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups.cast_unsigned()))?;
-        Ok(Changes { fd })
+        Ok(InterfaceChanges { fd })
     }
 
     /// Takes what was told, up to a bound; `true`: read the [`interfaces`] again (soon: changes come in
@@ -129,7 +129,7 @@ impl Changes {
     }
 }
 
-impl AsFd for Changes {
+impl AsFd for InterfaceChanges {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-    fn readable(changes: &Changes) -> bool {
+    fn readable(changes: &InterfaceChanges) -> bool {
         let mut fds = [PollFd::new(changes.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::from(10_000_u16)).unwrap() == 1
     }
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn nothing_is_told_when_nothing_changes_and_everything_otherwise() {
         in_namespace(|ip| {
-            let changes = Changes::listen().unwrap();
+            let changes = InterfaceChanges::listen().unwrap();
             assert!(!changes.drain().unwrap(), "nothing happened yet");
 
             ip("link add wire type veth peer name eriw");

@@ -26,6 +26,7 @@ pub mod scratch;
 pub mod sctp;
 mod sctp_event;
 pub mod sctp_socket;
+mod sctp_structs;
 mod sctp_sys;
 pub(crate) mod sockaddr;
 pub mod stream;

@@ -81,22 +81,22 @@ fn udp_socket(group: &SocketAddr) -> io::Result<Socket> {
 
 /// Hears a group.
 #[derive(Debug)]
-pub struct Receiver {
+pub struct GroupReceiver {
     socket: Held<UdpSocket>,
     group: SocketAddr,
     joined: BTreeSet<u32>,
 }
 
-impl Receiver {
+impl GroupReceiver {
     /// Binds to the group's address and port, shared with every process on this host that does the
-    /// same (rsplib's do): each gets its own copy. Nothing is heard before [`Receiver::refresh`].
+    /// same (rsplib's do): each gets its own copy. Nothing is heard before [`GroupReceiver::refresh`].
     ///
     /// Errors: `EINVAL` if `group` is no multicast address, `EADDRINUSE` if the port is taken by a
     /// program that does not share it, and the system's.
-    pub fn bind(group: SocketAddr) -> io::Result<Receiver> {
+    pub fn bind(group: SocketAddr) -> io::Result<GroupReceiver> {
         let socket = udp_socket(&group)?;
         socket.bind(&SockAddr::from(group))?;
-        Ok(Receiver { socket: UdpSocket::from(socket).into(), group, joined: BTreeSet::new() })
+        Ok(GroupReceiver { socket: UdpSocket::from(socket).into(), group, joined: BTreeSet::new() })
     }
 
     /// The group that is heard.
@@ -155,7 +155,7 @@ impl Receiver {
     }
 }
 
-impl AsFd for Receiver {
+impl AsFd for GroupReceiver {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
@@ -163,7 +163,7 @@ impl AsFd for Receiver {
 
 /// Speaks to a group.
 #[derive(Debug)]
-pub struct Sender {
+pub struct GroupSender {
     socket: Held<UdpSocket>,
     local: SocketAddr,
     group: SocketAddr,
@@ -171,14 +171,14 @@ pub struct Sender {
     copies: Vec<(u32, IpAddr)>,
 }
 
-impl Sender {
+impl GroupSender {
     /// Binds to `source`, of the group's family. Its port is part of the message: rsplib takes the
     /// datagram's source address and port for the registrar's SCTP address. Port 0: the kernel's choice.
-    /// Nothing is sent before [`Sender::refresh`].
+    /// Nothing is sent before [`GroupSender::refresh`].
     ///
     /// Errors: `EINVAL` if `group` is no multicast address or of another family, `EADDRINUSE`,
     /// `EADDRNOTAVAIL`, `EACCES` (ports below 1024), and the system's.
-    pub fn new(source: SocketAddr, group: SocketAddr, ttl: u8) -> io::Result<Sender> {
+    pub fn new(source: SocketAddr, group: SocketAddr, ttl: u8) -> io::Result<GroupSender> {
         let socket = udp_socket(&group)?;
         match group {
             SocketAddr::V4(_) => {
@@ -195,7 +195,7 @@ impl Sender {
         socket.bind(&SockAddr::from(source))?;
         let socket = UdpSocket::from(socket);
         let local = socket.local_addr()?;
-        Ok(Sender { socket: socket.into(), local, group, copies: Vec::new() })
+        Ok(GroupSender { socket: socket.into(), local, group, copies: Vec::new() })
     }
 
     /// The address and port bound to.
@@ -260,7 +260,7 @@ impl Sender {
     }
 }
 
-impl AsFd for Sender {
+impl AsFd for GroupSender {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
@@ -274,13 +274,13 @@ mod tests {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use std::time::{Duration, Instant};
 
-    fn heard(receiver: &Receiver) -> Option<(SocketAddr, Vec<u8>)> {
+    fn heard(receiver: &GroupReceiver) -> Option<(SocketAddr, Vec<u8>)> {
         let mut fds = [PollFd::new(receiver.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::from(10_000_u16)).unwrap();
         receiver.recv(&mut [0; 100]).unwrap().map(|(source, bytes)| (source, bytes.to_vec()))
     }
 
-    fn silent(receiver: &Receiver) -> bool {
+    fn silent(receiver: &GroupReceiver) -> bool {
         receiver.recv(&mut [0; 100]).unwrap().is_none()
     }
 
@@ -310,10 +310,10 @@ mod tests {
     #[test]
     fn what_is_no_group_is_refused() {
         let unicast = "10.0.0.1:3863".parse().unwrap();
-        assert_eq!(Receiver::bind(unicast).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        assert_eq!(GroupReceiver::bind(unicast).unwrap_err().raw_os_error(), Some(libc::EINVAL));
         let any = "0.0.0.0:0".parse().unwrap();
-        assert_eq!(Sender::new(any, unicast, 1).unwrap_err().raw_os_error(), Some(libc::EINVAL));
-        assert!(Sender::new(any, ASAP_GROUP_V6, 1).is_err(), "families differ");
+        assert_eq!(GroupSender::new(any, unicast, 1).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        assert!(GroupSender::new(any, ASAP_GROUP_V6, 1).is_err(), "families differ");
     }
 
     /// A machine without any network: everybody on it hears everybody, from a usable source address.
@@ -321,11 +321,12 @@ mod tests {
     fn with_nothing_but_loopback_all_processes_hear_all() {
         in_namespace(|_| {
             let list = interfaces().unwrap();
-            let mut first = Receiver::bind(ASAP_GROUP).unwrap();
-            let mut second = Receiver::bind(ASAP_GROUP).unwrap();
-            let mut other_group = Receiver::bind(ENRP_GROUP).unwrap();
+            let mut first = GroupReceiver::bind(ASAP_GROUP).unwrap();
+            let mut second = GroupReceiver::bind(ASAP_GROUP).unwrap();
+            let mut other_group = GroupReceiver::bind(ENRP_GROUP).unwrap();
             // The same port as the group's, which a registrar with default ports has.
-            let mut sender = Sender::new("0.0.0.0:3863".parse().unwrap(), ASAP_GROUP, DEFAULT_TTL).unwrap();
+            let mut sender =
+                GroupSender::new("0.0.0.0:3863".parse().unwrap(), ASAP_GROUP, DEFAULT_TTL).unwrap();
             for receiver in [&mut first, &mut second, &mut other_group] {
                 assert_eq!(receiver.refresh(&list, false), 1);
                 assert_eq!(receiver.refresh(&list, false), 1, "again changes nothing");
@@ -343,8 +344,8 @@ mod tests {
     fn ipv6_on_loopback_needs_the_documented_route() {
         in_namespace(|ip| {
             let list = interfaces().unwrap();
-            let mut receiver = Receiver::bind(ASAP_GROUP_V6).unwrap();
-            let mut sender = Sender::new("[::]:0".parse().unwrap(), ASAP_GROUP_V6, 1).unwrap();
+            let mut receiver = GroupReceiver::bind(ASAP_GROUP_V6).unwrap();
+            let mut sender = GroupSender::new("[::]:0".parse().unwrap(), ASAP_GROUP_V6, 1).unwrap();
             assert_eq!((receiver.refresh(&list, false), sender.refresh(&list, false)), (1, 1));
             let unrouted = sender.send(b"one").unwrap_err();
             assert_eq!(unrouted.raw_os_error(), Some(libc::ENETUNREACH));
@@ -356,7 +357,7 @@ mod tests {
     }
 
     /// The kernel sets up multicast routes some time after a wire has both its ends, and tells nobody.
-    fn until_routed(sender: &Sender) {
+    fn until_routed(sender: &GroupSender) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !sender.send(b"early").is_ok_and(|copies| copies == sender.copies.len()) {
             assert!(Instant::now() < deadline, "no route within 20 s");
@@ -378,7 +379,7 @@ mod tests {
                 [(ENRP_GROUP, ["10.0.1.1", "10.0.2.1"]), (ENRP_GROUP_V6, ["fd00:1::1", "fd00:2::1"])]
             {
                 let any = if group.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-                let mut sender = Sender::new(any.parse().unwrap(), group, DEFAULT_TTL).unwrap();
+                let mut sender = GroupSender::new(any.parse().unwrap(), group, DEFAULT_TTL).unwrap();
                 let list: Vec<_> = interfaces()
                     .unwrap()
                     .into_iter()
@@ -386,7 +387,7 @@ mod tests {
                     .collect();
                 assert_eq!(sender.refresh(&list, false), 2, "{list:?}");
                 until_routed(&sender);
-                let mut receiver = Receiver::bind(group).unwrap();
+                let mut receiver = GroupReceiver::bind(group).unwrap();
                 assert_eq!(receiver.refresh(&list, false), 2);
                 assert_eq!(sender.send(b"both").unwrap(), 2);
                 let mut from: Vec<_> = (0..2).map(|_| heard(&receiver).unwrap().0.ip().to_string()).collect();
@@ -402,7 +403,7 @@ mod tests {
             }
             ip("link del right");
             let list = interfaces().unwrap();
-            let mut sender = Sender::new("0.0.0.0:0".parse().unwrap(), ENRP_GROUP, 1).unwrap();
+            let mut sender = GroupSender::new("0.0.0.0:0".parse().unwrap(), ENRP_GROUP, 1).unwrap();
             assert_eq!(sender.refresh(&list, false), 1, "{list:?}");
         });
     }

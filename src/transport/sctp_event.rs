@@ -1,6 +1,7 @@
 //! SCTP's notifications (RFC 6458 section 6.1) as values.
 
-use super::sctp_sys::{STORAGE, i32_at, u16_at, u32_at, unpack};
+use super::sctp_structs::STORAGE;
+use super::sctp_sys::{i32_at, u16_at, u32_at, unpack};
 use std::net::SocketAddr;
 
 /// The kernel's number for an association. On a one-to-one or peeled-off socket 0 means "the one".

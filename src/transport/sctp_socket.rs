@@ -8,6 +8,9 @@ use super::Condition;
 use super::descriptors::Held;
 use super::scope::unmapped;
 pub use super::sctp_event::{AssociationId, Notification, PathState};
+use super::sctp_structs::{
+    AssociationParameters, InitMessage, PathParameters, Primary, RtoInfo, SackInfo, Statistics, Status,
+};
 use super::sctp_sys as sys;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::time::{ClockId, clock_getres};
@@ -29,6 +32,9 @@ const STATUS: i32 = 14;
 const GET_ASSOC_STATS: i32 = 112;
 const DELAYED_SACK: i32 = 16;
 const RECVNXTINFO: i32 = 33;
+
+/// What kernels before 4.20 know of `PathParameters`: all up to the flags.
+const OLD_PATH_PARAMETERS: usize = 152;
 
 /// No notification that matters is longer; of a longer one only the beginning is looked at.
 const NOTIFICATION_ROOM: usize = 512;
@@ -461,31 +467,25 @@ impl SctpSocket {
     /// of those to come.
     pub fn set_parameters(&self, association: AssociationId, to: Parameters) -> io::Result<()> {
         let fd = self.as_fd();
-        let number = association.to_ne_bytes();
         if to.hb_interval != 0 || to.path_max_rxt != 0 {
-            // The structure is packed: 16-bit pathmaxrxt, then 32-bit fields right behind it.
-            let mut value = [0; 156];
-            value[..4].copy_from_slice(&number);
-            value[132..136].copy_from_slice(&to.hb_interval.to_ne_bytes());
-            value[136..138].copy_from_slice(&to.path_max_rxt.to_ne_bytes());
-            let enable_heartbeats = u32::from(to.hb_interval != 0);
-            value[146..150].copy_from_slice(&enable_heartbeats.to_ne_bytes());
-            // Kernels before 4.20 know the structure only up to the flags.
-            sys::set(fd, PEER_ADDR_PARAMS, &value)
-                .or_else(|_| sys::set(fd, PEER_ADDR_PARAMS, &value[..152]))?;
+            let value = PathParameters {
+                association,
+                hb_interval: to.hb_interval,
+                path_max_rxt: to.path_max_rxt,
+                // SPP_HB_ENABLE.
+                flags: u32::from(to.hb_interval != 0),
+                ..sys::zeroed()
+            };
+            sys::set_structure(fd, PEER_ADDR_PARAMS, value, size_of::<PathParameters>())
+                .or_else(|_| sys::set_structure(fd, PEER_ADDR_PARAMS, value, OLD_PATH_PARAMETERS))?;
         }
         if to.rto_initial != 0 || to.rto_min != 0 || to.rto_max != 0 {
-            let mut value = number.to_vec();
-            for field in [to.rto_initial, to.rto_max, to.rto_min] {
-                value.extend(field.to_ne_bytes());
-            }
-            sys::set(fd, RTOINFO, &value)?;
+            let value = RtoInfo { association, initial: to.rto_initial, max: to.rto_max, min: to.rto_min };
+            sys::set_structure(fd, RTOINFO, value, size_of::<RtoInfo>())?;
         }
         if to.assoc_max_rxt != 0 {
-            let mut value = [0; 20];
-            value[..4].copy_from_slice(&number);
-            value[4..6].copy_from_slice(&to.assoc_max_rxt.to_ne_bytes());
-            sys::set(fd, ASSOCINFO, &value)?;
+            let value = AssociationParameters { association, max_rxt: to.assoc_max_rxt, ..sys::zeroed() };
+            sys::set_structure(fd, ASSOCINFO, value, size_of::<AssociationParameters>())?;
         }
         Ok(())
     }
@@ -493,45 +493,39 @@ impl SctpSocket {
     /// The parameters in force, as for [`SctpSocket::set_parameters`].
     pub fn parameters(&self, association: AssociationId) -> io::Result<Parameters> {
         let fd = self.as_fd();
-        let number = association.to_ne_bytes();
-        let ask = |option, value: &mut [u8]| {
-            value[..4].copy_from_slice(&number);
-            sys::get(fd, option, value)
-        };
-        let (mut rto, mut assoc, mut path) = ([0; 16], [0; 20], [0; 156]);
-        ask(RTOINFO, &mut rto)?;
-        ask(ASSOCINFO, &mut assoc)?;
-        ask(PEER_ADDR_PARAMS, &mut path).or_else(|_| ask(PEER_ADDR_PARAMS, &mut path[..152]))?;
-        let long = |bytes: &[u8], offset| sys::u32_at(bytes, offset).unwrap_or(0);
-        let short = |bytes: &[u8], offset| sys::u16_at(bytes, offset).unwrap_or(0);
+        let rto = RtoInfo { association, ..sys::zeroed() };
+        let rto = sys::get_structure(fd, RTOINFO, rto, size_of::<RtoInfo>())?;
+        let whole = AssociationParameters { association, ..sys::zeroed() };
+        let whole = sys::get_structure(fd, ASSOCINFO, whole, size_of::<AssociationParameters>())?;
+        let path = PathParameters { association, ..sys::zeroed() };
+        let path = sys::get_structure(fd, PEER_ADDR_PARAMS, path, size_of::<PathParameters>())
+            .or_else(|_| sys::get_structure(fd, PEER_ADDR_PARAMS, path, OLD_PATH_PARAMETERS))?;
         Ok(Parameters {
-            rto_initial: long(&rto, 4),
-            rto_max: long(&rto, 8),
-            rto_min: long(&rto, 12),
-            assoc_max_rxt: short(&assoc, 4),
-            path_max_rxt: short(&path, 136),
-            hb_interval: long(&path, 132),
+            rto_initial: rto.initial,
+            rto_max: rto.max,
+            rto_min: rto.min,
+            assoc_max_rxt: whole.max_rxt,
+            path_max_rxt: path.path_max_rxt,
+            hb_interval: path.hb_interval,
         })
     }
 
     /// How often and how long at most (milliseconds) an INIT is repeated; 0: the system's default.
     pub fn set_init(&self, attempts: u16, longest: u16) -> io::Result<()> {
-        let fields: Vec<u8> =
-            [0, 0, attempts, longest].iter().flat_map(|field: &u16| field.to_ne_bytes()).collect();
-        sys::set(self.as_fd(), INITMSG, &fields)
+        let value = InitMessage { attempts, longest, ..sys::zeroed() };
+        sys::set_structure(self.as_fd(), INITMSG, value, size_of::<InitMessage>())
     }
 
     /// Acknowledges every packet at once, in associations to come and in this one.
     pub fn set_sack_at_once(&self, association: AssociationId) -> io::Result<()> {
-        let fields: Vec<u8> = [association, 0, 1].iter().flat_map(|field| field.to_ne_bytes()).collect();
-        sys::set(self.as_fd(), DELAYED_SACK, &fields)
+        let value = SackInfo { association, delay: 0, frequency: 1 };
+        sys::set_structure(self.as_fd(), DELAYED_SACK, value, size_of::<SackInfo>())
     }
 
     /// Sends to this of the peer's addresses as long as it works.
     pub fn set_primary(&self, association: AssociationId, address: &SocketAddr) -> io::Result<()> {
-        let mut value = association.to_ne_bytes().to_vec();
-        value.extend(sys::storage(Some(&self.in_socket_family(address))));
-        sys::set(self.as_fd(), PRIMARY_ADDR, &value)
+        let value = Primary { association, address: sys::storage(Some(&self.in_socket_family(address))) };
+        sys::set_structure(self.as_fd(), PRIMARY_ADDR, value, size_of::<Primary>())
     }
 
     /// IPv6 sockets want a single address in their own family.
@@ -544,50 +538,38 @@ impl SctpSocket {
 
     /// Which of the peer's addresses is sent to.
     pub fn primary(&self, association: AssociationId) -> io::Result<SocketAddr> {
-        let mut value = [0; 4 + sys::STORAGE];
-        value[..4].copy_from_slice(&association.to_ne_bytes());
-        sys::get(self.as_fd(), PRIMARY_ADDR, &mut value)?;
-        let (address, _) = sys::unpack(&value[4..]).ok_or(io::ErrorKind::InvalidData)?;
+        let value = Primary { association, ..sys::zeroed() };
+        let value = sys::get_structure(self.as_fd(), PRIMARY_ADDR, value, size_of::<Primary>())?;
+        let (address, _) = sys::unpack(&value.address).ok_or(io::ErrorKind::InvalidData)?;
         Ok(address)
     }
 
     /// The association's outgoing and incoming streams.
     pub fn streams(&self, association: AssociationId) -> io::Result<(u16, u16)> {
-        let mut value = [0; 176];
-        value[..4].copy_from_slice(&association.to_ne_bytes());
-        sys::get(self.as_fd(), STATUS, &mut value)?;
-        let short = |offset| sys::u16_at(&value, offset).unwrap_or(0);
-        Ok((short(18), short(16)))
+        let status = self.status(association)?;
+        Ok((status.outgoing_streams, status.incoming_streams))
+    }
+
+    fn status(&self, association: AssociationId) -> io::Result<Status> {
+        let value = Status { association, ..sys::zeroed() };
+        sys::get_structure(self.as_fd(), STATUS, value, size_of::<Status>())
     }
 
     /// How the way to the peer is. The smoothed round trip time is that of the primary path, in the kernel's ticks
     /// of 1 to 10 ms: `None` before anything was measured, or if it was less than half a tick.
     pub fn condition(&self, association: AssociationId) -> io::Result<Condition> {
-        // `struct sctp_status`: chunks that lack their acknowledgement, state and SRTT of the primary path.
-        const UNACKDATA: usize = 12;
-        const PRIMARY_STATE: usize = 156;
-        const SRTT: usize = 164;
-        const ACTIVE: u32 = 2;
-        // `struct sctp_assoc_stats`: chunks sent again, chunks that came twice.
-        const RTXCHUNKS: usize = 176;
-        const IDUPCHUNKS: usize = 192;
-        let mut value = [0; 176];
-        value[..4].copy_from_slice(&association.to_ne_bytes());
-        sys::get(self.as_fd(), STATUS, &mut value)?;
-        let long = |bytes: &[u8], offset| sys::u32_at(bytes, offset).unwrap_or(0);
-        let ticks = long(&value, SRTT);
+        /// SCTP_ACTIVE.
+        const ACTIVE: i32 = 2;
+        let status = self.status(association)?;
         // RFC 6458 section 8.2.1 wants milliseconds, but Linux tells its ticks. The coarse clock has them too.
         let tick = Duration::from(clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)?);
-        let mut stats = [0; 256];
-        stats[..4].copy_from_slice(&association.to_ne_bytes());
+        let stats = Statistics { association, ..sys::zeroed() };
         // Kernels before 3.8 don't count.
-        let counted = sys::get(self.as_fd(), GET_ASSOC_STATS, &mut stats).is_ok();
-        let count = |offset: usize| stats[offset..offset + 8].try_into().map_or(0, u64::from_ne_bytes);
+        let stats = sys::get_structure(self.as_fd(), GET_ASSOC_STATS, stats, size_of::<Statistics>());
         Ok(Condition {
-            round_trip: (ticks > 0).then(|| tick.saturating_mul(ticks)),
-            retransmissions: if counted { count(RTXCHUNKS) + count(IDUPCHUNKS) } else { 0 },
-            unacknowledged: sys::u16_at(&value, UNACKDATA).unwrap_or(0) > 0
-                || long(&value, PRIMARY_STATE) != ACTIVE,
+            round_trip: (status.srtt > 0).then(|| tick.saturating_mul(status.srtt)),
+            retransmissions: stats.map_or(0, |stats| stats.retransmitted + stats.duplicates),
+            unacknowledged: status.unacknowledged > 0 || status.primary_state != ACTIVE,
         })
     }
 

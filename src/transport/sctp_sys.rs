@@ -1,11 +1,12 @@
 //! The kernel's SCTP interface (RFC 6458 as Linux has it): options, addresses, one message out or in.
 //!
-//! Everything that is `unsafe` about SCTP is here. Options travel as byte arrays in the layout of
-//! `linux/sctp.h`; the offsets are written where the option is used, so nothing depends on libsctp.
+//! Everything that is `unsafe` about SCTP is here. Options travel in the structures of `sctp_structs`, so nothing depends
+//! on libsctp.
 #![expect(unsafe_code, reason = "SCTP's socket options and message headers have no safe wrapper")]
 
 use super::descriptors::lift;
 use super::scope::unmapped;
+use super::sctp_structs::{PeelOff, Plain, STORAGE, Storage};
 use super::sockaddr;
 use std::io;
 use std::net::SocketAddr;
@@ -20,8 +21,6 @@ pub(super) const GET_PEER_ADDRS: i32 = 108;
 /// List of our addresses.
 pub(super) const GET_LOCAL_ADDRS: i32 = 109;
 
-/// Size of a `sockaddr_storage`, which has alignment 4 inside SCTP's structures.
-pub(super) const STORAGE: usize = 128;
 /// More addresses than this are not handed to the kernel (rsplib's limit as well).
 pub(super) const MAX_ADDRESSES: usize = 32;
 
@@ -66,6 +65,38 @@ pub(super) fn get(fd: BorrowedFd<'_>, option: i32, value: &mut [u8]) -> io::Resu
     Ok((length as usize).min(value.len()))
 }
 
+fn bytes_of<T: Plain>(value: &mut T) -> &mut [u8] {
+    // SAFETY: `Plain`: all bytes are there, and any may be written.
+    unsafe { std::slice::from_raw_parts_mut(ptr::from_mut(value).cast(), mem::size_of::<T>()) }
+}
+
+/// An all-zero structure: nothing asked, nothing changed.
+pub(super) fn zeroed<T: Plain>() -> T {
+    // SAFETY: `Plain`: any bytes are good.
+    unsafe { mem::zeroed() }
+}
+
+/// [`set`] with a structure, of which kernels may know only the first `length` bytes.
+pub(super) fn set_structure<T: Plain>(
+    fd: BorrowedFd<'_>,
+    option: i32,
+    mut value: T,
+    length: usize,
+) -> io::Result<()> {
+    set(fd, option, &bytes_of(&mut value)[..length])
+}
+
+/// [`get`] with a structure.
+pub(super) fn get_structure<T: Plain>(
+    fd: BorrowedFd<'_>,
+    option: i32,
+    mut value: T,
+    length: usize,
+) -> io::Result<T> {
+    get(fd, option, &mut bytes_of(&mut value)[..length])?;
+    Ok(value)
+}
+
 /// Binds to several addresses with one port; each counts in its own family.
 pub(super) fn bindx(fd: BorrowedFd<'_>, addresses: &[SocketAddr]) -> io::Result<()> {
     set(fd, SOCKOPT_BINDX_ADD, &pack(addresses))
@@ -98,11 +129,9 @@ pub(super) fn connectx(fd: BorrowedFd<'_>, addresses: &[SocketAddr]) -> io::Resu
 /// Moves an association of a one-to-many socket, with all that is queued for it, to a descriptor of its
 /// own, which is non-blocking and close-on-exec.
 pub(super) fn peel_off(fd: BorrowedFd<'_>, association: i32) -> io::Result<OwnedFd> {
-    let mut argument = [0; 12];
-    argument[..4].copy_from_slice(&association.to_ne_bytes());
-    argument[8..].copy_from_slice(&(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK).to_ne_bytes());
-    get(fd, SOCKOPT_PEELOFF_FLAGS, &mut argument)?;
-    let number = i32_at(&argument, 4).filter(|number| *number >= 0).ok_or(io::ErrorKind::InvalidData)?;
+    let argument = PeelOff { association, descriptor: -1, flags: libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK };
+    let answer = get_structure(fd, SOCKOPT_PEELOFF_FLAGS, argument, mem::size_of::<PeelOff>())?;
+    let number = Some(answer.descriptor).filter(|number| *number >= 0).ok_or(io::ErrorKind::InvalidData)?;
     // SAFETY: the kernel just made this descriptor for us.
     lift(unsafe { OwnedFd::from_raw_fd(number) })
 }
@@ -110,7 +139,7 @@ pub(super) fn peel_off(fd: BorrowedFd<'_>, association: i32) -> io::Result<Owned
 /// Takes a connection from a listening one-to-one socket; one of its peer's addresses.
 pub(super) fn accept(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
     let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    let mut name = Name([0; STORAGE]);
+    let mut name = AddressRoom([0; STORAGE]);
     let mut length = STORAGE as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` bytes to `name`; the result is checked, and nobody else
     // owns it.
@@ -124,7 +153,7 @@ pub(super) fn accept(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAd
 
 /// Room for an address, aligned as `sockaddr_storage` is.
 #[repr(C, align(8))]
-struct Name([u8; STORAGE]);
+struct AddressRoom([u8; STORAGE]);
 
 /// A buffer for control messages, aligned as `cmsghdr` wants it: `sctp_sndrcvinfo` and `sctp_nxtinfo`.
 #[repr(C, align(8))]
@@ -270,7 +299,7 @@ pub(super) fn unpack(bytes: &[u8]) -> Option<(SocketAddr, usize)> {
 }
 
 /// An address as `sockaddr_storage`; `None`: all zero, "any address" to the kernel.
-pub(super) fn storage(address: Option<&SocketAddr>) -> [u8; STORAGE] {
+pub(super) fn storage(address: Option<&SocketAddr>) -> Storage {
     let mut bytes = [0; STORAGE];
     if let Some(address) = address {
         let packed = pack(&[*address]);

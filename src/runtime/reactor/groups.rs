@@ -2,8 +2,8 @@
 
 use super::{DATAGRAM_BUDGET, GROUPS, INTERFACES, Input, Reactor, Timer, register};
 use crate::machine::Service;
-use crate::transport::interfaces::{Changes, Interface, interfaces};
-use crate::transport::multicast::{Receiver, Sender};
+use crate::transport::interfaces::{Interface, InterfaceChanges, interfaces};
+use crate::transport::multicast::{GroupReceiver, GroupSender};
 use mio::{Interest, Token};
 use std::io;
 use std::net::SocketAddr;
@@ -17,10 +17,10 @@ const LARGEST_DATAGRAM: usize = 65_535;
 
 #[derive(Debug, Default)]
 pub(super) struct Groups {
-    receivers: Vec<(Service, Receiver)>,
-    senders: Vec<(Service, Sender)>,
+    receivers: Vec<(Service, GroupReceiver)>,
+    senders: Vec<(Service, GroupSender)>,
     interfaces: Vec<Interface>,
-    changes: Option<Changes>,
+    changes: Option<InterfaceChanges>,
     /// Whether the list of interfaces was asked for.
     followed: bool,
     settling: bool,
@@ -45,7 +45,7 @@ impl Reactor {
     /// From now on, follows the interfaces ([`Input::Interfaces`]); what they are now.
     pub fn follow_interfaces(&mut self) -> io::Result<&[Interface]> {
         if !std::mem::replace(&mut self.groups.followed, true) {
-            match Changes::listen().and_then(|changes| Ok((changes, interfaces()?))) {
+            match InterfaceChanges::listen().and_then(|changes| Ok((changes, interfaces()?))) {
                 Ok((changes, list)) => {
                     register(self.registry(), &changes, INTERFACES, Interest::READABLE)?;
                     self.groups.changes = Some(changes);
@@ -67,7 +67,7 @@ impl Reactor {
     /// Hears `group`: its datagrams come as [`Input::Announce`].
     pub fn hear(&mut self, service: Service, group: SocketAddr) -> io::Result<()> {
         self.follow_interfaces()?;
-        let mut receiver = Receiver::bind(group)?;
+        let mut receiver = GroupReceiver::bind(group)?;
         let token = Token(GROUPS + self.groups.receivers.len());
         register(self.registry(), &receiver, token, Interest::READABLE)?;
         if receiver.refresh(&self.groups.interfaces, self.groups.loopback) == 0 {
@@ -88,7 +88,7 @@ impl Reactor {
         ttl: u8,
     ) -> io::Result<()> {
         self.follow_interfaces()?;
-        let mut sender = Sender::new(source, group, ttl)?;
+        let mut sender = GroupSender::new(source, group, ttl)?;
         sender.refresh(&self.groups.interfaces, self.groups.loopback);
         self.groups.senders.push((service, sender));
         Ok(())

@@ -19,8 +19,8 @@ use crate::transport::tls::Mode;
 use crate::transport::{Condition, Link, QueueStatus, ReadStatus};
 use crate::wire::frame::LONGEST_MESSAGE;
 use mio::{Interest, Token};
+use slab::Slab;
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -124,9 +124,9 @@ impl Slot {
 
 #[derive(Debug, Default)]
 pub(super) struct Links {
-    slots: Vec<Option<Slot>>,
-    free: Vec<usize>,
-    by_id: HashMap<LinkId, usize, BuildHasherDefault<LinkHasher>>,
+    slots: Slab<Slot>,
+    /// Link numbers are ours, so nobody can choose colliding ones.
+    by_id: HashMap<LinkId, usize, foldhash::fast::FixedState>,
     /// Slots with more to read than one turn's budget.
     ready: VecDeque<usize>,
     /// Slots with a batch.
@@ -149,31 +149,14 @@ pub(super) struct Links {
     held: usize,
 }
 
-/// Link numbers are ours, so nobody can choose colliding ones.
-#[derive(Debug, Default, Clone, Copy)]
-struct LinkHasher(u64);
-
-impl Hasher for LinkHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-    fn write_u64(&mut self, number: u64) {
-        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-    }
-}
-
 impl Links {
     pub fn len(&self) -> usize {
         self.by_id.len()
     }
 
+    /// All slots in use are below that.
     pub fn slot_count(&self) -> usize {
-        self.slots.len()
+        self.slots.capacity()
     }
 
     pub fn has_ready(&self) -> bool {
@@ -193,7 +176,7 @@ impl Links {
     }
 
     pub fn get(&mut self, index: usize) -> Option<&mut Slot> {
-        self.slots.get_mut(index)?.as_mut()
+        self.slots.get_mut(index)
     }
 
     /// The slot, if it still is the one of `link`.
@@ -221,23 +204,18 @@ impl Links {
             partial_since: None,
             partial_timer: false,
         };
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            self.slots.len() - 1
-        });
-        self.slots[index] = Some(slot);
+        let index = self.slots.insert(slot);
         self.by_id.insert(id, index);
         index
     }
 
     fn remove(&mut self, index: usize) -> Option<Slot> {
-        let slot = self.slots.get_mut(index)?.take()?;
+        let slot = self.slots.try_remove(index)?;
         if matches!(slot.phase, Phase::Proving(None)) {
             self.proving -= 1;
         }
         self.by_id.remove(&slot.id);
         self.held -= slot.held;
-        self.free.push(index);
         Some(slot)
     }
 
@@ -272,7 +250,7 @@ impl Links {
 
     /// Counts what the link holds; what it is, if that is much and the total is beyond `bound`.
     pub fn count_held(&mut self, index: usize, bound: usize) -> bool {
-        let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut) else { return false };
+        let Some(slot) = self.slots.get_mut(index) else { return false };
         let held = slot.link.as_ref().map_or(0, Link::buffered);
         self.held = self.held - slot.held + held;
         slot.held = held;
@@ -470,14 +448,14 @@ impl Reactor {
     /// Who is at the other end of a link that is up, and not being read from.
     pub fn peer_of(&self, id: LinkId) -> Option<SocketAddr> {
         let index = *self.links.by_id.get(&id)?;
-        self.links.slots.get(index)?.as_ref()?.link.as_ref()?.peer_addresses().first().copied()
+        self.links.slots.get(index)?.link.as_ref()?.peer_addresses().first().copied()
     }
 
     /// How the way to the other end of a link is, not while it is being read from.
     pub fn measure(&self, id: LinkId) -> Option<Measurement> {
         let index = *self.links.by_id.get(&id)?;
         let Condition { round_trip, retransmissions, unacknowledged } =
-            self.links.slots.get(index)?.as_ref()?.link.as_ref()?.condition()?;
+            self.links.slots.get(index)?.link.as_ref()?.condition()?;
         Some(Measurement { round_trip, retransmissions, unacknowledged })
     }
 
@@ -679,7 +657,7 @@ impl Reactor {
     pub(super) fn queue(&mut self, link: LinkId, bytes: Vec<u8>) {
         let links = &mut self.links;
         let Some(&index) = links.by_id.get(&link) else { return };
-        let Some(slot) = links.slots[index].as_mut() else { return };
+        let Some(slot) = links.slots.get_mut(index) else { return };
         if matches!(slot.phase, Phase::Closing | Phase::Refusing) {
             return;
         }
@@ -752,7 +730,7 @@ impl Reactor {
 
     pub(super) fn flush_slot(&mut self, index: usize) {
         let links = &mut self.links;
-        let Some(slot) = links.slots.get_mut(index).and_then(Option::as_mut) else { return };
+        let Some(slot) = links.slots.get_mut(index) else { return };
         slot.dirty = false;
         // While dialling: sent when it is up. Without a link: it is being read from, and flushed after that.
         let early = matches!(slot.phase, Phase::Dialling(_) | Phase::Proving(_));

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::transport::interfaces::interfaces;
-use crate::transport::multicast::{ASAP_GROUP, ENRP_GROUP, Receiver};
+use crate::transport::multicast::{ASAP_GROUP, ENRP_GROUP, GroupReceiver};
 use crate::transport::netns::{in_namespace, skipped};
 use crate::transport::sctp::{self, SctpEndpoint};
 use crate::wire::Asap;
@@ -76,7 +76,7 @@ fn hog(port: u16) -> UdpSocket {
 }
 
 /// What is heard in a group within 20 s, and from which port.
-fn heard(receiver: &Receiver, server: &mut Server) -> (u16, Vec<u8>) {
+fn heard(receiver: &GroupReceiver, server: &mut Server) -> (u16, Vec<u8>) {
     let end = server.now() + Duration::from_secs(20);
     loop {
         let until = server.now() + Duration::from_millis(10);
@@ -92,7 +92,7 @@ fn heard(receiver: &Receiver, server: &mut Server) -> (u16, Vec<u8>) {
 fn announcements_go_out_although_their_port_is_taken() {
     in_namespace(|_| {
         let _hog = hog(4000);
-        let mut receiver = Receiver::bind(ASAP_GROUP).unwrap();
+        let mut receiver = GroupReceiver::bind(ASAP_GROUP).unwrap();
         receiver.refresh(&interfaces().unwrap(), false);
         let options = options(wanted(4000, false), &[LinkProtocol::Tcp]);
         let mut server = Server::bind(Options { asap_announce: Some(ASAP_GROUP), ..options }).unwrap();

@@ -1,0 +1,153 @@
+//! The structures of `linux/sctp.h` that travel through socket options, field by field.
+//!
+//! The kernel packs those that hold an address; where it leaves gaps, they stand here as fields, so that each is nothing
+//! but numbers without room between them, and may be read and written as bytes.
+
+/// Numbers without room between them.
+///
+/// # Safety
+/// Any bytes are a legal value, and every byte of a value is initialised.
+#[allow(unsafe_code)]
+pub(super) unsafe trait Plain: Copy {}
+
+/// `sctp_assoc_t`.
+type Association = i32;
+
+/// Size of a `sockaddr_storage`, which has alignment 4 inside SCTP's structures.
+pub(super) const STORAGE: usize = 128;
+/// A `sockaddr_storage`.
+pub(super) type Storage = [u8; STORAGE];
+
+/// Declares structures of numbers and arrays of numbers, and holds their sizes.
+macro_rules! structures {
+    ($($(#[$meta:meta])* $name:ident: $size:literal { $($field:ident: $type:ty,)* })*) => {
+        $(
+            $(#[$meta])*
+            #[repr(C, packed)]
+            #[derive(Debug, Clone, Copy)]
+            pub(super) struct $name { $(pub $field: $type,)* }
+
+            const _: () = assert!(size_of::<$name>() == $size);
+
+            // SAFETY: packed, and every field is a number or an array of bytes: any bytes are good, and all are set.
+            #[allow(unsafe_code)]
+            unsafe impl Plain for $name {}
+        )*
+    };
+}
+
+structures! {
+    /// `struct sctp_paddrparams`.
+    PathParameters: 156 {
+        association: Association,
+        address: Storage,
+        hb_interval: u32,
+        path_max_rxt: u16,
+        path_mtu: u32,
+        sack_delay: u32,
+        flags: u32,
+        flow_label: u32,
+        dscp: u8,
+        gap: u8,
+    }
+    /// `struct sctp_rtoinfo`; milliseconds.
+    RtoInfo: 16 {
+        association: Association,
+        initial: u32,
+        max: u32,
+        min: u32,
+    }
+    /// `struct sctp_assocparams`.
+    AssociationParameters: 20 {
+        association: Association,
+        max_rxt: u16,
+        peer_destinations: u16,
+        peer_window: u32,
+        local_window: u32,
+        cookie_life: u32,
+    }
+    /// `struct sctp_initmsg`.
+    InitMessage: 8 {
+        streams: u16,
+        max_incoming_streams: u16,
+        attempts: u16,
+        longest: u16,
+    }
+    /// `struct sctp_sack_info`.
+    SackInfo: 12 {
+        association: Association,
+        delay: u32,
+        frequency: u32,
+    }
+    /// `struct sctp_prim`.
+    Primary: 132 {
+        association: Association,
+        address: Storage,
+    }
+    /// `sctp_peeloff_flags_arg_t`.
+    PeelOff: 12 {
+        association: Association,
+        descriptor: i32,
+        flags: i32,
+    }
+    /// `struct sctp_status` with the `struct sctp_paddrinfo` of the primary path.
+    Status: 176 {
+        association: Association,
+        state: i32,
+        window: u32,
+        unacknowledged: u16,
+        pending: u16,
+        incoming_streams: u16,
+        outgoing_streams: u16,
+        fragmentation_point: u32,
+        primary_association: Association,
+        primary_address: Storage,
+        primary_state: i32,
+        congestion_window: u32,
+        srtt: u32,
+        rto: u32,
+        mtu: u32,
+    }
+    /// `struct sctp_assoc_stats`: counters since they were last read, chunks and packets.
+    Statistics: 256 {
+        association: Association,
+        gap: u32,
+        max_rto_address: Storage,
+        max_rto: u64,
+        sacks_in: u64,
+        sacks_out: u64,
+        packets_out: u64,
+        packets_in: u64,
+        retransmitted: u64,
+        out_of_sequence: u64,
+        duplicates: u64,
+        gaps: u64,
+        unordered_out: u64,
+        unordered_in: u64,
+        ordered_out: u64,
+        ordered_in: u64,
+        control_out: u64,
+        control_in: u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::offset_of;
+
+    #[test]
+    fn fields_lie_where_the_kernel_has_them() {
+        assert_eq!(offset_of!(PathParameters, hb_interval), 132);
+        assert_eq!(offset_of!(PathParameters, path_max_rxt), 136);
+        assert_eq!(offset_of!(PathParameters, flags), 146);
+        assert_eq!(offset_of!(AssociationParameters, max_rxt), 4);
+        assert_eq!(offset_of!(Status, unacknowledged), 12);
+        assert_eq!(offset_of!(Status, incoming_streams), 16);
+        assert_eq!(offset_of!(Status, outgoing_streams), 18);
+        assert_eq!(offset_of!(Status, primary_state), 156);
+        assert_eq!(offset_of!(Status, srtt), 164);
+        assert_eq!(offset_of!(Statistics, retransmitted), 176);
+        assert_eq!(offset_of!(Statistics, duplicates), 192);
+    }
+}
