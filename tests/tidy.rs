@@ -149,6 +149,43 @@ fn the_steps_of_socket_only_go_down() {
     report(problems);
 }
 
+/// The names that several types of a crate have, and why.
+const MEANINGS: [(&str, &str); 7] = [
+    ("Config", "of each of the two machines, whose users never see both"),
+    ("Event", "of each of the two machines"),
+    ("Registration", "the same thing twice: as a program asks for it, and as the machine keeps it"),
+    (
+        "Role",
+        "a session's (RFC 5352 section 1.1); a registrar's links have some as well, and that machine has no sessions",
+    ),
+    ("Timer", "RFC 5352's, and RFC 5353's in the registrar's machine"),
+    ("What", "what a client asks, and what happened at a registrar: fields of that name"),
+    ("World", "what a fuzz target runs in"),
+];
+
+/// One meaning per type name within a crate; tests and what is private to functions may call things what they like.
+#[test]
+fn a_type_name_means_one_thing() {
+    let mut problems = Vec::new();
+    let mut used = BTreeSet::new();
+    for (_, modules) in crates() {
+        for (word, paths) in modules.types().into_iter().filter(|(_, paths)| paths.len() > 1) {
+            match MEANINGS.iter().find(|(known, _)| *known == word) {
+                Some((known, _)) => {
+                    used.insert(*known);
+                }
+                None => {
+                    let places: Vec<String> = paths.into_iter().map(name).collect();
+                    problems.push(format!("{word} is defined in {}", places.join(", ")));
+                }
+            }
+        }
+    }
+    let unused = MEANINGS.iter().filter(|(known, _)| !used.contains(known));
+    problems.extend(unused.map(|(known, _)| format!("{known} has one meaning only: strike it")));
+    report(problems);
+}
+
 /// What the checks above rest on.
 #[test]
 fn groups_do_not_hide_what_they_name() {

@@ -7,7 +7,7 @@ use domain::base::name::ToName;
 use domain::base::rdata::ComposeRecordData;
 use domain::base::{Message, Ttl};
 
-type Target = StaticCompressor<Vec<u8>>;
+type Compressed = StaticCompressor<Vec<u8>>;
 
 /// An OPT record without options.
 const OPT_LEN: usize = 11;
@@ -16,35 +16,35 @@ const CLASSIC_UDP: usize = 512;
 
 /// What the asker takes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Room {
+pub(super) struct ReplyRoom {
     /// Bytes of the answer.
     pub most: usize,
     /// Whether it knows EDNS (RFC 6891).
     pub edns: bool,
 }
 
-impl Room {
+impl ReplyRoom {
     /// Over UDP: what the asker says (`edns`), and never much more than it sent.
-    pub(super) fn udp(query: usize, edns: Option<u16>) -> Room {
+    pub(super) fn udp(query: usize, edns: Option<u16>) -> ReplyRoom {
         let said = usize::from(edns.unwrap_or(0)).clamp(CLASSIC_UDP, MAX_UDP);
-        Room { most: said.min(query * MAX_FACTOR), edns: edns.is_some() }
+        ReplyRoom { most: said.min(query * MAX_FACTOR), edns: edns.is_some() }
     }
 
     /// Over TCP.
-    pub(super) fn tcp(edns: Option<u16>) -> Room {
-        Room { most: usize::from(u16::MAX), edns: edns.is_some() }
+    pub(super) fn tcp(edns: Option<u16>) -> ReplyRoom {
+        ReplyRoom { most: usize::from(u16::MAX), edns: edns.is_some() }
     }
 }
 
 enum Stage {
-    Answer(AnswerBuilder<Target>),
-    Additional(AdditionalBuilder<Target>),
+    Answer(AnswerBuilder<Compressed>),
+    Additional(AdditionalBuilder<Compressed>),
 }
 
 /// See the module.
 pub(super) struct Records {
     stage: Stage,
-    room: Room,
+    room: ReplyRoom,
     rcode: OptRcode,
     answers: bool,
     truncated: bool,
@@ -52,7 +52,7 @@ pub(super) struct Records {
 
 impl Records {
     /// The answer to a query whose question could be read, into memory of an earlier one.
-    pub(super) fn begin(query: &Message<[u8]>, room: Room, mut memory: Vec<u8>) -> Option<Records> {
+    pub(super) fn begin(query: &Message<[u8]>, room: ReplyRoom, mut memory: Vec<u8>) -> Option<Records> {
         memory.clear();
         let mut builder = MessageBuilder::from_target(StaticCompressor::new(memory)).ok()?;
         // A limit is what the length stays below.

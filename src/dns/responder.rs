@@ -1,7 +1,7 @@
 //! A query's answer.
 
 use super::names::{SERVER, Subject, Zone, element_label};
-use super::records::{Records, Room};
+use super::records::{Records, ReplyRoom};
 use super::{Counts, Found, MAX_ELEMENTS, Pools};
 use crate::wire::{PeId, Policy, PoolElement, PoolHandle, Protocol, Transport};
 use domain::base::iana::{Class, Opcode, OptRcode, Rtype};
@@ -131,7 +131,7 @@ impl Responder {
         };
         let Some(edns) = edns(query) else { return bare(&mut self.counts, OptRcode::FORMERR) };
         let size = edns.map(|(size, _)| size);
-        let room = if asker.tcp { Room::tcp(size) } else { Room::udp(bytes.len(), size) };
+        let room = if asker.tcp { ReplyRoom::tcp(size) } else { ReplyRoom::udp(bytes.len(), size) };
         let Some(mut records) = Records::begin(query, room, memory) else {
             return bare(&mut self.counts, OptRcode::SERVFAIL);
         };

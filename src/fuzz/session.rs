@@ -2,7 +2,7 @@
 
 use super::Input;
 use crate::machine::session::{First, Inbox, MAX_COOKIE, Role, business_card, cookie_message};
-use crate::socket::channel::stranger::{Received, Stranger};
+use crate::socket::channel::stranger::{Stranger, StrangerInput};
 use crate::wire::session_frame::{FrameHeader, GREETING_LENGTH, Greeting, HEADER_LENGTH};
 use crate::wire::{
     Asap, PeId, Policy, PoolElement, PoolHandle, Protocol, RegistrarId, Transport, TransportUse,
@@ -117,17 +117,17 @@ impl World {
     fn receive(&mut self, size: usize) -> bool {
         self.buffer.resize(size, 0xee);
         match self.stranger.receive(&mut self.buffer) {
-            Received::Data { length, end, ppid, stream } => {
+            StrangerInput::Data { length, end, ppid, stream } => {
                 self.sent.delivered(&self.buffer[..length], size, end, (ppid, stream));
                 // Nothing was asked for, so nothing came.
                 length > 0
             }
-            Received::Nothing => self.controls(),
-            Received::Closed => {
+            StrangerInput::Nothing => self.controls(),
+            StrangerInput::Closed => {
                 self.sent.ended(true);
                 false
             }
-            Received::Broken => {
+            StrangerInput::Broken => {
                 self.sent.ended(false);
                 false
             }
@@ -150,7 +150,10 @@ impl World {
         for _ in 0..DRAINED {
             // A short read is not asked for more; the end comes with the next one.
             if !self.receive(100_000) && !self.receive(100_000) {
-                let ended = matches!(self.stranger.receive(&mut [0; 1]), Received::Closed | Received::Broken);
+                let ended = matches!(
+                    self.stranger.receive(&mut [0; 1]),
+                    StrangerInput::Closed | StrangerInput::Broken
+                );
                 assert!(ended, "stuck at byte {} of {}", self.sent.at, self.sent.bytes.len());
                 return;
             }

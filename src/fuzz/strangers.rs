@@ -5,7 +5,7 @@ use crate::machine::client::{self, Client};
 use crate::machine::registrar::{self, Registrar};
 use crate::machine::{LinkProtocol, Service, Time};
 use crate::runtime::{parse_announce, parse_transport};
-use crate::transport::sctp_socket::Notification;
+use crate::transport::sctp_socket::SctpNotification;
 use crate::wire::RegistrarId;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -41,11 +41,11 @@ pub fn datagrams(data: &[u8]) {
 
 /// Notifications of the kernel's SCTP, whole and cut off: never a panic, and none that is not there.
 pub fn notifications(data: &[u8]) {
-    let whole = Notification::parse(data);
+    let whole = SctpNotification::parse(data);
     // What stands behind a notification says nothing about it.
     if let (Some(_), Some(header)) = (whole, data.first_chunk::<8>()) {
         let length = u32::from_ne_bytes([header[4], header[5], header[6], header[7]]) as usize;
-        let _ = Notification::parse(&data[..length.min(data.len())]);
+        let _ = SctpNotification::parse(&data[..length.min(data.len())]);
     }
 }
 

@@ -78,17 +78,20 @@ impl Spread for [u8] {
 
 /// A table of numbers that grows a part at a time.
 #[derive(Debug)]
-pub(super) struct Table<K> {
+pub(super) struct PartedTable<K> {
     parts: Vec<HashMap<K, u32, Seeded>>,
     seed: u64,
 }
 
 const PARTS_LOG: u32 = 7;
 
-impl<K: Hash + Eq> Table<K> {
-    pub(super) fn new(seed: u64) -> Table<K> {
+impl<K: Hash + Eq> PartedTable<K> {
+    pub(super) fn new(seed: u64) -> PartedTable<K> {
         let hasher = Seeded::new(seed);
-        Table { parts: (0..1 << PARTS_LOG).map(|_| HashMap::with_hasher(hasher)).collect(), seed: hasher.0 }
+        PartedTable {
+            parts: (0..1 << PARTS_LOG).map(|_| HashMap::with_hasher(hasher)).collect(),
+            seed: hasher.0,
+        }
     }
 
     fn part(&self, word: u64) -> usize {

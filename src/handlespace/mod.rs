@@ -30,9 +30,9 @@ use crate::wire::{CauseCode, PeId, Policy, PoolElement, PoolHandle, RegistrarId,
 use checksum::Owners;
 use element::{Element, NewElement, Rare, Slab};
 use fastrand::Rng;
-use hash::{Spread, Table};
+use hash::{PartedTable, Spread};
 use policy::{Carried, Rule, Values};
-use pool::{Pool, control};
+use pool::{PoolEntry, control};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -144,13 +144,13 @@ pub struct Handlespace {
     /// Bytes in `carried`.
     carried_bytes: usize,
     owners: Owners,
-    pools: Vec<Option<Pool>>,
+    pools: Vec<Option<PoolEntry>>,
     free_pools: Vec<u32>,
     by_handle: BTreeMap<PoolHandle, u32>,
     /// The same once more, for speed.
-    handles: Table<PoolHandle>,
+    handles: PartedTable<PoolHandle>,
     /// Slots by pool and identifier, as one number.
-    ids: Table<Name>,
+    ids: PartedTable<Name>,
     /// Bytes of all pools' handles.
     handle_bytes: usize,
 }
@@ -194,8 +194,8 @@ impl Handlespace {
             pools: Vec::new(),
             free_pools: Vec::new(),
             by_handle: BTreeMap::new(),
-            handles: Table::new(seed),
-            ids: Table::new(!seed),
+            handles: PartedTable::new(seed),
+            ids: PartedTable::new(!seed),
             handle_bytes: 0,
         }
     }
@@ -269,7 +269,8 @@ impl Handlespace {
             return Err(Reject::Full);
         }
         let home = self.owners.ensure(element.home).ok_or(Reject::Full)?;
-        let pool = pool.unwrap_or_else(|| self.add_pool(Pool::new(handle.clone(), &element.transport, kind)));
+        let pool =
+            pool.unwrap_or_else(|| self.add_pool(PoolEntry::new(handle.clone(), &element.transport, kind)));
         let values = match kind {
             Rule::Unknown(_) => self.carry(carried(&element.policy)),
             _ => values,
@@ -479,7 +480,7 @@ impl Handlespace {
         sum.to_wire()
     }
 
-    fn pool_of(&self, slot: u32) -> Option<&Pool> {
+    fn pool_of(&self, slot: u32) -> Option<&PoolEntry> {
         self.pools[self.elements[slot].pool as usize].as_ref()
     }
 
@@ -509,7 +510,7 @@ impl Handlespace {
         more == 0 || self.bytes() + more <= self.bounds.bytes
     }
 
-    fn add_pool(&mut self, pool: Pool) -> u32 {
+    fn add_pool(&mut self, pool: PoolEntry) -> u32 {
         self.handle_bytes += pool.handle.as_bytes().len();
         let index = self.free_pools.pop().unwrap_or_else(|| {
             self.pools.push(None);

@@ -13,7 +13,7 @@ use fastrand::Rng;
 
 /// A pool, named by its first element's transport type, transport use and policy.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(super) struct PoolEntry {
     pub handle: PoolHandle,
     /// What the handle contributes to its elements' checksum.
     pub sum: Sum,
@@ -36,15 +36,15 @@ enum Order {
     Lottery(Lottery),
 }
 
-impl Pool {
-    pub(super) fn new(handle: PoolHandle, transport: &Transport, kind: Rule) -> Pool {
+impl PoolEntry {
+    pub(super) fn new(handle: PoolHandle, transport: &Transport, kind: Rule) -> PoolEntry {
         let order = match kind.is_random() {
             true => Order::Lottery(Lottery::new(kind)),
             false => Order::Sorted(Sorted::new(kind)),
         };
         let sum = Sum::of_handle(&handle);
         let (transport, control) = (transport.kind(), control(transport));
-        Pool {
+        PoolEntry {
             handle,
             sum,
             transport,
@@ -70,7 +70,7 @@ impl Pool {
         first
     }
 
-    /// The reverse of [`Pool::own`]. `true`: it was the registrar's last in this pool.
+    /// The reverse of [`PoolEntry::own`]. `true`: it was the registrar's last in this pool.
     pub(super) fn disown(&mut self, owner: u16, id: u32) -> bool {
         let Ok(at) = self.owned.binary_search_by_key(&owner, |entry| entry.0) else { return false };
         self.owned[at].1.remove(id);

@@ -2,7 +2,7 @@
 
 use super::element::Element;
 use super::marks::{self, Marks};
-use super::pool::Pool;
+use super::pool::PoolEntry;
 use super::{ElementKey, Handlespace, policy, tree};
 use crate::wire::{PeId, Policy, PoolElement, PoolHandle, RegistrarId, Transport};
 use std::cmp::Reverse;
@@ -30,7 +30,7 @@ impl<'a> ElementRef<'a> {
         &self.space.elements[self.slot]
     }
 
-    fn pool(&self) -> &'a Pool {
+    fn pool(&self) -> &'a PoolEntry {
         self.space.pool_at(self.element().pool)
     }
 
@@ -106,7 +106,7 @@ impl fmt::Debug for ElementRef<'_> {
 }
 
 impl<'a> PoolRef<'a> {
-    fn pool(&self) -> &'a Pool {
+    fn pool(&self) -> &'a PoolEntry {
         self.space.pool_at(self.index)
     }
 
@@ -168,7 +168,7 @@ struct Merged<'a> {
 }
 
 impl<'a> Merged<'a> {
-    fn new(pool: &'a Pool, after: Option<PeId>) -> Merged<'a> {
+    fn new(pool: &'a PoolEntry, after: Option<PeId>) -> Merged<'a> {
         let after = after.map(|id| id.0);
         let mut trees: Vec<_> = pool.owned.iter().map(|(_, ids)| ids.after(after)).collect();
         let first = |(tree, ids): (usize, &mut tree::Iter<'a, u32, u32>)| {
@@ -194,7 +194,7 @@ impl Iterator for Merged<'_> {
 }
 
 impl Handlespace {
-    fn pool_at(&self, index: u32) -> &Pool {
+    fn pool_at(&self, index: u32) -> &PoolEntry {
         self.pools[index as usize].as_ref().expect("an index in use names a pool")
     }
 

@@ -16,7 +16,7 @@ const FURTHER: usize = 128;
 
 /// An element that failed.
 #[derive(Debug, Clone, Copy)]
-struct Failed {
+struct FailedElement {
     until: Time,
     times: u32,
 }
@@ -25,7 +25,7 @@ struct Failed {
 #[derive(Debug)]
 pub struct Choice {
     pool: CachedPool,
-    failed: BTreeMap<PeId, Failed>,
+    failed: BTreeMap<PeId, FailedElement>,
     heard: bool,
     seed: u64,
 }
@@ -134,7 +134,7 @@ impl Choice {
         if !self.pool.contains(id) {
             return false;
         }
-        let failed = self.failed.entry(id).or_insert(Failed { until: now, times: 0 });
+        let failed = self.failed.entry(id).or_insert(FailedElement { until: now, times: 0 });
         let news = failed.until <= now;
         if news {
             failed.times = failed.times.saturating_add(1);

@@ -32,7 +32,7 @@ pub enum Role {
 ///     └──────────────────────────────────┘
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum SessionPhase {
     Moving,
     Up,
     Failed,
@@ -83,7 +83,7 @@ pub struct Signs {
 #[derive(Debug)]
 pub struct Inbox {
     role: Role,
-    phase: Phase,
+    phase: SessionPhase,
     /// The owner closed it: there is nobody to tell anything.
     closed: bool,
     /// A move ended well, and its owner was not told yet.
@@ -107,8 +107,8 @@ impl Inbox {
     /// A user's session starts failed: connecting is its first move. An element's is up.
     pub fn new(role: Role) -> Inbox {
         let phase = match role {
-            Role::User => Phase::Failed,
-            Role::Element => Phase::Up,
+            Role::User => SessionPhase::Failed,
+            Role::Element => SessionPhase::Up,
         };
         Inbox {
             role,
@@ -216,7 +216,7 @@ impl Inbox {
 
     /// A connection attempt or failover begins; what was to be told about earlier ones is void.
     pub fn begin_move(&mut self) {
-        self.phase = Phase::Moving;
+        self.phase = SessionPhase::Moving;
         self.complete = false;
         self.echo = None;
         self.ahead = false;
@@ -224,20 +224,20 @@ impl Inbox {
 
     /// It ended well. `announce`: the owner is to be told (failovers, not the first connect).
     pub fn moved(&mut self, announce: bool) {
-        self.phase = Phase::Up;
+        self.phase = SessionPhase::Up;
         self.complete = announce;
     }
 
     /// The element or the way to it is lost; whether that is news.
     pub fn fail(&mut self) -> bool {
-        let news = self.phase != Phase::Failed;
-        self.phase = Phase::Failed;
+        let news = self.phase != SessionPhase::Failed;
+        self.phase = SessionPhase::Failed;
         news
     }
 
     /// Whether a failover is necessary, or an element's session is over. Stays so until the next move.
     pub fn failed(&self) -> bool {
-        self.phase == Phase::Failed
+        self.phase == SessionPhase::Failed
     }
 
     /// The owner closed the session; nobody is to be told anything.

@@ -15,19 +15,19 @@ use crate::wire::PoolHandle;
 
 /// A pattern of pool handles; `None` is `*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Pools(Vec<Option<u8>>);
+struct PoolPattern(Vec<Option<u8>>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Role {
+enum CertifiedRole {
     Registrar(Option<String>),
-    Element(Pools),
-    User(Pools),
+    Element(PoolPattern),
+    User(PoolPattern),
     Operator,
 }
 
 /// Everything that one peer may be. Nothing, if its certificate names no role.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Roles(Vec<Role>);
+pub struct Roles(Vec<CertifiedRole>);
 
 /// What all role names begin with.
 pub const PREFIX: &str = "rserpool:";
@@ -46,8 +46,8 @@ impl Roles {
     /// Whether it may be a registrar of `scope`; `None`: of any.
     pub fn is_registrar(&self, scope: Option<&str>) -> bool {
         self.0.iter().any(|role| match role {
-            Role::Registrar(Some(own)) => scope.is_none_or(|scope| scope == own),
-            Role::Registrar(None) => true,
+            CertifiedRole::Registrar(Some(own)) => scope.is_none_or(|scope| scope == own),
+            CertifiedRole::Registrar(None) => true,
             _ => false,
         })
     }
@@ -55,46 +55,46 @@ impl Roles {
     /// The scope whose registrar it is, if it names one.
     pub fn scope(&self) -> Option<&str> {
         self.0.iter().find_map(|role| match role {
-            Role::Registrar(scope) => scope.as_deref(),
+            CertifiedRole::Registrar(scope) => scope.as_deref(),
             _ => None,
         })
     }
 
     /// Whether it may have elements in the pool.
     pub fn may_serve(&self, handle: &[u8]) -> bool {
-        self.0.iter().any(|role| matches!(role, Role::Element(pools) if pools.matches(handle)))
+        self.0.iter().any(|role| matches!(role, CertifiedRole::Element(pools) if pools.matches(handle)))
     }
 
     /// Whether it may have elements at all.
     pub fn may_serve_some(&self) -> bool {
-        self.0.iter().any(|role| matches!(role, Role::Element(_)))
+        self.0.iter().any(|role| matches!(role, CertifiedRole::Element(_)))
     }
 
     /// Whether it may ask for the pool's elements: its users, its elements, registrars and operators.
     pub fn may_resolve(&self, handle: &[u8]) -> bool {
         self.0.iter().any(|role| match role {
-            Role::User(pools) | Role::Element(pools) => pools.matches(handle),
-            Role::Registrar(_) | Role::Operator => true,
+            CertifiedRole::User(pools) | CertifiedRole::Element(pools) => pools.matches(handle),
+            CertifiedRole::Registrar(_) | CertifiedRole::Operator => true,
         })
     }
 
     /// Whether it may have sessions with the pool's elements.
     pub fn may_use(&self, handle: &[u8]) -> bool {
         self.0.iter().any(|role| match role {
-            Role::User(pools) => pools.matches(handle),
-            Role::Operator => true,
+            CertifiedRole::User(pools) => pools.matches(handle),
+            CertifiedRole::Operator => true,
             _ => false,
         })
     }
 
     /// Whether it may have sessions at all.
     pub fn may_use_some(&self) -> bool {
-        self.0.iter().any(|role| matches!(role, Role::User(_) | Role::Operator))
+        self.0.iter().any(|role| matches!(role, CertifiedRole::User(_) | CertifiedRole::Operator))
     }
 
     /// Whether it may do what is for operators only.
     pub fn is_operator(&self) -> bool {
-        self.0.contains(&Role::Operator)
+        self.0.contains(&CertifiedRole::Operator)
     }
 }
 
@@ -106,33 +106,33 @@ impl std::fmt::Display for Roles {
         for (number, role) in self.0.iter().enumerate() {
             let separator = if number > 0 { ", " } else { "" };
             match role {
-                Role::Registrar(None) => write!(f, "{separator}registrar")?,
-                Role::Registrar(Some(scope)) => write!(f, "{separator}registrar of {scope}")?,
-                Role::Element(pools) => write!(f, "{separator}element of {pools}")?,
-                Role::User(pools) => write!(f, "{separator}user of {pools}")?,
-                Role::Operator => write!(f, "{separator}operator")?,
+                CertifiedRole::Registrar(None) => write!(f, "{separator}registrar")?,
+                CertifiedRole::Registrar(Some(scope)) => write!(f, "{separator}registrar of {scope}")?,
+                CertifiedRole::Element(pools) => write!(f, "{separator}element of {pools}")?,
+                CertifiedRole::User(pools) => write!(f, "{separator}user of {pools}")?,
+                CertifiedRole::Operator => write!(f, "{separator}operator")?,
             }
         }
         Ok(())
     }
 }
 
-fn role(name: &str) -> Option<Role> {
+fn role(name: &str) -> Option<CertifiedRole> {
     let name = name.strip_prefix(PREFIX).unwrap_or(name);
     let (kind, detail) = match name.split_once(':') {
         Some((kind, detail)) => (kind, Some(detail)),
         None => (name, None),
     };
     match (kind, detail) {
-        ("registrar", None) => Some(Role::Registrar(None)),
+        ("registrar", None) => Some(CertifiedRole::Registrar(None)),
         ("registrar", Some(scope)) => {
             let scope = String::from_utf8(bytes(scope)?).ok()?;
-            (!scope.is_empty()).then_some(Role::Registrar(Some(scope)))
+            (!scope.is_empty()).then_some(CertifiedRole::Registrar(Some(scope)))
         }
-        ("element", Some(pools)) => Some(Role::Element(Pools::parse(pools)?)),
-        ("user", None) => Some(Role::User(Pools(vec![None]))),
-        ("user", Some(pools)) => Some(Role::User(Pools::parse(pools)?)),
-        ("operator", None) => Some(Role::Operator),
+        ("element", Some(pools)) => Some(CertifiedRole::Element(PoolPattern::parse(pools)?)),
+        ("user", None) => Some(CertifiedRole::User(PoolPattern(vec![None]))),
+        ("user", Some(pools)) => Some(CertifiedRole::User(PoolPattern::parse(pools)?)),
+        ("operator", None) => Some(CertifiedRole::Operator),
         _ => None,
     }
 }
@@ -180,12 +180,12 @@ fn symbols(text: &str) -> Option<Vec<Option<u8>>> {
     Some(symbols)
 }
 
-impl Pools {
-    fn parse(text: &str) -> Option<Pools> {
+impl PoolPattern {
+    fn parse(text: &str) -> Option<PoolPattern> {
         let mut symbols = symbols(text).filter(|symbols| !symbols.is_empty())?;
         // Two stars are one: what a pattern costs to match is bounded by one backtrack.
         symbols.dedup_by(|a, b| a.is_none() && b.is_none());
-        Some(Pools(symbols))
+        Some(PoolPattern(symbols))
     }
 
     fn matches(&self, handle: &[u8]) -> bool {
@@ -211,7 +211,7 @@ impl Pools {
     }
 }
 
-impl std::fmt::Display for Pools {
+impl std::fmt::Display for PoolPattern {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let text: Vec<u8> = self.0.iter().map(|symbol| symbol.unwrap_or(b'*')).collect();
         match PoolHandle::new(&text) {
@@ -280,11 +280,11 @@ mod tests {
             ("a%2Ac", &["a*c"], &["abc"]),
             ("%00*", &["\0", "\0x"], &["x\0"]),
         ] {
-            let pools = Pools::parse(pattern).unwrap();
+            let pools = PoolPattern::parse(pattern).unwrap();
             yes.iter().for_each(|text| assert!(pools.matches(text.as_bytes()), "{pattern} {text}"));
             no.iter().for_each(|text| assert!(!pools.matches(text.as_bytes()), "{pattern} {text}"));
         }
-        let hard = Pools::parse(&"*a".repeat(100)).unwrap();
+        let hard = PoolPattern::parse(&"*a".repeat(100)).unwrap();
         assert!(!hard.matches(&[b'a'; 60_000][..99]));
         assert!(hard.matches(&[b'a'; 60_000]));
     }

@@ -36,13 +36,13 @@ impl Hasher for Hashed {
 
 /// One pool and when somebody last asked for it.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct CachedEntry {
     handle: PoolHandle,
     pool: Mutex<CachedPool>,
     used: AtomicU64,
 }
 
-impl Entry {
+impl CachedEntry {
     /// Chooses by policy.
     pub fn select(&self, items: usize) -> Vec<PoolElement> {
         let mut pool = self.pool.lock();
@@ -54,8 +54,8 @@ impl Entry {
 }
 
 /// By the handle's hash. Of two handles with the same one (2^-64), the later takes the place.
-type Pools = HashMap<u64, Arc<Entry>, BuildHasherDefault<Hashed>>;
-type Shard = RwLock<Pools>;
+type CachedPools = HashMap<u64, Arc<CachedEntry>, BuildHasherDefault<Hashed>>;
+type Shard = RwLock<CachedPools>;
 
 /// See the module.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ impl Cache {
         (&self.shards[(hash >> 32) as usize % SHARDS], hash)
     }
 
-    fn get(&self, handle: &PoolHandle) -> Option<Arc<Entry>> {
+    fn get(&self, handle: &PoolHandle) -> Option<Arc<CachedEntry>> {
         let (shard, hash) = self.shard(handle);
         shard.read().get(&hash).filter(|entry| entry.handle == *handle).cloned()
     }
@@ -118,7 +118,7 @@ impl Cache {
 
     /// Takes over what a registrar said about a pool that nobody asked the cache about: a part does not
     /// replace a larger part, for who asked may have wanted no more.
-    pub fn complement(&self, now: Time, handle: &PoolHandle, resolution: &Resolution) -> Arc<Entry> {
+    pub fn complement(&self, now: Time, handle: &PoolHandle, resolution: &Resolution) -> Arc<CachedEntry> {
         if let Some(entry) = self.get(handle)
             && !resolution.complete
             && resolution.elements.len() < entry.pool.lock().len()
@@ -129,14 +129,14 @@ impl Cache {
     }
 
     /// Takes over what a registrar said.
-    pub fn update(&self, now: Time, handle: &PoolHandle, resolution: &Resolution) -> Arc<Entry> {
+    pub fn update(&self, now: Time, handle: &PoolHandle, resolution: &Resolution) -> Arc<CachedEntry> {
         if let Some(entry) = self.get(handle) {
             entry.pool.lock().update(now, resolution);
             return entry;
         }
         let (shard, hash) = self.shard(handle);
         let pool = Mutex::new(CachedPool::new(now, self.seed ^ hash, resolution));
-        let entry = Arc::new(Entry { handle: handle.clone(), pool, used: AtomicU64::new(now.0) });
+        let entry = Arc::new(CachedEntry { handle: handle.clone(), pool, used: AtomicU64::new(now.0) });
         let mut shard = shard.write();
         if shard.len() >= MAX_POOLS {
             make_room(&mut shard, now);
@@ -167,8 +167,8 @@ impl Cache {
 }
 
 /// Drops the half that was not used for longest.
-fn make_room(shard: &mut Pools, now: Time) {
-    let age = |entry: &Entry| now - Time(entry.used.load(Ordering::Relaxed));
+fn make_room(shard: &mut CachedPools, now: Time) {
+    let age = |entry: &CachedEntry| now - Time(entry.used.load(Ordering::Relaxed));
     let mut ages: Vec<Duration> = shard.values().map(|entry| age(entry)).collect();
     ages.sort_unstable();
     let median = ages.get(ages.len() / 2).copied().unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use super::cache::Cache;
 use super::csp::Sessions;
-use super::directory::{Answer, Directory, Reply};
+use super::directory::{Answer, Directory, Replier};
 use super::library;
 use super::reactor::Clock;
 use super::registrar::Embedded;
@@ -73,7 +73,7 @@ impl Shared {
     }
 
     /// Asks the event thread.
-    fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<Answer<T>, RequestError> {
+    fn ask<T>(&self, command: impl FnOnce(Replier<T>) -> Command) -> Result<Answer<T>, RequestError> {
         let (reply, answer) = Answer::pending(self.patience);
         self.tell(command(reply))?;
         Ok(answer)
@@ -147,7 +147,7 @@ impl Runtime {
             ended: AtomicBool::new(false),
             forks,
         });
-        let looping = library::Library::new(reactor, settings, keeper, inbox, Arc::downgrade(&shared));
+        let looping = library::LibraryThread::new(reactor, settings, keeper, inbox, Arc::downgrade(&shared));
         *shared.thread.lock() = Some(spawn("rserpool", move || looping.run())?);
         Ok(Runtime { shared })
     }

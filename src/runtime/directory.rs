@@ -14,7 +14,7 @@ use std::time::Duration;
 /// How often who waits for an answer looks whether it is still wanted.
 const GLANCE: Duration = Duration::from_millis(20);
 
-pub(super) type Reply<T> = Sender<Result<T, RequestError>>;
+pub(super) type Replier<T> = Sender<Result<T, RequestError>>;
 
 /// What will be answered to a request. Who doesn't care drops it.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub struct Answer<T> {
 }
 
 impl<T> Answer<T> {
-    pub(super) fn pending(patience: Duration) -> (Reply<T>, Answer<T>) {
+    pub(super) fn pending(patience: Duration) -> (Replier<T>, Answer<T>) {
         let (reply, channel) = bounded(1);
         (reply, Answer { channel, patience, about: None })
     }

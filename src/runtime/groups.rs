@@ -13,7 +13,7 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 
 /// What a group is wanted for.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Purpose {
+pub(super) enum GroupPurpose {
     Hear,
     /// From `source`, or another port of it.
     Speak {
@@ -24,20 +24,20 @@ pub(super) enum Purpose {
 
 /// Groups that are wanted and can't be used yet.
 #[derive(Debug, Default)]
-pub(super) struct Groups {
-    missing: Vec<(Service, SocketAddr, Purpose)>,
+pub(super) struct MissingGroups {
+    missing: Vec<(Service, SocketAddr, GroupPurpose)>,
     wait: Duration,
     due: Option<Time>,
 }
 
-impl Groups {
+impl MissingGroups {
     /// Begins to use a group; whether that worked at once. If not, that is logged once.
     pub fn want(
         &mut self,
         reactor: &mut Reactor,
         service: Service,
         group: SocketAddr,
-        purpose: Purpose,
+        purpose: GroupPurpose,
     ) -> bool {
         let Err(error) = begin(reactor, service, group, purpose) else { return true };
         let hopeless = matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EINVAL));
@@ -51,7 +51,7 @@ impl Groups {
         false
     }
 
-    /// When to call [`Groups::handle_timeout`].
+    /// When to call [`MissingGroups::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Time> {
         self.due
     }
@@ -74,19 +74,24 @@ impl Groups {
     }
 }
 
-impl Purpose {
+impl GroupPurpose {
     fn name(self) -> &'static str {
         match self {
-            Purpose::Hear => "listen to the group",
-            Purpose::Speak { .. } => "announce to the group",
+            GroupPurpose::Hear => "listen to the group",
+            GroupPurpose::Speak { .. } => "announce to the group",
         }
     }
 }
 
-fn begin(reactor: &mut Reactor, service: Service, group: SocketAddr, purpose: Purpose) -> io::Result<()> {
+fn begin(
+    reactor: &mut Reactor,
+    service: Service,
+    group: SocketAddr,
+    purpose: GroupPurpose,
+) -> io::Result<()> {
     match purpose {
-        Purpose::Hear => reactor.hear(service, group),
-        Purpose::Speak { source, ttl } => speak(reactor, service, source, group, ttl),
+        GroupPurpose::Hear => reactor.hear(service, group),
+        GroupPurpose::Speak { source, ttl } => speak(reactor, service, source, group, ttl),
     }
 }
 

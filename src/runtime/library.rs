@@ -3,8 +3,8 @@
 use super::advertise::Advertised;
 use super::cache::Cache;
 use super::csp::{Component, Reporter};
-use super::directory::Reply;
-use super::groups::{Groups, Purpose};
+use super::directory::Replier;
+use super::groups::{GroupPurpose, MissingGroups};
 use super::names::Names;
 use super::reactor::{Admission, Clock, Input, Limits, Reactor, Waker};
 use super::shared::{Command, Resolved, Shared, Watched};
@@ -33,9 +33,9 @@ const MAX_UNPROVED: usize = 32;
 
 /// Who waits for the answer to a request.
 enum Waiting {
-    Registration(Reply<RegistrarId>),
-    Deregistration(Reply<()>),
-    Resolution { reply: Reply<Resolved>, share: bool },
+    Registration(Replier<RegistrarId>),
+    Deregistration(Replier<()>),
+    Resolution { reply: Replier<Resolved>, share: bool },
 }
 
 /// The reactor of an event thread. Made by the caller's thread, so that it gets the errors.
@@ -95,17 +95,17 @@ fn reporter(settings: &Settings, reactor: &Reactor) -> Option<Reporter> {
 }
 
 /// See the module.
-pub(super) struct Library {
+pub(super) struct LibraryThread {
     reactor: Reactor,
-    groups: Groups,
+    groups: MissingGroups,
     names: Names,
     reporter: Option<Reporter>,
     keeper: Option<Keeper>,
-    state: State,
+    state: LibraryState,
 }
 
 /// Everything but the reactor, so that inputs that borrow from that can be handled.
-struct State {
+struct LibraryState {
     client: Client,
     inbox: Receiver<Command>,
     shared: Weak<Shared>,
@@ -148,24 +148,24 @@ fn advertised(text: &str, reactor: &Reactor) -> Option<Advertised> {
     advertised.inspect_err(|error| log::warn!("not advertised as {text}: {error}")).ok()
 }
 
-impl Library {
+impl LibraryThread {
     pub fn new(
         reactor: Reactor,
         settings: Settings,
         keeper: Option<Keeper>,
         inbox: Receiver<Command>,
         shared: Weak<Shared>,
-    ) -> Library {
-        let (mut reactor, mut groups) = (reactor, Groups::default());
+    ) -> LibraryThread {
+        let (mut reactor, mut groups) = (reactor, MissingGroups::default());
         for group in settings.announce.into_iter().flat_map(groups_of) {
             // Registrars can still be found otherwise.
-            groups.want(&mut reactor, Service::Asap, group, Purpose::Hear);
+            groups.want(&mut reactor, Service::Asap, group, GroupPurpose::Hear);
         }
         let client = Client::new(config(&settings, keeper.as_ref()), host::seed(), reactor.now());
         let port = settings.registrar_port();
         let names = Names::new(settings.registrar_names.clone(), port, reactor.waker());
         let advertised = settings.advertise.as_ref().and_then(|text| advertised(text, &reactor));
-        let state = State {
+        let state = LibraryState {
             client,
             inbox,
             shared,
@@ -185,12 +185,12 @@ impl Library {
             ending: None,
             abandoned: false,
         };
-        Library { reporter: reporter(&settings, &reactor), reactor, groups, names, keeper, state }
+        LibraryThread { reporter: reporter(&settings, &reactor), reactor, groups, names, keeper, state }
     }
 
     /// Until a shutdown is complete.
     pub fn run(mut self) {
-        let Library { reactor, groups, names, reporter, keeper, state } = &mut self;
+        let LibraryThread { reactor, groups, names, reporter, keeper, state } = &mut self;
         loop {
             let report = reporter.as_ref().map(Reporter::poll_timeout);
             let files = keeper.as_ref().map(Keeper::poll_timeout);
@@ -241,7 +241,7 @@ impl Library {
     }
 }
 
-impl Library {
+impl LibraryThread {
     /// The end without descriptors (see [`Reactor::turn`]): who waits is told, the rest is forgotten.
     fn vanish(mut self) {
         if let Some(shared) = self.state.shared.upgrade() {
@@ -256,7 +256,7 @@ impl Library {
     }
 }
 
-impl State {
+impl LibraryState {
     fn input(&mut self, reactor: &mut Reactor, input: Input<'_>) {
         let now = reactor.now();
         match input {
@@ -411,7 +411,7 @@ impl State {
         request
     }
 
-    fn register(&mut self, now: Time, registration: Registration, reply: Reply<RegistrarId>) {
+    fn register(&mut self, now: Time, registration: Registration, reply: Replier<RegistrarId>) {
         let (handle, id) = (registration.handle.clone(), registration.element.id);
         let request = self.request(Waiting::Registration(reply));
         self.client.register(now, request, registration);

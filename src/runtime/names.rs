@@ -14,7 +14,7 @@ use std::time::Duration;
 const AGAIN: Duration = Duration::from_secs(2);
 const UNKNOWN: Duration = Duration::from_secs(30);
 
-type Answer = (usize, io::Result<Vec<SocketAddr>>);
+type LookedUp = (usize, io::Result<Vec<SocketAddr>>);
 
 #[derive(Debug)]
 struct Host {
@@ -36,7 +36,7 @@ pub(super) struct Names {
     /// How many answers are missing.
     missing: usize,
     looked_up: Option<Time>,
-    answers: (Sender<Answer>, Receiver<Answer>),
+    answers: (Sender<LookedUp>, Receiver<LookedUp>),
     waker: Arc<Waker>,
     /// So often, also those that are known and not needed.
     refresh: Option<Duration>,

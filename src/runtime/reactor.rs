@@ -165,7 +165,7 @@ pub(crate) enum Input<'a> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
+enum ReactorTimer {
     /// A dial's current address (that with `left` more behind it) has had its time.
     Dial { slot: usize, link: LinkId, left: usize },
     /// A link may have an old half message.
@@ -182,13 +182,13 @@ enum Timer {
 
 #[derive(Debug)]
 struct Listening {
-    socket: Listener,
+    socket: LinkListener,
     service: Service,
     admission: Admission,
 }
 
 #[derive(Debug)]
-enum Listener {
+enum LinkListener {
     Tcp(TcpListener),
     /// Dials as well.
     Sctp(SctpEndpoint),
@@ -223,7 +223,7 @@ pub(crate) struct Reactor {
     /// Listeners that may have more to accept than one turn's budget.
     accepting: Vec<usize>,
     groups: Groups,
-    timers: BinaryHeap<Reverse<(Time, Timer)>>,
+    timers: BinaryHeap<Reverse<(Time, ReactorTimer)>>,
     /// To be told to the machine; never from within its own drain.
     changes: VecDeque<(LinkId, LinkChange)>,
     counters: Counters,
@@ -308,7 +308,7 @@ impl Reactor {
         let address = socket.local_address();
         let token = Token(LISTENERS + self.listeners.len());
         register(self.registry(), &socket, token, Interest::READABLE)?;
-        self.listeners.push(Listening { socket: Listener::Tcp(socket), service, admission });
+        self.listeners.push(Listening { socket: LinkListener::Tcp(socket), service, admission });
         Ok(address)
     }
 
@@ -324,7 +324,7 @@ impl Reactor {
         let token = Token(LISTENERS + self.listeners.len());
         register(self.registry(), &socket, token, Interest::READABLE)?;
         self.listeners.push(Listening {
-            socket: Listener::Sctp(socket),
+            socket: LinkListener::Sctp(socket),
             service,
             admission: Admission::Plain,
         });
@@ -461,7 +461,7 @@ impl Reactor {
         }
     }
 
-    fn arm(&mut self, after: Duration, timer: Timer) {
+    fn arm(&mut self, after: Duration, timer: ReactorTimer) {
         self.timers.push(Reverse((self.now + after, timer)));
     }
 
@@ -475,12 +475,12 @@ impl Reactor {
             }
             self.timers.pop();
             match timer {
-                Timer::Dial { slot, link, left } => self.dial_timed_out(slot, link, left),
-                Timer::Partial { slot, link } => self.check_partial(slot, link),
-                Timer::Close { slot, link } => self.close_timed_out(slot, link),
-                Timer::Proof { slot, link } => self.proof_timed_out(slot, link),
-                Timer::Accept { listener } => self.accept(listener),
-                Timer::Interfaces => {
+                ReactorTimer::Dial { slot, link, left } => self.dial_timed_out(slot, link, left),
+                ReactorTimer::Partial { slot, link } => self.check_partial(slot, link),
+                ReactorTimer::Close { slot, link } => self.close_timed_out(slot, link),
+                ReactorTimer::Proof { slot, link } => self.proof_timed_out(slot, link),
+                ReactorTimer::Accept { listener } => self.accept(listener),
+                ReactorTimer::Interfaces => {
                     if let Some(list) = self.refresh_groups() {
                         handler(self, Input::Interfaces(&list));
                     }
@@ -491,8 +491,8 @@ impl Reactor {
 
     fn accept(&mut self, listener: usize) {
         match self.listeners.get(listener) {
-            Some(Listening { socket: Listener::Tcp(_), .. }) => self.accept_connections(listener),
-            Some(Listening { socket: Listener::Sctp(_), .. }) => self.accept_associations(listener),
+            Some(Listening { socket: LinkListener::Tcp(_), .. }) => self.accept_connections(listener),
+            Some(Listening { socket: LinkListener::Sctp(_), .. }) => self.accept_associations(listener),
             None => {}
         }
     }
@@ -502,9 +502,10 @@ impl Reactor {
             let Some(listening) = self.listeners.get(listener) else { return };
             let (service, admission) = (listening.service, listening.admission);
             if admission != Admission::Plain && !self.has_room_for_unproved() {
-                return self.arm(ACCEPT_REST, Timer::Accept { listener });
+                return self.arm(ACCEPT_REST, ReactorTimer::Accept { listener });
             }
-            let Some(Listening { socket: Listener::Tcp(socket), .. }) = self.listeners.get(listener) else {
+            let Some(Listening { socket: LinkListener::Tcp(socket), .. }) = self.listeners.get(listener)
+            else {
                 return;
             };
             match socket.accept() {
@@ -512,7 +513,7 @@ impl Reactor {
                 Ok(Some(link)) => self.accepted(service, Link::Tcp(link), admission),
                 Err(error) => {
                     self.complain("accept", format_args!("can't accept connections for now: {error}"));
-                    self.arm(ACCEPT_REST, Timer::Accept { listener });
+                    self.arm(ACCEPT_REST, ReactorTimer::Accept { listener });
                     return;
                 }
             }
@@ -521,7 +522,7 @@ impl Reactor {
     }
 
     fn accept_associations(&mut self, listener: usize) {
-        let Some(Listening { socket: Listener::Sctp(socket), service, .. }) =
+        let Some(Listening { socket: LinkListener::Sctp(socket), service, .. }) =
             self.listeners.get_mut(listener)
         else {
             return;
@@ -540,14 +541,14 @@ impl Reactor {
             Ok(_) => {}
             Err(error) => {
                 self.complain("associate", format_args!("{service:?} over SCTP: {error}"));
-                self.arm(ACCEPT_REST, Timer::Accept { listener });
+                self.arm(ACCEPT_REST, ReactorTimer::Accept { listener });
             }
         }
     }
 
     fn endpoint(&mut self, of: Service) -> Option<&mut SctpEndpoint> {
         self.listeners.iter_mut().find_map(|listening| match &mut listening.socket {
-            Listener::Sctp(endpoint) if listening.service == of => Some(endpoint),
+            LinkListener::Sctp(endpoint) if listening.service == of => Some(endpoint),
             _ => None,
         })
     }

@@ -1,7 +1,7 @@
 //! A registrar's loop: one registrar machine on the reactor. Its caller brings the rest (signals, a
 //! status page) as sources of the same poll.
 
-use super::groups::{Groups, Purpose};
+use super::groups::{GroupPurpose, MissingGroups};
 use super::names::Names;
 use super::reactor::{Admission, Clock, Input, Limits, Reactor, Waker};
 use super::settings::is_available;
@@ -134,7 +134,7 @@ pub struct LinkStats {
 pub struct Server {
     reactor: Reactor,
     machine: Registrar,
-    groups: Groups,
+    groups: MissingGroups,
     /// Static peers by address, and by name.
     given: Vec<Target>,
     names: Names,
@@ -207,13 +207,13 @@ impl Server {
         config.enrp_transports = transports(&enrp, &interfaces, min_scope);
         // Of a peer's transports, rsplib looks at the first; of an announcement's, at the last.
         config.enrp_transports.reverse();
-        let (mut groups, ttl) = (Groups::default(), options.ttl);
+        let (mut groups, ttl) = (MissingGroups::default(), options.ttl);
         let (clients, registrars) = (options.asap_announce, options.enrp_announce);
         (config.announce_asap, _) = speak(&mut reactor, &mut groups, Service::Asap, clients, &asap, ttl);
         let (announce, speaks) = speak(&mut reactor, &mut groups, Service::Enrp, registrars, &enrp, ttl);
         config.announce_enrp = announce;
         for group in registrars.into_iter().flat_map(groups_of) {
-            groups.want(&mut reactor, Service::Enrp, group, Purpose::Hear);
+            groups.want(&mut reactor, Service::Enrp, group, GroupPurpose::Hear);
         }
         let port = options.tls.port(ENRP_PORT, ENRP_TLS_PORT);
         let names = Names::new(options.peer_names, port, reactor.waker());
@@ -690,7 +690,7 @@ fn listen_at(
 /// Whether there is a group to speak to, now or later; whether now.
 fn speak(
     reactor: &mut Reactor,
-    groups: &mut Groups,
+    groups: &mut MissingGroups,
     service: Service,
     wanted: Option<SocketAddr>,
     bound: &Bound,
@@ -698,7 +698,7 @@ fn speak(
 ) -> (bool, bool) {
     let all = wanted.into_iter().flat_map(groups_of);
     let now = all.filter(|&group| {
-        groups.want(reactor, service, group, Purpose::Speak { source: source(group, bound), ttl })
+        groups.want(reactor, service, group, GroupPurpose::Speak { source: source(group, bound), ttl })
     });
     (wanted.is_some(), now.count() > 0)
 }

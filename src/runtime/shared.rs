@@ -1,8 +1,8 @@
 //! What callers and the event thread share: state that both look at, and the commands of the ones to the other.
 
-use super::cache::{Cache, Entry};
+use super::cache::{Cache, CachedEntry};
 use super::csp::Sessions;
-use super::directory::Reply;
+use super::directory::Replier;
 use super::reactor::{Clock, Waker};
 use super::registrar::Embedded;
 use super::why::Tried;
@@ -58,7 +58,7 @@ impl fmt::Debug for Shared {
 /// The answer to a resolution: what the registrar chose, and the pool it became part of.
 pub(super) struct Resolved {
     pub elements: Vec<PoolElement>,
-    pub entry: Arc<Entry>,
+    pub entry: Arc<CachedEntry>,
 }
 
 /// Names one watch of one element.
@@ -72,7 +72,7 @@ pub(super) struct Watched {
 pub(super) enum Command {
     Register {
         registration: Registration,
-        reply: Reply<RegistrarId>,
+        reply: Replier<RegistrarId>,
     },
     Follow {
         handle: PoolHandle,
@@ -83,13 +83,13 @@ pub(super) enum Command {
     Deregister {
         handle: PoolHandle,
         id: PeId,
-        reply: Reply<()>,
+        reply: Replier<()>,
     },
     Resolve {
         handle: PoolHandle,
         items: Option<u32>,
         share: bool,
-        reply: Reply<Resolved>,
+        reply: Replier<Resolved>,
     },
     Unreachable {
         handle: PoolHandle,

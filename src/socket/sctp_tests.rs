@@ -1,6 +1,6 @@
 //! Sessions over the kernel's SCTP. Most of these need it, and say SKIPPED on kernels without.
 
-use super::descriptor::entry::Role;
+use super::descriptor::entry::EntryRole;
 use super::tests::*;
 use super::*;
 use crate::machine::LinkProtocol;
@@ -8,7 +8,7 @@ use crate::machine::session::cookie_message;
 use crate::runtime::Directory;
 use crate::transport::netns::{in_namespace, skipped};
 use crate::transport::sctp_socket::{
-    Incoming, Notification as Event, SctpSocket, SendInfo, SocketStyle, available, send_flags,
+    Incoming, SctpNotification as Event, SctpSocket, SendInfo, SocketStyle, available, send_flags,
 };
 use crate::wire::PPID_ASAP;
 use crate::wire::{Asap, PeId, Policy, Protocol, TransportUse};
@@ -89,8 +89,8 @@ impl Raw {
 
 fn address(world: &World, sd: RawFd) -> SocketAddr {
     let transport = match world.library.entry(sd).unwrap().role() {
-        Role::Listener(listener) => listener.endpoint().transport(),
-        Role::Many(many) => many.endpoint().transport(),
+        EntryRole::Listener(listener) => listener.endpoint().transport(),
+        EntryRole::Many(many) => many.endpoint().transport(),
         other => panic!("{other:?}"),
     };
     transport.unwrap().unwrap().socket_addresses().next().unwrap()
@@ -361,7 +361,7 @@ fn options_and_addresses_of_the_socket_are_the_programs() {
     world.library.bind(server, &two).unwrap();
     world.library.listen(server, 5).unwrap();
     let addresses: Vec<_> = {
-        let Role::Many(many) = world.library.entry(server).unwrap().role() else { panic!() };
+        let EntryRole::Many(many) = world.library.entry(server).unwrap().role() else { panic!() };
         many.endpoint().transport().unwrap().unwrap().socket_addresses().collect()
     };
     assert_eq!(addresses.iter().map(SocketAddr::ip).collect::<Vec<_>>(), [two[0].ip(), two[1].ip()]);

@@ -23,7 +23,7 @@ const NEW_SYN_RECEIVED: u8 = 12;
 
 /// One socket of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Found {
+struct FoundSocket {
     state: u8,
     /// 0: no process has it.
     inode: u32,
@@ -52,9 +52,11 @@ pub fn accepted(own: SocketAddr, peer: SocketAddr) -> io::Result<Accepted> {
     for &family in families {
         let found = ask(request(family, 0, 0, Some((peer, own)), peer.port()))?;
         match found.first() {
-            Some(Found { state: SYN_RECEIVED | NEW_SYN_RECEIVED, .. }) => return Ok(Accepted::Unknown),
+            Some(FoundSocket { state: SYN_RECEIVED | NEW_SYN_RECEIVED, .. }) => return Ok(Accepted::Unknown),
             // One that ends without a process had one, which was quick to close it.
-            Some(Found { state: ESTABLISHED | CLOSE_WAIT, inode: 0, .. }) => return Ok(Accepted::NotYet),
+            Some(FoundSocket { state: ESTABLISHED | CLOSE_WAIT, inode: 0, .. }) => {
+                return Ok(Accepted::NotYet);
+            }
             Some(_) => return Ok(Accepted::Yes),
             None => {}
         }
@@ -69,7 +71,7 @@ pub fn connections(port: u16) -> io::Result<usize> {
 
 /// A listening socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Listener {
+pub struct ListeningSocket {
     /// At which it listens; unspecified: at all.
     pub ip: IpAddr,
     /// Its number in the file system of sockets, as in the links of /proc/PID/fd.
@@ -77,14 +79,14 @@ pub struct Listener {
 }
 
 /// The sockets that listen on a local port, in order.
-pub fn listeners(port: u16) -> io::Result<Vec<Listener>> {
-    let listener = |found: &Found| Listener { ip: found.ip, inode: found.inode };
+pub fn listeners(port: u16) -> io::Result<Vec<ListeningSocket>> {
+    let listener = |found: &FoundSocket| ListeningSocket { ip: found.ip, inode: found.inode };
     let mut listeners: Vec<_> = all(port, 1 << LISTEN)?.iter().map(listener).collect();
     listeners.sort_unstable();
     Ok(listeners)
 }
 
-fn all(port: u16, states: u32) -> io::Result<Vec<Found>> {
+fn all(port: u16, states: u32) -> io::Result<Vec<FoundSocket>> {
     let mut found = ask(request(libc::AF_INET, NLM_F_DUMP, states, None, port))?;
     found.extend(ask(request(libc::AF_INET6, NLM_F_DUMP, states, None, port))?);
     Ok(found)
@@ -125,7 +127,7 @@ fn request(
     bytes
 }
 
-fn ask(request: Vec<u8>) -> io::Result<Vec<Found>> {
+fn ask(request: Vec<u8>) -> io::Result<Vec<FoundSocket>> {
     let netlink =
         socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
     send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
@@ -133,7 +135,7 @@ fn ask(request: Vec<u8>) -> io::Result<Vec<Found>> {
     answers(&netlink, is_dump)
 }
 
-fn answers(netlink: &OwnedFd, is_dump: bool) -> io::Result<Vec<Found>> {
+fn answers(netlink: &OwnedFd, is_dump: bool) -> io::Result<Vec<FoundSocket>> {
     let mut found = Vec::new();
     let mut buffer = vec![0; 32 << 10];
     loop {
@@ -163,13 +165,13 @@ fn answers(netlink: &OwnedFd, is_dump: bool) -> io::Result<Vec<Found>> {
 }
 
 /// `struct inet_diag_msg`.
-fn read(message: &[u8]) -> Option<Found> {
+fn read(message: &[u8]) -> Option<FoundSocket> {
     let inode = u32::from_ne_bytes(*message.get(68..72)?.first_chunk()?);
     let ip = match i32::from(message[0]) {
         libc::AF_INET => IpAddr::from(*message.get(8..12)?.first_chunk::<4>()?),
         _ => IpAddr::from(*message.get(8..24)?.first_chunk::<16>()?),
     };
-    Some(Found { state: message[1], inode, ip })
+    Some(FoundSocket { state: message[1], inode, ip })
 }
 
 /// That there is no such socket is an answer.

@@ -13,7 +13,7 @@
 use super::scratch;
 pub use super::sctp_socket::available;
 use super::sctp_socket::{
-    AssociationId, Incoming, Notification, Parameters, SctpSocket, SendInfo, SocketStyle, send_flags,
+    AssociationId, Incoming, Parameters, SctpNotification, SctpSocket, SendInfo, SocketStyle, send_flags,
 };
 use super::tcp::QUEUE_BOUND;
 use super::{Condition, QueueStatus, ReadStatus};
@@ -130,14 +130,16 @@ impl SctpEndpoint {
         Ok(ReadStatus::More)
     }
 
-    fn handle(&mut self, notification: Notification) -> Option<EndpointEvent> {
+    fn handle(&mut self, notification: SctpNotification) -> Option<EndpointEvent> {
         let (association, result) = match notification {
-            Notification::Up { association, .. } => (association, self.peel_off(association)),
-            Notification::NotStarted { association, .. } => {
+            SctpNotification::Up { association, .. } => (association, self.peel_off(association)),
+            SctpNotification::NotStarted { association, .. } => {
                 (association, Err(ErrorKind::ConnectionRefused.into()))
             }
-            Notification::Lost { association, .. } => (association, Err(ErrorKind::ConnectionReset.into())),
-            Notification::Ended { association } | Notification::PeerShutdown { association } => {
+            SctpNotification::Lost { association, .. } => {
+                (association, Err(ErrorKind::ConnectionReset.into()))
+            }
+            SctpNotification::Ended { association } | SctpNotification::PeerShutdown { association } => {
                 (association, Err(ErrorKind::ConnectionAborted.into()))
             }
             _ => return None,
@@ -293,13 +295,15 @@ impl SctpLink {
         })
     }
 
-    fn notified(&mut self, notification: Notification) -> io::Result<Option<ReadStatus>> {
+    fn notified(&mut self, notification: SctpNotification) -> io::Result<Option<ReadStatus>> {
         match notification {
-            Notification::Lost { .. } | Notification::Restarted { .. } | Notification::NotStarted { .. } => {
-                Err(ErrorKind::ConnectionReset.into())
+            SctpNotification::Lost { .. }
+            | SctpNotification::Restarted { .. }
+            | SctpNotification::NotStarted { .. } => Err(ErrorKind::ConnectionReset.into()),
+            SctpNotification::Ended { .. } | SctpNotification::PeerShutdown { .. } => {
+                Ok(Some(ReadStatus::Closed))
             }
-            Notification::Ended { .. } | Notification::PeerShutdown { .. } => Ok(Some(ReadStatus::Closed)),
-            Notification::PartialDeliveryAborted { .. } => {
+            SctpNotification::PartialDeliveryAborted { .. } => {
                 self.partial = Vec::new();
                 self.skipping = false;
                 Ok(None)

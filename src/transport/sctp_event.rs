@@ -9,7 +9,7 @@ pub type AssociationId = i32;
 
 /// What the kernel tells about an association.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Notification {
+pub enum SctpNotification {
     /// It is up (`SCTP_COMM_UP`).
     Up {
         /// Which.
@@ -95,13 +95,13 @@ const SEND_FAILED: u16 = 0x8003;
 const SHUTDOWN_EVENT: u16 = 0x8005;
 const PARTIAL_DELIVERY_EVENT: u16 = 0x8006;
 
-impl Notification {
+impl SctpNotification {
     /// Reads one, or the beginning of one; `None`: less than its fixed part.
-    pub(crate) fn parse(bytes: &[u8]) -> Option<Notification> {
+    pub(crate) fn parse(bytes: &[u8]) -> Option<SctpNotification> {
         let kind = u16_at(bytes, 0)?;
         Some(match kind {
-            ASSOC_CHANGE => Notification::parse_change(bytes)?,
-            PEER_ADDR_CHANGE => Notification::Path {
+            ASSOC_CHANGE => SctpNotification::parse_change(bytes)?,
+            PEER_ADDR_CHANGE => SctpNotification::Path {
                 association: i32_at(bytes, 8 + STORAGE + 8)?,
                 address: unpack(bytes.get(8..8 + STORAGE)?).map(|(address, _)| address),
                 state: match i32_at(bytes, 8 + STORAGE)? {
@@ -115,35 +115,35 @@ impl Notification {
                     other => PathState::Other(other),
                 },
             },
-            SEND_FAILED => Notification::SendFailed {
+            SEND_FAILED => SctpNotification::SendFailed {
                 // Header, error, sctp_sndrcvinfo (32 bytes).
                 association: i32_at(bytes, 12 + 32)?,
                 error: u32_at(bytes, 8)?,
             },
-            SHUTDOWN_EVENT => Notification::PeerShutdown { association: i32_at(bytes, 8)? },
-            PARTIAL_DELIVERY_EVENT => Notification::PartialDeliveryAborted {
+            SHUTDOWN_EVENT => SctpNotification::PeerShutdown { association: i32_at(bytes, 8)? },
+            PARTIAL_DELIVERY_EVENT => SctpNotification::PartialDeliveryAborted {
                 association: i32_at(bytes, 12)?,
                 // Kernels before 4.16 leave the stream out.
                 stream: u32_at(bytes, 16).and_then(|stream| u16::try_from(stream).ok()).unwrap_or(0),
             },
-            other => Notification::Other(other),
+            other => SctpNotification::Other(other),
         })
     }
 
-    fn parse_change(bytes: &[u8]) -> Option<Notification> {
+    fn parse_change(bytes: &[u8]) -> Option<SctpNotification> {
         let association = i32_at(bytes, 16)?;
         let error = u16_at(bytes, 10)?;
         Some(match u16_at(bytes, 8)? {
-            0 => Notification::Up {
+            0 => SctpNotification::Up {
                 association,
                 outgoing_streams: u16_at(bytes, 12)?,
                 incoming_streams: u16_at(bytes, 14)?,
             },
-            1 => Notification::Lost { association, error },
-            2 => Notification::Restarted { association },
-            3 => Notification::Ended { association },
-            4 => Notification::NotStarted { association, error },
-            _ => Notification::Other(ASSOC_CHANGE),
+            1 => SctpNotification::Lost { association, error },
+            2 => SctpNotification::Restarted { association },
+            3 => SctpNotification::Ended { association },
+            4 => SctpNotification::NotStarted { association, error },
+            _ => SctpNotification::Other(ASSOC_CHANGE),
         })
     }
 }
@@ -170,16 +170,16 @@ mod tests {
     #[test]
     fn association_changes() {
         let association = 77;
-        let up = Notification::Up { association, outgoing_streams: 10, incoming_streams: 11 };
+        let up = SctpNotification::Up { association, outgoing_streams: 10, incoming_streams: 11 };
         for (state, expected) in [
             (0, up),
-            (1, Notification::Lost { association, error: 6 }),
-            (2, Notification::Restarted { association }),
-            (3, Notification::Ended { association }),
-            (4, Notification::NotStarted { association, error: 6 }),
-            (5, Notification::Other(ASSOC_CHANGE)),
+            (1, SctpNotification::Lost { association, error: 6 }),
+            (2, SctpNotification::Restarted { association }),
+            (3, SctpNotification::Ended { association }),
+            (4, SctpNotification::NotStarted { association, error: 6 }),
+            (5, SctpNotification::Other(ASSOC_CHANGE)),
         ] {
-            assert_eq!(Notification::parse(&change(state)), Some(expected));
+            assert_eq!(SctpNotification::parse(&change(state)), Some(expected));
         }
     }
 
@@ -193,17 +193,17 @@ mod tests {
             bytes.extend(number.to_ne_bytes());
         }
         let expected =
-            Notification::Path { association: 5, address: Some(address), state: PathState::Unreachable };
-        assert_eq!(Notification::parse(&bytes), Some(expected));
+            SctpNotification::Path { association: 5, address: Some(address), state: PathState::Unreachable };
+        assert_eq!(SctpNotification::parse(&bytes), Some(expected));
     }
 
     #[test]
     fn a_cut_off_one_is_refused_wherever_it_is_cut() {
         for whole in [change(0), change(1)] {
             for length in 0..whole.len() {
-                assert_eq!(Notification::parse(&whole[..length]), None, "{length}");
+                assert_eq!(SctpNotification::parse(&whole[..length]), None, "{length}");
             }
         }
-        assert_eq!(Notification::parse(&[0x09, 0x80]), Some(Notification::Other(0x8009)));
+        assert_eq!(SctpNotification::parse(&[0x09, 0x80]), Some(SctpNotification::Other(0x8009)));
     }
 }

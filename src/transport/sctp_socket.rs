@@ -7,7 +7,7 @@
 use super::Condition;
 use super::descriptors::Held;
 use super::scope::unmapped;
-pub use super::sctp_event::{AssociationId, Notification, PathState};
+pub use super::sctp_event::{AssociationId, PathState, SctpNotification};
 use super::sctp_structs::{
     AssociationParameters, InitMessage, PathParameters, Primary, RtoInfo, SackInfo, Statistics, Status,
 };
@@ -121,14 +121,14 @@ pub enum Incoming {
         source: Option<SocketAddr>,
     },
     /// A notification; the buffer holds nothing of use.
-    Notification(Notification),
+    Notification(SctpNotification),
     /// The peer sends nothing any more (one-to-one sockets).
     Closed,
 }
 
 /// What the next receive call would bring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ahead {
+pub enum Upcoming {
     /// A notification.
     Notification,
     /// A message or a part of one.
@@ -149,7 +149,7 @@ pub struct SctpSocket {
 }
 
 impl SctpSocket {
-    /// A socket that speaks IPv4 and IPv6, or IPv4 only (`v6` false). All [`Notification`]s are on except those
+    /// A socket that speaks IPv4 and IPv6, or IPv4 only (`v6` false). All [`SctpNotification`]s are on except those
     /// of paths; `NODELAY` is on. Errors: `EPROTONOSUPPORT` without SCTP, `EAFNOSUPPORT` without IPv6.
     pub fn new(style: SocketStyle, v6: bool) -> io::Result<SctpSocket> {
         let kind = match style {
@@ -259,7 +259,7 @@ impl SctpSocket {
     }
 
     /// Moves an association of a one-to-many socket, with all that is queued for it, to its own
-    /// descriptor. Do so when its [`Notification::Up`] is read and nothing of it is ever missed.
+    /// descriptor. Do so when its [`SctpNotification::Up`] is read and nothing of it is ever missed.
     pub fn peel_off(&self, association: AssociationId) -> io::Result<SctpSocket> {
         let fd = sys::peel_off(self.as_fd(), association)?;
         let socket = SctpSocket { fd: fd.into(), style: SocketStyle::PeeledOff, v6: self.v6 };
@@ -268,7 +268,7 @@ impl SctpSocket {
     }
 
     /// Starts an association with the host that has all of `addresses`. On a one-to-many socket
-    /// [`Notification::Up`] or [`Notification::NotStarted`] with the number returned tells how it went;
+    /// [`SctpNotification::Up`] or [`SctpNotification::NotStarted`] with the number returned tells how it went;
     /// on a one-to-one socket see [`SctpSocket::finish_connect`].
     ///
     /// Errors: `AlreadyExists`: there is one between these ends, possibly peeled off; and the system's.
@@ -357,17 +357,17 @@ impl SctpSocket {
     }
 
     fn notification_waits(&self) -> io::Result<bool> {
-        Ok(self.look()? == Some(Ahead::Notification))
+        Ok(self.look()? == Some(Upcoming::Notification))
     }
 
     /// What the next call to receive would bring; `None`: nothing. Errors as for [`SctpSocket::recv`],
     /// which does not say them again.
-    pub fn look(&self) -> io::Result<Option<Ahead>> {
+    pub fn look(&self) -> io::Result<Option<Upcoming>> {
         let next = sys::receive(self.as_fd(), &mut [0; 8], libc::MSG_PEEK)?;
         Ok(next.map(|next| match next.flags & libc::MSG_NOTIFICATION {
-            0 if next.length == 0 => Ahead::Closed,
-            0 => Ahead::Data { ppid: next.info.map_or(0, |info| info.sinfo_ppid) },
-            _ => Ahead::Notification,
+            0 if next.length == 0 => Upcoming::Closed,
+            0 => Upcoming::Data { ppid: next.info.map_or(0, |info| info.sinfo_ppid) },
+            _ => Upcoming::Notification,
         }))
     }
 
@@ -376,7 +376,7 @@ impl SctpSocket {
             let Some(raw) = sys::receive(self.as_fd(), buffer, 0)? else { return Ok(None) };
             let end = raw.flags & libc::MSG_EOR != 0;
             if raw.flags & libc::MSG_NOTIFICATION != 0 {
-                let notification = Notification::parse(&buffer[..raw.length]);
+                let notification = SctpNotification::parse(&buffer[..raw.length]);
                 if !end {
                     self.skip_rest()?;
                 }

@@ -11,7 +11,7 @@
 pub(super) unsafe trait Plain: Copy {}
 
 /// `sctp_assoc_t`.
-type Association = i32;
+type AssociationNumber = i32;
 
 /// Size of a `sockaddr_storage`, which has alignment 4 inside SCTP's structures.
 pub(super) const STORAGE: usize = 128;
@@ -39,7 +39,7 @@ macro_rules! structures {
 structures! {
     /// `struct sctp_paddrparams`.
     PathParameters: 156 {
-        association: Association,
+        association: AssociationNumber,
         address: Storage,
         hb_interval: u32,
         path_max_rxt: u16,
@@ -52,14 +52,14 @@ structures! {
     }
     /// `struct sctp_rtoinfo`; milliseconds.
     RtoInfo: 16 {
-        association: Association,
+        association: AssociationNumber,
         initial: u32,
         max: u32,
         min: u32,
     }
     /// `struct sctp_assocparams`.
     AssociationParameters: 20 {
-        association: Association,
+        association: AssociationNumber,
         max_rxt: u16,
         peer_destinations: u16,
         peer_window: u32,
@@ -75,24 +75,24 @@ structures! {
     }
     /// `struct sctp_sack_info`.
     SackInfo: 12 {
-        association: Association,
+        association: AssociationNumber,
         delay: u32,
         frequency: u32,
     }
     /// `struct sctp_prim`.
     Primary: 132 {
-        association: Association,
+        association: AssociationNumber,
         address: Storage,
     }
     /// `sctp_peeloff_flags_arg_t`.
     PeelOff: 12 {
-        association: Association,
+        association: AssociationNumber,
         descriptor: i32,
         flags: i32,
     }
     /// `struct sctp_status` with the `struct sctp_paddrinfo` of the primary path.
     Status: 176 {
-        association: Association,
+        association: AssociationNumber,
         state: i32,
         window: u32,
         unacknowledged: u16,
@@ -100,7 +100,7 @@ structures! {
         incoming_streams: u16,
         outgoing_streams: u16,
         fragmentation_point: u32,
-        primary_association: Association,
+        primary_association: AssociationNumber,
         primary_address: Storage,
         primary_state: i32,
         congestion_window: u32,
@@ -110,7 +110,7 @@ structures! {
     }
     /// `struct sctp_assoc_stats`: counters since they were last read, chunks and packets.
     Statistics: 256 {
-        association: Association,
+        association: AssociationNumber,
         gap: u32,
         max_rto_address: Storage,
         max_rto: u64,

@@ -394,7 +394,7 @@ fn a_lost_path_is_reported_and_replaced() {
         loop {
             wait(&out, PollFlags::POLLIN);
             match out.socket.recv(&mut buffer).unwrap() {
-                Some(Incoming::Notification(Notification::Path { address, state, .. }))
+                Some(Incoming::Notification(SctpNotification::Path { address, state, .. }))
                     if (address, state) == (Some(lost), PathState::Unreachable) =>
                 {
                     break;
@@ -437,7 +437,7 @@ fn receive(socket: &SctpSocket, buffer: &mut [u8]) -> Incoming {
 
 fn up(socket: &SctpSocket) -> AssociationId {
     match receive(socket, &mut [0; 512]) {
-        Incoming::Notification(Notification::Up { association, outgoing_streams, .. }) => {
+        Incoming::Notification(SctpNotification::Up { association, outgoing_streams, .. }) => {
             assert!(outgoing_streams > 1);
             association
         }
@@ -472,7 +472,7 @@ fn one_to_one_connects_accepts_and_carries_stream_ppid_and_order() {
                 got.extend_from_slice(&buffer[..length]);
                 ended = end;
             }
-            Incoming::Notification(Notification::Up { .. }) => {}
+            Incoming::Notification(SctpNotification::Up { .. }) => {}
             other => panic!("{other:?}"),
         }
     }
@@ -483,7 +483,9 @@ fn one_to_one_connects_accepts_and_carries_stream_ppid_and_order() {
     loop {
         match receive(&client, &mut [0; 512]) {
             Incoming::Closed => break,
-            Incoming::Notification(Notification::PeerShutdown { .. } | Notification::Ended { .. }) => {}
+            Incoming::Notification(
+                SctpNotification::PeerShutdown { .. } | SctpNotification::Ended { .. },
+            ) => {}
             other => panic!("{other:?}"),
         }
     }
@@ -546,7 +548,7 @@ fn a_message_larger_than_the_buffer_comes_in_parts() {
                     break;
                 }
             }
-            Incoming::Notification(Notification::Up { .. }) => {}
+            Incoming::Notification(SctpNotification::Up { .. }) => {}
             other => panic!("{other:?}"),
         }
     }
@@ -611,11 +613,11 @@ fn one_to_many_serves_several_and_ends_one() {
     let (mut ended, mut lost) = (false, false);
     while !(ended && lost) {
         match receive(&server, &mut [0; 512]) {
-            Incoming::Notification(Notification::Ended { association }) => {
+            Incoming::Notification(SctpNotification::Ended { association }) => {
                 assert_eq!(association, first.1);
                 ended = true;
             }
-            Incoming::Notification(Notification::Lost { association, .. }) => {
+            Incoming::Notification(SctpNotification::Lost { association, .. }) => {
                 assert_eq!(association, second.1);
                 lost = true;
             }

@@ -209,7 +209,7 @@ pub struct Data {
 /// ```
 #[derive(Debug)]
 pub struct FrameReader {
-    state: State,
+    state: FrameState,
     /// Inside a message of several frames.
     open: bool,
     /// Which end we expect the peer to be.
@@ -217,7 +217,7 @@ pub struct FrameReader {
 }
 
 #[derive(Debug)]
-enum State {
+enum FrameState {
     Greeting { bytes: [u8; GREETING_LENGTH], have: usize },
     Extension { left: u16 },
     Header { bytes: [u8; HEADER_LENGTH], have: usize },
@@ -229,48 +229,48 @@ enum State {
 impl FrameReader {
     /// A reader at the very beginning. `peer_accepts`: we dialled.
     pub fn new(peer_accepts: bool) -> FrameReader {
-        let state = State::Greeting { bytes: [0; GREETING_LENGTH], have: 0 };
+        let state = FrameState::Greeting { bytes: [0; GREETING_LENGTH], have: 0 };
         FrameReader { state, open: false, peer_accepts }
     }
 
     /// Whether the peer's greeting has come.
     pub fn greeted(&self) -> bool {
-        !matches!(self.state, State::Greeting { .. } | State::Extension { .. })
+        !matches!(self.state, FrameState::Greeting { .. } | FrameState::Extension { .. })
     }
 
     /// Whether nothing of a frame or message has begun: the one place where a stream may end.
     pub fn at_boundary(&self) -> bool {
         match &self.state {
-            State::Header { have, .. } => *have == 0 && !self.open,
+            FrameState::Header { have, .. } => *have == 0 && !self.open,
             _ => false,
         }
     }
 
     /// Whether bytes read now would be a header from its first byte on.
     pub fn at_header(&self) -> bool {
-        matches!(self.state, State::Header { have: 0, .. })
+        matches!(self.state, FrameState::Header { have: 0, .. })
     }
 
     /// Whether the header of a frame has come, and not all the rest of it.
     pub fn in_frame(&self) -> bool {
-        matches!(self.state, State::Data(_) | State::Control { .. })
+        matches!(self.state, FrameState::Data(_) | FrameState::Control { .. })
     }
 
     /// The data frame in front of which the reader stands.
     pub fn data(&self) -> Option<Data> {
         match self.state {
-            State::Data(data) => Some(data),
+            FrameState::Data(data) => Some(data),
             _ => None,
         }
     }
 
     /// Confirms that `count` payload bytes of the current data frame were taken.
     pub fn taken(&mut self, count: usize) {
-        if let State::Data(data) = &mut self.state {
+        if let FrameState::Data(data) = &mut self.state {
             data.left = data.left.saturating_sub(count);
             if data.left == 0 {
                 self.open = !data.last;
-                self.state = State::header();
+                self.state = FrameState::header();
             }
         }
     }
@@ -279,7 +279,7 @@ impl FrameReader {
     pub fn next(&mut self, input: &mut &[u8]) -> Result<Item, FrameError> {
         let result = self.step(input);
         if let Err(error) = result {
-            self.state = State::Dead(error);
+            self.state = FrameState::Dead(error);
         }
         result
     }
@@ -287,7 +287,7 @@ impl FrameReader {
     fn step(&mut self, input: &mut &[u8]) -> Result<Item, FrameError> {
         loop {
             match &mut self.state {
-                State::Greeting { bytes, have } => {
+                FrameState::Greeting { bytes, have } => {
                     let full = fill(bytes, have, input);
                     let prefix = MAGIC.len().min(*have);
                     if bytes[..prefix] != MAGIC[..prefix] {
@@ -299,24 +299,24 @@ impl FrameReader {
                     let bytes = *bytes;
                     return self.greeting(bytes).map(Item::Greeting);
                 }
-                State::Extension { left } => {
+                FrameState::Extension { left } => {
                     let skip = input.len().min(usize::from(*left));
                     *input = &input[skip..];
                     *left -= skip as u16;
                     if *left > 0 {
                         return Ok(Item::More);
                     }
-                    self.state = State::header();
+                    self.state = FrameState::header();
                 }
-                State::Header { bytes, have } => {
+                FrameState::Header { bytes, have } => {
                     if !fill(bytes, have, input) {
                         return Ok(Item::More);
                     }
                     let header = FrameHeader::decode(bytes)?;
                     self.header(header)?;
                 }
-                State::Data(data) => return Ok(Item::Data(*data)),
-                State::Control { bytes, length } => {
+                FrameState::Data(data) => return Ok(Item::Data(*data)),
+                FrameState::Control { bytes, length } => {
                     let take = input.len().min(*length - bytes.len());
                     bytes.extend_from_slice(&input[..take]);
                     *input = &input[take..];
@@ -324,10 +324,10 @@ impl FrameReader {
                         return Ok(Item::More);
                     }
                     let message = std::mem::take(bytes);
-                    self.state = State::header();
+                    self.state = FrameState::header();
                     return Ok(Item::Control(message));
                 }
-                State::Dead(error) => return Err(*error),
+                FrameState::Dead(error) => return Err(*error),
             }
         }
     }
@@ -341,7 +341,7 @@ impl FrameReader {
         if greeting.accepting != self.peer_accepts || left > MAX_EXTENSION {
             return Err(FrameError::Greeting);
         }
-        self.state = if left == 0 { State::header() } else { State::Extension { left } };
+        self.state = if left == 0 { FrameState::header() } else { FrameState::Extension { left } };
         Ok(greeting)
     }
 
@@ -349,13 +349,13 @@ impl FrameReader {
         let length = header.length as usize;
         if header.control {
             // Allocated as it arrives: a declared length costs the peer its bytes.
-            self.state = State::Control { bytes: Vec::new(), length };
+            self.state = FrameState::Control { bytes: Vec::new(), length };
             return Ok(());
         }
         if header.begin == self.open {
             return Err(FrameError::Order);
         }
-        self.state = State::Data(Data {
+        self.state = FrameState::Data(Data {
             left: length,
             last: header.end,
             single: header.begin && header.end,
@@ -366,9 +366,9 @@ impl FrameReader {
     }
 }
 
-impl State {
-    fn header() -> State {
-        State::Header { bytes: [0; HEADER_LENGTH], have: 0 }
+impl FrameState {
+    fn header() -> FrameState {
+        FrameState::Header { bytes: [0; HEADER_LENGTH], have: 0 }
     }
 }
 

@@ -167,9 +167,9 @@ impl Display for Transport {
 }
 
 /// Milliseconds as people read them.
-struct Life(u32);
+struct ShownLife(u32);
 
-impl Display for Life {
+impl Display for ShownLife {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
             u32::MAX => f.write_str("forever"),
@@ -183,7 +183,12 @@ impl Display for Life {
 impl Display for PoolElement {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let PoolElement { id, home, life, transport, policy, asap } = self;
-        write!(f, "pe={id} home={home} life={} {transport} {policy}{}", Life(*life), Maybe("asap=", asap))
+        write!(
+            f,
+            "pe={id} home={home} life={} {transport} {policy}{}",
+            ShownLife(*life),
+            Maybe("asap=", asap)
+        )
     }
 }
 

@@ -50,6 +50,24 @@ impl Modules {
         self.texts.get(module).map_or(Path::new("?"), |(path, _)| path)
     }
 
+    /// The types that a file of the crate defines at its top, and the files that define one of that name.
+    pub fn types(&self) -> BTreeMap<String, Vec<&Path>> {
+        const KINDS: [&str; 5] = ["struct", "enum", "union", "trait", "type"];
+        let mut types = BTreeMap::<_, Vec<&Path>>::new();
+        for (path, text) in self.texts.values() {
+            for line in text.lines().filter(|line| !line.starts_with([' ', '}'])) {
+                let mut words = line
+                    .split([' ', '<', '(', '{', ';', ':', '='])
+                    .skip_while(|word| !KINDS.contains(word))
+                    .skip(1);
+                if let Some(name) = words.next().filter(|name| name.starts_with(char::is_uppercase)) {
+                    types.entry(name.to_owned()).or_default().push(path);
+                }
+            }
+        }
+        types
+    }
+
     /// Everything that any file names of any other one.
     pub fn arrows(&self) -> BTreeSet<Arrow> {
         let mut arrows = BTreeSet::new();

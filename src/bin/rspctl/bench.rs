@@ -17,12 +17,12 @@ use std::time::{Duration, Instant};
 #[derive(Subcommand)]
 pub enum BenchCommand {
     /// Handle resolutions per second: every connection keeps DEPTH requests under way.
-    Resolve(ResolveArgs),
+    Resolve(ResolveBenchArgs),
 }
 
 /// Options of `rspctl bench resolve`.
 #[derive(Args)]
-pub struct ResolveArgs {
+pub struct ResolveBenchArgs {
     /// Pool handle to resolve; an unknown one measures the "unknown pool handle" answer.
     pool: OsString,
     /// Registrar's ASAP address over TCP.
@@ -94,7 +94,7 @@ struct Report {
 }
 
 impl Load {
-    fn new(args: &ResolveArgs) -> io::Result<Load> {
+    fn new(args: &ResolveBenchArgs) -> io::Result<Load> {
         let invalid = |what: String| io::Error::new(ErrorKind::InvalidInput, what);
         let handle = handle::parse(&args.pool).map_err(invalid)?;
         let items = (args.items > 0).then_some(args.items);
@@ -232,7 +232,7 @@ impl Connection {
 }
 
 impl Report {
-    fn print(mut self, args: &ResolveArgs) {
+    fn print(mut self, args: &ResolveBenchArgs) {
         self.latencies.sort_unstable();
         let seconds = self.elapsed.as_secs_f64();
         let rate = self.latencies.len() as f64 / seconds;

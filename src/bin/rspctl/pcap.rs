@@ -35,13 +35,13 @@ pub struct Capture<R> {
     swapped: bool,
     nanoseconds: bool,
     link: u32,
-    streams: BTreeMap<(String, String), Stream>,
+    streams: BTreeMap<(String, String), Reassembly>,
     /// Packets that were cut or are of kinds that nobody here knows.
     pub passed_over: usize,
 }
 
 #[derive(Default)]
-struct Stream {
+struct Reassembly {
     /// Sequence number of what comes next.
     next: Option<u32>,
     half: Vec<u8>,
@@ -200,7 +200,7 @@ impl<R: Read> Capture<R> {
         }
         let stream = self.streams.entry((from.into(), to.into())).or_default();
         if syn {
-            *stream = Stream { next: Some(sequence.wrapping_add(1)), half: Vec::new() };
+            *stream = Reassembly { next: Some(sequence.wrapping_add(1)), half: Vec::new() };
             return Some(Vec::new());
         }
         let next = *stream.next.get_or_insert(sequence);

@@ -12,7 +12,7 @@ pub(super) const MAX_ANNOUNCED: usize = 64;
 const MAX_WAYS: usize = 8;
 
 #[derive(Debug)]
-struct Entry {
+struct AnnouncedRegistrar {
     targets: Vec<Target>,
     heard: Time,
     outdated: Time,
@@ -22,7 +22,7 @@ struct Entry {
 /// address is a way of its own to the registrar.
 #[derive(Debug, Default)]
 pub(super) struct Announced {
-    entries: BTreeMap<(RegistrarId, SocketAddr), Entry>,
+    entries: BTreeMap<(RegistrarId, SocketAddr), AnnouncedRegistrar>,
 }
 
 impl Announced {
@@ -42,7 +42,8 @@ impl Announced {
         if targets.is_empty() {
             return news;
         }
-        self.entries.insert((registrar, from), Entry { targets, heard: now, outdated: now + timeout });
+        self.entries
+            .insert((registrar, from), AnnouncedRegistrar { targets, heard: now, outdated: now + timeout });
         if self.entries.len() > MAX_ANNOUNCED {
             let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.heard).map(|(&key, _)| key);
             oldest.and_then(|key| self.entries.remove(&key));

@@ -37,7 +37,7 @@ pub(super) struct Candidate {
 }
 
 #[derive(Debug)]
-struct Dial {
+struct HuntDial {
     candidate: Candidate,
     since: Time,
 }
@@ -65,7 +65,7 @@ pub(super) struct Spare {
 /// If the first link that is up leads to a registrar that did not answer before, the others on their
 /// way are kept: Probing instead of Idle.
 #[derive(Debug, Default)]
-enum State {
+enum HuntState {
     /// Nobody is being dialled.
     #[default]
     Idle,
@@ -79,10 +79,10 @@ enum State {
 
 #[derive(Debug, Default)]
 pub(super) struct Hunt {
-    state: State,
+    state: HuntState,
     /// To be dialled, best first, those that hung last.
     queue: VecDeque<Candidate>,
-    dials: BTreeMap<LinkId, Dial>,
+    dials: BTreeMap<LinkId, HuntDial>,
     next_dial: Time,
     /// When to try everybody again; set while the queue is empty.
     refill_at: Option<Time>,
@@ -104,8 +104,8 @@ pub(super) struct Hunt {
 impl Hunt {
     /// Hunts for a home, if it does not already.
     pub fn seek(&mut self, now: Time, fx: &mut Effects, config: &Config) {
-        if matches!(self.state, State::Idle | State::Probing) {
-            self.state = State::Seeking;
+        if matches!(self.state, HuntState::Idle | HuntState::Probing) {
+            self.state = HuntState::Seeking;
             self.rounds = 0;
             self.gave_up = false;
             self.next_dial = now;
@@ -116,7 +116,7 @@ impl Hunt {
 
     /// There are others to be dialled than before.
     pub fn renew(&mut self, now: Time, fx: &mut Effects, config: &Config) {
-        if matches!(self.state, State::Seeking) {
+        if matches!(self.state, HuntState::Seeking) {
             self.rounds = 0;
             self.next_dial = now;
             self.refill(now, fx, config);
@@ -126,8 +126,8 @@ impl Hunt {
 
     /// Looks for somebody to move to while `home` does not answer.
     pub fn probe(&mut self, now: Time, fx: &mut Effects, config: &Config, home: &Home) {
-        if matches!(self.state, State::Idle) {
-            self.state = State::Probing;
+        if matches!(self.state, HuntState::Idle) {
+            self.state = HuntState::Probing;
             self.next_dial = now;
             self.refill(now, fx, config);
             let way = Target { protocol: home.ends.protocol, addresses: home.ends.peer.clone() };
@@ -145,10 +145,10 @@ impl Hunt {
 
     /// Ends the hunt: everything dialled and the spare are closed.
     pub fn cease(&mut self, fx: &mut Effects) {
-        if matches!(self.state, State::Idle) {
+        if matches!(self.state, HuntState::Idle) {
             return;
         }
-        if let State::Spare(spare) = std::mem::take(&mut self.state) {
+        if let HuntState::Spare(spare) = std::mem::take(&mut self.state) {
             fx.close(spare.link);
         }
         for link in std::mem::take(&mut self.dials).into_keys() {
@@ -170,9 +170,9 @@ impl Hunt {
     ) -> Option<Spare> {
         let dial = self.dials.remove(&link)?;
         let spare = Spare { link, candidate: dial.candidate, ends };
-        if matches!(self.state, State::Probing) {
+        if matches!(self.state, HuntState::Probing) {
             self.cease(fx);
-            self.state = State::Spare(spare);
+            self.state = HuntState::Spare(spare);
             return None;
         }
         // One that did not answer before is better than none, but those still on their way are not
@@ -180,7 +180,7 @@ impl Hunt {
         if self.is_hung(now, &spare.candidate.host) {
             self.keep_only_fresh(now, fx);
             if !self.dials.is_empty() {
-                self.state = State::Probing;
+                self.state = HuntState::Probing;
                 self.step(now, fx, config);
                 return Some(spare);
             }
@@ -208,7 +208,7 @@ impl Hunt {
     /// A link is down; true if it was one of the hunt's.
     pub fn down(&mut self, now: Time, fx: &mut Effects, config: &Config, link: LinkId) -> bool {
         if self.is_spare(link) {
-            self.state = State::Probing;
+            self.state = HuntState::Probing;
         } else if self.dials.remove(&link).is_some() {
             self.next_dial = now;
         } else {
@@ -221,7 +221,7 @@ impl Hunt {
     /// The link in reserve, to become the home.
     pub fn take_spare(&mut self) -> Option<Spare> {
         match std::mem::take(&mut self.state) {
-            State::Spare(spare) => Some(spare),
+            HuntState::Spare(spare) => Some(spare),
             other => {
                 self.state = other;
                 None
@@ -230,11 +230,11 @@ impl Hunt {
     }
 
     pub fn has_spare(&self) -> bool {
-        matches!(self.state, State::Spare(_))
+        matches!(self.state, HuntState::Spare(_))
     }
 
     pub fn is_spare(&self, link: LinkId) -> bool {
-        matches!(&self.state, State::Spare(spare) if spare.link == link)
+        matches!(&self.state, HuntState::Spare(spare) if spare.link == link)
     }
 
     /// A home that answered: whatever it did before is forgotten.
@@ -284,13 +284,13 @@ impl Hunt {
 
     /// Whether everybody was dialled, and nobody is there: not one dial is without an answer.
     pub fn is_refused_everywhere(&self) -> bool {
-        self.rounds > 0 && self.dials.is_empty() && matches!(self.state, State::Seeking) && !self.gave_up
+        self.rounds > 0 && self.dials.is_empty() && matches!(self.state, HuntState::Seeking) && !self.gave_up
     }
 
     /// Whether nobody is left in this round but those that did not answer before.
     pub fn only_hung_left(&self, now: Time) -> bool {
         let hung = |candidate: &Candidate| self.is_hung(now, &candidate.host);
-        matches!(self.state, State::Seeking)
+        matches!(self.state, HuntState::Seeking)
             && self.queue.iter().all(hung)
             && self.dials.values().all(|dial| hung(&dial.candidate))
     }
@@ -312,7 +312,7 @@ impl Hunt {
         self.announced.outdate(now);
         let mut news = self.announced.hear(now, config.announce_timeout, from, registrar, transports);
         self.wind_t7(fx);
-        if !matches!(self.state, State::Seeking) {
+        if !matches!(self.state, HuntState::Seeking) {
             return;
         }
         news.retain(|target| config.protocols.contains(&target.protocol) && !self.is_under_way(target));
@@ -350,9 +350,9 @@ impl Hunt {
     /// Dials whoever is due, and sets T5-Serverhunt to the next moment at which somebody may be.
     fn step(&mut self, now: Time, fx: &mut Effects, config: &Config) {
         let limit = match self.state {
-            State::Seeking => MAX_LINKS,
-            State::Probing => MAX_LINKS - 1,
-            State::Idle | State::Spare(_) => return,
+            HuntState::Seeking => MAX_LINKS,
+            HuntState::Probing => MAX_LINKS - 1,
+            HuntState::Idle | HuntState::Spare(_) => return,
         };
         self.give_up_late(now, fx, config.connect_timeout);
         loop {
@@ -365,7 +365,7 @@ impl Hunt {
             }
             let Some(candidate) = self.queue.pop_front() else { break };
             let link = fx.open(candidate.target.clone());
-            self.dials.insert(link, Dial { candidate, since: now });
+            self.dials.insert(link, HuntDial { candidate, since: now });
             self.next_dial = now + STAGGER;
         }
         fx.wind(T5, self.next_step(now, limit, config.connect_timeout));
@@ -373,7 +373,7 @@ impl Hunt {
 
     /// Everybody was dialled: fills the queue anew when the back-off is over. False: not yet.
     fn next_round(&mut self, now: Time, fx: &mut Effects, config: &Config) -> bool {
-        if !matches!(self.state, State::Seeking) {
+        if !matches!(self.state, HuntState::Seeking) {
             return false;
         }
         if self.refill_at.is_some_and(|at| at <= now) {

@@ -38,7 +38,7 @@ use hunt::Hunt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use stranger::Strangers;
+use stranger::StrangerLinks;
 use user::User;
 
 /// Requests that may wait for answers; beyond: [`RequestError::Busy`].
@@ -217,7 +217,7 @@ pub struct Client {
     home: Option<Home>,
     /// The home before, until all is arranged with the new one.
     retiring: Option<LinkId>,
-    strangers: Strangers,
+    strangers: StrangerLinks,
     asks: Asks,
     elements: Elements,
     user: User,
@@ -248,7 +248,7 @@ impl Client {
             hunt: Hunt::default(),
             home: None,
             retiring: None,
-            strangers: Strangers::default(),
+            strangers: StrangerLinks::default(),
             asks: Asks::default(),
             elements: Elements::default(),
             user: User::default(),
@@ -550,8 +550,16 @@ impl Client {
                 // What means each host itself is no address of another one.
                 let near = self.home.as_ref().is_some_and(|home| reach::is_local(&home.ends));
                 elements.retain_mut(|element| reach::check_element(near, element));
-                let answer =
-                    user::Answer { subscribed, error, policy, elements, total, departed, retired, length };
+                let answer = user::ResolutionAnswer {
+                    subscribed,
+                    error,
+                    policy,
+                    elements,
+                    total,
+                    departed,
+                    retired,
+                    length,
+                };
                 self.resolution_answered(now, handle, answer);
             }
             Asap::Error { error } => self.error_answered(now, error),

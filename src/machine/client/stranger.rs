@@ -14,7 +14,7 @@ const PROOF: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(300);
 
 #[derive(Debug)]
-struct Stranger {
+struct StrangerLink {
     ends: LinkEnds,
     /// Whether it named an element of ours.
     proved: bool,
@@ -32,11 +32,11 @@ pub(super) struct Suit {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Strangers {
-    links: BTreeMap<LinkId, Stranger>,
+pub(super) struct StrangerLinks {
+    links: BTreeMap<LinkId, StrangerLink>,
 }
 
-impl Strangers {
+impl StrangerLinks {
     /// Takes a new link in. When all places are taken, the oldest that proved nothing must go; if all
     /// are registrars, the new one.
     pub fn welcome(&mut self, now: Time, fx: &mut Effects, link: LinkId, ends: LinkEnds) {
@@ -45,7 +45,7 @@ impl Strangers {
             let Some(oldest) = oldest else { return fx.close(link) };
             self.dismiss(fx, oldest);
         }
-        self.links.insert(link, Stranger { ends, proved: false, suit: None });
+        self.links.insert(link, StrangerLink { ends, proved: false, suit: None });
         fx.alarms.set(Alarm::Stranger(link), now + PROOF);
     }
 

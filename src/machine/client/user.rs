@@ -54,7 +54,7 @@ pub(super) struct User {
 }
 
 /// A HANDLE_RESOLUTION_RESPONSE, its handle apart.
-pub(super) struct Answer {
+pub(super) struct ResolutionAnswer {
     pub subscribed: bool,
     pub error: Option<OperationError>,
     pub policy: Option<Policy>,
@@ -66,7 +66,7 @@ pub(super) struct Answer {
     pub length: usize,
 }
 
-impl Answer {
+impl ResolutionAnswer {
     /// Whether the answer lists the whole pool, if it answers a question for `items` elements.
     fn is_complete(&self, items: Option<u32>) -> bool {
         let listed = self.elements.len();
@@ -270,7 +270,12 @@ impl Client {
     }
 
     /// HANDLE_RESOLUTION_RESPONSE: answers a question, or is a push.
-    pub(super) fn resolution_answered(&mut self, now: Time, handle: PoolHandle, mut answer: Answer) {
+    pub(super) fn resolution_answered(
+        &mut self,
+        now: Time,
+        handle: PoolHandle,
+        mut answer: ResolutionAnswer,
+    ) {
         let number = self.asks.find_sent(Kind::Resolution, &handle, PeId(0));
         let ask = number.and_then(|number| self.take_answered(now, number));
         let subscribing = ask.as_ref().is_some_and(|ask| ask.sent.is_some_and(|sent| sent.subscribing));
@@ -309,7 +314,7 @@ impl Client {
         handle: &PoolHandle,
         resolution: &Resolution,
         error: Option<&OperationError>,
-        answer: &Answer,
+        answer: &ResolutionAnswer,
     ) {
         let Some(pool) = self.user.pools.get_mut(handle).filter(|pool| pool.users > 0) else { return };
         let refused = pool.granted.replace(resolution.subscribed) == Some(true) && !resolution.subscribed;
@@ -394,7 +399,7 @@ impl Subscription {
         &mut self,
         elements: &[PoolElement],
         complete: bool,
-        answer: &Answer,
+        answer: &ResolutionAnswer,
     ) -> (Vec<PeId>, Vec<PeId>) {
         let listed: BTreeSet<PeId> = elements.iter().map(|element| element.id).collect();
         let mut take = |ids: &[PeId]| -> Vec<PeId> {

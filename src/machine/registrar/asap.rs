@@ -1,7 +1,7 @@
 //! ASAP service: what elements and users ask (RFC 5352 section 3). Resolutions: [`super::resolve`].
 
 use super::dialect::{self, assigned, client_may_be_rsplibs, knows_rsplibs_causes};
-use super::{Link, LinkId, Registrar, Role, What, reach};
+use super::{LinkId, LiveLink, Registrar, Role, What, reach};
 use crate::handlespace::{Bounds, ElementKey, Reject};
 use crate::machine::bucket::Bucket;
 use crate::machine::{LinkEnds, LinkProtocol, Target};
@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 
 /// An ASAP link: a process with elements, users, or both.
 #[derive(Debug, Default)]
-pub(super) struct Client {
+pub(super) struct AsapLink {
     /// We dialled it, and it has said nothing yet.
     pub silent: bool,
     /// We dialled it to ask these, and wait for it to say that it speaks ASAP.
@@ -45,7 +45,7 @@ pub(super) struct Client {
 
 /// A question for a pool that there is not yet.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Held {
+pub(super) struct HeldQuestion {
     pub link: LinkId,
     pub subscribe: bool,
     pub items: Option<u32>,
@@ -67,9 +67,9 @@ const MAX_RIVAL_HANDLE: usize = 1024;
 
 impl Registrar {
     /// The client of an ASAP link.
-    pub(super) fn client(&mut self, link: LinkId) -> Option<&mut Client> {
+    pub(super) fn client(&mut self, link: LinkId) -> Option<&mut AsapLink> {
         match self.links.get_mut(&link) {
-            Some(Link { role: Role::Asap(client), .. }) => Some(client),
+            Some(LiveLink { role: Role::Asap(client), .. }) => Some(client),
             _ => None,
         }
     }

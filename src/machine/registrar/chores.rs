@@ -2,7 +2,7 @@
 //! with a million, on a pool with twenty thousand subscribers. A call does some of it at once and the rest follows,
 //! a slice at a time, with everything else in between.
 
-use super::asap::{Client, Held, held_size};
+use super::asap::{AsapLink, HeldQuestion, held_size};
 use super::{LinkId, Registrar, Timer};
 use crate::handlespace::ElementKey;
 use crate::machine::{Target, Time};
@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 #[derive(Debug)]
 pub(super) enum Chore {
     /// An ASAP link is gone, and with it what hung on it. `closed`: it was closed in order.
-    Gone { link: LinkId, client: Box<Client>, reason: &'static str, closed: bool },
+    Gone { link: LinkId, client: Box<AsapLink>, reason: &'static str, closed: bool },
     /// A dead registrar's elements go to another one.
     Inherit { target: RegistrarId, heir: RegistrarId, elements: usize },
     /// Elements of a registrar that its audit did not find.
@@ -29,7 +29,7 @@ pub(super) enum Chore {
     /// Elements that won't answer over a link which is gone.
     Unanswered { link: LinkId, reason: &'static str },
     /// Questions for a pool, from before its elements came back.
-    Held { handle: PoolHandle, questions: Vec<Held> },
+    Held { handle: PoolHandle, questions: Vec<HeldQuestion> },
     /// A subscriber reads again, and is told of the pools after this one.
     Drained { link: LinkId, after: Option<PoolHandle> },
     /// Elements whose distance changed with that of their link.
@@ -93,7 +93,7 @@ impl Chores {
     }
 
     /// Links that are gone and not forgotten, for the check of our tables.
-    pub(super) fn clients(&self) -> impl Iterator<Item = &Client> {
+    pub(super) fn clients(&self) -> impl Iterator<Item = &AsapLink> {
         self.queue.iter().filter_map(|chore| match chore {
             Chore::Gone { client, .. } => Some(&**client),
             _ => None,

@@ -513,8 +513,9 @@ impl Registrar {
     fn close_if_idle(&mut self, claim: &Claim) {
         let Step::Asked(link) = claim.step else { return };
         let asking = self.claims.by_link.contains_key(&link);
-        let idle =
-            |client: &mut super::asap::Client| client.elements.is_empty() && client.subscriptions.is_empty();
+        let idle = |client: &mut super::asap::AsapLink| {
+            client.elements.is_empty() && client.subscriptions.is_empty()
+        };
         if !link.is_incoming() && !asking && self.client(link).is_some_and(idle) {
             self.close_link(link);
         }

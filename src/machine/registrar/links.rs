@@ -3,7 +3,7 @@
 //! Either side may dial, so there can be two links between two registrars. Each side sends over one
 //! of them, so that what it sends stays in order, and listens to both.
 
-use super::peers::{HEARSAY_DIALS, Life, POLITENESS, Trust, tellable};
+use super::peers::{HEARSAY_DIALS, Life, POLITENESS, Standing, tellable};
 use super::reach;
 use super::{Dial, LinkId, Registrar, Role, Service, Timer};
 use crate::machine::{LinkProtocol, Output, Target, Time};
@@ -326,7 +326,7 @@ impl Registrar {
         let state = self.links.get(&link)?;
         let same =
             |one: &[SocketAddr], other: &[SocketAddr]| one.iter().any(|address| other.contains(address));
-        let turned = |&(&other, back): &(&LinkId, &super::Link)| {
+        let turned = |&(&other, back): &(&LinkId, &super::LiveLink)| {
             other != link
                 && same(&back.ends.local, &state.ends.peer)
                 && same(&back.ends.peer, &state.ends.local)
@@ -345,14 +345,14 @@ impl Registrar {
     }
 
     /// Notes who is at the other end of a link, and what to make of that.
-    pub(super) fn came_over(&mut self, link: LinkId, sender: RegistrarId) -> Trust {
+    pub(super) fn came_over(&mut self, link: LinkId, sender: RegistrarId) -> Standing {
         let now = self.now;
-        let Some(peer_link) = self.peer_link(link) else { return Trust::None };
+        let Some(peer_link) = self.peer_link(link) else { return Standing::None };
         if peer_link.peer != Some(sender) {
             if peer_link.confirmed {
                 self.complain("two peers on a link", || format!("{sender} speaks over another's link"));
                 self.close_link(link);
-                return Trust::None;
+                return Standing::None;
             }
             let expected = peer_link.peer.replace(sender);
             if peer_link.since == Time::default() {
@@ -365,7 +365,7 @@ impl Registrar {
                 self.lose_link(expected, link);
             }
         }
-        let Some(peer_link) = self.peer_link(link) else { return Trust::None };
+        let Some(peer_link) = self.peer_link(link) else { return Standing::None };
         peer_link.confirmed = true;
         if let Some(index) = self.statics.iter().position(|entry| entry.link == Some(link)) {
             self.statics[index].id = Some(sender);
@@ -379,7 +379,7 @@ impl Registrar {
         match self.peers.get(sender).map(|peer| peer.link) {
             Some(None) => self.send_over(sender, link),
             Some(Some(current)) if current != link && self.doubts(sender, link, current) => {
-                return Trust::Unproved;
+                return Standing::Unproved;
             }
             Some(Some(current)) if current != link => self.consider_link(sender, link),
             _ => {}
@@ -387,7 +387,7 @@ impl Registrar {
         if let Some(peer_link) = self.peer_link(link) {
             peer_link.proved = true;
         }
-        Trust::Proved
+        Standing::Proved
     }
 
     /// Whether a second link with a peer's ID must prove itself: both dialled at the same time, or it dials once

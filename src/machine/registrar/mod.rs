@@ -133,7 +133,7 @@ enum Timer {
 
 /// What we keep about an element besides what the handlespace knows.
 #[derive(Debug, Clone, Copy, Default)]
-struct Side {
+struct ElementSide {
     generation: u32,
     /// Over which it is registered with us.
     link: Option<LinkId>,
@@ -161,7 +161,7 @@ struct Side {
 
 /// A link that is up.
 #[derive(Debug)]
-struct Link {
+struct LiveLink {
     ends: LinkEnds,
     since: Time,
     congested: bool,
@@ -176,7 +176,7 @@ struct Link {
 #[expect(clippy::large_enum_variant)]
 #[derive(Debug)]
 enum Role {
-    Asap(asap::Client),
+    Asap(asap::AsapLink),
     Enrp(links::PeerLink),
 }
 
@@ -200,8 +200,8 @@ pub struct Registrar {
     excused: Option<Time>,
     rng: Rng,
     space: Handlespace,
-    side: Vec<Side>,
-    links: BTreeMap<LinkId, Link>,
+    side: Vec<ElementSide>,
+    links: BTreeMap<LinkId, LiveLink>,
     /// Which ASAP link is the SCTP association with this address: there can be no second one.
     associations: BTreeMap<SocketAddr, LinkId>,
     /// Which peers are at the other ends of ENRP links.
@@ -226,7 +226,7 @@ pub struct Registrar {
     /// Elements that were here before we were started again may come back.
     returning: bool,
     /// Who asked meanwhile for pools that there are not yet.
-    held: BTreeMap<PoolHandle, Vec<asap::Held>>,
+    held: BTreeMap<PoolHandle, Vec<asap::HeldQuestion>>,
     /// Those of them that there are now.
     arrived: Vec<PoolHandle>,
     /// Bytes of elements that may come back by a late answer.
@@ -238,7 +238,7 @@ pub struct Registrar {
     stamp: u64,
     timers: Deadlines<Timer>,
     outbox: Outbox,
-    spare: resolve::Spare,
+    spare: resolve::ResolveScratch,
     stats: Stats,
     chronicle: chronicle::Chronicle,
     /// Refused requests by what was asked and why.
@@ -295,7 +295,7 @@ impl Registrar {
             stamp: 0,
             timers: Deadlines::new(),
             outbox: Outbox::default(),
-            spare: resolve::Spare::default(),
+            spare: resolve::ResolveScratch::default(),
             stats: Stats::default(),
             chronicle: chronicle::Chronicle::default(),
             refusals: BTreeMap::new(),
@@ -613,7 +613,7 @@ impl Registrar {
             return self.dial_failed(dial, false);
         }
         let role = match ends.service {
-            Service::Asap => Role::Asap(asap::Client::default()),
+            Service::Asap => Role::Asap(asap::AsapLink::default()),
             Service::Enrp => Role::Enrp(links::PeerLink::default()),
         };
         if ends.service == Service::Asap && ends.protocol == LinkProtocol::Sctp {
@@ -626,7 +626,7 @@ impl Registrar {
         let road = watch::Road::default();
         let now = self.now;
         self.links
-            .insert(link, Link { ends, since: now, congested: false, heard: now, distance, road, role });
+            .insert(link, LiveLink { ends, since: now, congested: false, heard: now, distance, road, role });
         // TCP has measured by now, so that what comes first over the link can be right.
         self.outbox.push(Output::Measure { link });
         match dial {
@@ -660,7 +660,7 @@ impl Registrar {
         }
     }
 
-    fn remove_link(&mut self, link: LinkId) -> Option<Link> {
+    fn remove_link(&mut self, link: LinkId) -> Option<LiveLink> {
         let state = self.links.remove(&link)?;
         for address in &state.ends.peer {
             if self.associations.get(address) == Some(&link) {

@@ -70,7 +70,7 @@ impl Life {
 
 /// What to make of a message that came over a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trust {
+pub(super) enum Standing {
     /// It is the sender's.
     Proved,
     /// The sender has a link that lives, and this is another one.
@@ -482,8 +482,8 @@ impl Registrar {
             return;
         }
         match self.came_over(link, sender) {
-            Trust::None => return,
-            Trust::Unproved => {
+            Standing::None => return,
+            Standing::Unproved => {
                 // Whoever it is, it may know that we live.
                 if let Enrp::Presence { reply_required: true, .. } = body {
                     let body = self.presence(Some(sender), false);
@@ -491,7 +491,7 @@ impl Registrar {
                 }
                 return;
             }
-            Trust::Proved => {}
+            Standing::Proved => {}
         }
         self.seen_from_here(link, &mut body);
         if !decoded.unrecognized.is_empty() && !matches!(body, Enrp::Error { .. }) {

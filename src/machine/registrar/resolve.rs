@@ -1,9 +1,9 @@
 //! Handle resolution (RFC 5352 section 3.3): what registrars are asked most.
 
-use super::asap::{Held, MAX_DEFERRED, MAX_DEFERRED_PER_LINK, held_size};
+use super::asap::{HeldQuestion, MAX_DEFERRED, MAX_DEFERRED_PER_LINK, held_size};
 use super::chores::Chore;
 use super::dialect::most_elements;
-use super::{Link, LinkId, Registrar, Role};
+use super::{LinkId, LiveLink, Registrar, Role};
 use crate::handlespace::{ElementKey, Increment, MOST_LOOKS};
 use crate::machine::LinkEnds;
 use crate::wire::{
@@ -17,7 +17,7 @@ const MAX_SPARE: usize = 64;
 
 /// Memory of the last resolution, for the next one.
 #[derive(Debug, Default)]
-pub(super) struct Spare {
+pub(super) struct ResolveScratch {
     keys: Vec<ElementKey>,
     elements: Vec<PoolElement>,
 }
@@ -27,7 +27,9 @@ impl Registrar {
     /// ends, and there is nothing to complain about. `false`: it is not of that kind, and nothing was done.
     pub(super) fn resolve_plainly(&mut self, link: LinkId, bytes: &[u8]) -> bool {
         let Some((handle, items)) = Asap::plain_resolution(bytes) else { return false };
-        let Some(Link { role: Role::Asap(client), ends, .. }) = self.links.get(&link) else { return false };
+        let Some(LiveLink { role: Role::Asap(client), ends, .. }) = self.links.get(&link) else {
+            return false;
+        };
         if self.config.max_handle_resolution_rate.is_some() || !client.subscriptions.is_empty() {
             return false;
         }
@@ -105,7 +107,7 @@ impl Registrar {
         }
         client.held += size;
         self.deferred = total;
-        self.held.entry(handle.clone()).or_default().push(Held { link, subscribe, items });
+        self.held.entry(handle.clone()).or_default().push(HeldQuestion { link, subscribe, items });
         true
     }
 
@@ -127,7 +129,11 @@ impl Registrar {
     }
 
     /// Answers what was kept.
-    pub(super) fn answer_held(&mut self, handle: &PoolHandle, Held { link, subscribe, items }: Held) {
+    pub(super) fn answer_held(
+        &mut self,
+        handle: &PoolHandle,
+        HeldQuestion { link, subscribe, items }: HeldQuestion,
+    ) {
         let size = held_size(handle);
         self.deferred -= size;
         if let Some(client) = self.client(link) {

@@ -2,16 +2,16 @@
 //! its timers, its pool's subscribers, the checksum for rsplib's registrars.
 
 use super::dialect::{Removal, rsplib_can_hold};
-use super::{Event, Registrar, Side, Timer, What};
+use super::{ElementSide, Event, Registrar, Timer, What};
 use crate::handlespace::{Change, ElementKey, Reject, Sum};
 use crate::wire::{PeId, PoolElement, PoolHandle, RegistrarId};
 
 impl Registrar {
-    pub(super) fn side(&self, key: ElementKey) -> Option<&Side> {
+    pub(super) fn side(&self, key: ElementKey) -> Option<&ElementSide> {
         self.side.get(key.index as usize).filter(|side| side.generation == key.generation)
     }
 
-    pub(super) fn side_mut(&mut self, key: ElementKey) -> Option<&mut Side> {
+    pub(super) fn side_mut(&mut self, key: ElementKey) -> Option<&mut ElementSide> {
         self.side.get_mut(key.index as usize).filter(|side| side.generation == key.generation)
     }
 
@@ -25,10 +25,11 @@ impl Registrar {
         self.stamp += 1;
         let index = key.index as usize;
         if index >= self.side.len() {
-            self.side.resize(index + 1, Side::default());
+            self.side.resize(index + 1, ElementSide::default());
         }
         if change == Change::Added {
-            self.side[index] = Side { generation: key.generation, since: self.now, ..Side::default() };
+            self.side[index] =
+                ElementSide { generation: key.generation, since: self.now, ..ElementSide::default() };
             self.event(Event::ElementAdded { handle: handle.clone(), id: element.id });
             if self.held.contains_key(handle) {
                 self.arrived.push(handle.clone());
@@ -83,7 +84,7 @@ impl Registrar {
             self.rsplib_sum.subtract(Sum::of(&handle, self.space.get(key)?.id()));
         }
         let element = self.space.remove(key)?;
-        self.side[key.index as usize] = Side::default();
+        self.side[key.index as usize] = ElementSide::default();
         self.tell_rival(&handle, element.id);
         self.reports.remove(&key);
         self.subscriptions.departed(&handle, element.id, why);

@@ -15,7 +15,7 @@ use std::time::Duration;
 /// Updates that wait for a peer which does not read as fast as we send: the newest for each element.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    updates: BTreeMap<(PoolHandle, PeId), Waiting>,
+    updates: BTreeMap<(PoolHandle, PeId), WaitingUpdate>,
     bytes: usize,
     /// Too many: the peer shall read our table instead.
     overflow: bool,
@@ -24,14 +24,14 @@ pub(super) struct Backlog {
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct WaitingUpdate {
     /// A removed element's last state, and why it went.
     last: Option<(PoolElement, Removal)>,
     /// It was lost meanwhile: if it deregistered later, that was another life of it.
     lost: bool,
 }
 
-impl Waiting {
+impl WaitingUpdate {
     fn bytes(&self, handle: &PoolHandle) -> usize {
         const RECORD: usize = 128;
         RECORD + handle.as_bytes().len() + self.last.as_ref().map_or(0, |(element, _)| element.encoded_len())
@@ -76,7 +76,7 @@ impl Backlog {
         }
     }
 
-    fn next(&mut self) -> Option<((PoolHandle, PeId), Waiting)> {
+    fn next(&mut self) -> Option<((PoolHandle, PeId), WaitingUpdate)> {
         let (name, waiting) = self.updates.pop_first()?;
         self.bytes -= waiting.bytes(&name.0);
         Some((name, waiting))
@@ -233,7 +233,7 @@ impl Registrar {
         let now = self.now;
         let receiver = peer.dialect.receiver_of_updates(id);
         while let Some(peer) = self.peers.get_mut(id)
-            && let Some((name, Waiting { last, lost })) = peer.backlog.next()
+            && let Some((name, WaitingUpdate { last, lost })) = peer.backlog.next()
         {
             let known = self.space.find(&name.0, name.1).and_then(|key| self.space.get(key));
             let (element, removal) = match (known.map(|element| element.to_element()), last.clone()) {
@@ -634,7 +634,7 @@ impl Registrar {
 }
 
 /// Pools with some of their elements, as in a table response.
-type Pools = Vec<(PoolHandle, Vec<PoolElement>)>;
+type PoolList = Vec<(PoolHandle, Vec<PoolElement>)>;
 
 /// Takes elements as long as they fit, at least one, from so many at most. Returns them, the name of the last one
 /// that was looked at, and whether more follow.
@@ -643,8 +643,8 @@ fn table_part<'a>(
     dialect: Dialect,
     (most, room): (usize, usize),
     units: &mut usize,
-) -> (Pools, Option<(PoolHandle, PeId)>, bool) {
-    let mut pools: Pools = Vec::new();
+) -> (PoolList, Option<(PoolHandle, PeId)>, bool) {
+    let mut pools: PoolList = Vec::new();
     let (mut size, mut count) = (EnrpMessage::HEADER_LEN, 0);
     let mut last = None;
     for element in elements {

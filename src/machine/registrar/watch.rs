@@ -8,7 +8,7 @@
 //! what we sent was acknowledged and nothing was lost lately, the process had its keep-alive and hangs. Where
 //! something is stuck or gets lost, the answer may be on its way for as long as it takes to send it again.
 
-use super::asap::Client;
+use super::asap::AsapLink;
 use super::chores::Chore;
 use super::{LinkId, Registrar, Timer, dialect, reach};
 use crate::handlespace::{ElementKey, marks};
@@ -34,7 +34,7 @@ fn size(handle: &PoolHandle, element: &PoolElement) -> usize {
 }
 
 /// What the elements of a link that may come back take.
-pub(super) fn overdue_bytes(client: &Client) -> usize {
+pub(super) fn overdue_bytes(client: &AsapLink) -> usize {
     client.overdue.iter().map(|((handle, _), element)| size(handle, element)).sum()
 }
 
@@ -430,7 +430,7 @@ impl Registrar {
             return;
         }
         self.outbox.push(Output::Close { link });
-        if let Some(super::Link { role: super::Role::Asap(client), .. }) = self.remove_link(link) {
+        if let Some(super::LiveLink { role: super::Role::Asap(client), .. }) = self.remove_link(link) {
             self.client_gone(link, client, reason, false);
         }
     }
@@ -439,7 +439,7 @@ impl Registrar {
     pub(super) fn client_gone(
         &mut self,
         link: LinkId,
-        mut client: Client,
+        mut client: AsapLink,
         reason: &'static str,
         closed: bool,
     ) {
@@ -460,7 +460,7 @@ impl Registrar {
     pub(super) fn client_leaves(
         &mut self,
         link: LinkId,
-        client: &mut Client,
+        client: &mut AsapLink,
         reason: &'static str,
         closed: bool,
         units: &mut usize,

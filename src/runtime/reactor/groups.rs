@@ -1,6 +1,6 @@
 //! Multicast groups: hearing them, speaking to them, following the interfaces.
 
-use super::{DATAGRAM_BUDGET, GROUPS, INTERFACES, Input, Reactor, Timer, register};
+use super::{DATAGRAM_BUDGET, GROUPS, INTERFACES, Input, Reactor, ReactorTimer, register};
 use crate::machine::Service;
 use crate::transport::interfaces::{Interface, InterfaceChanges, interfaces};
 use crate::transport::multicast::{GroupReceiver, GroupSender};
@@ -145,7 +145,7 @@ impl Reactor {
         let Some(changes) = &self.groups.changes else { return };
         if matches!(changes.drain(), Ok(true)) && !self.groups.settling {
             self.groups.settling = true;
-            self.arm(SETTLING, Timer::Interfaces);
+            self.arm(SETTLING, ReactorTimer::Interfaces);
         }
     }
 

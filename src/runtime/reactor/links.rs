@@ -9,7 +9,7 @@
 //!
 //! Over TLS the way to Up leads through Proving (see [`super::security`]).
 
-use super::{FIRST_BUDGET, HEAVY, READ_BUDGET, Reactor, Timer, deregister, register};
+use super::{FIRST_BUDGET, HEAVY, READ_BUDGET, Reactor, ReactorTimer, deregister, register};
 use crate::machine::trust::Roles;
 use crate::machine::{
     LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Measurement, Service, Target, Time,
@@ -284,7 +284,7 @@ impl Reactor {
         match dialling {
             Ok(()) => {
                 let slot = self.links.insert(link, service, Phase::Associating);
-                self.arm(self.limits.dial, Timer::Dial { slot, link, left: 0 });
+                self.arm(self.limits.dial, ReactorTimer::Dial { slot, link, left: 0 });
             }
             Err(error) => {
                 log::debug!("can't associate with {addresses:?}: {error}");
@@ -345,7 +345,7 @@ impl Reactor {
                     slot.link = Some(link);
                     self.set_queue_bound(index);
                     let patience = if waits_alone { STAGGER.min(self.limits.dial) } else { self.limits.dial };
-                    self.arm(patience, Timer::Dial { slot: index, link: id, left });
+                    self.arm(patience, ReactorTimer::Dial { slot: index, link: id, left });
                     return;
                 }
                 Err(error) => log::debug!("can't connect to {address}: {error}"),
@@ -357,7 +357,7 @@ impl Reactor {
             Some(rival) => {
                 let id = slot.id;
                 slot.link = Some(rival);
-                self.arm(self.limits.dial, Timer::Dial { slot: index, link: id, left: 0 });
+                self.arm(self.limits.dial, ReactorTimer::Dial { slot: index, link: id, left: 0 });
             }
             None => self.drop_link(index, LinkDown::Refused),
         }
@@ -626,7 +626,7 @@ impl Reactor {
         }
         if !slot.partial_timer {
             slot.partial_timer = true;
-            self.arm(self.limits.partial, Timer::Partial { slot: index, link: id });
+            self.arm(self.limits.partial, ReactorTimer::Partial { slot: index, link: id });
         }
     }
 
@@ -637,7 +637,7 @@ impl Reactor {
         let Some(since) = slot.partial_since else { return };
         if now - since < patience {
             slot.partial_timer = true;
-            return self.arm(patience - (now - since), Timer::Partial { slot: index, link: id });
+            return self.arm(patience - (now - since), ReactorTimer::Partial { slot: index, link: id });
         }
         self.counters.half_messages += 1;
         self.complain_about(index, "half", "a message began and did not end in time");
@@ -705,7 +705,7 @@ impl Reactor {
             slot.dirty = true;
             self.links.dirty.push(index);
         }
-        self.arm(self.limits.close, Timer::Close { slot: index, link });
+        self.arm(self.limits.close, ReactorTimer::Close { slot: index, link });
     }
 
     pub(super) fn close_timed_out(&mut self, index: usize, link: LinkId) {

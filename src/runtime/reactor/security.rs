@@ -10,7 +10,7 @@
 //! ```
 
 use super::links::{Admission, Phase, Way};
-use super::{Input, Reactor, Timer};
+use super::{Input, Reactor, ReactorTimer};
 use crate::machine::{LinkDown, LinkId, Service};
 use crate::transport::Link;
 use crate::transport::allow::Networks;
@@ -143,7 +143,7 @@ impl Reactor {
         if admission == Admission::Proved {
             self.begin_tls(index, service);
         }
-        self.arm(self.limits.proof, Timer::Proof { slot: index, link: id });
+        self.arm(self.limits.proof, ReactorTimer::Proof { slot: index, link: id });
     }
 
     /// Makes an accepted TCP link one over TLS.
@@ -310,7 +310,7 @@ impl Reactor {
             _ => false,
         };
         match waits {
-            true => self.arm(REFUSAL.0, Timer::Proof { slot: index, link: id }),
+            true => self.arm(REFUSAL.0, ReactorTimer::Proof { slot: index, link: id }),
             false => self.remove(index),
         }
     }

@@ -28,7 +28,7 @@ use crate::socket::channel::parameters::{DEFAULT_PARAMETERS, SessionParameters};
 use crate::socket::descriptor::base::Base;
 use crate::socket::descriptor::door::{Door, Doorkeeper};
 use crate::socket::descriptor::endpoint::Endpoint;
-use crate::socket::descriptor::entry::{Entry, Role, Style};
+use crate::socket::descriptor::entry::{Entry, EntryRole, Style};
 use crate::socket::descriptor::listener::Listener;
 use crate::socket::descriptor::many::Many;
 use crate::socket::descriptor::strangers::LISTENER;
@@ -39,7 +39,7 @@ use crate::socket::readiness::wait::Deadline;
 use crate::socket::readiness::waitset::WaitSet;
 use crate::socket::session::pool::{Circle, PoolSide};
 use crate::socket::session::told::{ConnectOptions, Received, Room, SendOptions, SessionId};
-use crate::socket::session::{Home, Session};
+use crate::socket::session::{Outlet, Session};
 use crate::transport::allow::Networks;
 use crate::transport::descriptors::{Held, eventfd, hold};
 use crate::transport::sctp;
@@ -122,7 +122,7 @@ impl Library {
         let directory = Arc::new(runtime.clone());
         let library = Library { allowed, cookie_key, ..Library::with_directory(directory, &protocols) };
         let library = library.secured(security);
-        runtime.set_sessions(Box::new(report::Sessions(Arc::downgrade(&library.table))));
+        runtime.set_sessions(Box::new(report::SessionReporter(Arc::downgrade(&library.table))));
         Ok(library)
     }
 
@@ -222,7 +222,7 @@ impl Library {
             _ => None,
         };
         let protocol = protocol.ok_or(SocketError::UnsupportedTransport)?;
-        let role = Role::Fresh { endpoint: None, bound: false };
+        let role = EntryRole::Fresh { endpoint: None, bound: false };
         let base = self.new_base(DEFAULT_PARAMETERS)?;
         self.publish(Arc::new(Entry::new(base, style, domain, protocol, role)))
     }
@@ -295,7 +295,7 @@ impl Library {
     /// `wait`: for the registrar's answer. At the end of everything the directory waits for all at once.
     fn close_entry(&self, entry: &Entry, wait: bool) {
         entry.readiness().close();
-        if let Role::Single(session) = entry.role() {
+        if let EntryRole::Single(session) = entry.role() {
             let _ = session.watch(None);
         }
         let leaving = entry.base.pool.lock().take().map(|pool| (pool.deregister(), pool));
@@ -305,12 +305,12 @@ impl Library {
             pool.gone(answer.and_then(Answer::wait));
         }
         match entry.role() {
-            Role::Single(session) => session.close(),
-            Role::Many(many) => many.close(),
-            Role::Fresh { .. } | Role::Listener(_) => {}
+            EntryRole::Single(session) => session.close(),
+            EntryRole::Many(many) => many.close(),
+            EntryRole::Fresh { .. } | EntryRole::Listener(_) => {}
         }
         // The sockets close with the last call that uses them.
-        *entry.role.write() = Role::Fresh { endpoint: None, bound: false };
+        *entry.role.write() = EntryRole::Fresh { endpoint: None, bound: false };
     }
 
     // ----- addresses and registration ------------------------------------------------------------
@@ -320,9 +320,9 @@ impl Library {
     pub fn bind(&self, sd: RawFd, addresses: &[SocketAddr]) -> Result<()> {
         let entry = self.entry(sd)?;
         let mut role = entry.role.write();
-        let Role::Fresh { bound: false, .. } = *role else { return Err(SocketError::Misused) };
+        let EntryRole::Fresh { bound: false, .. } = *role else { return Err(SocketError::Misused) };
         let endpoint = Endpoint::bind(entry.protocol, entry.domain, addresses)?;
-        *role = Role::Fresh { endpoint: Some(Arc::new(endpoint)), bound: true };
+        *role = EntryRole::Fresh { endpoint: Some(Arc::new(endpoint)), bound: true };
         Ok(())
     }
 
@@ -330,12 +330,12 @@ impl Library {
     fn bound(&self, entry: &Entry) -> Result<Arc<Endpoint>> {
         let mut role = entry.role.write();
         match &*role {
-            Role::Fresh { endpoint: Some(endpoint), bound: true } => return Ok(endpoint.clone()),
-            Role::Fresh { .. } => {}
+            EntryRole::Fresh { endpoint: Some(endpoint), bound: true } => return Ok(endpoint.clone()),
+            EntryRole::Fresh { .. } => {}
             _ => return Err(entry.readiness().refusal(SocketError::Misused)),
         }
         let endpoint = Arc::new(Endpoint::bind(entry.protocol, entry.domain, &[])?);
-        *role = Role::Fresh { endpoint: Some(endpoint.clone()), bound: true };
+        *role = EntryRole::Fresh { endpoint: Some(endpoint.clone()), bound: true };
         Ok(endpoint)
     }
 
@@ -343,12 +343,12 @@ impl Library {
     pub fn listen(&self, sd: RawFd, backlog: i32) -> Result<()> {
         let entry = self.entry(sd)?;
         match entry.role() {
-            Role::Listener(listener) => return Ok(listener.endpoint().listen(backlog)?),
-            Role::Many(many) => {
+            EntryRole::Listener(listener) => return Ok(listener.endpoint().listen(backlog)?),
+            EntryRole::Many(many) => {
                 return many.listen(backlog, || self.door(&entry, many.endpoint()));
             }
-            Role::Single(_) => return Err(SocketError::Misused),
-            Role::Fresh { .. } => {}
+            EntryRole::Single(_) => return Err(SocketError::Misused),
+            EntryRole::Fresh { .. } => {}
         }
         let endpoint = self.bound(&entry)?;
         endpoint.set_parameters(&entry.base.parameters.lock());
@@ -359,8 +359,8 @@ impl Library {
             entry.readiness().add(endpoint.as_fd(), LISTENER)?;
         }
         *role = match entry.style {
-            Style::Stream => Role::Listener(Arc::new(Listener::new(entry.base.clone(), endpoint, door))),
-            Style::SeqPacket => Role::Many(Arc::new(Many::new(entry.base.clone(), endpoint, door))),
+            Style::Stream => EntryRole::Listener(Arc::new(Listener::new(entry.base.clone(), endpoint, door))),
+            Style::SeqPacket => EntryRole::Many(Arc::new(Many::new(entry.base.clone(), endpoint, door))),
         };
         Ok(())
     }
@@ -379,8 +379,8 @@ impl Library {
     pub fn accept(&self, sd: RawFd, timeout: Option<Duration>) -> Result<RawFd> {
         let entry = self.entry(sd)?;
         let listener = match entry.role() {
-            Role::Listener(listener) => listener,
-            Role::Many(_) => return Err(SocketError::Unsupported),
+            EntryRole::Listener(listener) => listener,
+            EntryRole::Many(_) => return Err(SocketError::Unsupported),
             _ => return Err(entry.readiness().refusal(SocketError::Misused)),
         };
         let conn = listener.accept(Deadline::or_never(timeout))?;
@@ -392,11 +392,11 @@ impl Library {
     fn accepted(&self, listener: &Entry, conn: &Arc<Conn>) -> Result<Arc<Entry>> {
         let (parameters, pool) = (*listener.base.parameters.lock(), listener.base.pool.lock().clone());
         let base = self.new_base(parameters)?;
-        let home = Home::Alone(base.readiness.clone());
+        let home = Outlet::Alone(base.readiness.clone());
         let session = Session::element(1, home, self.linger.clone(), conn.clone(), pool);
         base.readiness.add(conn.as_fd(), session.id as u64)?;
         session.settle(conn, &mut conn.receiving(Deadline::Never)?);
-        let role = Role::Single(Arc::new(session));
+        let role = EntryRole::Single(Arc::new(session));
         Ok(Arc::new(Entry::new(base, Style::Stream, listener.domain, listener.protocol, role)))
     }
 
@@ -420,7 +420,7 @@ impl Library {
             return Err(SocketError::NoAddress);
         }
         // An element that refuses everybody is of no use.
-        if matches!(entry.role(), Role::Fresh { .. }) {
+        if matches!(entry.role(), EntryRole::Fresh { .. }) {
             self.listen(sd, BACKLOG)?;
         }
         // Before anything waits for a registrar: from now on there may be other addresses.
@@ -463,8 +463,8 @@ impl Library {
     /// Where the element of a descriptor is reached.
     fn endpoint(&self, entry: &Entry) -> Result<Arc<Endpoint>> {
         match entry.role() {
-            Role::Listener(listener) => Ok(listener.endpoint().clone()),
-            Role::Many(many) => Ok(many.endpoint().clone()),
+            EntryRole::Listener(listener) => Ok(listener.endpoint().clone()),
+            EntryRole::Many(many) => Ok(many.endpoint().clone()),
             _ => self.bound(entry),
         }
     }
@@ -503,7 +503,7 @@ impl Library {
 
     pub(super) fn single(&self, entry: &Entry) -> Result<Arc<Session>> {
         match entry.role() {
-            Role::Single(session) => Ok(session),
+            EntryRole::Single(session) => Ok(session),
             _ => Err(SocketError::NoSession),
         }
     }
@@ -527,19 +527,19 @@ impl Library {
         let spare = {
             let mut role = entry.role.write();
             let spare = match &*role {
-                Role::Fresh { endpoint, bound: false } => endpoint.clone(),
-                Role::Fresh { .. } => None,
-                Role::Listener(listener) => {
+                EntryRole::Fresh { endpoint, bound: false } => endpoint.clone(),
+                EntryRole::Fresh { .. } => None,
+                EntryRole::Listener(listener) => {
                     entry.readiness().remove(listener.endpoint().as_fd());
                     None
                 }
-                Role::Many(many) if many.sessions().is_empty() => {
+                EntryRole::Many(many) if many.sessions().is_empty() => {
                     entry.readiness().remove(many.endpoint().as_fd());
                     None
                 }
-                Role::Many(_) | Role::Single(_) => return Err(SocketError::NoSession),
+                EntryRole::Many(_) | EntryRole::Single(_) => return Err(SocketError::NoSession),
             };
-            *role = Role::Single(session.clone());
+            *role = EntryRole::Single(session.clone());
             spare
         };
         let how = Move { stale, failover: false, unreachable: false };
@@ -580,16 +580,16 @@ impl Library {
         let entry = self.entry(sd)?;
         let role = entry.role.read();
         let session = match &*role {
-            Role::Single(session) => Some(session.clone()),
-            Role::Many(many) => many.session(options.session),
-            Role::Fresh { .. } | Role::Listener(_) => None,
+            EntryRole::Single(session) => Some(session.clone()),
+            EntryRole::Many(many) => many.session(options.session),
+            EntryRole::Fresh { .. } | EntryRole::Listener(_) => None,
         };
         drop(role);
         let session = session.ok_or(SocketError::NoSession)?;
         let sent = session.send(data, &options);
         if options.flags & send_flags::ABORT != 0
             && sent.is_ok()
-            && let Role::Many(many) = entry.role()
+            && let EntryRole::Many(many) = entry.role()
         {
             many.remove(&session, false);
         }
@@ -607,9 +607,9 @@ impl Library {
     ) -> Result<usize> {
         let entry = self.entry(sd)?;
         let session = match entry.role() {
-            Role::Single(session) => Some(session),
-            Role::Many(many) => many.session(session),
-            Role::Fresh { .. } | Role::Listener(_) => None,
+            EntryRole::Single(session) => Some(session),
+            EntryRole::Many(many) => many.session(session),
+            EntryRole::Fresh { .. } | EntryRole::Listener(_) => None,
         };
         let session = session
             .filter(|session| session.as_user().is_none())
@@ -627,9 +627,9 @@ impl Library {
 
     fn receive(&self, entry: &Entry, buffer: &mut [u8], deadline: &mut Deadline) -> Result<Received> {
         match entry.role() {
-            Role::Single(session) => session.receive(buffer, deadline),
-            Role::Many(many) => many.receive(buffer, deadline),
-            Role::Fresh { .. } | Role::Listener(_) => {
+            EntryRole::Single(session) => session.receive(buffer, deadline),
+            EntryRole::Many(many) => many.receive(buffer, deadline),
+            EntryRole::Fresh { .. } | EntryRole::Listener(_) => {
                 Err(entry.readiness().refusal(SocketError::NotConnected))
             }
         }
@@ -655,12 +655,12 @@ impl Library {
         deadline: &mut Deadline,
     ) -> Result<Received> {
         match entry.role() {
-            Role::Single(session) => session.receive_rest(buffer, deadline),
-            Role::Many(many) => {
+            EntryRole::Single(session) => session.receive_rest(buffer, deadline),
+            EntryRole::Many(many) => {
                 let session = many.session(session).ok_or(SocketError::NoSession)?;
                 session.receive_rest(buffer, deadline)
             }
-            Role::Fresh { .. } | Role::Listener(_) => Err(SocketError::NoSession),
+            EntryRole::Fresh { .. } | EntryRole::Listener(_) => Err(SocketError::NoSession),
         }
     }
 
@@ -741,7 +741,7 @@ impl Library {
         // Before the role: whoever changes them holds them, and looks at the role.
         let parameters = *entry.base.parameters.lock();
         let mut role = entry.role.write();
-        let Role::Fresh { endpoint, .. } = &mut *role else { return Err(SocketError::NotConnected) };
+        let EntryRole::Fresh { endpoint, .. } = &mut *role else { return Err(SocketError::NotConnected) };
         if endpoint.is_none() {
             let unbound = Endpoint::unbound(entry.protocol, entry.domain)?;
             // What the program sets comes after, and counts.
@@ -761,9 +761,9 @@ impl Library {
     /// Sets a session's status text, up to 127 bytes of it. EINVAL: no such session.
     pub fn set_status(&self, sd: RawFd, session: SessionId, text: &str) -> Result<()> {
         let session = match self.entry(sd)?.role() {
-            Role::Single(session) => Some(session),
-            Role::Many(many) => many.session(session),
-            Role::Fresh { .. } | Role::Listener(_) => None,
+            EntryRole::Single(session) => Some(session),
+            EntryRole::Many(many) => many.session(session),
+            EntryRole::Fresh { .. } | EntryRole::Listener(_) => None,
         };
         let end = text.floor_char_boundary(127);
         session.ok_or(SocketError::Invalid)?.set_status(&text[..end]);

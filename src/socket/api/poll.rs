@@ -2,7 +2,7 @@
 //! library cares for is not reported, what is read ahead is.
 
 use super::Library;
-use crate::socket::descriptor::entry::{Entry, Role};
+use crate::socket::descriptor::entry::{Entry, EntryRole};
 use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::wait::{Deadline, GLANCE, new_bell};
 use crate::transport::descriptors::Held;
@@ -205,19 +205,19 @@ fn answer<'a>(
 
 fn look(entry: &Entry) -> bool {
     match entry.role() {
-        Role::Fresh { .. } => false,
-        Role::Listener(listener) => listener.look(),
-        Role::Many(many) => many.look(),
-        Role::Single(session) => session.look(),
+        EntryRole::Fresh { .. } => false,
+        EntryRole::Listener(listener) => listener.look(),
+        EntryRole::Many(many) => many.look(),
+        EntryRole::Single(session) => session.look(),
     }
 }
 
 fn writable(entry: &Entry) -> Writable {
     match entry.role() {
-        Role::Fresh { .. } | Role::Listener(_) => Writable::Never,
+        EntryRole::Fresh { .. } | EntryRole::Listener(_) => Writable::Never,
         // Each session has its own buffer; a send to one that is full says so.
-        Role::Many(_) => Writable::Now,
-        Role::Single(session) => match session.conn() {
+        EntryRole::Many(_) => Writable::Now,
+        EntryRole::Single(session) => match session.conn() {
             // A send says at once that the session failed.
             _ if session.is_down() => Writable::Now,
             None => Writable::Never,

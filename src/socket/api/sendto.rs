@@ -6,7 +6,7 @@ use super::Library;
 use super::connect::distrust;
 use crate::runtime::Watcher;
 use crate::socket::channel::conn::Conn;
-use crate::socket::descriptor::entry::{Entry, Role, Style};
+use crate::socket::descriptor::entry::{Entry, EntryRole, Style};
 use crate::socket::descriptor::many::Many;
 use crate::socket::descriptor::partners::{Partner, unsent};
 use crate::socket::error::{Result, SocketError};
@@ -48,7 +48,7 @@ impl Watcher for Left {
 }
 
 /// Where a message goes, and how.
-struct Outgoing<'a> {
+struct Dispatch<'a> {
     entry: &'a Arc<Entry>,
     many: &'a Arc<Many>,
     data: &'a [u8],
@@ -80,7 +80,7 @@ impl Library {
         if data.is_empty() || odd || options.flags & (send_flags::EOF | send_flags::ABORT) != 0 {
             return Err(SocketError::Invalid);
         }
-        let out = Outgoing { entry: &entry, many: &many, data, options, stale: to.stale };
+        let out = Dispatch { entry: &entry, many: &many, data, options, stale: to.stale };
         match to.recipient {
             Recipient::All => self.send_to_all(&out, handle, to.to_self),
             Recipient::Policy => self.send_to_one(&out, handle, None, !to.forbid_failover),
@@ -106,7 +106,7 @@ impl Library {
         if data.is_empty() || options.flags & (send_flags::EOF | send_flags::ABORT) != 0 {
             return Err(SocketError::Invalid);
         }
-        let out = Outgoing { entry: &entry, many: &many, data, options, stale: Duration::ZERO };
+        let out = Dispatch { entry: &entry, many: &many, data, options, stale: Duration::ZERO };
         let protocol = match entry.protocol {
             crate::machine::LinkProtocol::Sctp => Protocol::Sctp,
             crate::machine::LinkProtocol::Tcp => Protocol::Tcp,
@@ -142,25 +142,25 @@ impl Library {
             return Err(SocketError::Unsupported);
         }
         match entry.role() {
-            Role::Many(many) => return Ok(many),
-            Role::Single(_) | Role::Listener(_) => return Err(SocketError::Misused),
-            Role::Fresh { .. } => {}
+            EntryRole::Many(many) => return Ok(many),
+            EntryRole::Single(_) | EntryRole::Listener(_) => return Err(SocketError::Misused),
+            EntryRole::Fresh { .. } => {}
         }
         let endpoint = self.bound(entry)?;
         let mut role = entry.role.write();
-        if let Role::Many(many) = &*role {
+        if let EntryRole::Many(many) = &*role {
             return Ok(many.clone());
         }
-        let Role::Fresh { .. } = &*role else { return Err(SocketError::Misused) };
+        let EntryRole::Fresh { .. } = &*role else { return Err(SocketError::Misused) };
         let many = Arc::new(Many::new(entry.base.clone(), endpoint, None));
-        *role = Role::Many(many.clone());
+        *role = EntryRole::Many(many.clone());
         Ok(many)
     }
 
     /// To a certain element, or whom the policy chooses; to others if that fails and `failover`.
     fn send_to_one(
         &self,
-        out: &Outgoing<'_>,
+        out: &Dispatch<'_>,
         handle: &PoolHandle,
         certain: Option<PeId>,
         failover: bool,
@@ -203,7 +203,7 @@ impl Library {
     }
 
     /// A copy to every element that the pool has now, as a registrar says.
-    fn send_to_all(&self, out: &Outgoing<'_>, handle: &PoolHandle, to_self: bool) -> Result<Vec<PeId>> {
+    fn send_to_all(&self, out: &Dispatch<'_>, handle: &PoolHandle, to_self: bool) -> Result<Vec<PeId>> {
         let own = out.entry.base.pool.lock().as_ref().map(|pool| (pool.handle.clone(), pool.id));
         let is_self = |element: &PoolElement| {
             own.as_ref().is_some_and(|(pool, id)| pool == handle && *id == element.id)
@@ -227,7 +227,7 @@ impl Library {
 
     fn elements_of(
         &self,
-        out: &Outgoing<'_>,
+        out: &Dispatch<'_>,
         handle: &PoolHandle,
         items: usize,
         stale: Duration,
@@ -245,7 +245,7 @@ impl Library {
         }
     }
 
-    fn hand_to(&self, out: &Outgoing<'_>, handle: &PoolHandle, element: &PoolElement) -> Result<()> {
+    fn hand_to(&self, out: &Dispatch<'_>, handle: &PoolHandle, element: &PoolElement) -> Result<()> {
         let partner = Partner::Element(handle.clone(), element.id);
         self.hand_over(out, &partner, Some(handle), &|| Ok(element.transport.clone()))
     }
@@ -254,7 +254,7 @@ impl Library {
     /// turns out to have ended.
     fn hand_over(
         &self,
-        out: &Outgoing<'_>,
+        out: &Dispatch<'_>,
         partner: &Partner,
         handle: Option<&PoolHandle>,
         transport: &dyn Fn() -> Result<Transport>,
@@ -279,7 +279,7 @@ impl Library {
         self.send_over(out, partner, &session).inspect_err(failed)
     }
 
-    fn send_over(&self, out: &Outgoing<'_>, partner: &Partner, session: &Arc<Session>) -> Result<()> {
+    fn send_over(&self, out: &Dispatch<'_>, partner: &Partner, session: &Arc<Session>) -> Result<()> {
         // Before it is sent, because it may be answered before this goes on.
         out.many.partners().sent(partner, out.data);
         let sent = session.send(out.data, &out.options);
@@ -292,7 +292,7 @@ impl Library {
     /// A connection with a partner.
     fn meet(
         &self,
-        out: &Outgoing<'_>,
+        out: &Dispatch<'_>,
         partner: &Partner,
         handle: Option<&PoolHandle>,
         transport: &Transport,

@@ -1,7 +1,7 @@
 //! Wait sets: many descriptors waited for at once, at what the same costs with bare sockets.
 
 use super::Library;
-use crate::socket::descriptor::entry::Role;
+use crate::socket::descriptor::entry::EntryRole;
 use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::wait::Deadline;
 use crate::socket::readiness::waitset::{Interest, Ready, WaitSet};
@@ -31,7 +31,7 @@ impl Library {
         let (set, entry) = (self.set_of(set)?, self.entry(sd)?);
         let interest = Interest { readable, writable };
         let out = !readable && !writable;
-        if let Role::Single(session) = entry.role() {
+        if let EntryRole::Single(session) = entry.role() {
             // From before it was a session.
             set.ignore(entry.readiness().as_fd());
             return session.watch((!out).then_some((&set, interest)));

@@ -6,12 +6,12 @@
 
 use crate::runtime::complaints::Occasionally;
 use crate::socket::channel::parameters::SessionParameters;
-use crate::socket::channel::receiver::{Input, Piece};
+use crate::socket::channel::receiver::{Arrival, Piece};
 use crate::socket::channel::sender::Outgoing;
 use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::wait::Patience;
 use crate::transport::scratch;
-use crate::transport::sctp_socket::{Ahead, Incoming, Notification, Parameters, SctpSocket, SendInfo};
+use crate::transport::sctp_socket::{Incoming, Parameters, SctpNotification, SctpSocket, SendInfo, Upcoming};
 use crate::wire::PPID_ASAP;
 use crate::wire::frame::LONGEST_MESSAGE;
 use nix::errno::Errno;
@@ -49,7 +49,7 @@ pub(crate) struct Arrivals {
     gathering: Option<Gathering>,
     /// The last data was not the end of its message.
     inside: bool,
-    end: Option<End>,
+    end: Option<AssociationEnd>,
 }
 
 #[derive(Debug)]
@@ -60,7 +60,7 @@ enum Gathering {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum AssociationEnd {
     Closed,
     Broken(i32),
 }
@@ -107,12 +107,12 @@ impl Arrivals {
         }
     }
 
-    fn ended(&self, end: End) -> Input {
+    fn ended(&self, end: AssociationEnd) -> Arrival {
         match end {
-            End::Closed if !self.inside => Input::Closed,
+            AssociationEnd::Closed if !self.inside => Arrival::Closed,
             // In the middle of a message.
-            End::Closed => Input::Broken(ErrorKind::ConnectionReset.into()),
-            End::Broken(code) => Input::Broken(io::Error::from_raw_os_error(code)),
+            AssociationEnd::Closed => Arrival::Broken(ErrorKind::ConnectionReset.into()),
+            AssociationEnd::Broken(code) => Arrival::Broken(io::Error::from_raw_os_error(code)),
         }
     }
 }
@@ -149,10 +149,10 @@ impl Association {
     // ----- receiving -----------------------------------------------------------------------------
 
     /// One attempt, without waiting. Stops at control messages: `Nothing`, and [`Arrivals::control`] has them.
-    pub(crate) fn receive(&self, arrivals: &mut Arrivals, buffer: &mut [u8]) -> Input {
+    pub(crate) fn receive(&self, arrivals: &mut Arrivals, buffer: &mut [u8]) -> Arrival {
         loop {
             if !arrivals.controls.is_empty() {
-                return Input::Nothing;
+                return Arrival::Nothing;
             }
             if let Some(end) = arrivals.end {
                 return arrivals.ended(end);
@@ -169,10 +169,10 @@ impl Association {
     }
 
     /// Takes one thing out of the socket; `None`: go on.
-    fn take(&self, arrivals: &mut Arrivals, buffer: &mut [u8]) -> Option<Input> {
+    fn take(&self, arrivals: &mut Arrivals, buffer: &mut [u8]) -> Option<Arrival> {
         let incoming = match self.socket.recv(buffer) {
             Ok(Some(incoming)) => incoming,
-            Ok(None) => return Some(Input::Nothing),
+            Ok(None) => return Some(Arrival::Nothing),
             Err(error) => {
                 arrivals.end = Some(broken(&error));
                 return None;
@@ -180,11 +180,11 @@ impl Association {
         };
         match incoming {
             Incoming::Closed if self.is_given_up() => {
-                arrivals.end = Some(End::Broken(Errno::ECONNABORTED as i32));
+                arrivals.end = Some(AssociationEnd::Broken(Errno::ECONNABORTED as i32));
                 None
             }
             Incoming::Closed => {
-                arrivals.end = Some(End::Closed);
+                arrivals.end = Some(AssociationEnd::Closed);
                 None
             }
             Incoming::Notification(notification) => self.notified(arrivals, notification),
@@ -196,13 +196,13 @@ impl Association {
             }
             Incoming::Data { length, end, stream, ppid, .. } => {
                 arrivals.inside = !end;
-                Some(Input::Data(Piece { length, end, ppid: ppid.to_ne_bytes(), stream }))
+                Some(Arrival::Data(Piece { length, end, ppid: ppid.to_ne_bytes(), stream }))
             }
         }
     }
 
     /// The same for what is not the application's.
-    fn take_aside(&self, arrivals: &mut Arrivals) -> Option<Input> {
+    fn take_aside(&self, arrivals: &mut Arrivals) -> Option<Arrival> {
         let mut scratch = scratch::take();
         scratch.resize(LONGEST_MESSAGE, 0);
         let input = self.take(arrivals, &mut scratch);
@@ -210,25 +210,27 @@ impl Association {
         input
     }
 
-    fn notified(&self, arrivals: &mut Arrivals, notification: Notification) -> Option<Input> {
+    fn notified(&self, arrivals: &mut Arrivals, notification: SctpNotification) -> Option<Arrival> {
         match notification {
-            Notification::PeerShutdown { .. } | Notification::Ended { .. } => {
-                arrivals.end = Some(End::Closed)
+            SctpNotification::PeerShutdown { .. } | SctpNotification::Ended { .. } => {
+                arrivals.end = Some(AssociationEnd::Closed)
             }
             // A peer that started anew knows nothing of the session.
-            Notification::Lost { .. } | Notification::Restarted { .. } | Notification::NotStarted { .. } => {
-                arrivals.end = Some(End::Broken(Errno::ECONNRESET as i32));
+            SctpNotification::Lost { .. }
+            | SctpNotification::Restarted { .. }
+            | SctpNotification::NotStarted { .. } => {
+                arrivals.end = Some(AssociationEnd::Broken(Errno::ECONNRESET as i32));
             }
-            Notification::PartialDeliveryAborted { .. } => {
+            SctpNotification::PartialDeliveryAborted { .. } => {
                 arrivals.gathering = None;
                 if std::mem::take(&mut arrivals.inside) {
-                    return Some(Input::Retracted);
+                    return Some(Arrival::Retracted);
                 }
             }
-            Notification::Up { .. }
-            | Notification::Path { .. }
-            | Notification::SendFailed { .. }
-            | Notification::Other(_) => {}
+            SctpNotification::Up { .. }
+            | SctpNotification::Path { .. }
+            | SctpNotification::SendFailed { .. }
+            | SctpNotification::Other(_) => {}
         }
         None
     }
@@ -255,15 +257,15 @@ impl Association {
                 Ok(None) => {
                     return false;
                 }
-                Ok(Some(Ahead::Data { ppid }))
+                Ok(Some(Upcoming::Data { ppid }))
                     if arrivals.gathering.is_none() && (arrivals.inside || !self.is_control(ppid)) =>
                 {
                     return arrivals.controls.is_empty();
                 }
                 Ok(Some(_)) => {
                     // Of what is retracted here, the application has a part already.
-                    if let Some(Input::Retracted) = self.take_aside(arrivals) {
-                        arrivals.end = Some(End::Broken(Errno::ECONNRESET as i32));
+                    if let Some(Arrival::Retracted) = self.take_aside(arrivals) {
+                        arrivals.end = Some(AssociationEnd::Broken(Errno::ECONNRESET as i32));
                     }
                 }
                 Err(error) => arrivals.end = Some(broken(&error)),
@@ -340,8 +342,8 @@ impl AsFd for Association {
     }
 }
 
-fn broken(error: &io::Error) -> End {
-    End::Broken(error.raw_os_error().unwrap_or(Errno::EIO as i32))
+fn broken(error: &io::Error) -> AssociationEnd {
+    AssociationEnd::Broken(error.raw_os_error().unwrap_or(Errno::EIO as i32))
 }
 
 /// Applies parameters to an association, or to those that a socket will have.

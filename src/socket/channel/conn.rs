@@ -3,7 +3,7 @@
 use crate::socket::channel::association::{Arrivals, Association};
 use crate::socket::channel::carrier::Carrier;
 use crate::socket::channel::parameters::{SessionParameters, liveness};
-use crate::socket::channel::receiver::{Input, Piece, Receiver};
+use crate::socket::channel::receiver::{Arrival, Piece, Receiver};
 use crate::socket::channel::sender::{Outgoing, Sender};
 use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::wait::{Deadline, Patience};
@@ -18,7 +18,7 @@ use std::time::Duration;
 /// A connection. It ends when the last call that uses it is over.
 #[derive(Debug)]
 pub(crate) struct Conn {
-    kind: Kind,
+    kind: ConnKind,
     /// Under which number [`super::linger`] sees to it; 0: it does not.
     pub(crate) lingering: AtomicU64,
     /// Whether [`super::silence`] looks whether the peer's host answers.
@@ -28,7 +28,7 @@ pub(crate) struct Conn {
 }
 
 #[derive(Debug)]
-enum Kind {
+enum ConnKind {
     /// TCP with the session mapping (`docs/tcp-mapping.md`).
     Mapping { socket: Carrier, sender: Sender, receiver: Mutex<Receiver> },
     /// A plain byte stream to an element that has no control channel (transport use 0).
@@ -45,7 +45,7 @@ pub(crate) enum Receiving<'a> {
 }
 
 impl Conn {
-    fn new(kind: Kind) -> Conn {
+    fn new(kind: ConnKind) -> Conn {
         Conn {
             kind,
             lingering: AtomicU64::new(0),
@@ -57,39 +57,39 @@ impl Conn {
     /// A TCP connection that speaks the mapping; `accepting`: the peer dialled.
     pub(crate) fn mapping(socket: Carrier, accepting: bool) -> Conn {
         let receiver = Mutex::new(Receiver::new(!accepting));
-        Conn::new(Kind::Mapping { socket, sender: Sender::new(accepting), receiver })
+        Conn::new(ConnKind::Mapping { socket, sender: Sender::new(accepting), receiver })
     }
 
     /// A plain byte stream.
     pub(crate) fn plain(socket: Carrier) -> Conn {
         let (writing, reading) = (Mutex::new(()), Mutex::new(()));
-        Conn::new(Kind::Plain { socket, writing, reading })
+        Conn::new(ConnKind::Plain { socket, writing, reading })
     }
 
     /// An association.
     pub(crate) fn sctp(association: Association) -> Conn {
-        Conn::new(Kind::Sctp(association))
+        Conn::new(ConnKind::Sctp(association))
     }
 
     /// Whether the peer understands business cards: not over SCTP, because rsplib does not.
     pub(crate) fn takes_cards(&self) -> bool {
-        matches!(self.kind, Kind::Mapping { .. })
+        matches!(self.kind, ConnKind::Mapping { .. })
     }
 
     /// Whether closing the socket with unread data would destroy what is under way to the peer.
     pub(crate) fn must_be_drained(&self) -> bool {
         match &self.kind {
-            Kind::Mapping { .. } => true,
-            Kind::Sctp(association) => !association.is_given_up(),
+            ConnKind::Mapping { .. } => true,
+            ConnKind::Sctp(association) => !association.is_given_up(),
             // Tickets, for example, that a server sends unasked.
-            Kind::Plain { socket, .. } => socket.is_secure(),
+            ConnKind::Plain { socket, .. } => socket.is_secure(),
         }
     }
 
     /// Applies a descriptor's parameters. One that can't take them is gone already, which shows soon.
     pub(crate) fn tune(&self, parameters: &SessionParameters) {
         match &self.kind {
-            Kind::Mapping { socket, .. } | Kind::Plain { socket, .. } => {
+            ConnKind::Mapping { socket, .. } | ConnKind::Plain { socket, .. } => {
                 let liveness = liveness(parameters);
                 self.patience
                     .store(u32::try_from(liveness.patience.as_millis()).unwrap_or(u32::MAX), Relaxed);
@@ -97,19 +97,19 @@ impl Conn {
                     log::debug!("parameters of a connection: {error}");
                 }
             }
-            Kind::Sctp(association) => association.tune(parameters),
+            ConnKind::Sctp(association) => association.tune(parameters),
         }
     }
 
     /// Says hello, and then the control message that is to come first.
     pub(crate) fn open(&self, first: Option<&[u8]>) -> Result<()> {
         match (&self.kind, first) {
-            (Kind::Mapping { socket, sender, .. }, first) => {
+            (ConnKind::Mapping { socket, sender, .. }, first) => {
                 let frame =
                     |message: &[u8]| [&FrameHeader::control(message.len()).encode(), message].concat();
                 Ok(sender.open(socket, &first.map(frame).unwrap_or_default())?)
             }
-            (Kind::Sctp(association), first) => {
+            (ConnKind::Sctp(association), first) => {
                 association.begin(&mut association.arrivals().lock());
                 match first.filter(|_| association.has_control()) {
                     // On a new association there is room for the longest one.
@@ -117,22 +117,22 @@ impl Conn {
                     None => Ok(()),
                 }
             }
-            (Kind::Plain { .. }, _) => Ok(()),
+            (ConnKind::Plain { .. }, _) => Ok(()),
         }
     }
 
     /// Sends a message; how much of it. See [`Sender::send`]; a byte stream may take less.
     pub(crate) fn send(&self, out: &Outgoing<'_>, patience: &Patience<'_>) -> Result<usize> {
         match &self.kind {
-            Kind::Mapping { socket, sender, .. } => {
+            ConnKind::Mapping { socket, sender, .. } => {
                 sender.send(socket, out, patience).map(|()| out.data.len())
             }
-            Kind::Plain { .. } if out.control => Err(SocketError::Unsupported),
-            Kind::Plain { writing, .. } => {
+            ConnKind::Plain { .. } if out.control => Err(SocketError::Unsupported),
+            ConnKind::Plain { writing, .. } => {
                 let _turn = patience.deadline().lock(writing)?;
                 self.write(out.data, patience)
             }
-            Kind::Sctp(association) => association.send(out, patience).map(|()| out.data.len()),
+            ConnKind::Sctp(association) => association.send(out, patience).map(|()| out.data.len()),
         }
     }
 
@@ -168,7 +168,7 @@ impl Conn {
 
     /// A control message that travels with the next data.
     pub(crate) fn enclose(&self, message: &[u8]) {
-        if let Kind::Mapping { sender, .. } = &self.kind {
+        if let ConnKind::Mapping { sender, .. } = &self.kind {
             sender.enclose(message);
         }
     }
@@ -176,39 +176,39 @@ impl Conn {
     /// The right to receive, waiting for it until `deadline`.
     pub(crate) fn receiving(&self, deadline: Deadline) -> Result<Receiving<'_>> {
         match &self.kind {
-            Kind::Mapping { receiver, .. } => deadline.lock(receiver).map(Receiving::Mapping),
-            Kind::Plain { reading, .. } => deadline.lock(reading).map(Receiving::Plain),
-            Kind::Sctp(association) => deadline.lock(association.arrivals()).map(Receiving::Sctp),
+            ConnKind::Mapping { receiver, .. } => deadline.lock(receiver).map(Receiving::Mapping),
+            ConnKind::Plain { reading, .. } => deadline.lock(reading).map(Receiving::Plain),
+            ConnKind::Sctp(association) => deadline.lock(association.arrivals()).map(Receiving::Sctp),
         }
     }
 
     /// One attempt to receive, without waiting. Only if the caller `stays` for it, a message may have
-    /// [`Input::Begun`].
-    pub(crate) fn receive(&self, turn: &mut Receiving<'_>, buffer: &mut [u8], stays: bool) -> Input {
+    /// [`Arrival::Begun`].
+    pub(crate) fn receive(&self, turn: &mut Receiving<'_>, buffer: &mut [u8], stays: bool) -> Arrival {
         match turn {
             Receiving::Mapping(receiver) => receiver.receive(self.carrier(), buffer, stays),
             Receiving::Sctp(arrivals) => self.association().receive(arrivals, buffer),
             Receiving::Plain(_) => match self.carrier().receive(&mut [IoSliceMut::new(buffer)]) {
-                Ok(0) if buffer.is_empty() => Input::Nothing,
-                Ok(0) => Input::Closed,
-                Ok(length) => Input::Data(Piece { length, end: true, ppid: [0; 4], stream: 0 }),
+                Ok(0) if buffer.is_empty() => Arrival::Nothing,
+                Ok(0) => Arrival::Closed,
+                Ok(length) => Arrival::Data(Piece { length, end: true, ppid: [0; 4], stream: 0 }),
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
-                    Input::Nothing
+                    Arrival::Nothing
                 }
-                Err(error) => Input::Broken(error),
+                Err(error) => Arrival::Broken(error),
             },
         }
     }
 
-    /// More of a message that has [`Input::Begun`].
-    pub(crate) fn resume(&self, turn: &mut Receiving<'_>, buffer: &mut [u8], have: usize) -> Input {
+    /// More of a message that has [`Arrival::Begun`].
+    pub(crate) fn resume(&self, turn: &mut Receiving<'_>, buffer: &mut [u8], have: usize) -> Arrival {
         match turn {
             Receiving::Mapping(receiver) => receiver.resume(self.carrier(), buffer, have),
-            Receiving::Sctp(_) | Receiving::Plain(_) => Input::Nothing,
+            Receiving::Sctp(_) | Receiving::Plain(_) => Arrival::Nothing,
         }
     }
 
-    /// Nobody waits for the rest of a message that has [`Input::Begun`] with `bytes`.
+    /// Nobody waits for the rest of a message that has [`Arrival::Begun`] with `bytes`.
     pub(crate) fn put_back(&self, turn: &mut Receiving<'_>, bytes: &[u8]) {
         if let Receiving::Mapping(receiver) = turn
             && !bytes.is_empty()
@@ -241,7 +241,7 @@ impl Conn {
     /// The dialler's proof, if there is to be one, and its greeting, which only the mapping has; `Ok(false)`: not whole
     /// yet.
     pub(crate) fn greet(&self, turn: &mut Receiving<'_>) -> io::Result<bool> {
-        if let Kind::Mapping { socket, .. } = &self.kind
+        if let ConnKind::Mapping { socket, .. } = &self.kind
             && !socket.prove()?
         {
             return Ok(false);
@@ -259,27 +259,27 @@ impl Conn {
     /// Whether somebody has to [`Conn::flush`] when the socket becomes writable.
     pub(crate) fn backlogged(&self) -> bool {
         match &self.kind {
-            Kind::Mapping { sender, .. } => sender.backlogged(),
-            Kind::Plain { socket, .. } => socket.is_holding(),
-            Kind::Sctp(_) => false,
+            ConnKind::Mapping { sender, .. } => sender.backlogged(),
+            ConnKind::Plain { socket, .. } => socket.is_holding(),
+            ConnKind::Sctp(_) => false,
         }
     }
 
     /// Writes more of the backlog; `true`: nothing is left.
     pub(crate) fn flush(&self) -> io::Result<bool> {
         match &self.kind {
-            Kind::Mapping { socket, sender, .. } => sender.flush(socket),
-            Kind::Plain { socket, .. } => socket.flush(),
-            Kind::Sctp(_) => Ok(true),
+            ConnKind::Mapping { socket, sender, .. } => sender.flush(socket),
+            ConnKind::Plain { socket, .. } => socket.flush(),
+            ConnKind::Sctp(_) => Ok(true),
         }
     }
 
     /// Ends our direction in order; `false`: [`Conn::flush`] does it.
     pub(crate) fn finish(&self) -> bool {
         match &self.kind {
-            Kind::Mapping { socket, sender, .. } => sender.finish(socket),
-            Kind::Plain { socket, .. } => socket.finish(),
-            Kind::Sctp(association) => {
+            ConnKind::Mapping { socket, sender, .. } => sender.finish(socket),
+            ConnKind::Plain { socket, .. } => socket.finish(),
+            ConnKind::Sctp(association) => {
                 association.finish();
                 true
             }
@@ -288,7 +288,7 @@ impl Conn {
 
     /// Who dialled was refused: lets it hear why, as far as that is possible at once.
     pub(crate) fn dismiss(&self) {
-        if let Kind::Mapping { socket, .. } = &self.kind {
+        if let ConnKind::Mapping { socket, .. } = &self.kind {
             socket.dismiss();
         }
     }
@@ -296,22 +296,22 @@ impl Conn {
     /// Whether what came with the handshake is to be received, of which the socket does not tell.
     pub(crate) fn is_ahead(&self) -> bool {
         match &self.kind {
-            Kind::Mapping { socket, .. } | Kind::Plain { socket, .. } => socket.is_ahead(),
-            Kind::Sctp(_) => false,
+            ConnKind::Mapping { socket, .. } | ConnKind::Plain { socket, .. } => socket.is_ahead(),
+            ConnKind::Sctp(_) => false,
         }
     }
 
     /// Whether it is inside TLS.
     #[cfg(test)]
     pub(crate) fn is_secure(&self) -> bool {
-        matches!(&self.kind, Kind::Mapping { socket, .. } | Kind::Plain { socket, .. } if socket.is_secure())
+        matches!(&self.kind, ConnKind::Mapping { socket, .. } | ConnKind::Plain { socket, .. } if socket.is_secure())
     }
 
     /// Breaks the connection. Over SCTP the peer hears of it when the last call that uses it is over.
     pub(crate) fn abort(&self) {
         match &self.kind {
-            Kind::Mapping { socket, .. } | Kind::Plain { socket, .. } => socket.abort(),
-            Kind::Sctp(association) => association.abort(),
+            ConnKind::Mapping { socket, .. } | ConnKind::Plain { socket, .. } => socket.abort(),
+            ConnKind::Sctp(association) => association.abort(),
         }
     }
 
@@ -323,15 +323,17 @@ impl Conn {
 
     fn carrier(&self) -> &Carrier {
         match &self.kind {
-            Kind::Mapping { socket, .. } | Kind::Plain { socket, .. } => socket,
-            Kind::Sctp(_) => unreachable!("an association has no byte stream"),
+            ConnKind::Mapping { socket, .. } | ConnKind::Plain { socket, .. } => socket,
+            ConnKind::Sctp(_) => unreachable!("an association has no byte stream"),
         }
     }
 
     fn association(&self) -> &Association {
         match &self.kind {
-            Kind::Sctp(association) => association,
-            Kind::Mapping { .. } | Kind::Plain { .. } => unreachable!("only an association has an inbox"),
+            ConnKind::Sctp(association) => association,
+            ConnKind::Mapping { .. } | ConnKind::Plain { .. } => {
+                unreachable!("only an association has an inbox")
+            }
         }
     }
 }
@@ -339,8 +341,8 @@ impl Conn {
 impl AsFd for Conn {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.kind {
-            Kind::Mapping { socket, .. } | Kind::Plain { socket, .. } => socket.as_fd(),
-            Kind::Sctp(association) => association.as_fd(),
+            ConnKind::Mapping { socket, .. } | ConnKind::Plain { socket, .. } => socket.as_fd(),
+            ConnKind::Sctp(association) => association.as_fd(),
         }
     }
 }

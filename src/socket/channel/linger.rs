@@ -30,10 +30,10 @@ const ROOM: EpollFlags = EpollFlags::EPOLLOUT.union(EpollFlags::EPOLLONESHOT);
 
 /// The thread and its work.
 #[derive(Debug, Default)]
-pub(crate) struct Linger(Attendant<Shared>);
+pub(crate) struct Linger(Attendant<LingerDuty>);
 
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct LingerDuty {
     post: Post,
     work: Mutex<Work>,
     silence: Silence,
@@ -41,14 +41,14 @@ pub(crate) struct Shared {
 
 #[derive(Debug, Default)]
 struct Work {
-    items: BTreeMap<u64, Item>,
+    items: BTreeMap<u64, LingerItem>,
     last: u64,
     closing: usize,
     stop: bool,
 }
 
 #[derive(Debug)]
-enum Item {
+enum LingerItem {
     /// Has a backlog; its owner may drop it. `again`: the owner left one since it was last looked at.
     Backlog { conn: Weak<Conn>, again: bool },
     /// Closed by its owner: gets rid of its backlog and reads until the peer ends as well, because
@@ -59,7 +59,7 @@ enum Item {
 impl Linger {
     /// Sees to `conn`'s backlog.
     pub(crate) fn flush(&self, conn: &Arc<Conn>) {
-        let _ = self.add(conn, Item::Backlog { conn: Arc::downgrade(conn), again: true }, ROOM);
+        let _ = self.add(conn, LingerItem::Backlog { conn: Arc::downgrade(conn), again: true }, ROOM);
     }
 
     /// Something was sent on `conn`: sees to it that a peer whose host is gone is noticed.
@@ -81,25 +81,25 @@ impl Linger {
         if finished && (stream::pending(conn.as_fd()) == 0 || !conn.must_be_drained()) {
             return;
         }
-        let item = Item::Closing { conn: conn.clone(), until: Instant::now() + PATIENCE };
+        let item = LingerItem::Closing { conn: conn.clone(), until: Instant::now() + PATIENCE };
         let flags = interest(finished, false);
         if let Err(error) = self.add(&conn, item, flags) {
             debug!("a closed session can't linger: {error}");
         }
     }
 
-    fn add(&self, conn: &Conn, item: Item, flags: EpollFlags) -> io::Result<()> {
+    fn add(&self, conn: &Conn, item: LingerItem, flags: EpollFlags) -> io::Result<()> {
         let shared = self.0.shared()?;
         let mut work = shared.work.lock();
-        let closing = matches!(item, Item::Closing { .. });
+        let closing = matches!(item, LingerItem::Closing { .. });
         let known = conn.lingering.load(Relaxed);
         match work.items.get_mut(&known) {
-            Some(Item::Backlog { again, .. }) if !closing => {
+            Some(LingerItem::Backlog { again, .. }) if !closing => {
                 *again = true;
                 return Ok(shared.post.epoll.modify(conn.as_fd(), &mut EpollEvent::new(flags, known))?);
             }
             // Its backlog is seen to.
-            Some(Item::Closing { .. }) => return Ok(()),
+            Some(LingerItem::Closing { .. }) => return Ok(()),
             _ => {}
         }
         if closing && work.closing >= MAX_CLOSING {
@@ -128,11 +128,11 @@ impl Linger {
     }
 }
 
-impl Item {
+impl LingerItem {
     fn is_alive(&self) -> bool {
         match self {
-            Item::Backlog { conn, .. } => conn.strong_count() > 0,
-            Item::Closing { .. } => true,
+            LingerItem::Backlog { conn, .. } => conn.strong_count() > 0,
+            LingerItem::Closing { .. } => true,
         }
     }
 }
@@ -147,11 +147,11 @@ fn interest(flushed: bool, ended: bool) -> EpollFlags {
     }
 }
 
-impl Duty for Shared {
+impl Duty for LingerDuty {
     const NAME: &'static str = "rsp-linger";
 
-    fn new(post: Post) -> Shared {
-        Shared { post, work: Mutex::default(), silence: Silence::default() }
+    fn new(post: Post) -> LingerDuty {
+        LingerDuty { post, work: Mutex::default(), silence: Silence::default() }
     }
 
     fn post(&self) -> &Post {
@@ -194,13 +194,13 @@ impl Duty for Shared {
     }
 }
 
-impl Shared {
+impl LingerDuty {
     /// Drops what took too long; when the next one will have.
     fn expire(&self, work: &mut Work, now: Instant) -> Option<Instant> {
         let mut next = None;
         let mut late = Vec::new();
         for (&token, item) in &work.items {
-            if let Item::Closing { until, .. } = item {
+            if let LingerItem::Closing { until, .. } = item {
                 if *until <= now {
                     late.push(token);
                 } else {
@@ -209,7 +209,7 @@ impl Shared {
             }
         }
         for token in late {
-            if let Some(Item::Closing { conn, .. }) = work.items.get(&token) {
+            if let Some(LingerItem::Closing { conn, .. }) = work.items.get(&token) {
                 let _ = self.post.epoll.delete(conn.as_fd());
             }
             work.drop_item(token);
@@ -220,11 +220,11 @@ impl Shared {
     fn serve(&self, token: u64) {
         let mut work = self.work.lock();
         let (conn, closing) = match work.items.get_mut(&token) {
-            Some(Item::Backlog { conn, again }) => {
+            Some(LingerItem::Backlog { conn, again }) => {
                 *again = false;
                 (conn.upgrade(), false)
             }
-            Some(Item::Closing { conn, .. }) => (Some(conn.clone()), true),
+            Some(LingerItem::Closing { conn, .. }) => (Some(conn.clone()), true),
             None => return,
         };
         let Some(conn) = conn else { return work.drop_item(token) };
@@ -239,8 +239,8 @@ impl Shared {
         };
         let mut work = self.work.lock();
         let again = match work.items.get(&token) {
-            Some(Item::Backlog { again, .. }) => *again && !broken,
-            Some(Item::Closing { .. }) => false,
+            Some(LingerItem::Backlog { again, .. }) => *again && !broken,
+            Some(LingerItem::Closing { .. }) => false,
             // Somebody else's by now: the owner closed it.
             None => return,
         };
@@ -262,7 +262,7 @@ impl Shared {
 
 impl Work {
     fn drop_item(&mut self, token: u64) {
-        if let Some(Item::Closing { .. }) = self.items.remove(&token) {
+        if let Some(LingerItem::Closing { .. }) = self.items.remove(&token) {
             self.closing -= 1;
         }
     }

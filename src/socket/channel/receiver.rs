@@ -34,7 +34,7 @@ pub(crate) struct Piece {
 
 /// What one attempt to receive came to.
 #[derive(Debug)]
-pub(crate) enum Input {
+pub(crate) enum Arrival {
     Data(Piece),
     /// So many bytes of a message that is delivered whole lie in the buffer, and no more have come:
     /// [`Receiver::resume`] when there are some, else [`Receiver::put_back`].
@@ -59,11 +59,11 @@ pub(crate) struct Receiver {
     controls: VecDeque<Vec<u8>>,
     /// Payload of the last message, or of its last piece: a guess at the next.
     expected: usize,
-    end: Option<End>,
+    end: Option<StreamEnd>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum StreamEnd {
     Closed,
     Broken(i32),
 }
@@ -106,15 +106,15 @@ impl Receiver {
     /// [`Receiver::control`] has them, because what they say comes before the data behind them. A message of at
     /// most [`WHOLE`] bytes is delivered as one piece if `buffer` is long enough; bytes of a message that could not
     /// be delivered stay here, or, if the caller `stays` to wait for the others, in `buffer`.
-    pub(crate) fn receive(&mut self, socket: &Carrier, buffer: &mut [u8], stays: bool) -> Input {
+    pub(crate) fn receive(&mut self, socket: &Carrier, buffer: &mut [u8], stays: bool) -> Arrival {
         let input = self.attempt(socket, buffer, stays);
         self.ahead.keep();
         input
     }
 
-    fn attempt(&mut self, socket: &Carrier, buffer: &mut [u8], stays: bool) -> Input {
+    fn attempt(&mut self, socket: &Carrier, buffer: &mut [u8], stays: bool) -> Arrival {
         if !self.controls.is_empty() {
-            return Input::Nothing;
+            return Arrival::Nothing;
         }
         loop {
             if let Some(data) = self.reader.data() {
@@ -127,7 +127,7 @@ impl Receiver {
             match item {
                 Item::Control(message) => {
                     self.controls.push_back(message);
-                    return Input::Nothing;
+                    return Arrival::Nothing;
                 }
                 Item::Greeting(_) | Item::Data(_) => {}
                 Item::More if self.end.is_some() => return self.ended(),
@@ -138,7 +138,7 @@ impl Receiver {
                             return input;
                         }
                     } else if let Read::Dry = self.read_with_scratch(socket, &mut []) {
-                        return Input::Nothing;
+                        return Arrival::Nothing;
                     }
                 }
             }
@@ -153,7 +153,7 @@ impl Receiver {
         buffer: &mut [u8],
         guess: usize,
         stays: bool,
-    ) -> Option<Input> {
+    ) -> Option<Arrival> {
         let mut header = [0; HEADER_LENGTH];
         let mut scratch = borrow();
         let mut parts = [
@@ -166,7 +166,7 @@ impl Receiver {
             Read::Bytes(count) => count,
             Read::Dry => {
                 give_back(scratch);
-                return Some(Input::Nothing);
+                return Some(Arrival::Nothing);
             }
             Read::End => {
                 give_back(scratch);
@@ -197,18 +197,18 @@ impl Receiver {
         }
     }
 
-    /// After [`Input::Begun`], with the same buffer.
-    pub(crate) fn resume(&mut self, socket: &Carrier, buffer: &mut [u8], have: usize) -> Input {
+    /// After [`Arrival::Begun`], with the same buffer.
+    pub(crate) fn resume(&mut self, socket: &Carrier, buffer: &mut [u8], have: usize) -> Arrival {
         let input = match self.reader.data() {
             Some(data) => self.deliver(socket, data, buffer, Progress { have, dry: false, stays: true }),
-            None => Input::Nothing,
+            None => Arrival::Nothing,
         };
         self.ahead.keep();
         input
     }
 
     /// The reader stands in a data frame.
-    fn deliver(&mut self, socket: &Carrier, data: Data, buffer: &mut [u8], so_far: Progress) -> Input {
+    fn deliver(&mut self, socket: &Carrier, data: Data, buffer: &mut [u8], so_far: Progress) -> Arrival {
         let want = data.left.min(buffer.len());
         let hold = data.left <= WHOLE;
         let Progress { mut have, mut dry, stays } = so_far;
@@ -228,12 +228,12 @@ impl Receiver {
                     dry = true;
                 }
                 Read::Dry | Read::End if !hold && have > 0 => break,
-                Read::Dry if hold && stays && have > 0 => return Input::Begun(have),
+                Read::Dry if hold && stays && have > 0 => return Arrival::Begun(have),
                 Read::Dry if hold => {
                     self.put_back(&buffer[..have]);
-                    return Input::Nothing;
+                    return Arrival::Nothing;
                 }
-                Read::Dry => return Input::Nothing,
+                Read::Dry => return Arrival::Nothing,
                 // The rest of the message never comes.
                 Read::End => return self.ended(),
             }
@@ -241,7 +241,7 @@ impl Receiver {
         self.reader.taken(have);
         self.expected = if data.single && data.left == have { have } else { self.expected };
         let end = data.last && have == data.left;
-        Input::Data(Piece { length: have, end, ppid: data.ppid, stream: data.stream })
+        Arrival::Data(Piece { length: have, end, ppid: data.ppid, stream: data.stream })
     }
 
     /// Whether a receive would find something now; reads what the application does not see.
@@ -350,7 +350,7 @@ impl Receiver {
     }
 
     /// The next item out of what was read ahead.
-    fn step(&mut self) -> std::result::Result<Item, Input> {
+    fn step(&mut self) -> std::result::Result<Item, Arrival> {
         self.next().map_err(|error| {
             self.violation(error);
             self.ended()
@@ -370,26 +370,26 @@ impl Receiver {
     fn keep_or_break(&mut self, kept: Result<()>) {
         if kept.is_err() {
             warn!("a session is broken: no memory for what its peer sent");
-            self.end = Some(End::Broken(Errno::ENOMEM as i32));
+            self.end = Some(StreamEnd::Broken(Errno::ENOMEM as i32));
         }
     }
 
     fn violation(&mut self, error: impl std::fmt::Display) {
         static QUIET: Occasionally = Occasionally::new();
-        if !matches!(self.end, Some(End::Broken(_)))
+        if !matches!(self.end, Some(StreamEnd::Broken(_)))
             && let Some(more) = QUIET.now()
         {
             warn!("a session's peer broke the protocol: {error}{more}");
         }
-        self.end = Some(End::Broken(Errno::EPROTO as i32));
+        self.end = Some(StreamEnd::Broken(Errno::EPROTO as i32));
     }
 
-    fn ended(&self) -> Input {
+    fn ended(&self) -> Arrival {
         match self.end {
-            Some(End::Closed) if self.reader.at_boundary() || !self.reader.greeted() => Input::Closed,
+            Some(StreamEnd::Closed) if self.reader.at_boundary() || !self.reader.greeted() => Arrival::Closed,
             // In the middle of a message.
-            Some(End::Closed) | None => Input::Broken(ErrorKind::ConnectionReset.into()),
-            Some(End::Broken(code)) => Input::Broken(io::Error::from_raw_os_error(code)),
+            Some(StreamEnd::Closed) | None => Arrival::Broken(ErrorKind::ConnectionReset.into()),
+            Some(StreamEnd::Broken(code)) => Arrival::Broken(io::Error::from_raw_os_error(code)),
         }
     }
 
@@ -400,12 +400,12 @@ impl Receiver {
         }
         loop {
             match socket.receive(parts) {
-                Ok(0) => self.end = Some(End::Closed),
+                Ok(0) => self.end = Some(StreamEnd::Closed),
                 Ok(count) => return Read::Bytes(count),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Read::Dry,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => {
-                    self.end = Some(End::Broken(error.raw_os_error().unwrap_or(Errno::EIO as i32)));
+                    self.end = Some(StreamEnd::Broken(error.raw_os_error().unwrap_or(Errno::EIO as i32)));
                 }
             }
             return Read::End;

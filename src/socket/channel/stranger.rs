@@ -1,7 +1,7 @@
 //! A session connection with somebody at its other end who sends what he likes: for the fuzz target.
 
 use crate::socket::channel::carrier::Carrier;
-use crate::socket::channel::receiver::{Input, Piece, Receiver, WHOLE};
+use crate::socket::channel::receiver::{Arrival, Piece, Receiver, WHOLE};
 use crate::transport::stream;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 
 /// What one attempt to receive came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Received {
+pub(crate) enum StrangerInput {
     /// So many bytes of a message, and whether it ends with them.
     Data { length: usize, end: bool, ppid: [u8; 4], stream: u16 },
     /// Nothing, or control messages that come first.
@@ -56,19 +56,19 @@ impl Stranger {
     }
 
     /// What `recv` does, once, and gives up waiting for what has begun.
-    pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> Received {
+    pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> StrangerInput {
         match self.receiver.receive(&self.socket, buffer, true) {
-            Input::Begun(have) => {
+            Arrival::Begun(have) => {
                 self.receiver.put_back(&buffer[..have]);
-                Received::Nothing
+                StrangerInput::Nothing
             }
-            Input::Data(piece) => {
+            Arrival::Data(piece) => {
                 let Piece { length, end, ppid, stream } = piece;
-                Received::Data { length, end, ppid, stream }
+                StrangerInput::Data { length, end, ppid, stream }
             }
-            Input::Nothing | Input::Retracted => Received::Nothing,
-            Input::Closed => Received::Closed,
-            Input::Broken(_) => Received::Broken,
+            Arrival::Nothing | Arrival::Retracted => StrangerInput::Nothing,
+            Arrival::Closed => StrangerInput::Closed,
+            Arrival::Broken(_) => StrangerInput::Broken,
         }
     }
 

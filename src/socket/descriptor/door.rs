@@ -35,11 +35,11 @@ pub(crate) struct Door {
     endpoint: Arc<Endpoint>,
     /// The listener and those before the door.
     outside: Readiness,
-    state: Mutex<State>,
+    state: Mutex<DoorState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct DoorState {
     strangers: Strangers,
     arrived: VecDeque<Arc<Conn>>,
     /// Nobody is let in until then.
@@ -108,7 +108,7 @@ impl Door {
         }
     }
 
-    fn accept(&self, state: &mut State) {
+    fn accept(&self, state: &mut DoorState) {
         let parameters = *self.base.parameters.lock();
         for _ in 0..ACCEPTS {
             match self.endpoint.accept(&parameters, || self.base.proof()) {
@@ -132,10 +132,10 @@ impl Door {
 
 /// The thread, and all doors of the process.
 #[derive(Debug, Default)]
-pub(crate) struct Doorkeeper(Attendant<Shared>);
+pub(crate) struct Doorkeeper(Attendant<DoorDuty>);
 
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct DoorDuty {
     post: Post,
     doors: Mutex<Doors>,
 }
@@ -166,11 +166,11 @@ impl Doorkeeper {
     }
 }
 
-impl Duty for Shared {
+impl Duty for DoorDuty {
     const NAME: &'static str = "rsp-door";
 
-    fn new(post: Post) -> Shared {
-        Shared { post, doors: Mutex::default() }
+    fn new(post: Post) -> DoorDuty {
+        DoorDuty { post, doors: Mutex::default() }
     }
 
     fn post(&self) -> &Post {

@@ -29,12 +29,12 @@ pub(crate) struct Entry {
     pub(crate) domain: i32,
     /// What it listens over; SCTP's users may connect over TCP as well.
     pub(crate) protocol: LinkProtocol,
-    pub(crate) role: RwLock<Role>,
+    pub(crate) role: RwLock<EntryRole>,
 }
 
 /// What a descriptor is used for.
 #[derive(Debug, Clone)]
-pub(crate) enum Role {
+pub(crate) enum EntryRole {
     /// Nothing yet; perhaps there is a system socket, perhaps bound.
     Fresh { endpoint: Option<Arc<Endpoint>>, bound: bool },
     /// `SOCK_STREAM`: accepts sessions, each for a descriptor of its own.
@@ -51,7 +51,7 @@ impl Entry {
         style: Style,
         domain: i32,
         protocol: LinkProtocol,
-        role: Role,
+        role: EntryRole,
     ) -> Entry {
         Entry { base, style, domain, protocol, role: RwLock::new(role) }
     }
@@ -64,7 +64,7 @@ impl Entry {
         self.base.readiness.number()
     }
 
-    pub(crate) fn role(&self) -> Role {
+    pub(crate) fn role(&self) -> EntryRole {
         self.role.read().clone()
     }
 
@@ -80,14 +80,14 @@ impl Entry {
                 }
             };
             match self.role() {
-                Role::Single(session) => tune(&session),
-                Role::Many(many) => {
+                EntryRole::Single(session) => tune(&session),
+                EntryRole::Many(many) => {
                     many.endpoint().set_parameters(&parameters);
                     many.sessions().iter().for_each(|session| tune(session));
                 }
-                Role::Listener(listener) => listener.endpoint().set_parameters(&parameters),
-                Role::Fresh { endpoint: Some(endpoint), .. } => endpoint.set_parameters(&parameters),
-                Role::Fresh { .. } => {}
+                EntryRole::Listener(listener) => listener.endpoint().set_parameters(&parameters),
+                EntryRole::Fresh { endpoint: Some(endpoint), .. } => endpoint.set_parameters(&parameters),
+                EntryRole::Fresh { .. } => {}
             }
         }
         parameters
@@ -96,10 +96,10 @@ impl Entry {
     /// The system socket that stands for the descriptor.
     pub(crate) fn system_socket(&self) -> Option<RawFd> {
         match self.role() {
-            Role::Fresh { endpoint, .. } => endpoint.map(|endpoint| endpoint.as_fd().as_raw_fd()),
-            Role::Listener(listener) => Some(listener.endpoint().as_fd().as_raw_fd()),
-            Role::Many(many) => Some(many.endpoint().as_fd().as_raw_fd()),
-            Role::Single(session) => session.conn().map(|conn| conn.as_fd().as_raw_fd()),
+            EntryRole::Fresh { endpoint, .. } => endpoint.map(|endpoint| endpoint.as_fd().as_raw_fd()),
+            EntryRole::Listener(listener) => Some(listener.endpoint().as_fd().as_raw_fd()),
+            EntryRole::Many(many) => Some(many.endpoint().as_fd().as_raw_fd()),
+            EntryRole::Single(session) => session.conn().map(|conn| conn.as_fd().as_raw_fd()),
         }
     }
 }

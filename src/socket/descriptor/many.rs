@@ -16,7 +16,7 @@ use crate::socket::readiness::{BEACON, Readiness};
 use crate::socket::session::hub::Hub;
 use crate::socket::session::pool::Circle;
 use crate::socket::session::told::{ConnectOptions, Notification, Received, SessionId, Undelivered};
-use crate::socket::session::{Attempt, Home, Session, check_room};
+use crate::socket::session::{Attempt, Outlet, Session, check_room};
 use crate::wire::PoolHandle;
 use nix::sys::epoll::EpollEvent;
 use parking_lot::{Mutex, MutexGuard};
@@ -44,13 +44,13 @@ pub(crate) struct Many {
     door: OnceLock<Arc<Door>>,
     hub: Arc<Hub>,
     sessions: Table<Arc<Session>>,
-    state: Mutex<State>,
+    state: Mutex<ManyState>,
     /// Who is written to without a session of the program's.
     partners: Mutex<Partners>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct ManyState {
     strangers: Strangers,
     /// Sessions that have something, or seemed to.
     ready: VecDeque<SessionId>,
@@ -319,7 +319,7 @@ impl Many {
         let id = self.state.lock().ids.take();
         let session = Arc::new(Session::element(
             id,
-            Home::Shared(self.hub.clone()),
+            Outlet::Shared(self.hub.clone()),
             self.base.linger.clone(),
             conn.clone(),
             pool,

@@ -27,12 +27,12 @@ const MAX_STRANGERS: usize = 256;
 /// Connections that have not said hello yet.
 #[derive(Debug, Default)]
 pub(crate) struct Strangers {
-    waiting: BTreeMap<u64, Stranger>,
+    waiting: BTreeMap<u64, WaitingConn>,
     last: u64,
 }
 
 #[derive(Debug)]
-struct Stranger {
+struct WaitingConn {
     conn: Arc<Conn>,
     peer: SocketAddr,
     until: Instant,
@@ -72,7 +72,7 @@ impl Strangers {
             refuse(peer, &error);
             return None;
         }
-        self.waiting.insert(token, Stranger { conn, peer, until: Instant::now() + HELLO });
+        self.waiting.insert(token, WaitingConn { conn, peer, until: Instant::now() + HELLO });
         None
     }
 
@@ -114,7 +114,7 @@ fn listen_to(conn: &Conn) -> Result<bool> {
 }
 
 /// Closing the socket alone does not take it out of the epoll instance: a forked child may have it open.
-fn send_away(readiness: &Readiness, stranger: &Stranger, reason: &dyn std::fmt::Display) {
+fn send_away(readiness: &Readiness, stranger: &WaitingConn, reason: &dyn std::fmt::Display) {
     refuse(stranger.peer, reason);
     stranger.conn.dismiss();
     readiness.remove(stranger.conn.as_fd());

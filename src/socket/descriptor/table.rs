@@ -12,11 +12,11 @@ pub(crate) const CAPACITY: usize = FIRST * ((1 << BUCKETS) - 1);
 
 /// Alone on its cache line: threads that use neighbouring numbers don't disturb each other.
 #[repr(align(64))]
-struct Slot<T>(RwLock<Option<T>>);
+struct TableSlot<T>(RwLock<Option<T>>);
 
 /// Values by number. Reading locks the number's own slot, shared, for the time of a clone.
 pub(crate) struct Table<T> {
-    buckets: [OnceLock<Box<[Slot<T>]>>; BUCKETS],
+    buckets: [OnceLock<Box<[TableSlot<T>]>>; BUCKETS],
 }
 
 impl<T: Clone> Table<T> {
@@ -36,7 +36,7 @@ impl<T: Clone> Table<T> {
         if place.get().is_none() {
             let mut slots = Vec::new();
             slots.try_reserve_exact(FIRST << bucket).map_err(|_| ())?;
-            slots.extend((0..FIRST << bucket).map(|_| Slot(RwLock::new(None))));
+            slots.extend((0..FIRST << bucket).map(|_| TableSlot(RwLock::new(None))));
             // Unless somebody else was first.
             let _ = place.set(slots.into_boxed_slice());
         }

@@ -75,10 +75,10 @@ pub(crate) trait Duty: Debug + Send + Sync + 'static {
 
 /// The thread, if there is one.
 #[derive(Debug)]
-pub(crate) struct Attendant<D>(Mutex<Stage<D>>);
+pub(crate) struct Attendant<D>(Mutex<AttendantStage<D>>);
 
 #[derive(Debug)]
-enum Stage<D> {
+enum AttendantStage<D> {
     Idle,
     Running(Arc<D>, JoinHandle<()>),
     /// Calls that outlast the library find nobody to do anything for them, and start nobody.
@@ -87,7 +87,7 @@ enum Stage<D> {
 
 impl<D> Default for Attendant<D> {
     fn default() -> Attendant<D> {
-        Attendant(Mutex::new(Stage::Idle))
+        Attendant(Mutex::new(AttendantStage::Idle))
     }
 }
 
@@ -103,21 +103,21 @@ impl<D: Duty> Attendant<D> {
     pub(crate) fn shared(&self) -> io::Result<Arc<D>> {
         let mut stage = self.0.lock();
         match &*stage {
-            Stage::Running(shared, _) => Ok(shared.clone()),
-            Stage::Idle => {
+            AttendantStage::Running(shared, _) => Ok(shared.clone()),
+            AttendantStage::Idle => {
                 let (shared, thread) =
                     start::<D>().inspect_err(|error| log::warn!("no thread {}: {error}", D::NAME))?;
-                *stage = Stage::Running(shared.clone(), thread);
+                *stage = AttendantStage::Running(shared.clone(), thread);
                 Ok(shared)
             }
-            Stage::Over => Err(ErrorKind::BrokenPipe.into()),
+            AttendantStage::Over => Err(ErrorKind::BrokenPipe.into()),
         }
     }
 
     /// Ends the thread, and waits for that.
     pub(crate) fn shutdown(&self) {
-        let before = std::mem::replace(&mut *self.0.lock(), Stage::Over);
-        if let Stage::Running(shared, thread) = before {
+        let before = std::mem::replace(&mut *self.0.lock(), AttendantStage::Over);
+        if let AttendantStage::Running(shared, thread) = before {
             shared.stop();
             shared.post().ring();
             let _ = thread.join();
@@ -127,13 +127,13 @@ impl<D: Duty> Attendant<D> {
     #[cfg(test)]
     pub(crate) fn running(&self) -> Option<Arc<D>> {
         match &*self.0.lock() {
-            Stage::Running(shared, _) => Some(shared.clone()),
+            AttendantStage::Running(shared, _) => Some(shared.clone()),
             _ => None,
         }
     }
 
     #[cfg(test)]
     pub(crate) fn is_over(&self) -> bool {
-        matches!(*self.0.lock(), Stage::Over)
+        matches!(*self.0.lock(), AttendantStage::Over)
     }
 }

@@ -14,11 +14,11 @@ const MOST_UNDELIVERED: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Hub {
     pub(crate) readiness: Arc<Readiness>,
-    state: Mutex<State>,
+    state: Mutex<HubState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct HubState {
     notices: VecDeque<Notification>,
     /// Messages that may not have arrived.
     undelivered: VecDeque<Undelivered>,
@@ -28,7 +28,7 @@ struct State {
     ahead: BTreeSet<SessionId>,
 }
 
-impl State {
+impl HubState {
     fn has_first(&self) -> bool {
         !self.notices.is_empty() || !self.undelivered.is_empty() || !self.echoes.is_empty()
     }
@@ -108,7 +108,7 @@ impl Hub {
         self.state.lock().has_first()
     }
 
-    fn settle(&self, state: &State) {
+    fn settle(&self, state: &HubState) {
         self.readiness.set(Reason::Queue, state.has_first());
         self.readiness.set(Reason::Buffered, !state.ahead.is_empty());
     }

@@ -8,7 +8,7 @@
 //! | `pool` | the element that sessions are accepted for |
 //! | `sending`, `receiving` | data |
 //!
-//! All that changes is one [`State`] under one lock, with the pure [`Inbox`] in it; what the descriptor shows of the
+//! All that changes is one [`SessionState`] under one lock, with the pure [`Inbox`] in it; what the descriptor shows of the
 //! session follows from that, in [`Session::update`]. Nobody waits and nobody uses the connection with it locked.
 
 pub(crate) mod hub;
@@ -39,14 +39,14 @@ use told::{ConnectOptions, Received, SessionId};
 /// A session.
 pub(crate) struct Session {
     pub(crate) id: SessionId,
-    home: Home,
+    home: Outlet,
     linger: Arc<Linger>,
     side: Side,
-    state: Mutex<State>,
+    state: Mutex<SessionState>,
 }
 
 /// Where a session shows what it has.
-pub(crate) enum Home {
+pub(crate) enum Outlet {
     /// It is the only one of its descriptor.
     Alone(Arc<Readiness>),
     /// It shares the descriptor.
@@ -55,12 +55,12 @@ pub(crate) enum Home {
 
 /// Which end we are.
 enum Side {
-    User(User),
+    User(UserSide),
     Element(Option<Arc<PoolSide>>),
 }
 
 /// What a user's session needs to move.
-pub(crate) struct User {
+pub(crate) struct UserSide {
     pub(crate) handle: Option<PoolHandle>,
     pub(crate) options: ConnectOptions,
     circle: Circle,
@@ -72,7 +72,7 @@ pub(crate) struct User {
 }
 
 /// All of a session that changes.
-struct State {
+struct SessionState {
     inbox: Inbox,
     /// What the descriptor shows of it.
     shown: Signs,
@@ -92,7 +92,7 @@ struct State {
     last_ppid: u32,
 }
 
-impl State {
+impl SessionState {
     fn is(&self, conn: &Conn) -> bool {
         self.conn.as_deref().is_some_and(|now| std::ptr::eq(now, conn))
     }
@@ -122,7 +122,7 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    fn new(id: SessionId, home: Home, linger: Arc<Linger>, side: Side, conn: Option<Arc<Conn>>) -> Session {
+    fn new(id: SessionId, home: Outlet, linger: Arc<Linger>, side: Side, conn: Option<Arc<Conn>>) -> Session {
         let role = match side {
             Side::User(_) => Role::User,
             Side::Element(_) => Role::Element,
@@ -131,7 +131,7 @@ impl Session {
             Side::Element(Some(pool)) => pool.seal.clone(),
             _ => None,
         };
-        let state = State {
+        let state = SessionState {
             inbox: Inbox::new(role).with_seal(seal),
             shown: Signs::default(),
             conn,
@@ -158,8 +158,8 @@ impl Session {
     ) -> Session {
         circle.own.iter().for_each(|own| own.used());
         let user =
-            User { handle, options, circle, notified, moving: Mutex::new(()), watch: Mutex::new(None) };
-        Session::new(1, Home::Alone(readiness), linger, Side::User(user), None)
+            UserSide { handle, options, circle, notified, moving: Mutex::new(()), watch: Mutex::new(None) };
+        Session::new(1, Outlet::Alone(readiness), linger, Side::User(user), None)
     }
 
     /// A user's session with somebody who is written to without one: it shares the descriptor, and is never moved.
@@ -171,7 +171,7 @@ impl Session {
         options: ConnectOptions,
         circle: Circle,
     ) -> Session {
-        let user = User {
+        let user = UserSide {
             handle,
             options,
             circle,
@@ -179,13 +179,13 @@ impl Session {
             moving: Mutex::new(()),
             watch: Mutex::new(None),
         };
-        Session::new(id, Home::Shared(hub), linger, Side::User(user), None)
+        Session::new(id, Outlet::Shared(hub), linger, Side::User(user), None)
     }
 
     /// An element's session over an accepted connection.
     pub(crate) fn element(
         id: SessionId,
-        home: Home,
+        home: Outlet,
         linger: Arc<Linger>,
         conn: Arc<Conn>,
         pool: Option<Arc<PoolSide>>,
@@ -196,7 +196,7 @@ impl Session {
         Session::new(id, home, linger, Side::Element(pool), Some(conn))
     }
 
-    pub(crate) fn as_user(&self) -> Option<&User> {
+    pub(crate) fn as_user(&self) -> Option<&UserSide> {
         match &self.side {
             Side::User(user) => Some(user),
             Side::Element(_) => None,
@@ -222,25 +222,25 @@ impl Session {
 
     fn readiness(&self) -> &Readiness {
         match &self.home {
-            Home::Alone(readiness) => readiness,
-            Home::Shared(hub) => &hub.readiness,
+            Outlet::Alone(readiness) => readiness,
+            Outlet::Shared(hub) => &hub.readiness,
         }
     }
 
     /// Whether it has the descriptor for itself.
     fn alone(&self) -> bool {
-        matches!(self.home, Home::Alone(_))
+        matches!(self.home, Outlet::Alone(_))
     }
 
     /// Changes the state, and what the descriptor shows of it.
-    fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    fn update<T>(&self, change: impl FnOnce(&mut SessionState) -> T) -> T {
         let mut state = self.state.lock();
         let result = change(&mut state);
         let (before, now) = (state.shown, state.inbox.signs());
         if before != now {
             state.shown = now;
             match &self.home {
-                Home::Alone(readiness) => {
+                Outlet::Alone(readiness) => {
                     let signs = |signs: Signs| {
                         [
                             (Reason::Queue, signs.first),
@@ -251,7 +251,7 @@ impl Session {
                     let changed = signs(now).into_iter().zip(signs(before)).filter(|(new, old)| new != old);
                     changed.for_each(|((reason, holds), _)| readiness.set(reason, holds));
                 }
-                Home::Shared(hub) => hub.show(self.id, now),
+                Outlet::Shared(hub) => hub.show(self.id, now),
             }
         }
         result
@@ -313,7 +313,7 @@ impl Session {
     }
 
     /// The connection is lost or has ended, if `of` still holds.
-    fn lose_if(&self, of: impl FnOnce(&State) -> bool) -> bool {
+    fn lose_if(&self, of: impl FnOnce(&SessionState) -> bool) -> bool {
         let news = self.update(|state| of(state) && state.inbox.fail());
         if news {
             self.readiness().waiters.wake();
@@ -394,7 +394,7 @@ impl Session {
     }
 
     /// Why not to use it (any longer).
-    fn usable(&self, state: &State) -> Result<()> {
+    fn usable(&self, state: &SessionState) -> Result<()> {
         self.readiness().check_open()?;
         match state.inbox.failed() {
             true if self.as_user().is_some() => Err(self.readiness().refusal(SocketError::SessionFailed)),

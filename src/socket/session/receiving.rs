@@ -1,10 +1,10 @@
 //! Receiving: what is told first, data, what is told last; and whether there is anything.
 
-use super::{Attempt, Session, Side, State};
+use super::{Attempt, Session, SessionState, Side};
 use crate::machine::session::First;
 use crate::runtime::complaints::Occasionally;
 use crate::socket::channel::conn::{Conn, Receiving};
-use crate::socket::channel::receiver::{Input, Piece};
+use crate::socket::channel::receiver::{Arrival, Piece};
 use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::wait::{Deadline, Patience};
 use crate::socket::session::told::{NOTIFICATION_ROOM, Notification, Received};
@@ -33,7 +33,7 @@ enum Begin {
 }
 
 impl Begin {
-    fn data(state: &State) -> Begin {
+    fn data(state: &SessionState) -> Begin {
         match state.conn.clone() {
             Some(conn) => Begin::Data(conn),
             None => Begin::Nothing,
@@ -186,18 +186,18 @@ impl Session {
                 None => conn.receive(&mut turn, space, stays),
             };
             match input {
-                Input::Begun(have) => match self.await_more(conn, deadline) {
+                Arrival::Begun(have) => match self.await_more(conn, deadline) {
                     Ok(()) => begun = Some(have),
                     Err(error) => return self.give_up(conn, &mut turn, &space[..have], part, error),
                 },
-                Input::Data(piece) => {
+                Arrival::Data(piece) => {
                     let piece = Piece { length: done + piece.length, ..piece };
                     if piece.end || piece.length == buffer.len() {
                         return Ok(self.deliver(conn, &mut turn, piece));
                     }
                     part = Some(piece);
                 }
-                Input::Nothing if self.look_at_controls(&mut turn) => {
+                Arrival::Nothing if self.look_at_controls(&mut turn) => {
                     rounds += 1;
                     if let Some(part) = part.filter(|_| rounds >= CONTROL_ROUNDS) {
                         return Ok(self.deliver(conn, &mut turn, part));
@@ -208,16 +208,16 @@ impl Session {
                         return Ok(Attempt::Nothing);
                     }
                 }
-                Input::Nothing => {
+                Arrival::Nothing => {
                     self.set_ahead(conn, false);
                     let Some(part) = part else { return Ok(Attempt::Nothing) };
                     if self.await_more(conn, deadline).is_err() {
                         return Ok(self.deliver(conn, &mut turn, part));
                     }
                 }
-                Input::Retracted if !inside => part = None,
+                Arrival::Retracted if !inside => part = None,
                 end => match part {
-                    Some(part) if !matches!(end, Input::Retracted) => {
+                    Some(part) if !matches!(end, Arrival::Retracted) => {
                         return Ok(self.deliver(conn, &mut turn, part));
                     }
                     _ => return Ok(self.ended(conn, end)),
@@ -246,16 +246,16 @@ impl Session {
     }
 
     /// The connection is over, or of no further use.
-    fn ended(&self, conn: &Conn, end: Input) -> Attempt {
+    fn ended(&self, conn: &Conn, end: Arrival) -> Attempt {
         match &end {
-            Input::Retracted => log::debug!("session {}: the rest of a message was given up", self.id),
-            Input::Broken(error) => {
+            Arrival::Retracted => log::debug!("session {}: the rest of a message was given up", self.id),
+            Arrival::Broken(error) => {
                 log::debug!("session {} with element {}: {error}", self.id, self.pe_id());
             }
             _ => {}
         }
         self.lose_conn(conn);
-        Attempt::Ended { in_order: matches!(end, Input::Closed) }
+        Attempt::Ended { in_order: matches!(end, Arrival::Closed) }
     }
 
     /// Waits for more of a message that has begun; a peer that stalls in the middle of one does not hold

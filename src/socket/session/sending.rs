@@ -1,6 +1,6 @@
 //! Sending: messages, cookies, business cards.
 
-use super::{Session, Side, State};
+use super::{Session, SessionState, Side};
 use crate::machine::session as machine;
 use crate::socket::channel::conn::Conn;
 use crate::socket::channel::sender::Outgoing;
@@ -70,7 +70,7 @@ impl Session {
         self.transmit(&conn, &Outgoing::control(&message), deadline).map(|_| ())
     }
 
-    fn usable_conn(&self, state: &State) -> Result<Arc<Conn>> {
+    fn usable_conn(&self, state: &SessionState) -> Result<Arc<Conn>> {
         self.usable(state)?;
         state.conn.clone().ok_or_else(|| self.readiness().refusal(SocketError::SessionFailed))
     }
@@ -98,7 +98,7 @@ impl Session {
 
     /// An element's business card, or that of a user that is an element as well, goes out with the first message for
     /// which other elements are known: asked at the 1st, 2nd, 4th, 8th .. message.
-    fn counts_for_card(&self, state: &mut State) -> bool {
+    fn counts_for_card(&self, state: &mut SessionState) -> bool {
         if state.before_card == u32::MAX || self.card_of().is_none() {
             return false;
         }

@@ -11,7 +11,7 @@ pub(super) mod silence;
 
 use super::channel::conn::Conn;
 use super::descriptor::endpoint::Endpoint;
-use super::descriptor::entry::Role;
+use super::descriptor::entry::EntryRole;
 use super::*;
 use crate::machine::LinkProtocol;
 use crate::machine::client::{self, RequestError};
@@ -305,8 +305,8 @@ pub(super) fn once_asleep<'scope, T: Send + 'scope>(
 fn borrowed(world: &World, sd: RawFd) -> Arc<OwnedFd> {
     let number = world.library.system_socket(sd).unwrap();
     match world.library.entry(sd).unwrap().role() {
-        Role::Listener(listener) => Arc::new(listener.endpoint().as_fd().try_clone_to_owned().unwrap()),
-        Role::Many(many) => Arc::new(many.endpoint().as_fd().try_clone_to_owned().unwrap()),
+        EntryRole::Listener(listener) => Arc::new(listener.endpoint().as_fd().try_clone_to_owned().unwrap()),
+        EntryRole::Many(many) => Arc::new(many.endpoint().as_fd().try_clone_to_owned().unwrap()),
         other => panic!("{number}: {other:?}"),
     }
 }

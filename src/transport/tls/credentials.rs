@@ -133,10 +133,10 @@ fn provider() -> Arc<CryptoProvider> {
 
 /// Names of roles for certificates, by what else is in them.
 #[derive(Debug, Default)]
-struct Access(Vec<(Subject, Vec<String>)>);
+struct Access(Vec<(CertificateSubject, Vec<String>)>);
 
 #[derive(Debug)]
-enum Subject {
+enum CertificateSubject {
     Sha256(Vec<u8>),
     Dns(String),
     Uri(String),
@@ -151,9 +151,11 @@ impl Access {
             let Some(subject) = words.next() else { continue };
             let wrong = |what: &str| format!("line {}: {what}", number + 1);
             let subject = match subject.split_once(':') {
-                Some(("sha256", digits)) => Subject::Sha256(hex(digits).ok_or_else(|| wrong("no SHA-256"))?),
-                Some(("dns", name)) => Subject::Dns(name.to_ascii_lowercase()),
-                Some(("uri", name)) => Subject::Uri(name.into()),
+                Some(("sha256", digits)) => {
+                    CertificateSubject::Sha256(hex(digits).ok_or_else(|| wrong("no SHA-256"))?)
+                }
+                Some(("dns", name)) => CertificateSubject::Dns(name.to_ascii_lowercase()),
+                Some(("uri", name)) => CertificateSubject::Uri(name.into()),
                 _ => return Err(wrong("neither sha256:, dns: nor uri:")),
             };
             let roles: Vec<String> = words.map(String::from).collect();
@@ -167,10 +169,12 @@ impl Access {
 
     fn names(&self, der: &CertificateDer<'_>, certificate: &EndEntityCert<'_>) -> Vec<String> {
         let hash = digest::digest(&digest::SHA256, der);
-        let fits = |subject: &Subject| match subject {
-            Subject::Sha256(known) => known == hash.as_ref(),
-            Subject::Dns(known) => certificate.valid_dns_names().any(|name| name.eq_ignore_ascii_case(known)),
-            Subject::Uri(known) => certificate.valid_uri_names().any(|name| name == known),
+        let fits = |subject: &CertificateSubject| match subject {
+            CertificateSubject::Sha256(known) => known == hash.as_ref(),
+            CertificateSubject::Dns(known) => {
+                certificate.valid_dns_names().any(|name| name.eq_ignore_ascii_case(known))
+            }
+            CertificateSubject::Uri(known) => certificate.valid_uri_names().any(|name| name == known),
         };
         self.0.iter().filter(|(subject, _)| fits(subject)).flat_map(|(_, roles)| roles.clone()).collect()
     }

@@ -56,7 +56,7 @@ impl From<Failure> for io::Error {
 
 /// Follows the records in a stream of bytes (RFC 8446 section 5.1).
 #[derive(Debug, Default)]
-struct Records {
+struct RecordFollower {
     header: [u8; 5],
     /// Bytes of `header` that have come.
     have: usize,
@@ -66,7 +66,7 @@ struct Records {
     bytes: usize,
 }
 
-impl Records {
+impl RecordFollower {
     fn note(&mut self, mut bytes: &[u8]) {
         self.bytes = self.bytes.saturating_add(bytes.len());
         while !bytes.is_empty() {
@@ -92,8 +92,8 @@ impl Records {
     }
 }
 
-/// Lets [`Records`] see what is read.
-struct Seen<'a>(&'a mut dyn Read, &'a mut Records);
+/// Lets [`RecordFollower`] see what is read.
+struct Seen<'a>(&'a mut dyn Read, &'a mut RecordFollower);
 
 impl Read for Seen<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -106,7 +106,7 @@ impl Read for Seen<'_> {
 /// See the module.
 pub struct Engine {
     connection: Connection,
-    records: Records,
+    records: RecordFollower,
     credentials: Arc<Credentials>,
     judge: Option<Arc<Judge>>,
     /// A peer that need not be ours is not asked for a proof.
@@ -159,7 +159,7 @@ impl Engine {
         connection.set_buffer_limit(None);
         Ok(Engine {
             connection,
-            records: Records::default(),
+            records: RecordFollower::default(),
             credentials: credentials.clone(),
             judge,
             asks: true,

@@ -38,7 +38,7 @@ enum CaCommand {
         name: String,
         /// What it lets its owner be; repeatable.
         #[arg(long, required = true)]
-        role: Vec<Kind>,
+        role: Vec<CertificateKind>,
         /// For elements and users: pool handle, in which * stands for anything; repeatable. Default: any.
         #[arg(long, value_name = "POOLS")]
         pool: Vec<String>,
@@ -72,7 +72,7 @@ enum CaCommand {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Kind {
+enum CertificateKind {
     Registrar,
     Element,
     User,
@@ -125,17 +125,17 @@ fn execute(args: &CaArgs) -> Result<String, String> {
     }
 }
 
-fn roles(kinds: &[Kind], pools: &[String], scope: &str) -> Vec<String> {
+fn roles(kinds: &[CertificateKind], pools: &[String], scope: &str) -> Vec<String> {
     let any = ["*".to_string()];
     let pools = if pools.is_empty() { &any } else { pools };
     let of_pools = |kind| pools.iter().map(move |pools| pool_role(kind, pools));
     let mut roles = Vec::new();
     for kind in kinds {
         match kind {
-            Kind::Registrar => roles.push(pool_role("registrar", scope)),
-            Kind::Element => roles.extend(of_pools("element")),
-            Kind::User => roles.extend(of_pools("user")),
-            Kind::Operator => roles.push(format!("{PREFIX}operator")),
+            CertificateKind::Registrar => roles.push(pool_role("registrar", scope)),
+            CertificateKind::Element => roles.extend(of_pools("element")),
+            CertificateKind::User => roles.extend(of_pools("user")),
+            CertificateKind::Operator => roles.push(format!("{PREFIX}operator")),
         }
     }
     roles

@@ -22,12 +22,12 @@ const EMPTY_STAYS: Duration = Duration::from_secs(30);
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// Wakes the loop when something is known.
-struct Teller {
+struct LoopTeller {
     news: Arc<AtomicBool>,
     waker: Arc<Waker>,
 }
 
-impl Teller {
+impl LoopTeller {
     fn tell(&self) {
         if !self.news.swap(true, Ordering::AcqRel) {
             let _ = self.waker.wake();
@@ -35,7 +35,7 @@ impl Teller {
     }
 }
 
-impl Follower for Teller {
+impl Follower for LoopTeller {
     fn pool(&self, _: Time, _: &Resolution) {
         self.tell();
     }
@@ -43,7 +43,7 @@ impl Follower for Teller {
     fn left(&self, _: PeId, _: bool) {}
 }
 
-struct Entry {
+struct FollowedPool {
     pool: Arc<Pool>,
     named: bool,
     /// It had elements.
@@ -58,7 +58,7 @@ pub struct Followed {
     news: Arc<AtomicBool>,
     waker: Arc<Waker>,
     /// By their handles in lower case.
-    pools: HashMap<Vec<u8>, Vec<Entry>>,
+    pools: HashMap<Vec<u8>, Vec<FollowedPool>>,
     count: usize,
     elements: usize,
     /// Only pools that were named.
@@ -94,9 +94,9 @@ impl Followed {
         if entries.iter().any(|entry| entry.pool.handle() == handle) {
             return;
         }
-        let teller = Teller { news: self.news.clone(), waker: self.waker.clone() };
+        let teller = LoopTeller { news: self.news.clone(), waker: self.waker.clone() };
         let pool = self.runtime.follow_pool(handle, Some(Arc::new(teller)));
-        entries.push(Entry { pool, named, existed: false, since: self.now, asked: self.now });
+        entries.push(FollowedPool { pool, named, existed: false, since: self.now, asked: self.now });
         self.count += 1;
     }
 
@@ -141,7 +141,7 @@ impl Followed {
     }
 }
 
-impl Entry {
+impl FollowedPool {
     fn found(&mut self, now: Time) -> Found {
         self.asked = now;
         self.existed |= !self.pool.is_empty();
@@ -161,7 +161,7 @@ impl Pools for Followed {
         let entries = entries.map_or(&mut [][..], |entries| entries.as_mut_slice());
         let exact = entries.iter().position(|entry| entry.pool.handle().as_bytes() == name);
         // In this case or in another: one that is there.
-        let there = |entry: &Entry| entry.named || !entry.pool.is_empty();
+        let there = |entry: &FollowedPool| entry.named || !entry.pool.is_empty();
         let mut others = (0..entries.len()).filter(|&other| there(&entries[other]));
         let only = others.next().filter(|_| others.next().is_none());
         let exactly = exact.filter(|&exact| there(&entries[exact]));

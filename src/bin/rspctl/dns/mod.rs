@@ -74,9 +74,9 @@ struct Seen {
 
 /// The metrics page.
 #[derive(Debug, Clone)]
-struct Page(Arc<Mutex<Seen>>);
+struct MetricsPage(Arc<Mutex<Seen>>);
 
-impl Collector for Page {
+impl Collector for MetricsPage {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
         let seen = self.0.lock();
         dns_metrics::encode(&mut encoder, &seen.counts, seen.open)?;
@@ -85,7 +85,7 @@ impl Collector for Page {
     }
 }
 
-impl Scraped for Page {
+impl Scraped for MetricsPage {
     fn metrics(&self) -> String {
         let mut registry = Registry::with_prefix("rserpool");
         registry.register_collector(Box::new(self.clone()));
@@ -128,7 +128,7 @@ fn serve(args: &DnsArgs) -> Result<(), String> {
         let at = |error: std::io::Error| format!("--http={text}: {error}");
         let listener = TcpListener::bind(address::parse_one(text, 80).map_err(at)?).map_err(at)?;
         let address = listener.local_addr().map_err(at)?;
-        scrape::serve(listener, Page(seen.clone())).map_err(at)?;
+        scrape::serve(listener, MetricsPage(seen.clone())).map_err(at)?;
         Ok::<_, String>(address)
     });
     let http = http.transpose()?;

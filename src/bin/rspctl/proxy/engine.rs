@@ -1,6 +1,6 @@
 //! The proxy's loop: one thread, one poll, all connections.
 
-use super::options::{Place, ProxyArgs, Wanted};
+use super::options::{ListenPlace, ProxyArgs, Wanted};
 use super::relay::{Direction, Failure, Turn};
 use super::stats::Stats;
 use super::stream::{Listener, Stream};
@@ -66,7 +66,7 @@ impl Follower for Teller {
 
 /// A listening socket and the pool behind it.
 struct Service {
-    place: Place,
+    place: ListenPlace,
     listener: Listener,
     backend: usize,
 }

@@ -66,7 +66,10 @@ impl ProxyArgs {
         }
         for [listen, pool] in pairs {
             let listen = listen.to_str().ok_or_else(|| format!("{}: not UTF-8", listen.to_string_lossy()))?;
-            wanted.push(Wanted { place: Place::parse(listen)?, pool: super::super::handle::parse(pool)? });
+            wanted.push(Wanted {
+                place: ListenPlace::parse(listen)?,
+                pool: super::super::handle::parse(pool)?,
+            });
         }
         if let Some(path) = &self.config {
             let text = std::fs::read_to_string(path)
@@ -99,7 +102,7 @@ fn parse_lines(text: &str) -> Result<Vec<Wanted>, String> {
             return Err(at(format!("{line}: LISTEN without a POOL")));
         };
         let pool = super::super::handle::parse(pool.trim().as_ref()).map_err(at)?;
-        wanted.push(Wanted { place: Place::parse(listen).map_err(at)?, pool });
+        wanted.push(Wanted { place: ListenPlace::parse(listen).map_err(at)?, pool });
     }
     Ok(wanted)
 }
@@ -107,24 +110,24 @@ fn parse_lines(text: &str) -> Result<Vec<Wanted>, String> {
 /// A pool, and where its users come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
-    pub place: Place,
+    pub place: ListenPlace,
     pub pool: PoolHandle,
 }
 
 /// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum ListenPlace {
     /// Every address of a host, in the order of its name.
     Tcp(String, Vec<SocketAddr>),
     Unix(PathBuf),
 }
 
-impl Place {
-    pub fn parse(text: &str) -> Result<Place, String> {
+impl ListenPlace {
+    pub fn parse(text: &str) -> Result<ListenPlace, String> {
         if let Some(path) = text.strip_prefix("unix:") {
             return match path.is_empty() {
                 true => Err("unix: a path is missing".into()),
-                false => Ok(Place::Unix(path.into())),
+                false => Ok(ListenPlace::Unix(path.into())),
             };
         }
         let spelled = match text.parse::<u16>() {
@@ -135,15 +138,15 @@ impl Place {
         if addresses.iter().any(|address| address.port() == 0) && !spelled.ends_with(":0") {
             return Err(format!("{text}: a port is missing"));
         }
-        Ok(Place::Tcp(text.to_owned(), addresses))
+        Ok(ListenPlace::Tcp(text.to_owned(), addresses))
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ListenPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Tcp(text, _) => f.write_str(text),
-            Place::Unix(path) => write!(f, "unix:{}", path.display()),
+            ListenPlace::Tcp(text, _) => f.write_str(text),
+            ListenPlace::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -154,16 +157,16 @@ mod tests {
 
     #[test]
     fn places() {
-        let tcp = |text: &str| match Place::parse(text) {
-            Ok(Place::Tcp(_, addresses)) => addresses[0].to_string(),
+        let tcp = |text: &str| match ListenPlace::parse(text) {
+            Ok(ListenPlace::Tcp(_, addresses)) => addresses[0].to_string(),
             other => format!("{other:?}"),
         };
         assert_eq!(tcp("8080"), "[::]:8080");
         assert_eq!(tcp("127.0.0.1:0"), "127.0.0.1:0");
         assert_eq!(tcp("[::1]:80"), "[::1]:80");
-        assert_eq!(Place::parse("unix:/run/x"), Ok(Place::Unix("/run/x".into())));
+        assert_eq!(ListenPlace::parse("unix:/run/x"), Ok(ListenPlace::Unix("/run/x".into())));
         for bad in ["unix:", "127.0.0.1", "127.0.0.1:x", "70000"] {
-            assert!(Place::parse(bad).is_err(), "{bad}");
+            assert!(ListenPlace::parse(bad).is_err(), "{bad}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Sockets of the proxy: TCP and UNIX alike.
 
-use super::options::Place;
+use super::options::ListenPlace;
 use super::relay::End;
 use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -99,10 +99,10 @@ impl Drop for Listener {
 
 impl Listener {
     /// One for each address of the place.
-    pub fn bind(place: &Place) -> io::Result<Vec<Listener>> {
+    pub fn bind(place: &ListenPlace) -> io::Result<Vec<Listener>> {
         match place {
-            Place::Unix(path) => Ok(vec![bind_unix(path)?]),
-            Place::Tcp(_, addresses) => {
+            ListenPlace::Unix(path) => Ok(vec![bind_unix(path)?]),
+            ListenPlace::Tcp(_, addresses) => {
                 let mut bound = Vec::new();
                 let mut failure = None;
                 for &address in addresses {

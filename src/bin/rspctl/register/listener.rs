@@ -16,7 +16,7 @@ use super::{ServerArgs, stop_flag};
 use crate::out;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rserpool::runtime::{Settings, keeper_name};
-use rserpool::transport::diag::{self, Listener};
+use rserpool::transport::diag::{self, ListeningSocket};
 use rserpool::transport::interfaces::interfaces;
 use rserpool::transport::scope::Scope;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -112,14 +112,14 @@ enum Call {
 }
 
 /// The socket of the keeper, and what it was told to do.
-struct Place {
+struct KeeperSocket {
     socket: UnixListener,
     fingerprint: [u8; 8],
 }
 
-impl Place {
+impl KeeperSocket {
     /// The next call. Nobody is waited for: who calls has something to say.
-    fn call(&self, listening: &[Listener]) -> Option<Call> {
+    fn call(&self, listening: &[ListeningSocket]) -> Option<Call> {
         let (mut caller, _) = self.socket.accept().ok()?;
         let who = getsockopt(&caller, PeerCredentials).ok()?;
         caller.set_nonblocking(false).and_then(|()| caller.set_read_timeout(Some(CALL))).ok()?;
@@ -179,7 +179,7 @@ pub fn keep(args: &ServerArgs, settings: &Settings, port: u16) -> Result<(), Str
     let place = take_place(pool, port, fingerprint).map_err(|error| format!("port {port}: {error}"))?;
     // Every process of a server that has several may start one.
     let Some(socket) = place else { return Ok(()) };
-    let place = Place { socket, fingerprint };
+    let place = KeeperSocket { socket, fingerprint };
     let at = |error: io::Error| format!("port {port}: {error}");
     let mut missing = Instant::now();
     let mut patience = FIRST;
@@ -204,9 +204,9 @@ pub fn keep(args: &ServerArgs, settings: &Settings, port: u16) -> Result<(), Str
         let listening = diag::listeners(port).map_err(at)?;
         let mut caller = None;
         match serve(args, settings, port, &place, &listening, &stop)? {
-            End::Closed => {}
-            End::Left(sockets, call) => (left, caller) = (sockets, Some(call)),
-            End::Replaced(_) => return Ok(()),
+            Ending::Closed => {}
+            Ending::Left(sockets, call) => (left, caller) = (sockets, Some(call)),
+            Ending::Replaced(_) => return Ok(()),
         }
         drop(caller);
         (missing, patience) = (Instant::now(), AGAIN);
@@ -215,9 +215,9 @@ pub fn keep(args: &ServerArgs, settings: &Settings, port: u16) -> Result<(), Str
 }
 
 /// Why a server is served no more. Who called is answered when that is dropped: the element has left.
-enum End {
+enum Ending {
     Closed,
-    Left(Vec<Listener>, UnixStream),
+    Left(Vec<ListeningSocket>, UnixStream),
     Replaced(#[expect(dead_code, reason = "dropped is the answer")] UnixStream),
 }
 
@@ -226,10 +226,10 @@ fn serve(
     args: &ServerArgs,
     settings: &Settings,
     port: u16,
-    place: &Place,
-    listening: &[Listener],
+    place: &KeeperSocket,
+    listening: &[ListeningSocket],
     stop: &Arc<AtomicBool>,
-) -> Result<End, String> {
+) -> Result<Ending, String> {
     let addresses: Vec<IpAddr> = listening.iter().map(|listener| listener.ip).collect();
     let first = addresses.first().map_or(Ipv4Addr::LOCALHOST.into(), IpAddr::to_canonical);
     let checked = if first.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { first };
@@ -247,17 +247,17 @@ fn serve(
         let end = loop {
             let now = diag::listeners(port).unwrap_or_default();
             if now.is_empty() || stop.load(Ordering::Relaxed) {
-                break End::Closed;
+                break Ending::Closed;
             }
             match place.call(&now) {
                 Some(Call::Terminated(process, caller)) => {
                     told.push(process);
                     let inodes: Vec<u32> = now.iter().map(|listener| listener.inode).collect();
                     if holders::end_with(&holders::find(&inodes), &told) {
-                        break End::Left(now, caller);
+                        break Ending::Left(now, caller);
                     }
                 }
-                Some(Call::Replaced(caller)) => break End::Replaced(caller),
+                Some(Call::Replaced(caller)) => break Ending::Replaced(caller),
                 None => thread::sleep(GLANCE),
             }
         };
@@ -283,7 +283,8 @@ mod tests {
     fn one_keeper_for_a_port() {
         let pool = format!("test-{}", std::process::id());
         let pool = pool.as_bytes();
-        let first = Place { socket: take_place(pool, 1, [1; 8]).unwrap().unwrap(), fingerprint: [1; 8] };
+        let first =
+            KeeperSocket { socket: take_place(pool, 1, [1; 8]).unwrap().unwrap(), fingerprint: [1; 8] };
         assert!(take_place(pool, 2, [1; 8]).unwrap().is_some());
         thread::scope(|scope| {
             let same = scope.spawn(|| take_place(pool, 1, [1; 8]).unwrap().is_none());

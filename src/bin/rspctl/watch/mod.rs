@@ -60,9 +60,9 @@ pub struct WatchArgs {
     registrar: Vec<String>,
 }
 
-struct Teller(Sender<()>);
+struct WatchTeller(Sender<()>);
 
-impl Follower for Teller {
+impl Follower for WatchTeller {
     fn pool(&self, _: Time, _: &Resolution) {
         let _ = self.0.send(());
     }
@@ -91,7 +91,7 @@ fn watch(args: &WatchArgs) -> Result<bool, String> {
     }
     let runtime = crate::resolve::start(&args.registrar)?;
     let (teller, news) = unbounded();
-    let pool = runtime.follow_pool(&handle, Some(Arc::new(Teller(teller))));
+    let pool = runtime.follow_pool(&handle, Some(Arc::new(WatchTeller(teller))));
     let mut watching = Watching { args, pool: &pool, products, known: None };
     let mut good = true;
     while settle(args, &news, &stop) {

@@ -81,12 +81,12 @@ impl Template {
     }
 }
 
-type End = Option<(String, usize)>;
+type BlockEnd = Option<(String, usize)>;
 
 fn parse_nodes<'a>(
     pieces: &mut impl Iterator<Item = Piece<'a>>,
     inside: bool,
-) -> Result<(Vec<Node>, End), String> {
+) -> Result<(Vec<Node>, BlockEnd), String> {
     let mut nodes = Vec::new();
     while let Some(piece) = pieces.next() {
         let (mark, line) = match piece {
