@@ -7,10 +7,10 @@
 //! |---|---|
 //! | `mod` | [`Link`]: a connected message link over any transport |
 //! | `tcp`, `tcp_socket` | links and listeners over TCP; what they and session sockets do alike |
-//! | `stream` | session sockets over TCP |
+//! | `stream`, `dials` | session sockets over TCP; a host's addresses dialled one beside the other |
 //! | `tls` | links over TLS on TCP |
 //! | `sctp` | links over SCTP, and the one port of a service |
-//! | `sctp_socket`, `sctp_event`, `sctp_sys` | SCTP sockets, their notifications, the kernel's interface |
+//! | `sctp_socket`, `sctp_event`, `sctp_structs`, `sctp_sys` | SCTP sockets, their notifications, the kernel's structures and interface |
 //! | `sockaddr` | socket addresses as C and the kernel lay them out |
 //! | `multicast`, `interfaces`, `netns` | groups, the interface list, network namespaces for tests |
 //! | `allow`, `diag` | from where connections are taken; what the kernel says of sockets |
@@ -19,6 +19,7 @@
 pub mod allow;
 pub mod descriptors;
 pub mod diag;
+pub mod dials;
 pub mod host;
 pub mod interfaces;
 pub mod multicast;

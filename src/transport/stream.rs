@@ -3,7 +3,7 @@
 
 use super::tcp_socket as tcp;
 use socket2::{Domain, SockRef};
-use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -65,7 +65,7 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<(OwnedFd, SocketAdd
     Ok(tcp::accept(listener)?.map(|(socket, peer)| (socket.into(), peer)))
 }
 
-/// Begins to connect; the socket becomes writable when [`dialled`] has something to say.
+/// Begins to connect; the socket becomes writable when it is known how that went.
 pub fn dial(to: SocketAddr) -> io::Result<OwnedFd> {
     dial_with(tcp::new_socket(Domain::for_address(to))?.into(), to)
 }
@@ -74,11 +74,6 @@ pub fn dial(to: SocketAddr) -> io::Result<OwnedFd> {
 pub fn dial_with(socket: OwnedFd, to: SocketAddr) -> io::Result<OwnedFd> {
     tcp::connect(socket.as_fd(), to)?;
     Ok(socket)
-}
-
-/// How a dial ended, once its socket is writable.
-pub fn dialled(socket: BorrowedFd<'_>) -> io::Result<()> {
-    if tcp::is_connected(socket)? { Ok(()) } else { Err(ErrorKind::NotConnected.into()) }
 }
 
 /// Messages go out at once, and a peer that vanished is noticed.

@@ -14,6 +14,7 @@ use crate::machine::trust::Roles;
 use crate::machine::{
     LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Measurement, Service, Target, Time,
 };
+use crate::transport::dials::STAGGER;
 use crate::transport::tcp::TcpLink;
 use crate::transport::tls::Mode;
 use crate::transport::{Condition, Link, QueueStatus, ReadStatus};
@@ -24,7 +25,6 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Whom a listener lets in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +47,6 @@ impl From<Mode> for Admission {
     }
 }
 
-/// Before the next address of a host is dialled beside one that has not answered (RFC 8305 section 5).
-pub(super) const STAGGER: Duration = Duration::from_millis(250);
 /// Outputs of one drain beyond this are sent at once instead of being collected.
 const MAX_BATCHED: usize = 1 << 20;
 /// A message at least this long is moved into an empty batch, not copied.

@@ -1,6 +1,6 @@
-use super::links::STAGGER;
 use super::*;
 use crate::machine::{LinkEnds, LinkProtocol, Target};
+use crate::transport::dials::STAGGER;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 

@@ -11,14 +11,15 @@ use crate::socket::channel::conn::Conn;
 use crate::socket::descriptor::endpoint::Endpoint;
 use crate::socket::descriptor::entry::Entry;
 use crate::socket::error::{Result, SocketError};
-use crate::socket::readiness::wait::{Deadline, Patience};
+use crate::socket::readiness::wait::{self, Deadline, Patience};
 use crate::socket::session::Session;
 use crate::transport::sctp_socket::SctpSocket;
-use crate::transport::stream;
 use crate::transport::tls::{Failure, Judge, Mode, Purpose};
+use crate::transport::{dials::Dials, stream};
 use crate::wire::{PeId, PoolElement, PoolHandle, Protocol, Transport, TransportUse};
 use log::{debug, info, warn};
 use nix::errno::Errno;
+use nix::poll::PollFlags;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -376,7 +377,7 @@ pub(super) fn is_ours(error: &SocketError) -> bool {
         || error.system().is_some_and(|code| ours.contains(&code))
 }
 
-/// Dials one address after the other.
+/// Dials one address beside the other, until one answers.
 fn dial_any(
     entry: &Entry,
     addresses: impl Iterator<Item = SocketAddr>,
@@ -387,33 +388,32 @@ fn dial_any(
         Endpoint::Tcp(socket) => Some(socket.into_inner()),
         Endpoint::Sctp(_) => None,
     });
-    let mut result = Err(SocketError::NoAddress);
+    let mut addresses = addresses.peekable();
+    if addresses.peek().is_none() {
+        return Err(SocketError::NoAddress);
+    }
+    let mut dials = Dials::new(addresses, wait::now());
     let stop = || entry.readiness().check_open();
     let patience = Patience::new(deadline, &entry.readiness().waiters, &stop);
-    for address in addresses {
-        let fits = |socket: &OwnedFd| {
-            stream::local_address(socket.as_fd()).is_ok_and(|local| local.is_ipv4() == address.is_ipv4())
-        };
-        result = match spare.take_if(|socket| fits(socket)) {
-            Some(socket) => stream::dial_with(socket, address),
-            None => stream::dial(address),
-        }
-        .map_err(SocketError::from)
-        .and_then(|socket| await_dial(socket, &patience));
-        if result.is_ok() || entry.readiness().is_closed() {
-            break;
-        }
-    }
-    result
-}
-
-fn await_dial(socket: OwnedFd, patience: &Patience<'_>) -> Result<OwnedFd> {
     loop {
-        match patience.writable(socket.as_fd()) {
-            Ok(true) => return Ok(stream::dialled(socket.as_fd()).map(|()| socket)?),
-            Ok(false) => return Err(SocketError::TimedOut),
-            // The connection goes on being made; so do we.
-            Err(SocketError::Interrupted) => {}
+        let connected = dials.step(wait::now(), |address| {
+            let fits = |socket: &OwnedFd| {
+                stream::local_address(socket.as_fd()).is_ok_and(|local| local.is_ipv4() == address.is_ipv4())
+            };
+            match spare.take_if(|socket| fits(socket)) {
+                Some(socket) => stream::dial_with(socket, address),
+                None => stream::dial(address),
+            }
+        });
+        if let Some(socket) = connected? {
+            return Ok(socket);
+        }
+        let next = dials.due().map_or(Deadline::Never, Deadline::At);
+        let sockets: Vec<_> = dials.sockets().collect();
+        match patience.any_ready(&sockets, PollFlags::POLLOUT, next) {
+            Ok(false) if patience.deadline().passed() => return Err(SocketError::TimedOut),
+            // Connections go on being made; so do we.
+            Ok(_) | Err(SocketError::Interrupted) => {}
             Err(error) => return Err(error),
         }
     }

@@ -123,20 +123,20 @@ pub(crate) enum Woken {
 pub(crate) struct Waiters(Mutex<Vec<Arc<Held<EventFd>>>>);
 
 impl Waiters {
-    /// Waits for `socket` (if any) to become ready or broken. `stop` is looked at after this thread
+    /// Waits for one of `sockets` (if any) to become ready or broken. `stop` is looked at after this thread
     /// can be woken, so that a call between the caller's own look and the wait isn't lost.
-    pub(crate) fn wait(
+    pub(crate) fn wait<'a>(
         &self,
-        socket: Option<(BorrowedFd<'_>, PollFlags)>,
+        sockets: impl IntoIterator<Item = (BorrowedFd<'a>, PollFlags)>,
         deadline: Deadline,
         stop: impl Fn() -> bool,
     ) -> io::Result<Woken> {
         let Some(bell) = new_bell() else {
-            let short = wait_for(socket, None, deadline.min(Deadline::after(GLANCE)))?;
+            let short = wait_for(sockets, None, deadline.min(Deadline::after(GLANCE)))?;
             return Ok(if short == Woken::Ready || deadline.passed() { short } else { Woken::Called });
         };
         self.attach(&bell);
-        let result = if stop() { Ok(Woken::Called) } else { wait_for(socket, Some(&bell), deadline) };
+        let result = if stop() { Ok(Woken::Called) } else { wait_for(sockets, Some(&bell), deadline) };
         self.detach(&bell);
         result
     }
@@ -164,18 +164,18 @@ pub(crate) fn new_bell() -> Option<Arc<Held<EventFd>>> {
     eventfd(0).ok().map(Arc::new)
 }
 
-fn wait_for(
-    socket: Option<(BorrowedFd<'_>, PollFlags)>,
+fn wait_for<'a>(
+    sockets: impl IntoIterator<Item = (BorrowedFd<'a>, PollFlags)>,
     bell: Option<&EventFd>,
     deadline: Deadline,
 ) -> io::Result<Woken> {
     let bell = bell.map(|bell| PollFd::new(bell.as_fd(), PollFlags::POLLIN));
-    let socket = socket.map(|(socket, flags)| PollFd::new(socket, flags));
     let called = bell.is_some();
-    let mut both: Vec<PollFd<'_>> = bell.into_iter().chain(socket).collect();
-    match poll(&mut both, deadline.poll_timeout()) {
+    let mut all: Vec<PollFd<'_>> = bell.into_iter().collect();
+    all.extend(sockets.into_iter().map(|(socket, flags)| PollFd::new(socket, flags)));
+    match poll(&mut all, deadline.poll_timeout()) {
         Ok(0) => Ok(Woken::Late),
-        Ok(_) if called && both[0].any() == Some(true) => Ok(Woken::Called),
+        Ok(_) if called && all[0].any() == Some(true) => Ok(Woken::Called),
         Ok(_) => Ok(Woken::Ready),
         Err(error) => Err(error.into()),
     }
@@ -231,14 +231,26 @@ impl<'a> Patience<'a> {
     }
 
     fn ready(&self, socket: BorrowedFd<'_>, flags: PollFlags) -> Result<bool> {
+        self.any_ready(&[socket], flags, Deadline::Never)
+    }
+
+    /// Waits for one of `sockets`, but not beyond `until`. `Ok(false)`: time is over.
+    pub(crate) fn any_ready(
+        &self,
+        sockets: &[BorrowedFd<'_>],
+        flags: PollFlags,
+        until: Deadline,
+    ) -> Result<bool> {
         let deadline = self.deadline().begin();
         self.deadline.set(deadline);
+        let deadline = deadline.min(until);
         loop {
             (self.stop)()?;
             if deadline.passed() {
                 return Ok(false);
             }
-            match self.waiters.wait(Some((socket, flags)), deadline, || (self.stop)().is_err())? {
+            let sockets = sockets.iter().map(|socket| (*socket, flags));
+            match self.waiters.wait(sockets, deadline, || (self.stop)().is_err())? {
                 Woken::Ready => return Ok(true),
                 Woken::Late => return Ok(false),
                 // Perhaps for somebody else.

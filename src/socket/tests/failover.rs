@@ -114,6 +114,38 @@ pub(in crate::socket) fn elements_that_refuse_are_passed_over_and_reported(world
     assert_eq!(world.fake.0.lock().reported, [PeId(1), PeId(2)]);
 }
 
+/// RFC 8305: one address of an element that swallows what is sent there holds up nobody.
+#[test]
+fn the_next_address_of_an_element_is_tried_soon() {
+    let world = super::world();
+    let server = world.library.socket(0, Style::Stream, libc::IPPROTO_SCTP).unwrap();
+    world.library.bind(server, &["127.0.0.2:0".parse().unwrap()]).unwrap();
+    world.library.listen(server, 10).unwrap();
+    let port = stream::local_address(super::borrowed(&world, server).as_fd()).unwrap().port();
+    // A full backlog answers nothing.
+    let deaf = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let silent = SocketAddr::new("127.0.0.1".parse().unwrap(), port);
+    deaf.bind(&silent.into()).unwrap();
+    deaf.listen(0).unwrap();
+    let _full = std::net::TcpStream::connect(silent).unwrap();
+    let addresses = ["127.0.0.1", "127.0.0.2"].map(|ip| ip.parse().unwrap()).to_vec();
+    let transport = Transport::new(Protocol::Tcp, TransportUse::DataPlusControl, port, addresses);
+    let (policy, home) = (Policy::RoundRobin, RegistrarId(0));
+    world.fake.0.lock().elements.push(PoolElement {
+        id: PeId(1),
+        home,
+        life: 1,
+        transport,
+        policy,
+        asap: None,
+    });
+    let user = world.connect(Style::Stream);
+    world.send(user, b"x");
+    let session = world.library.accept(server, LONG).unwrap();
+    assert_eq!(world.text(session), "x");
+    assert!(world.fake.reported().is_empty());
+}
+
 #[test]
 fn a_business_card_leads_to_the_next_element() {
     let world = world();

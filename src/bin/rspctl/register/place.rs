@@ -2,14 +2,10 @@
 
 use crate::out;
 use rserpool::runtime::address;
-use rserpool::transport::stream;
-use std::io::{self, ErrorKind};
+use rserpool::transport::dials;
+use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::time::{Duration, Instant};
-
-/// Before the next address is dialled beside one that has not answered (RFC 8305 section 5).
-const STAGGER: Duration = Duration::from_millis(250);
+use std::time::Instant;
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -87,71 +83,14 @@ impl std::fmt::Display for Place {
 
 /// A connection with the first of these that answers.
 pub fn connect(addresses: &[SocketAddr], until: Instant) -> io::Result<TcpStream> {
-    let mut rest = addresses.iter();
-    let mut failure = io::Error::new(ErrorKind::NotFound, "there is no such host");
-    let mut dials: Vec<OwnedFd> = Vec::new();
-    let mut due = Instant::now();
-    loop {
-        let now = Instant::now();
-        if now >= due || dials.is_empty() {
-            match rest.next() {
-                Some(&address) => {
-                    due = now + STAGGER;
-                    match stream::dial(address) {
-                        Ok(dial) => dials.push(dial),
-                        Err(error) => {
-                            failure = error;
-                            continue;
-                        }
-                    }
-                }
-                None if dials.is_empty() => return Err(failure),
-                None => due = until,
-            }
-        }
-        if now >= until {
-            return Err(io::Error::new(ErrorKind::TimedOut, "no connection in time"));
-        }
-        let event = |dial: &OwnedFd| libc::pollfd { fd: dial.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
-        let mut events: Vec<libc::pollfd> = dials.iter().map(event).collect();
-        let left = due.min(until).saturating_duration_since(now).as_millis() + 1;
-        stream::poll(&mut events, i32::try_from(left).unwrap_or(i32::MAX))?;
-        for index in (0..dials.len()).rev().filter(|&index| events[index].revents != 0) {
-            let dial = dials.remove(index);
-            match stream::dialled(dial.as_fd()) {
-                Ok(()) => {
-                    let stream = TcpStream::from(dial);
-                    stream.set_nonblocking(false)?;
-                    return Ok(stream);
-                }
-                Err(error) => (failure, due) = (error, now),
-            }
-        }
-    }
+    let stream = TcpStream::from(dials::connect(addresses.iter().copied(), until)?);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
-
-    #[test]
-    fn the_next_address_is_tried_soon_and_at_once_after_a_refusal() {
-        let open = TcpListener::bind("127.0.0.1:0").unwrap();
-        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        // What is sent there is swallowed (RFC 5737), or refused by the host that has no way.
-        let silent: SocketAddr = "192.0.2.1:9".parse().unwrap();
-        let until = || Instant::now() + Duration::from_secs(5);
-        let at = open.local_addr().unwrap();
-        for (addresses, most) in [(vec![closed, at], 200), (vec![silent, closed, at], 1500)] {
-            let begun = Instant::now();
-            let stream = connect(&addresses, until()).unwrap();
-            assert_eq!(stream.peer_addr().unwrap(), at);
-            assert!(begun.elapsed() < Duration::from_millis(most), "{:?}", begun.elapsed());
-        }
-        assert!(connect(&[closed, closed], until()).unwrap_err().to_string().contains("refused"));
-        assert_eq!(connect(&[], until()).unwrap_err().kind(), ErrorKind::NotFound);
-    }
 
     #[test]
     fn names_that_are_nowhere_are_no_mistakes() {
