@@ -129,7 +129,10 @@ impl Modules {
 
 /// A file's text without comments and without its tests, which stand at its end.
 fn code_of(text: &str) -> String {
-    let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    // A module of tests ends a file, unless it is one of its own.
+    let inside = |at: &usize| text[*at..].lines().nth(1).is_some_and(|line| line.ends_with('{'));
+    let end = text.match_indices("#[cfg(test)]\nmod ").map(|(at, _)| at).find(inside);
+    let text = &text[..end.unwrap_or(text.len())];
     let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
     lines.collect::<Vec<_>>().join("\n")
 }

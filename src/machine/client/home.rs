@@ -1,7 +1,6 @@
 //! The home registrar: adopting it, watching it, leaving it.
 
 use super::effects::Alarm;
-use super::hunt::Spare;
 use super::{Client, Event, LinkDown, LinkId, RegistrarId, Target, Time};
 use crate::machine::LinkEnds;
 use crate::wire::{Asap, Cause, CauseCode, OperationError, PeId, PoolHandle};
@@ -20,6 +19,25 @@ const LEAST_SILENCE: Duration = Duration::from_millis(1500);
 const ANSWER: Duration = Duration::from_millis(500);
 /// For so long after the last home was lost it may come back.
 const RETURN: Duration = Duration::from_secs(3);
+
+/// One way to a registrar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Candidate {
+    /// What is dialled: one address if it is TCP.
+    pub target: Target,
+    /// All addresses of the host, whose fate is one.
+    pub host: Target,
+    /// 0: not known.
+    pub registrar: RegistrarId,
+}
+
+/// A second registrar in reserve, while the first is silent.
+#[derive(Debug)]
+pub(super) struct Spare {
+    pub link: LinkId,
+    pub candidate: Candidate,
+    pub ends: LinkEnds,
+}
 
 #[derive(Debug)]
 pub(super) struct Home {

@@ -2,6 +2,7 @@
 
 use super::announced::{Announced, same_way};
 use super::effects::{Alarm, Effects};
+use super::home::{Candidate, Spare};
 use super::{Config, Home, LinkId, RegistrarId, Target, Time};
 use crate::machine::timer::Timer;
 use crate::machine::{LinkEnds, LinkProtocol};
@@ -25,29 +26,10 @@ const HUNG: Duration = Duration::from_secs(10);
 const T5: Alarm = Alarm::Rfc(Timer::T5ServerHunt, 0);
 const T7: Alarm = Alarm::Rfc(Timer::T7EnrpOutdate, 0);
 
-/// One way to a registrar.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Candidate {
-    /// What is dialled: one address if it is TCP.
-    pub target: Target,
-    /// All addresses of the host, whose fate is one.
-    pub host: Target,
-    /// 0: not known.
-    pub registrar: RegistrarId,
-}
-
 #[derive(Debug)]
 struct HuntDial {
     candidate: Candidate,
     since: Time,
-}
-
-/// A second registrar in reserve, while the first is silent.
-#[derive(Debug)]
-pub(super) struct Spare {
-    pub link: LinkId,
-    pub candidate: Candidate,
-    pub ends: LinkEnds,
 }
 
 /// ```text

@@ -1,10 +1,10 @@
 //! Peers: who they are, whether they live, presence (RFC 5353 sections 3.4.1 to 3.4.3).
 
 use super::absent::Absent;
-use super::dialect::{self, Dialect, is_rsplibs_refusal, server_information};
+use super::dialect::{self, is_rsplibs_refusal, server_information};
 use super::reach;
 use super::sync::{Audit, Backlog, TableCursor};
-use super::{Event, LinkId, PeerView, Registrar, Service, Timer};
+use super::{Dialect, Event, LinkId, PeerView, Registrar, Service, Timer};
 use crate::machine::{Output, Target, Time};
 use crate::wire::{
     Cause, CauseCode, DecodeError, Enrp, EnrpMessage, OperationError, RegistrarId, ServerInformation,

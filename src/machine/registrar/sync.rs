@@ -2,8 +2,8 @@
 
 use super::absent::Absent;
 use super::chores::Chore;
-use super::dialect::{Dialect, Removal, rsplib_can_hold};
-use super::{LinkId, Registrar, Timer, reach};
+use super::dialect::{Removal, rsplib_can_hold};
+use super::{Dialect, LinkId, Registrar, Timer, reach};
 use crate::handlespace::{ElementKey, ElementRef};
 use crate::machine::{LinkProtocol, Time};
 use crate::wire::{
