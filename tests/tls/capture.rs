@@ -7,13 +7,14 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-/// What passed: whether from the client, and the bytes.
+/// What passed in one connection: whether from the client, and the bytes.
 type Passed = Arc<Mutex<Vec<(bool, Vec<u8>)>>>;
 
 /// Stands before `server` and writes down what passes.
-fn relay(server: SocketAddr) -> (SocketAddr, Passed) {
+fn relay(server: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<Passed>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a relay");
-    let (address, passed) = (listener.local_addr().expect("address"), Passed::default());
+    let (address, connections) =
+        (listener.local_addr().expect("address"), Arc::<Mutex<Vec<Passed>>>::default());
     let copy = |mut from: TcpStream, mut to: TcpStream, is_client: bool, passed: Passed| {
         std::thread::spawn(move || {
             let mut buffer = [0; 8192];
@@ -27,16 +28,18 @@ fn relay(server: SocketAddr) -> (SocketAddr, Passed) {
             let _ = to.shutdown(Shutdown::Write);
         })
     };
-    let all = passed.clone();
+    let all = connections.clone();
     std::thread::spawn(move || {
-        // One connection: its two directions are one capture.
-        let client = listener.accept().expect("a client").0;
-        let server = TcpStream::connect(server).expect("the server");
-        let (to, from) = (server.try_clone().expect("a socket"), client.try_clone().expect("a socket"));
-        copy(client, to, true, all.clone());
-        copy(server, from, false, all);
+        while let Ok((client, _)) = listener.accept() {
+            let server = TcpStream::connect(server).expect("the server");
+            let (to, from) = (server.try_clone().expect("a socket"), client.try_clone().expect("a socket"));
+            let passed = Passed::default();
+            all.lock().expect("a list").push(passed.clone());
+            copy(client, to, true, passed.clone());
+            copy(server, from, false, passed);
+        }
     });
-    (address, passed)
+    (address, connections)
 }
 
 /// The same as packets of one TCP connection with port 3864, over IPv4 (pcap, LINKTYPE_RAW).
@@ -96,12 +99,14 @@ fn tshark_decodes_what_passed_with_the_key_log() {
     soon("it serves", || text(&ca.resolve(registrar.asap, "Echo", "user")).contains("unknown pool"));
     let secrets = ca.0.join("secrets");
     let resolve = |options: &[&str]| {
-        let (at, passed) = relay(registrar.asap);
+        let (at, connections) = relay(registrar.asap);
         let mut command = rspctl(&["resolve", "Echo", "--registrar", &at.to_string()]);
         command.args(["--tls-dir", &ca.of("user")]).args(options).env("SSLKEYLOGFILE", &secrets);
         let said = text(&command.output().expect("rspctl"));
         assert!(said.contains("unknown pool"), "{said}");
-        let passed = std::mem::take(&mut *passed.lock().expect("a list"));
+        // Where it had to connect again, the last one has the answer.
+        let last = connections.lock().expect("a list").pop().expect("it was there");
+        let passed = std::mem::take(&mut *last.lock().expect("a list"));
         (said, passed)
     };
     // The variable alone, which may be a browser's, does nothing.
