@@ -245,13 +245,48 @@ fn file_server(registrar: &Registrar, files: &Path, rate: u32, command: &mut Com
 
 #[test]
 fn a_download_survives_its_servers() {
-    let registrar = Registrar::start(&[]);
-    let (files, bytes) = files("download", 12 << 20);
-    let mut servers: Vec<(u32, Process)> =
-        (0..3).map(|_| file_server(&registrar, &files, 6 << 20, &mut example("file_server"))).collect();
+    download("download", None);
+}
+
+/// The same where nobody speaks without a certificate.
+#[test]
+fn a_download_inside_tls_survives_its_servers() {
+    let authority = folder().join("ca");
+    for step in [
+        &["init", "--scope", "here"][..],
+        &["issue", "registrar", "--role", "registrar"],
+        &["issue", "server", "--role", "element", "--pool", "Files"],
+        &["issue", "client", "--role", "user", "--pool", "Files"],
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rspctl"));
+        let output = command.args(["ca", "--dir"]).arg(&authority).args(step).output().expect("rspctl");
+        assert!(output.status.success(), "{step:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    download("secured", Some(&authority));
+}
+
+/// A server is killed and another one frozen while a client downloads from them; each with its certificate from
+/// `authority`.
+fn download(name: &str, authority: Option<&Path>) {
+    let certificate = |option: &str, whose: &str| {
+        authority.map(|authority| format!("{option}={}", authority.join(whose).display()))
+    };
+    let options = certificate("--tls-dir", "registrar");
+    let registrar = Registrar::start(&options.iter().map(String::as_str).collect::<Vec<_>>());
+    let (files, bytes) = files(name, 12 << 20);
+    let mut servers: Vec<(u32, Process)> = (0..3)
+        .map(|_| {
+            let mut command = example("file_server");
+            command.args(certificate("-tlsdir", "server"));
+            file_server(&registrar, &files, 6 << 20, &mut command)
+        })
+        .collect();
     let to = files.join("copy");
     let mut client = Process::start(
-        example("file_client").args(["-pool=Files", "-timeout=60", &registrar.switch, "file"]).arg(&to),
+        example("file_client")
+            .args(certificate("-tlsdir", "client"))
+            .args(["-pool=Files", "-timeout=60", &registrar.switch, "file"])
+            .arg(&to),
     );
     let arrived = || fs::metadata(&to).map_or(0, |copy| copy.len());
     // The server that has an unfinished session is the one in use: kill it after a third of the file, and
