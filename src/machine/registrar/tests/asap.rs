@@ -1,4 +1,4 @@
-use super::super::dialect::Dialect;
+use super::super::Dialect;
 use super::*;
 use crate::wire::{ALL_ITEMS, Cause, CauseCode, OperationError};
 
