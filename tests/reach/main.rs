@@ -13,8 +13,10 @@ use process::{Process, Registrar};
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -332,6 +334,47 @@ fn a_proxy_says_who_the_client_is_serves_unix_sockets_and_reads_its_file_again()
     page.read_to_string(&mut metrics).unwrap();
     assert!(metrics.contains("rserpool_proxy_elements{pool=\"Header\"} 1"), "{metrics}");
     let _ = std::fs::remove_file(config);
+}
+
+/// As systemd hands them over: who connects before the proxy is there is served by it.
+#[test]
+fn a_proxy_takes_sockets_that_are_handed_over() {
+    let registrar = Registrar::start(&[]);
+    let server = Server::start("one");
+    let _kept = server.register(&registrar, "Handed", &[]);
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = held.local_addr().unwrap();
+    let mut early = TcpStream::connect(address).unwrap();
+    early.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut command = Command::new("/bin/sh");
+    let program = env!("CARGO_BIN_EXE_rspctl");
+    command.args(["-c", r#"LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@""#, program]);
+    command.args(["proxy", &address.to_string(), "Handed"]);
+    let number = held.as_raw_fd();
+    // SAFETY: what it calls may be called there.
+    unsafe {
+        command.pre_exec(move || match libc::dup2(number, 3) {
+            // It may have been there before, to be closed by exec.
+            3 if libc::fcntl(3, libc::F_SETFD, 0) == 0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+    let mut process = Process::start(command.env("RSP_REGISTRAR", registrar.asap.to_string()));
+    assert_eq!(process.line_after("proxy "), format!("{address} for \"Handed\""));
+    assert_eq!(line_of(&mut early), "one");
+    // Another address is no matter of it, and a socket that is not there is said.
+    let mut command = Command::new("/bin/sh");
+    command.args([
+        "-c",
+        r#"LISTEN_PID=$$ LISTEN_FDS=900 exec "$0" "$@""#,
+        program,
+        "proxy",
+        "127.0.0.1:0",
+        "Handed",
+    ]);
+    let output = command.output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && log.contains("LISTEN_FDS: "), "{log}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::options::{ListenPlace, ProxyArgs, Wanted};
 use super::relay::{Direction, Failure, Turn};
 use super::stats::Stats;
-use super::stream::{Listener, Stream};
+use super::stream::{Inherited, Listener, Stream};
 use super::{header, stream};
 use crate::out;
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -129,6 +129,7 @@ pub struct Engine<'a> {
     news: (Sender<News>, Receiver<News>),
     backends: Vec<Arc<Pool>>,
     services: Vec<Option<Service>>,
+    inherited: Inherited,
     relays: Vec<Option<Box<Relay>>>,
     free: Vec<usize>,
     /// Places that become free when the events at hand are over.
@@ -150,7 +151,12 @@ pub struct Engine<'a> {
 }
 
 impl<'a> Engine<'a> {
-    pub fn new(args: &'a ProxyArgs, runtime: Runtime, stats: Arc<Stats>) -> io::Result<Engine<'a>> {
+    pub fn new(
+        args: &'a ProxyArgs,
+        runtime: Runtime,
+        stats: Arc<Stats>,
+        inherited: Inherited,
+    ) -> io::Result<Engine<'a>> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
@@ -168,6 +174,7 @@ impl<'a> Engine<'a> {
             news: unbounded(),
             backends: Vec::new(),
             services: Vec::new(),
+            inherited,
             relays: Vec::new(),
             free: Vec::new(),
             freed: Vec::new(),
@@ -191,7 +198,9 @@ impl<'a> Engine<'a> {
         for Wanted { place, pool } in &wanted {
             let known = |service: &&Service| service.place == *place;
             if self.services.iter().flatten().find(known).is_none() {
-                for listener in Listener::bind(place).map_err(|error| format!("{place}: {error}"))? {
+                for listener in
+                    Listener::bind(place, &mut self.inherited).map_err(|error| format!("{place}: {error}"))?
+                {
                     new.push((place.clone(), pool.clone(), listener));
                 }
             }
@@ -218,6 +227,9 @@ impl<'a> Engine<'a> {
                 .map_err(|error| format!("{place}: {error}"))?;
             out::line(format_args!("proxy {} for \"{pool}\"", listener.address()));
             self.services.push(Some(Service { place, listener, backend }));
+        }
+        for place in self.inherited.left() {
+            warn!("{place} was handed over, and no LISTEN means it");
         }
         self.stats.pools(self.backends.clone());
         Ok(())

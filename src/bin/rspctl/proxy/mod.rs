@@ -32,6 +32,7 @@ pub fn run(args: &ProxyArgs) -> ExitCode {
 }
 
 fn serve(args: &ProxyArgs) -> Result<(), String> {
+    let inherited = stream::Inherited::from_environment().map_err(|error| format!("LISTEN_FDS: {error}"))?;
     let wanted = args.read()?;
     rserpool::transport::host::raise_descriptor_limit();
     let http = args.http.as_ref().map(|text| {
@@ -43,7 +44,8 @@ fn serve(args: &ProxyArgs) -> Result<(), String> {
     let http = http.transpose()?;
     let runtime = crate::resolve::start(&args.registrar)?;
     let stats = Arc::new(stats::Stats::default());
-    let mut engine = Engine::new(args, runtime.clone(), stats.clone()).map_err(|error| error.to_string())?;
+    let mut engine =
+        Engine::new(args, runtime.clone(), stats.clone(), inherited).map_err(|error| error.to_string())?;
     engine.serve(wanted)?;
     if let Some((listener, address)) = http {
         crate::scrape::serve(listener, stats::Page(stats)).map_err(|error| error.to_string())?;
