@@ -187,43 +187,67 @@ fn xattr(program: &Path) -> bool {
     unsafe { libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0) > 0 }
 }
 
-/// What Go's linker leaves in every program, at a multiple of 16 bytes: these words, the size of a pointer, two flags.
+/// What Go's linker puts into the data of every program, at a multiple of 16 bytes: these words, the size of a pointer, two
+/// flags. Whoever looks for it, as we do, has the words among what can't be written.
 const GO_MARK: &[u8] = b"\xff Go buildinf:";
 
-fn is_go(bytes: &[u8]) -> bool {
-    bytes
-        .chunks_exact(16)
+/// One entry of an ELF program's header table.
+struct Segment {
+    kind: u32,
+    flags: u32,
+    /// Where it is in the file.
+    at: std::ops::Range<usize>,
+}
+
+/// A 64-bit program's segments; those that its table says wrongly are left out.
+fn segments(program: &[u8]) -> Vec<Segment> {
+    fn number<const N: usize>(program: &[u8], at: Option<usize>) -> Option<u64> {
+        let mut wide = [0; 8];
+        wide[..N].copy_from_slice(program.get(at?..)?.get(..N)?);
+        Some(u64::from_le_bytes(wide))
+    }
+    let long = |at| usize::try_from(number::<8>(program, at)?).ok();
+    let word = |at| u32::try_from(number::<4>(program, at)?).ok();
+    let half = |at| usize::try_from(number::<2>(program, at)?).ok();
+    let (Some(start), Some(size), Some(count)) = (long(Some(32)), half(Some(54)), half(Some(56))) else {
+        return Vec::new();
+    };
+    let segment = |entry: usize| {
+        let field = |offset| start.checked_add(entry.checked_mul(size)?)?.checked_add(offset);
+        let from = long(field(8))?;
+        let to = from.checked_add(long(field(32))?)?;
+        Some(Segment { kind: word(field(0))?, flags: word(field(4))?, at: from..to })
+    };
+    (0..count).filter_map(segment).collect()
+}
+
+fn is_go(data: &[u8]) -> bool {
+    data.chunks_exact(16)
         .any(|line| line.strip_prefix(GO_MARK).is_some_and(|rest| matches!(rest, [0 | 4 | 8, 0..=3])))
 }
 
 /// The same of a program's bytes.
 fn kind(bytes: &[u8]) -> Option<&'static str> {
-    let half = |at: usize| bytes.get(at..at + 2).map(|b| usize::from(u16::from_le_bytes([b[0], b[1]])));
-    let long = |at: usize| {
-        let bytes = bytes.get(at..at + 8)?;
-        usize::try_from(u64::from_le_bytes(bytes.try_into().ok()?)).ok()
-    };
     if !bytes.starts_with(b"\x7fELF") {
         return Some("is no program that the loader knows");
     }
     if bytes.get(4) != Some(&2) {
         return Some("is a 32-bit program");
     }
-    if is_go(bytes) {
+    let segments = segments(bytes);
+    let is_data = |one: &&Segment| one.kind == libc::PT_LOAD && one.flags & libc::PF_W != 0;
+    // Segments begin at multiples of 16 where they are loaded, and at the same remainder in the file.
+    let mut data = segments.iter().filter(is_data);
+    if data.any(|one| bytes.get(one.at.start & !15..one.at.end.min(bytes.len())).is_some_and(is_go)) {
         return Some("is a Go program, which makes its system calls itself");
     }
-    let (start, size, count) = (long(32)?, half(54)?, half(56)?);
-    for number in 0..count {
-        let at = start.checked_add(number.checked_mul(size)?)?;
-        const INTERPRETER: &[u8] = &3u32.to_le_bytes();
-        if bytes.get(at..at + 4) == Some(INTERPRETER) {
-            let (from, length) = (long(at + 8)?, long(at + 32)?);
-            let loader = bytes.get(from..from.checked_add(length)?)?;
-            let is_musl = loader.windows(7).any(|window| window == b"ld-musl");
-            return is_musl.then_some("uses musl, and this library glibc");
+    match segments.iter().find(|one| one.kind == libc::PT_INTERP) {
+        None => Some("is statically linked, so that there is no loader to preload anything"),
+        Some(loader) => {
+            let is_musl = bytes.get(loader.at.clone())?.windows(7).any(|window| window == b"ld-musl");
+            is_musl.then_some("uses musl, and this library glibc")
         }
     }
-    Some("is statically linked, so that there is no loader to preload anything")
 }
 
 #[cfg(test)]
@@ -244,8 +268,16 @@ mod tests {
         assert_eq!(unreachable(Path::new("/bin/sh")).unwrap(), None);
         assert!(kind(b"MZ").unwrap().contains("no program"));
         let mut bytes = fs::read(&this).unwrap();
-        bytes.resize(bytes.len().next_multiple_of(16), 0);
-        bytes.extend([GO_MARK, &[8, 2]].concat());
+        let mark = [GO_MARK, &[8, 2]].concat();
+        let mut places = segments(&bytes).into_iter().filter(|one| one.kind == libc::PT_LOAD);
+        let (code, data) = (places.next().unwrap(), places.find(|one| one.flags & libc::PF_W != 0).unwrap());
+        let write = |bytes: &mut Vec<u8>, place: &Segment| {
+            let at = place.at.start.next_multiple_of(16);
+            bytes[at + 64..][..16].copy_from_slice(&mark);
+        };
+        write(&mut bytes, &code);
+        assert_eq!(kind(&bytes), None, "who looks for the mark has it too");
+        write(&mut bytes, &data);
         assert!(kind(&bytes).unwrap().contains("Go"));
         bytes[4] = 1;
         assert!(kind(&bytes).unwrap().contains("32-bit"));
