@@ -11,6 +11,8 @@ mod process;
 #[path = "../common/skip.rs"]
 mod skip;
 
+mod strangers;
+
 use busy::busy;
 use examples::build_examples;
 use process::{Process, Registrar};

@@ -501,3 +501,118 @@ fn one_link_leaves_room_for_others() {
         assert!(bench.asap(next, registration(id)).contains(&registered(next, id)), "{id}");
     }
 }
+
+/// What another registrar says about an element whose home is up is taken for news at first. If that one does not
+/// give it up, it gets it back, and for a while nobody else is believed.
+#[test]
+fn an_element_of_a_registrar_that_is_up_is_moved_by_nobody_else_for_long() {
+    for deleted in [false, true] {
+        let mut bench = Bench::serving();
+        let b = bench.peer(B);
+        bench.enrp(b, B, update(1, B));
+        let before = known(&bench, 1);
+        let stranger = bench.accept(Service::Enrp, LinkProtocol::Tcp, "10.0.0.66:50000");
+        bench.enrp(stranger, C, presence_from(C, false));
+        let mut mine = owned(1, C);
+        mine.transport = transport(Protocol::Tcp, TransportUse::DataPlusControl, "10.0.0.66:7");
+        let body = Enrp::HandleUpdate {
+            takeover_suggested: false,
+            action: UpdateAction::Add,
+            handle: pool("echo"),
+            element: mine,
+        };
+        let mut wrong = 0;
+        for round in 0..100 {
+            bench.enrp(stranger, C, body.clone());
+            if deleted && round % 2 == 0 {
+                bench.enrp(stranger, C, removal(1, C));
+            }
+            bench.wait(ms(100));
+            let mut sum = crate::handlespace::Sum::default();
+            sum.add(crate::handlespace::Sum::of(&pool("echo"), PeId(1)));
+            let server = Some(server(B, "10.0.0.2:9901"));
+            let hello = Enrp::Presence { reply_required: false, checksum: Some(sum.to_wire()), server };
+            bench.enrp(b, B, hello);
+            wrong += u32::from(known(&bench, 1) != before);
+        }
+        assert!(wrong <= 11, "{wrong} of 100 times");
+        // Where it is given up, it is the other one's.
+        let mut body = presence_from(B, false);
+        if let Enrp::Presence { checksum, .. } = &mut body {
+            *checksum = Some(crate::handlespace::Sum::default().to_wire());
+        }
+        bench.enrp(b, B, body);
+        bench.wait(ms(20));
+        bench.enrp(b, B, table(false, &[]));
+        bench.wait(ms(20));
+        assert_eq!(bench.content("echo"), [(1, C)]);
+    }
+}
+
+/// Its own link is gone: that is not the time for others.
+#[test]
+fn who_is_elsewhere_is_not_a_registrar_that_is_missed() {
+    let mut bench = Bench::serving();
+    let b = bench.peer(B);
+    bench.enrp(b, B, update(1, B));
+    let stranger = bench.accept(Service::Enrp, LinkProtocol::Tcp, "10.0.0.66:50000");
+    bench.enrp(stranger, B, presence_from(B, false));
+    bench.down(b);
+    let mut effects = Vec::new();
+    for _ in 0..40 {
+        // Over the link that is there, and over new ones, and to who dials for a datagram.
+        bench.enrp(stranger, B, removal(1, B));
+        let other = bench.accept(Service::Enrp, LinkProtocol::Tcp, "10.0.0.66:50001");
+        bench.enrp(other, B, presence_from(B, true));
+        let from = address("10.0.0.66:9901");
+        let message = EnrpMessage { sender: B, receiver: RegistrarId(0), body: presence_from(B, false) };
+        bench.registrar.handle_announce(bench.now, Service::Enrp, from, &message.encode());
+        effects.extend(bench.drain());
+        while !bench.opened.is_empty() {
+            let (_, target) = &bench.opened[0];
+            assert_ne!(target.addresses[0].ip(), ip("10.0.0.66"));
+            effects.extend(bench.refuse_dial());
+        }
+        effects.extend(bench.wait_quietly(ms(50)));
+    }
+    assert!(effects.contains(&Saw(Event::TakeoverStarted { target: B })), "{effects:?}");
+    // It comes back where it was, and is itself.
+    let (mut bench, c) = (Bench::serving(), RegistrarId(0x7777));
+    let b = bench.peer(c);
+    bench.enrp(b, c, update(1, c));
+    bench.down(b);
+    let again = bench.peer(c);
+    let effects = bench.enrp(again, c, removal(1, c));
+    assert!(effects.contains(&removed(1, "removed by its registrar")), "{effects:?}");
+}
+
+/// While an element has no link here and its home is gone, it is still nobody else's.
+#[test]
+fn who_is_left_alone_by_its_home_is_not_robbed() {
+    let mut bench = Bench::serving();
+    let b = bench.peer(B);
+    bench.enrp(b, B, update(1, B));
+    bench.down(b);
+    let stranger = bench.accept(Service::Asap, LinkProtocol::Tcp, "10.0.0.66:40000");
+    let effects = bench.asap(stranger, registration(1));
+    assert!(
+        matches!(effects.last(), Some(Effect::Asap(_, Asap::RegistrationResponse { rejected: true, .. }))),
+        "{effects:?}"
+    );
+    let pe = bench.pe();
+    bench.asap(pe, registration(1));
+    assert_eq!(bench.content("echo"), [(1, SELF)]);
+    // One that lives for its life without a link is registered again from where it was only.
+    let far = bench.accept(Service::Asap, LinkProtocol::Tcp, "10.9.9.9:40000");
+    let brief = PoolElement { asap: None, life: 30_000, ..element(2) };
+    let register = Asap::Registration { handle: pool("echo"), element: brief };
+    bench.asap(far, register.clone());
+    bench.change(far, LinkChange::Down(LinkDown::Closed));
+    let refused = bench.asap(stranger, register.clone());
+    assert!(
+        matches!(refused.last(), Some(Effect::Asap(_, Asap::RegistrationResponse { rejected: true, .. }))),
+        "{refused:?}"
+    );
+    let far = bench.accept(Service::Asap, LinkProtocol::Tcp, "10.9.9.9:40001");
+    assert_eq!(bench.asap(far, register), [registered(far, 2)]);
+}
