@@ -134,6 +134,7 @@ fn elsewhere(id: u32, home: RegistrarId) -> PoolElement {
 
 #[test]
 fn an_element_belongs_to_its_link() {
+    let _alone = MACHINE.write();
     for attack in [false, true] {
         let registrar = Registrar::start(&[]);
         let mut user = connect(registrar.asap);
@@ -172,6 +173,7 @@ fn an_element_belongs_to_its_link() {
 
 #[test]
 fn a_registrar_that_lies_moves_nobody() {
+    let _alone = MACHINE.write();
     for attack in [false, true] {
         let first = Registrar::start(&[]);
         let second = Registrar::start(&[&format!("-peer={}", first.enrp)]);
@@ -220,6 +222,7 @@ fn a_registrar_that_lies_moves_nobody() {
 /// Its identifier is taken by somebody who comes from elsewhere, while it is up and when it is gone.
 #[test]
 fn a_registrars_identifier_is_not_its_link() {
+    let _alone = MACHINE.write();
     for attack in [false, true] {
         let first = Registrar::start(&[]);
         let second = Registrar::start(&[&format!("-peer={}", first.enrp)]);
@@ -252,6 +255,7 @@ fn a_registrars_identifier_is_not_its_link() {
 
 #[test]
 fn a_mentor_that_never_ends_is_given_up() {
+    let _alone = MACHINE.write();
     for attack in [false, true] {
         let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
         let at = listener.local_addr().expect("address");
@@ -287,6 +291,7 @@ fn bytes_accounted(http: SocketAddr) -> u64 {
 /// connection takes; and what he brought goes with him.
 #[test]
 fn what_is_kept_is_accounted_for() {
+    let _alone = MACHINE.write();
     for attack in [false, true] {
         let registrar = Registrar::start(&[]);
         let mut user = connect(registrar.asap);
@@ -298,9 +303,12 @@ fn what_is_kept_is_accounted_for() {
             let long = |n: u32| format!("{n}-").repeat(8000);
             let liar = Peer::join(registrar.enrp, 0x0bad_0003);
             let mut stream = connect(registrar.asap);
-            let all = (0..150).flat_map(|n| {
-                [registration(&long(n), n + 1), resolution(&long(n + 5000), true, Some(u32::MAX))]
-            });
+            // With an endpoint for ASAP: who has none may stay for its life without a connection.
+            let lost = |n: u32| {
+                let element = elsewhere(n + 1, RegistrarId(0));
+                Asap::Registration { handle: handle(&long(n)), element }.encode()
+            };
+            let all = (0..150).flat_map(|n| [lost(n), resolution(&long(n + 5000), true, Some(u32::MAX))]);
             let all: Vec<Vec<u8>> = all.collect();
             sent += all.iter().map(Vec::len).sum::<usize>();
             converse(&mut stream, all.into_iter(), |_| {});
@@ -345,6 +353,7 @@ fn what_is_kept_is_accounted_for() {
 /// Whatever comes, however often: one line for each cause and minute.
 #[test]
 fn the_log_does_not_grow_with_what_comes() {
+    let _alone = MACHINE.write();
     for attack in [false, true] {
         let registrar = Registrar::start(&[]);
         let _element = element(registrar.asap, "mine", 1);
@@ -386,6 +395,7 @@ fn the_log_does_not_grow_with_what_comes() {
 /// Connections that greet an element and then say nothing take all its descriptors: they make room.
 #[test]
 fn silent_sessions_make_room_for_others() {
+    let _alone = MACHINE.write();
     let registrar = Registrar::start(&[]);
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("silent-{}", std::process::id()));
     build_examples(&folder);
