@@ -1,9 +1,6 @@
 //! Elements that a peer says it has and that we can't hold, or hold as somebody else's: another policy than their
 //! pool's, or a link here that speaks for another home. They count for the comparison of checksums, so that one
 //! audit is enough, and where ours goes, theirs takes its place.
-//!
-//! The same record is kept of what a peer had until another one said that it has it, both being up: if the first one's
-//! checksum still counts it a while later, it has not given it up, and it gets it back.
 
 use crate::handlespace::Sum;
 use crate::wire::{PeId, PoolElement, PoolHandle};
@@ -67,18 +64,6 @@ impl Absent {
         for (handle, id) in old {
             self.take(&handle, id);
         }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.records.is_empty()
-    }
-
-    /// Takes those noted at `stamp` or before.
-    pub(super) fn take_old(&mut self, stamp: u64) -> Vec<(PoolHandle, PoolElement)> {
-        let old = self.records.iter().filter(|(_, record)| record.stamp <= stamp);
-        let names: Vec<_> = old.map(|(name, _)| name.clone()).collect();
-        let taken = names.into_iter().map(|(handle, id)| (self.take(&handle, id), handle));
-        taken.filter_map(|(element, handle)| Some((handle, element?))).collect()
     }
 
     pub(super) fn sum(&self) -> Sum {

@@ -62,7 +62,7 @@ pub(super) const MAX_DEFERRED: usize = 4 << 20;
 /// The same for each link.
 pub(super) const MAX_DEFERRED_PER_LINK: usize = 64 << 10;
 /// Elements whose identifier somebody waits for, and the longest handle of their pools.
-pub(super) const MAX_RIVALS: usize = 1024;
+const MAX_RIVALS: usize = 1024;
 const MAX_RIVAL_HANDLE: usize = 1024;
 
 impl Registrar {
@@ -247,9 +247,8 @@ impl Registrar {
                     // Another one of the same host, or the same one elsewhere: who is left in the end says so.
                     self.note_rival(before, &handle, id);
                 }
-                let mixed = self.mixed(&ends);
                 if let Some(side) = self.side_mut(key) {
-                    (side.brief, side.from) = (brief, mixed);
+                    side.brief = brief;
                 }
                 self.drop_claim(&handle, id);
                 self.announce_update(key);
@@ -300,8 +299,8 @@ impl Registrar {
     }
 
     /// Whether who registers an element may be that element. While its link is up, only that link may, or the same
-    /// process over another one: from the same host, at the same port. While it has none here, only from one of its
-    /// addresses, also while its home is gone: who is left alone is most easily robbed.
+    /// process over another one: from the same host, at the same port. While it has none, or its home is another
+    /// registrar that is up, only from one of its addresses.
     fn may_register(
         &self,
         link: LinkId,
@@ -319,28 +318,13 @@ impl Registrar {
                 Some(other) => reach::same_host(ends, &other.ends) && same_port,
                 None => true,
             },
-            None => {
-                // One of the RFC's processes may register over short connections, from an address that is none of
-                // its transport's; that one it has to keep, if we know it.
-                let from = self.side(key).map_or(0, |side| side.from);
-                let plain = known.asap.is_none()
-                    && known.transport == element.transport
-                    && !self.is_up(known.home)
-                    && (from == 0 || from == self.mixed(ends));
-                plain || reach::from_element(ends, &known) || reach::is_local(ends)
+            None if known.home == self.id => {
+                known.transport == element.transport
+                    || reach::from_element(ends, &known)
+                    || reach::is_local(ends)
             }
+            None => !self.is_up(known.home) || reach::from_element(ends, &known) || reach::is_local(ends),
         }
-    }
-
-    /// Where a link comes from, in a number that stands for it well enough.
-    fn mixed(&self, ends: &LinkEnds) -> u32 {
-        let bits = match ends.peer.first().map(|peer| peer.ip().to_canonical()) {
-            Some(IpAddr::V4(v4)) => u128::from(u32::from(v4)),
-            Some(IpAddr::V6(v6)) => u128::from(v6),
-            None => 0,
-        };
-        let halves = (bits as u64) ^ ((bits >> 64) as u64).rotate_left(31) ^ self.secret;
-        ((halves.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32).max(1)
     }
 
     /// Whether there is room for one more element of a link: it may have as much as is left for all others, so that

@@ -258,13 +258,7 @@ impl Registrar {
             }
         }
         for key in stale {
-            let Some(known) = self.space.get(key) else { continue };
-            let (handle, id) = (known.handle().clone(), known.id());
-            if let Some(record) = self.displaced(&handle, id) {
-                self.restore(&handle, record);
-            } else if !self.give_way(key) {
-                self.remove(key, "unknown to its registrar");
-            }
+            self.remove(key, "unknown to its registrar");
         }
         if *units > 0 { None } else { last.or(after) }
     }

@@ -156,10 +156,6 @@ struct ElementSide {
     stays: bool,
     /// How often its home was disputed, and since when.
     quarrel: (u8, Time),
-    /// When two registrars that are up were last found to say both that they have it; 0: never.
-    disputed: u64,
-    /// From where it was registered last, mixed up; 0: not known.
-    from: u32,
 }
 
 /// A link that is up.
@@ -202,8 +198,6 @@ pub struct Registrar {
     overslept: bool,
     excused: Option<Time>,
     rng: Rng,
-    /// What nobody else knows.
-    secret: u64,
     space: Handlespace,
     side: Vec<ElementSide>,
     links: BTreeMap<LinkId, LiveLink>,
@@ -272,7 +266,6 @@ impl Registrar {
             now,
             overslept: false,
             excused: None,
-            secret: seed,
             rng,
             space,
             side: Vec::new(),
@@ -512,7 +505,6 @@ impl Registrar {
     /// What is bounded: its name, how much of it there is, and how much there can be.
     pub fn bounds(&self) -> Vec<(&'static str, usize, usize)> {
         let (count, most) = self.subscriptions.use_of_bound();
-        let happened = self.chronicle.use_of_bound();
         let kept = self.accounts().map(|account| (account.cause, account.bytes, account.bound));
         let counted = [
             ("elements", self.space.len(), self.config.max_elements),
@@ -520,9 +512,6 @@ impl Registrar {
             ("bytes of handles and addresses", self.space.bytes(), Bounds::default().bytes),
             ("subscriptions", count, most),
             ("peers", self.peers.table.len(), self.config.max_peers),
-            ("reported elements", self.reports.len(), watch::MAX_REPORTED),
-            ("identifiers waited for", self.rivals.len(), asap::MAX_RIVALS),
-            ("bytes of what happened", happened.0, happened.1),
         ];
         counted.into_iter().chain(kept).collect()
     }
@@ -580,7 +569,7 @@ impl Registrar {
     pub fn accounts(&self) -> [Account; 6] {
         let account = |cause, bytes, bound| Account { cause, bytes, bound };
         let peers = self.peers.table.values();
-        let absent = peers.clone().map(|peer| peer.absent.bytes() + peer.displaced.bytes()).sum();
+        let absent = peers.clone().map(|peer| peer.absent.bytes()).sum();
         let backlog = peers.map(|peer| peer.backlog.bytes()).sum();
         let most = self.config.max_peers;
         [
@@ -589,7 +578,7 @@ impl Registrar {
             account("bytes of overdue elements", self.overdue, watch::MAX_OVERDUE_BYTES),
             account("bytes of claims", self.claims.bytes(), claims::MAX_BYTES),
             account("bytes of waiting updates", backlog, most * sync::MAX_BACKLOG_BYTES),
-            account("bytes of disputed elements", absent, 2 * most * absent::MAX_BYTES),
+            account("bytes of disputed elements", absent, most * absent::MAX_BYTES),
         ]
     }
 

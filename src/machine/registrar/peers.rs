@@ -22,8 +22,6 @@ pub(super) const POLITENESS: Duration = Duration::from_millis(200);
 pub(super) const HEARSAY_DIALS: (usize, Duration) = (16, Duration::from_millis(100));
 /// Bound on server information kept of one peer, in bytes.
 const MAX_INFO: usize = 4096;
-/// Addresses of a peer that are remembered.
-const MAX_SEEN: usize = 16;
 /// A list that was refused is asked for again after so long.
 const LIST_PAUSE: Duration = Duration::from_secs(2);
 /// So often a takeover is left to somebody who does not finish it.
@@ -109,10 +107,6 @@ pub(super) struct Peer {
     pub backlog: Backlog,
     /// Elements that it says it has and that we hold otherwise, or not at all.
     pub absent: Absent,
-    /// Elements of its that others which are up say they have.
-    pub displaced: Absent,
-    /// Addresses at which it was when nobody had to doubt that it is itself, or which it named then.
-    pub seen: Vec<IpAddr>,
     pub audit: Audit,
     /// Whether its checksum was right when it was compared last.
     pub agrees: Option<bool>,
@@ -206,8 +200,6 @@ impl Registrar {
             list_after: Time::default(),
             backlog: Backlog::default(),
             absent: Absent::default(),
-            displaced: Absent::default(),
-            seen: Vec::new(),
             audit: Audit::default(),
             agrees: None,
             resynchronisations: 0,
@@ -263,21 +255,6 @@ impl Registrar {
         });
         self.forget_peer(id);
         true
-    }
-
-    /// Whether a registrar is known by where it is, too: it was here itself.
-    pub(super) fn is_guarded(&self, id: RegistrarId) -> bool {
-        self.peers.get(id).is_some_and(|peer| peer.life.is_met() && !peer.seen.is_empty())
-    }
-
-    /// Notes where a peer is that nobody has to doubt.
-    pub(super) fn note_seen(&mut self, id: RegistrarId, at: Vec<IpAddr>) {
-        let Some(peer) = self.peers.get_mut(id) else { return };
-        for ip in at.iter().map(IpAddr::to_canonical) {
-            if !peer.seen.contains(&ip) && peer.seen.len() < MAX_SEEN {
-                peer.seen.push(ip);
-            }
-        }
     }
 
     /// Removes a peer and its links.
@@ -595,8 +572,6 @@ impl Registrar {
         self.judge(link, id, server.as_ref());
         if let Some(server) = server {
             let near = self.links.get(&link).is_some_and(|link| reach::is_local(&link.ends));
-            let named = server.transports.iter().flat_map(Transport::addresses).copied().collect();
-            self.note_seen(id, named);
             self.learn(id, server, near);
         }
         if reply_required || stranger {
@@ -652,14 +627,8 @@ impl Registrar {
         if !self.meet(sender) {
             return;
         }
-        let mut targets = self.targets(&server.transports, Some(from), self.is_here(from));
-        let guarded = self.is_guarded(sender);
+        let targets = self.targets(&server.transports, Some(from), self.is_here(from));
         let Some(peer) = self.peers.get_mut(sender) else { return };
-        if guarded {
-            // Elements hang on who that is.
-            let seen = &peer.seen;
-            targets.retain(|target| target.addresses.iter().all(|at| seen.contains(&at.ip().to_canonical())));
-        }
         if peer.life == Life::Hearsay {
             peer.set_targets(targets);
             peer.set_info(server);

@@ -148,8 +148,6 @@ impl Registrar {
     fn moved(&mut self, handle: &PoolHandle, id: PeId, from: RegistrarId, to: RegistrarId) {
         if to == self.id {
             self.stats.adoptions += 1;
-            // Whoever had it before has it no more.
-            self.displaced(handle, id);
         }
         self.chronicle.note(self.now, What::Moved { handle: handle.clone(), id, from, to });
     }

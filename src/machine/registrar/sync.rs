@@ -150,10 +150,6 @@ pub(super) struct TableCursor {
     seeking: bool,
 }
 
-/// How long a peer may still count an element that another one says it has, before it is taken at its word.
-const GIVEN_UP: Duration = Duration::from_secs(1);
-/// How long it stays with the first one then, if that one is up.
-const DISPUTED: Duration = Duration::from_secs(60);
 /// A reading that pauses for longer starts anew.
 const TABLE_PATIENCE: Duration = Duration::from_secs(5);
 /// Where elements come from.
@@ -261,42 +257,6 @@ impl Registrar {
         self.send_presence(id, false);
     }
 
-    /// What a peer that is up had until another one said that it has it.
-    pub(super) fn displaced(&mut self, handle: &PoolHandle, id: PeId) -> Option<PoolElement> {
-        if self.peers.table.values().all(|peer| peer.displaced.is_empty()) {
-            return None;
-        }
-        let mut up =
-            self.peers.linked().into_iter().filter(|&peer| self.is_up(peer)).collect::<Vec<_>>().into_iter();
-        up.find_map(|peer| self.peers.get_mut(peer)?.displaced.take(handle, id))
-    }
-
-    /// A peer has not given up an element that another one says it has: it is the first one's.
-    pub(super) fn restore(&mut self, handle: &PoolHandle, element: PoolElement) {
-        if let Some(known) = self.space.find(handle, element.id).and_then(|key| self.space.get(key)) {
-            let (home, record) = (known.home(), known.to_element());
-            if home == self.id || home == element.home {
-                return;
-            }
-            self.note_absent(home, handle, record);
-        }
-        if let Ok((key, _)) = self.put(handle, &element) {
-            self.dispute(key);
-        }
-    }
-
-    /// Two registrars that are up say that they have an element.
-    fn dispute(&mut self, key: ElementKey) {
-        let now = self.now;
-        if let Some(side) = self.side_mut(key) {
-            side.disputed = now.0.max(1);
-        }
-    }
-
-    fn is_disputed(&self, key: ElementKey) -> bool {
-        self.side(key).is_some_and(|side| side.disputed != 0 && self.now - Time(side.disputed) < DISPUTED)
-    }
-
     /// Makes a peer read our elements: with a checksum that can't be right.
     pub(super) fn force_audit(&mut self, id: RegistrarId) {
         let mut body = self.presence(Some(id), false);
@@ -346,14 +306,10 @@ impl Registrar {
             if let Some(link) = self.side(key).and_then(|side| side.link) {
                 return self.contest(key, link, Some(why));
             }
-        } else if home != sender {
+        } else if home != sender && (home != element.home || self.is_up(home)) {
             // A registrar that lost an element to another one may not know that yet, and whose it is says itself
-            // that it went. Of one that is gone, whoever takes over from it asks its elements.
+            // that it went.
             return;
-        }
-        if let Some(record) = self.displaced(handle, element.id) {
-            // Another one that is up had it just now.
-            return self.restore(handle, record);
         }
         self.take_out(
             key,
@@ -383,12 +339,8 @@ impl Registrar {
         }
         let near = self.links.get(&link).is_some_and(|link| reach::is_local(&link.ends));
         let first_hand = home == sender;
-        if !first_hand && self.is_up(home) && !self.is_joining_with(sender) {
-            // That one says so itself.
-            return;
-        }
         let known = self.space.find(handle, element.id);
-        let (mut moved, mut displaced) = (false, None);
+        let mut moved = false;
         if let Some(key) = known {
             let known_home = self.space.get(key).map(|known| known.home());
             if known_home == Some(self.id) {
@@ -409,19 +361,6 @@ impl Registrar {
                 }
             } else if !first_hand && known_home != Some(sender) {
                 return;
-            } else if let Some(other) = known_home.filter(|&other| other != sender && self.is_up(other)) {
-                let Some(record) = self.space.get(key).map(|known| known.to_element()) else { return };
-                let insists =
-                    self.peers.get_mut(sender).and_then(|peer| peer.displaced.take(handle, element.id));
-                if insists.is_some() {
-                    self.dispute(key);
-                    self.note_absent(other, handle, record);
-                } else if self.is_disputed(key) {
-                    // Two that are up both say that they have it, and this one came later.
-                    return self.note_absent(sender, handle, element);
-                } else {
-                    displaced = Some((other, record));
-                }
             }
         }
         if !first_hand && !self.meet(home) {
@@ -443,11 +382,6 @@ impl Registrar {
         }
         if let Some(peer) = self.peers.get_mut(home) {
             peer.absent.take(handle, id);
-        }
-        if let Some((other, record)) = displaced
-            && let Some(peer) = self.peers.get_mut(other)
-        {
-            peer.displaced.put(handle, record, self.now.0);
         }
         if moved {
             // Only now: one that can't be held under its new registrar is still ours to ask.
@@ -551,7 +485,7 @@ impl Registrar {
         if self.chores.change_homes() {
             return;
         }
-        let mut held = self.space.sum(id);
+        let held = self.space.sum(id);
         let now = self.now;
         let stamp = self.stamp;
         let Some(peer) = self.peers.get_mut(id) else { return };
@@ -562,29 +496,6 @@ impl Registrar {
             peer.absent = Absent::default();
             all = held;
         }
-        if !peer.displaced.is_empty() {
-            let mut before = all;
-            before.add(peer.displaced.sum());
-            match all.to_wire() == checksum {
-                true => peer.displaced = Absent::default(),
-                false => {
-                    // It may not have heard of it yet; if it has had the time, it has them still.
-                    let old = Time(now.0.saturating_sub(GIVEN_UP.as_micros() as u64));
-                    let insisted = peer.displaced.take_old(old.0);
-                    for (handle, element) in insisted {
-                        self.restore(&handle, element);
-                    }
-                    if before.to_wire() == checksum {
-                        return;
-                    }
-                    held = self.space.sum(id);
-                    all = held;
-                    let Some(peer) = self.peers.get(id) else { return };
-                    all.add(peer.absent.sum());
-                }
-            }
-        }
-        let Some(peer) = self.peers.get_mut(id) else { return };
         let equal = all.to_wire() == checksum;
         peer.agrees = Some(equal);
         let audit = &mut peer.audit;
@@ -665,7 +576,6 @@ impl Registrar {
         if let Some(peer) = self.peers.get_mut(owner) {
             peer.audit.stop();
             peer.absent.purge(since);
-            peer.displaced = Absent::default();
         }
         self.start(Chore::Purge { owner, since, after: None });
     }

@@ -153,20 +153,6 @@ impl Registrar {
             *units -= keys.len();
             *elements += keys.len();
             for key in keys {
-                let Some(known) = self.space.get(key) else { continue };
-                let (handle, id) = (known.handle().clone(), known.id());
-                if let Some(record) = self.displaced(&handle, id) {
-                    // Another one had it until this one said that it has it.
-                    self.restore(&handle, record);
-                    if self
-                        .space
-                        .find(&handle, id)
-                        .and_then(|key| self.space.get(key))
-                        .is_some_and(|now| now.home() != target)
-                    {
-                        continue;
-                    }
-                }
                 self.rehome(key, heir);
                 if self.space.get(key).is_some_and(|element| element.home() == target) {
                     self.remove(key, "too many home registrars");
