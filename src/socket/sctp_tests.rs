@@ -146,6 +146,13 @@ fn a_user_reaches_both_kinds_of_elements() {
     let user = world.connect(Style::SeqPacket);
     assert_eq!(world.notice(first), Notification::SessionAdd { session: 1 });
     world.library.send_cookie(first, b"state", 1, LONG).unwrap();
+    // The pool may be heard of sooner than what is under way.
+    let arrived = (0..2000).any(|_| {
+        thread::sleep(Duration::from_millis(10));
+        assert_eq!(world.nothing(user), libc::EAGAIN);
+        world.library.has_cookie(user).unwrap()
+    });
+    assert!(arrived);
     world.library.close(first).unwrap();
     assert!(matches!(world.notice(user), Notification::FailoverNecessary { has_cookie: true, .. }));
     // The next one is on a kernel without SCTP.
