@@ -41,6 +41,15 @@ pub struct Guest {
     under_way: Mutex<VecDeque<(i32, u64, Instant)>>,
 }
 
+/// Held while this process's guest is made: a child would wait for ever for what a thread that it has not was making.
+static MAKING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+pub type Making = std::sync::MutexGuard<'static, ()>;
+
+pub fn making() -> Making {
+    MAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 static GUEST: AtomicPtr<Guest> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Ends the connections of elements that are lost.
@@ -81,14 +90,13 @@ impl Guest {
 
     /// This process's; `None` where none can be made.
     pub fn get() -> Option<&'static Guest> {
-        let before = GUEST.load(Ordering::Acquire);
-        // SAFETY: as above.
-        match unsafe { before.as_ref() } {
-            Some(guest) if guest.forks != host::forks() => {}
-            Some(guest) if guest.process != process() => return None,
-            // Whoever closes all files closes those of the thread as well, which ends then.
-            Some(guest) if !guest.runtime.is_robbed() && guest.runtime.is_alive() => return Some(guest),
-            _ => {}
+        if let Some(found) = Guest::found() {
+            return found;
+        }
+        let _making = making();
+        // Perhaps another thread was faster.
+        if let Some(found) = Guest::found() {
+            return found;
         }
         let runtime = Settings::from_env().and_then(Runtime::start).ok()?;
         let guest = Guest {
@@ -99,14 +107,21 @@ impl Guest {
             connections: Arc::new(Mutex::new(HashMap::new())),
             under_way: Mutex::new(VecDeque::new()),
         };
-        let made = Box::into_raw(Box::new(guest));
-        match GUEST.compare_exchange(before, made, Ordering::AcqRel, Ordering::Acquire) {
-            // What a parent had is left where it is: its thread is not here to be ended.
-            Ok(_) => {}
-            // SAFETY: made above, and known to nobody.
-            Err(_) => drop(unsafe { Box::from_raw(made) }),
-        }
+        // What a parent had is left where it is: its thread is not here to be ended.
+        GUEST.store(Box::into_raw(Box::new(guest)), Ordering::Release);
         Guest::known()
+    }
+
+    /// The one that is there, or that none can be; `None`: it is to be made.
+    fn found() -> Option<Option<&'static Guest>> {
+        // SAFETY: what is put there is never freed.
+        match unsafe { GUEST.load(Ordering::Acquire).as_ref() } {
+            Some(guest) if guest.forks != host::forks() => None,
+            Some(guest) if guest.process != process() => Some(None),
+            // Whoever closes all files closes those of the thread as well, which ends then.
+            Some(guest) if !guest.runtime.is_robbed() && guest.runtime.is_alive() => Some(Some(guest)),
+            _ => None,
+        }
     }
 
     /// A pool, followed from the first time on.

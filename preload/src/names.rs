@@ -3,6 +3,8 @@
 //! A placeholder is in 127.214.0.0/16, or, for who wants IPv6, in fd52:5350:706f:6f6c::/64: addresses that never leave
 //! the machine. It follows from the name, so that parent, child and a program after exec agree.
 
+use crate::guest::{self, Making};
+use rserpool::transport::host;
 use rserpool::wire::PoolHandle;
 use std::cell::UnsafeCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -62,8 +64,8 @@ fn names() -> Names {
     NAMES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is locked during a fork(2), so that the child finds it unlocked.
-struct Held(UnsafeCell<Option<Names>>);
+/// What is locked during a fork(2), so that the child finds it unlocked, and nothing half made by a thread that it has not.
+struct Held(UnsafeCell<Option<(Making, Names)>>);
 
 // SAFETY: only who forks touches it, and only one thread at a time has the lock.
 unsafe impl Sync for Held {}
@@ -71,8 +73,8 @@ unsafe impl Sync for Held {}
 static HELD: Held = Held(UnsafeCell::new(None));
 
 extern "C" fn before_fork() {
-    let held = names();
-    // SAFETY: this thread has the lock.
+    let held = (guest::making(), names());
+    // SAFETY: this thread has the locks.
     unsafe { *HELD.0.get() = Some(held) };
 }
 
@@ -83,6 +85,18 @@ extern "C" fn after_fork() {
 
 /// The places of a name in the range.
 type Slots = [u16; EACH];
+
+/// Run as the library is loaded, when there is one thread and nobody forks: what is made once is made then.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static EARLY: extern "C" fn() = {
+    extern "C" fn early() {
+        // Before any fork: a handler that is added while one is under way is not run in its child.
+        host::forks();
+        config();
+    }
+    early
+};
 
 fn config() -> &'static Config {
     static CONFIG: OnceLock<Config> = OnceLock::new();

@@ -75,7 +75,10 @@ static void *reach_often(void *unused)
 static void child_ends(pid_t child)
 {
     int status;
-    CHECK(child > 0 && waitpid(child, &status, 0) == child && status == 0);
+    CHECK(child > 0 && waitpid(child, &status, 0) == child);
+    if (status != 0)
+        fprintf(stderr, "a child ended with status %#x\n", status);
+    CHECK(status == 0);
 }
 
 /* Children of a program with threads that all look up and connect. */
