@@ -13,7 +13,7 @@ mod skip;
 
 use process::{Process, Registrar};
 use skip::skipped;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -261,9 +261,25 @@ fn openssl_is_let_in_with_a_good_certificate_and_tls_1_3() {
         // ASAP_HANDLE_RESOLUTION of pool "Echo".
         let question = [5, 0, 0, 12, 0, 9, 0, 8, b'E', b'c', b'h', b'o'];
         let _ = child.stdin.as_mut().expect("input").write_all(&question);
-        std::thread::sleep(Duration::from_millis(1500));
+        let mut out = child.stdout.take().expect("output");
+        let answer = std::thread::spawn(move || {
+            let (mut got, mut part) = (Vec::new(), [0; 4096]);
+            while !got.windows(4).any(|bytes| bytes == b"Echo") {
+                match out.read(&mut part) {
+                    Ok(count @ 1..) => got.extend(&part[..count]),
+                    _ => break,
+                }
+            }
+            got
+        });
+        // Who is refused ends by itself; who is not, with its input.
+        let end = Instant::now() + Duration::from_secs(20);
+        while !answer.is_finished() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         drop(child.stdin.take());
-        child.wait_with_output().expect("openssl")
+        let output = child.wait_with_output().expect("openssl");
+        Output { stdout: answer.join().expect("read"), ..output }
     };
     let (cert, key) = (ca.of("user/cert.pem"), ca.of("user/key.pem"));
     let answer = client(&["-tls1_3", "-cert", &cert, "-key", &key]);
