@@ -4,6 +4,7 @@
 //! the machine. It follows from the name, so that parent, child and a program after exec agree.
 
 use crate::guest::{self, Making};
+use crate::socket;
 use rserpool::transport::host;
 use rserpool::wire::PoolHandle;
 use std::cell::UnsafeCell;
@@ -61,7 +62,11 @@ static NAMES: Mutex<Vec<(Slots, Named)>> = Mutex::new(Vec::new());
 type Names = MutexGuard<'static, Vec<(Slots, Named)>>;
 
 fn names() -> Names {
-    NAMES.lock().unwrap_or_else(PoisonError::into_inner)
+    // Who has to wait for a lock may find EAGAIN there.
+    let before = socket::errno();
+    let names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    socket::set_errno(before);
+    names
 }
 
 /// What is locked during a fork(2), so that the child finds it unlocked, and nothing half made by a thread that it has not.
