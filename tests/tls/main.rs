@@ -2,6 +2,8 @@
 //! openssl and tshark as referees where they are installed. Over TCP, on loopback.
 #![allow(clippy::disallowed_methods)]
 
+#[path = "../common/anybody.rs"]
+mod anybody;
 mod authority;
 mod capture;
 mod matrix;
