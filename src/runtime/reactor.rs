@@ -286,6 +286,11 @@ impl Reactor {
         self.limits.links
     }
 
+    /// Bytes of queues and half messages of all links, and how many there can be.
+    pub fn links_held(&self) -> (usize, usize) {
+        (self.links.held(), self.limits.buffered)
+    }
+
     /// Links that are up, dialling or closing.
     pub fn link_count(&self) -> usize {
         self.links.len()

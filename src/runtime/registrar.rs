@@ -109,6 +109,10 @@ pub struct LinkStats {
     pub open: usize,
     /// So many can be.
     pub most: usize,
+    /// Bytes of their queues and half messages, and how many there can be.
+    pub held: usize,
+    /// See `held`.
+    pub most_held: usize,
     /// Connections accepted so far.
     pub accepted: u64,
     /// Closed at once because there were too many.
@@ -344,6 +348,8 @@ impl Server {
         LinkStats {
             open: self.reactor.link_count(),
             most: self.reactor.max_links(),
+            held: self.reactor.links_held().0,
+            most_held: self.reactor.links_held().1,
             accepted: counters.accepted,
             refused: counters.refused,
             messages: counters.messages,

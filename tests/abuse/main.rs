@@ -11,6 +11,8 @@ mod process;
 #[path = "../common/skip.rs"]
 mod skip;
 
+mod strangers;
+
 use busy::busy;
 use examples::build_examples;
 use process::{Process, Registrar};
@@ -29,6 +31,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+/// Attacks are made one after the other, and not while others' round trips are measured.
+static MACHINE: parking_lot::RwLock<()> = parking_lot::RwLock::new(());
 
 /// What 99 of 100 round trips of somebody who behaves must stay below, whatever others do.
 const BOUND: Duration = Duration::from_millis(100);
@@ -393,6 +398,7 @@ fn slow_pages(http: SocketAddr) -> Vec<TcpStream> {
 
 #[test]
 fn a_registrar_under_abuse() {
+    let _measures = MACHINE.read();
     let registrar = Registrar::start(&["-maxelements=4000"]);
     // Half a message and silence; whoever does that is dropped in the end.
     let halves: Vec<TcpStream> = (0..200)
@@ -425,6 +431,7 @@ fn a_registrar_under_abuse() {
 
 #[test]
 fn ten_thousand_idle_connections() {
+    let _measures = MACHINE.read();
     const WANTED: usize = 10_000;
     raise_descriptor_limit();
     let limit = descriptor_limit();
@@ -568,6 +575,7 @@ fn false_registrars(to: SocketAddr) -> Vec<TcpStream> {
 
 #[test]
 fn an_element_under_abuse() {
+    let _measures = MACHINE.read();
     raise_descriptor_limit();
     let registrar = Registrar::start(&[]);
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("abuse-{}", std::process::id()));

@@ -369,6 +369,7 @@ fn snapshot(server: &Server, program: &Program) -> Snapshot {
     });
     let mut bounds = machine.bounds();
     bounds.push(("links", links.open, links.most));
+    bounds.push(("bytes of queues and half messages", links.held, links.most_held));
     Snapshot {
         stats: machine.stats(),
         links,

@@ -62,7 +62,7 @@ pub(super) const MAX_DEFERRED: usize = 4 << 20;
 /// The same for each link.
 pub(super) const MAX_DEFERRED_PER_LINK: usize = 64 << 10;
 /// Elements whose identifier somebody waits for, and the longest handle of their pools.
-const MAX_RIVALS: usize = 1024;
+pub(super) const MAX_RIVALS: usize = 1024;
 const MAX_RIVAL_HANDLE: usize = 1024;
 
 impl Registrar {

@@ -109,6 +109,11 @@ pub(super) struct Chronicle {
 }
 
 impl Chronicle {
+    /// Bytes of handles kept, and how many there can be.
+    pub(super) fn use_of_bound(&self) -> (usize, usize) {
+        (self.bytes + self.pool_bytes, MAX_BYTES + MAX_POOL_BYTES)
+    }
+
     pub(super) fn note(&mut self, at: Time, what: What) {
         self.numbers += 1;
         self.bytes += what.bytes();

@@ -505,6 +505,7 @@ impl Registrar {
     /// What is bounded: its name, how much of it there is, and how much there can be.
     pub fn bounds(&self) -> Vec<(&'static str, usize, usize)> {
         let (count, most) = self.subscriptions.use_of_bound();
+        let happened = self.chronicle.use_of_bound();
         let kept = self.accounts().map(|account| (account.cause, account.bytes, account.bound));
         let counted = [
             ("elements", self.space.len(), self.config.max_elements),
@@ -512,6 +513,9 @@ impl Registrar {
             ("bytes of handles and addresses", self.space.bytes(), Bounds::default().bytes),
             ("subscriptions", count, most),
             ("peers", self.peers.table.len(), self.config.max_peers),
+            ("reported elements", self.reports.len(), watch::MAX_REPORTED),
+            ("identifiers waited for", self.rivals.len(), asap::MAX_RIVALS),
+            ("bytes of what happened", happened.0, happened.1),
         ];
         counted.into_iter().chain(kept).collect()
     }

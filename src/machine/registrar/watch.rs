@@ -54,6 +54,8 @@ fn begin(slot: u64) -> Time {
 
 /// Hosts whose reports about an element are remembered.
 const MAX_REPORTERS: usize = 64;
+/// Elements of which reports are remembered.
+pub(super) const MAX_REPORTED: usize = 1 << 16;
 /// How long a loss says something about a link.
 const ROUGH: Duration = Duration::from_secs(30);
 /// How long the driver may take to measure, and how often a link is measured while an answer is missing.
@@ -402,6 +404,9 @@ impl Registrar {
             return self.ask_foreign(key);
         }
         let (now, decay) = (self.now, self.config.bad_pe_report_decay);
+        if self.reports.len() >= MAX_REPORTED && !self.reports.contains_key(&key) {
+            self.reports.pop_first();
+        }
         let reports = self.reports.entry(key).or_default();
         reports.retain(|_, &mut time| now - time < decay);
         if reports.len() < MAX_REPORTERS {

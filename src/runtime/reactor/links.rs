@@ -152,6 +152,11 @@ impl Links {
         self.by_id.len()
     }
 
+    /// Bytes held for all links.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
     /// All slots in use are below that.
     pub fn slot_count(&self) -> usize {
         self.slots.capacity()
@@ -814,12 +819,5 @@ impl Reactor {
     pub(super) fn remove(&mut self, index: usize) {
         let Some(Slot { link, rivals, .. }) = self.links.remove(index) else { return };
         link.iter().chain(&rivals).for_each(|link| deregister(self.poll.registry(), link));
-    }
-}
-
-#[cfg(test)]
-impl Reactor {
-    pub(super) fn links_held(&self) -> usize {
-        self.links.held
     }
 }

@@ -21,7 +21,7 @@ use crate::wire::PoolHandle;
 use nix::sys::epoll::EpollEvent;
 use parking_lot::{Mutex, MutexGuard};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::os::fd::AsFd;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -55,8 +55,28 @@ struct ManyState {
     /// Sessions that have something, or seemed to.
     ready: VecDeque<SessionId>,
     ids: Ids,
+    /// Users' sessions that have said nothing, by the order in which they came: when descriptors are short, they make
+    /// room for others.
+    silent: BTreeMap<u64, SessionId>,
+    arrived: HashMap<SessionId, u64>,
+    arrivals: u64,
     /// Out of descriptors: the listener rests until then.
     paused: Option<Instant>,
+}
+
+impl ManyState {
+    fn arrives(&mut self, id: SessionId) {
+        self.arrivals += 1;
+        self.silent.insert(self.arrivals, id);
+        self.arrived.insert(id, self.arrivals);
+    }
+
+    /// It has said something, or is over.
+    fn speaks(&mut self, id: SessionId) {
+        if let Some(arrival) = self.arrived.remove(&id) {
+            self.silent.remove(&arrival);
+        }
+    }
 }
 
 /// Session numbers: the lowest that is free, as programs with arrays expect. A number is free again
@@ -267,8 +287,33 @@ impl Many {
                         self.admit(conn, true);
                     }
                 }
-                id => self.state.lock().ready.push_back(id as SessionId),
+                id => {
+                    let mut state = self.state.lock();
+                    state.speaks(id as SessionId);
+                    state.ready.push_back(id as SessionId);
+                }
             }
+        }
+    }
+
+    /// Out of descriptors: the session in which nothing was said for longest, by either end, is over; `false`: there
+    /// is none.
+    fn makes_room(&self) -> bool {
+        loop {
+            let longest = self.state.lock().silent.first_key_value().map(|(_, &id)| id);
+            let Some(id) = longest else { return false };
+            self.state.lock().speaks(id);
+            // A user may be one that listens.
+            let Some(session) = self.session(id).filter(|session| !session.is_used()) else { continue };
+            static QUIET: Occasionally = Occasionally::new();
+            if let Some(more) = QUIET.now() {
+                log::warn!("out of descriptors: a session in which nothing was said ends for a new one{more}");
+            }
+            if let Some(conn) = session.conn() {
+                conn.abort();
+            }
+            self.remove(&session, false);
+            return true;
         }
     }
 
@@ -293,6 +338,7 @@ impl Many {
                     }
                 }
                 Ok(None) => break,
+                Err(error) if is_short_of_descriptors(&error) && self.makes_room() => {}
                 Err(error) => {
                     static QUIET: Occasionally = Occasionally::new();
                     if let Some(more) = QUIET.now() {
@@ -334,8 +380,9 @@ impl Many {
         if let Ok(mut turn) = conn.receiving(Deadline::Never) {
             session.settle(&conn, &mut turn);
         }
-        if session.is_ahead() {
-            self.state.lock().ready.push_back(id);
+        match session.is_ahead() {
+            true => self.state.lock().ready.push_back(id),
+            false => self.state.lock().arrives(id),
         }
         let token = id as u64;
         let added = if known {
@@ -356,6 +403,7 @@ impl Many {
         if self.sessions.take(session.id as usize).is_none() {
             return;
         }
+        self.state.lock().speaks(session.id);
         if let Some(conn) = session.conn() {
             self.readiness().remove(conn.as_fd());
         }
@@ -426,4 +474,8 @@ impl Many {
             session.close();
         }
     }
+}
+
+fn is_short_of_descriptors(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }

@@ -85,6 +85,8 @@ struct SessionState {
     stalled: bool,
     /// The owner ended it first.
     ended_here: bool,
+    /// The owner sent something.
+    used: bool,
     /// An element's messages before its business card; all ones: it is sent.
     before_card: u32,
     /// For status reports.
@@ -140,6 +142,7 @@ impl Session {
             pe_id: PeId(0),
             stalled: false,
             ended_here: false,
+            used: false,
             before_card: 0,
             status: String::new(),
             last_ppid: 0,
@@ -306,6 +309,11 @@ impl Session {
 
     pub(crate) fn ended_here(&self) -> bool {
         self.state.lock().ended_here
+    }
+
+    /// Whether its owner ever sent anything.
+    pub(crate) fn is_used(&self) -> bool {
+        self.state.lock().used
     }
 
     pub(crate) fn is_down(&self) -> bool {

@@ -34,6 +34,7 @@ impl Session {
         let mut asks_for_card = false;
         if !data.is_empty() {
             state.last_ppid = options.ppid;
+            state.used = true;
             asks_for_card = self.counts_for_card(&mut state);
         }
         drop(state);
