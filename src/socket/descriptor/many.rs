@@ -307,7 +307,9 @@ impl Many {
             let Some(session) = self.session(id).filter(|session| !session.is_used()) else { continue };
             static QUIET: Occasionally = Occasionally::new();
             if let Some(more) = QUIET.now() {
-                log::warn!("out of descriptors: a session in which nothing was said ends for a new one{more}");
+                log::warn!(
+                    "out of descriptors: a session in which nothing was said ends for a new one{more}"
+                );
             }
             if let Some(conn) = session.conn() {
                 conn.abort();
