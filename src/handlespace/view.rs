@@ -75,6 +75,11 @@ impl<'a> ElementRef<'a> {
         self.element().used
     }
 
+    /// Where its users reach it.
+    pub fn transport(&self) -> Transport {
+        self.space.rare.load(self.element().transport).unwrap_or(Transport::Opaque(Vec::new()))
+    }
+
     /// Where registrars reach it.
     pub fn asap(&self) -> Option<Transport> {
         self.space.rare.load(self.element().asap)
@@ -92,7 +97,7 @@ impl<'a> ElementRef<'a> {
             id: PeId(element.id),
             home: self.home(),
             life: element.life,
-            transport: self.space.rare.load(element.transport).unwrap_or(Transport::Opaque(Vec::new())),
+            transport: self.transport(),
             policy: self.policy(),
             asap: None,
         }

@@ -525,7 +525,7 @@ impl LibraryState {
             }
             Event::Unsubscribed { handle } => self.cache(|cache| cache.forget(&handle)),
             Event::Home { registrar, link } => {
-                let at = link.and_then(|link| reactor.peer_of(link));
+                let at = link.and_then(|link| self.client.home_address(link));
                 self.home(now, registrar, at);
             }
             Event::Unregistered { handle, id, error } => {
@@ -597,11 +597,17 @@ impl LibraryState {
 
     fn home(&mut self, now: Time, registrar: Option<RegistrarId>, at: Option<SocketAddr>) {
         self.component.home(registrar, now);
-        match registrar {
-            Some(registrar) => log::info!("home registrar is {registrar}"),
-            None => log::info!("looking for a registrar"),
+        let Some(shared) = self.shared.upgrade() else { return };
+        let known = |at: Option<SocketAddr>| at.map_or(String::new(), |at| format!(" at {at}"));
+        match (registrar, shared.home.load(Ordering::Relaxed)) {
+            (Some(registrar), _) => log::info!("home registrar is {registrar}{}", known(at)),
+            (None, 0) => log::info!("looking for a registrar"),
+            (None, left) => {
+                let (left, at) = (RegistrarId(left as u32), known(*shared.home_at.lock()));
+                log::info!("looking for a registrar instead of {left}{at}");
+            }
         }
-        if let Some(shared) = self.shared.upgrade() {
+        {
             let home = registrar.map_or(0, |registrar| 1 << 32 | u64::from(registrar.0));
             shared.home.store(home, Ordering::Relaxed);
             *shared.home_at.lock() = at;

@@ -420,14 +420,14 @@ impl Server {
         self.names.handle_timeout(now, self.machine.misses_peer());
     }
 
-    /// Logs what happened to elements in this turn.
+    /// Logs what happened to elements and other registrars in this turn.
     fn tell(&mut self) {
         let last = self.machine.last_happening();
         if self.told == last {
             return;
         }
         let told = std::mem::replace(&mut self.told, last);
-        if !log::log_enabled!(log::Level::Info) {
+        if !log::log_enabled!(log::Level::Warn) {
             return;
         }
         let mut known = self.machine.happenings_after(told).peekable();
@@ -482,7 +482,7 @@ impl Server {
     }
 }
 
-/// What happened to an element, in a line.
+/// What happened to an element or a registrar, in a line.
 fn tell(what: &What, ourselves: RegistrarId) {
     let at = |address: &Option<SocketAddr>| address.map_or(String::new(), |address| format!(" at {address}"));
     let by = |from: &Option<SocketAddr>| from.map_or(String::new(), |address| format!(" by {address}"));
@@ -500,15 +500,26 @@ fn tell(what: &What, ourselves: RegistrarId) {
         What::Refused { handle, id, cause, from } => {
             log::info!("Refused {handle}/{id}{}: {cause:?}", by(from));
         }
-        What::Reported { handle, id, from } => {
-            log::info!("Reported as unreachable{}: {handle}/{id}", by(from));
+        What::Reported { handle, id, address, from } => {
+            log::info!("Reported as unreachable{}: {handle}/{id}{}", by(from), at(address));
         }
-        What::Moved { handle, id, from, to } => {
-            log::info!("{handle}/{id} has registrar {to} instead of {from}");
+        What::Moved { handle, id, address, from, to, to_address } => {
+            log::info!("{handle}/{id}{} has registrar {to}{} instead of {from}", at(address), at(to_address));
         }
-        What::Operated { handle, id, action } => log::info!("{handle}/{id}: {action}"),
-        // Of others, `report` tells.
-        What::PeerFound { .. } | What::PeerDead { .. } | What::TakenOver { .. } | What::Serving => {}
+        What::Operated { handle, id, address, action } => {
+            log::info!("{handle}/{id}{}: {action}", at(address))
+        }
+        What::PeerFound { id, address } => log::info!("registrar {id}{} is there", at(address)),
+        What::PeerDead { id, address } => log::warn!("registrar {id}{} is dead", at(address)),
+        What::TakingOver { target, address } => {
+            log::info!("taking over from registrar {target}{}", at(address));
+        }
+        What::TakenOver { target, address, by, by_address, elements } => log::info!(
+            "registrar {by}{} took over {elements} elements from registrar {target}{}",
+            at(by_address),
+            at(address)
+        ),
+        What::Serving => log::info!("The registrar is ready and serves"),
     }
 }
 
@@ -559,14 +570,13 @@ fn measure(machine: &mut Registrar, reactor: &mut Reactor, unmeasured: &mut BTre
 fn report(reactor: &mut Reactor, event: Event) {
     match event {
         // See `tell`.
-        Event::ElementAdded { .. } | Event::ElementRemoved { .. } => {}
-        Event::PeerAdded { id } => log::info!("registrar {id} is there"),
-        Event::PeerDead { id } => log::warn!("registrar {id} is dead"),
-        Event::TakeoverStarted { target } => log::info!("taking over from registrar {target}"),
-        Event::TakeoverDone { target, by, elements } => {
-            log::info!("registrar {by} took over {elements} elements from registrar {target}");
-        }
-        Event::Serving => log::info!("The registrar is ready and serves"),
+        Event::ElementAdded { .. }
+        | Event::ElementRemoved { .. }
+        | Event::PeerAdded { .. }
+        | Event::PeerDead { .. }
+        | Event::TakeoverStarted { .. }
+        | Event::TakeoverDone { .. }
+        | Event::Serving => {}
         Event::Complaint { cause, about } => reactor.complain(cause, format_args!("{about}")),
     }
 }

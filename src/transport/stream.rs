@@ -24,6 +24,12 @@ pub struct Liveness {
     pub patience: Duration,
 }
 
+/// Whom a socket is connected with, as words behind a name; empty when it is not any more.
+pub fn far_end(socket: BorrowedFd<'_>) -> String {
+    let peer = SockRef::from(&socket).peer_addr().ok().and_then(|peer| peer.as_socket());
+    peer.map_or(String::new(), |peer| format!(" at {peer}"))
+}
+
 /// A bound TCP socket. An unspecified IPv6 address takes IPv4 connections as well.
 pub fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(tcp::bind(address)?.into())

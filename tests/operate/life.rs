@@ -1,8 +1,10 @@
 //! From the first argument to the last signal.
 
+use super::elements::{Elements, handle};
 use super::{scratch, soon};
 use crate::busy::busy;
 use crate::process::{Process, Registrar};
+use rserpool::wire::{Asap, CauseCode, PeId};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::Read;
@@ -334,4 +336,49 @@ fn the_log_says_how_it_begins_and_ends() {
     soon("the end", || log().contains(" ends: serving: 0 pools"));
     let begins = format!("rspregistrar {}: registrar 0x", env!("CARGO_PKG_VERSION"));
     assert!(log().contains(&begins) && log().contains("ASAP tcp 127.0.0.1:"), "{}", log());
+}
+
+/// Each line about a registrar or an element says which one, and where it is.
+#[test]
+fn lines_about_others_name_identifier_and_address() {
+    let home = Registrar::start(&["-loglevel=info"]);
+    let other = Registrar::start(&["-loglevel=info", &format!("-peer={}", home.enrp)]);
+    let server = TcpListener::bind("127.0.0.1:0").expect("port");
+    let at = server.local_addr().expect("address");
+    std::thread::spawn(move || while server.accept().is_ok() {});
+    let mut register = Command::new("env");
+    register.args(["RSP_LOG=info", &format!("RSP_REGISTRAR={}", home.asap), env!("CARGO_BIN_EXE_rspctl")]);
+    register.args(["register", "Web", "--tcp", &at.to_string()]);
+    let mut element = Process::start(&mut register);
+    element.ignore_the_rest();
+    let log = || other.process.log();
+    let known = || log().contains(&format!(" at {at}, 1 in its pool"));
+    soon("the element at both", known);
+    let text = log();
+    let id = text
+        .split("Web/0x")
+        .nth(1)
+        .and_then(|rest| u32::from_str_radix(&rest[..8], 16).ok())
+        .expect("its ID");
+    let mut user = Elements::connect(other.asap);
+    user.send(&Asap::EndpointUnreachable { handle: handle(b"Web"), id: PeId(id) });
+    user.send(&Asap::Error { error: CauseCode(7).into() });
+    soon("what the user said", || log().contains(" reports CauseCode"));
+    // It knows of no other registrar, so it can't go there before its own is taken over.
+    home.process.signal(libc::SIGKILL);
+    soon("a takeover", || log().contains(" took over 1 elements from registrar "));
+    let begun = log();
+    let ours = begun.split(": registrar ").nth(1).map_or("", |rest| &rest[..10]);
+    soon("another home", || element.log().contains(&format!("home registrar is {ours}")));
+    let dead = format!(" at {} is dead", home.enrp);
+    for word in [" is there", &dead, "taking over from registrar", "Reported as unreachable by 127.0.0.1"] {
+        assert!(log().contains(word), "{word}: {}", log());
+    }
+    assert!(element.log().contains(&format!(" at {}", home.asap)), "{}", element.log());
+    let all = [home.process.log(), log(), element.log()].concat();
+    // Only the first line of a registrar is about itself.
+    let nowhere =
+        |line: &&str| line.contains("0x") && !line.contains(" at 127.") && !line.contains("rspregistrar 0.");
+    let lines: Vec<&str> = all.lines().filter(nowhere).collect();
+    assert!(lines.is_empty(), "{lines:#?}");
 }

@@ -269,20 +269,29 @@ pub fn happening(now: Time, happening: &Happening) -> Value {
         What::Refused { id, cause, from, .. } => json!({
             "kind": "refused", "id": id.to_string(), "why": format!("{cause:?}"), "address": address(from),
         }),
-        What::Reported { id, from, .. } => json!({
-            "kind": "reported", "id": id.to_string(), "why": "said to be unreachable", "address": address(from),
+        What::Reported { id, address: at, from, .. } => json!({
+            "kind": "reported", "id": id.to_string(), "address": address(at),
+            "why": format!("said to be unreachable{}", from.map_or(String::new(), |from| format!(" by {from}"))),
         }),
-        What::Moved { id, from, to, .. } => json!({
-            "kind": "moved", "id": id.to_string(), "home": to.to_string(), "why": format!("from registrar {from}"),
+        What::Moved { id, address: at, from, to, .. } => json!({
+            "kind": "moved", "id": id.to_string(), "address": address(at), "home": to.to_string(),
+            "why": format!("from registrar {from}"),
         }),
-        What::Operated { id, action, .. } => {
-            json!({ "kind": "operated", "id": id.to_string(), "why": action })
-        }
-        What::PeerFound { id } => json!({ "kind": "registrar found", "registrar": id.to_string() }),
-        What::PeerDead { id } => json!({ "kind": "registrar dead", "registrar": id.to_string() }),
-        What::TakenOver { target, by, elements } => json!({
-            "kind": "taken over", "registrar": target.to_string(), "home": by.to_string(), "size": elements,
-            "why": format!("{elements} elements, by registrar {by}"),
+        What::Operated { id, address: at, action, .. } => json!({
+            "kind": "operated", "id": id.to_string(), "address": address(at), "why": action,
+        }),
+        What::PeerFound { id, address: at } => json!({
+            "kind": "registrar found", "registrar": id.to_string(), "address": address(at),
+        }),
+        What::PeerDead { id, address: at } => json!({
+            "kind": "registrar dead", "registrar": id.to_string(), "address": address(at),
+        }),
+        What::TakingOver { target, address: at } => json!({
+            "kind": "taking over", "registrar": target.to_string(), "address": address(at),
+        }),
+        What::TakenOver { target, address: at, by, elements, .. } => json!({
+            "kind": "taken over", "registrar": target.to_string(), "address": address(at), "home": by.to_string(),
+            "size": elements, "why": format!("{elements} elements, by registrar {by}"),
         }),
         What::Serving => json!({ "kind": "serving" }),
     };

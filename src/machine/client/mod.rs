@@ -484,6 +484,12 @@ impl Client {
         self.home.as_ref().map(|home| home.registrar)
     }
 
+    /// Where the home registrar is, if it is still the one at the other end of this link.
+    pub fn home_address(&self, link: LinkId) -> Option<SocketAddr> {
+        let home = self.home.as_ref().filter(|home| home.link == link)?;
+        home.ends.peer.first().copied()
+    }
+
     /// Requests and other asks that wait for answers.
     fn waiting(&self) -> usize {
         self.asks.len() + self.asks.sharing() + self.elements.waiting()

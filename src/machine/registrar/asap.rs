@@ -120,13 +120,15 @@ impl Registrar {
             Asap::Error { error } if error.0.is_empty() => {}
             Asap::Error { error } => {
                 let code = error.code();
-                self.complain("asap error", || format!("a client reports {code:?}"));
+                let from = self.end_of(link);
+                self.complain("asap error", || format!("the client at {from} reports {code:?}"));
             }
             other => {
                 self.stats.messages_rejected += 1;
                 let kind = other.kind();
+                let from = self.end_of(link);
                 self.complain("asap kind", || {
-                    format!("{kind:?} is no message for a registrar (from {link:?})")
+                    format!("{kind:?} is no message for a registrar (from {from})")
                 });
             }
         }
@@ -176,8 +178,9 @@ impl Registrar {
         const ASAP_ERROR: u8 = 0x0e;
         self.stats.messages_rejected += 1;
         let kind = bytes.first().copied().unwrap_or(0);
+        let from = self.end_of(link);
         self.complain("asap undecodable", || {
-            format!("ASAP message of type {kind:#04x} at byte {}: {}", error.at, error.reason)
+            format!("ASAP message of type {kind:#04x} from {from}, at byte {}: {}", error.at, error.reason)
         });
         if let Some(mut cause) = error.cause
             && kind != ASAP_ERROR
@@ -217,10 +220,10 @@ impl Registrar {
             Err(code) => Err(Cause::about_transport(code, &named)),
             Ok(()) if !fits => Err(Cause::bare(CauseCode::LACK_OF_RESOURCES)),
             Ok(()) if !self.may_register(link, &ends, &handle, &element) => {
-                let at = reach::named(&ends);
+                let (at, process) = (reach::named_transport(&element.transport), reach::named(&ends));
                 self.complain("two elements", || {
                     format!(
-                        "element {id} of pool \"{handle}\" is registered by another process than that at {at}"
+                        "element {id}{at} of pool \"{handle}\" is registered by another process than that at {process}"
                     )
                 });
                 self.note_rival(link, &handle, id);
@@ -431,7 +434,8 @@ impl Registrar {
             && self.may_resolve(link, handle.as_bytes())
         {
             let from = self.links.get(&link).and_then(|state| state.ends.peer.first().copied());
-            self.chronicle.note(now, What::Reported { handle: handle.clone(), id, from });
+            let address = self.element_address(key);
+            self.chronicle.note(now, What::Reported { handle: handle.clone(), id, address, from });
             if let Some(from) = from {
                 self.reported_unreachable(key, reach::host_of(from.ip()));
             }

@@ -28,7 +28,7 @@ pub struct Happening {
     pub what: What,
 }
 
-/// What can happen.
+/// What can happen. `address`: where that is what it happened to, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum What {
@@ -46,17 +46,32 @@ pub enum What {
     /// A registration or deregistration was refused.
     Refused { handle: PoolHandle, id: PeId, cause: CauseCode, from: Option<SocketAddr> },
     /// Somebody said that an element can't be reached.
-    Reported { handle: PoolHandle, id: PeId, from: Option<SocketAddr> },
+    Reported { handle: PoolHandle, id: PeId, address: Option<SocketAddr>, from: Option<SocketAddr> },
     /// An element has another home registrar.
-    Moved { handle: PoolHandle, id: PeId, from: RegistrarId, to: RegistrarId },
+    Moved {
+        handle: PoolHandle,
+        id: PeId,
+        address: Option<SocketAddr>,
+        from: RegistrarId,
+        to: RegistrarId,
+        to_address: Option<SocketAddr>,
+    },
     /// An operator changed an element.
-    Operated { handle: PoolHandle, id: PeId, action: &'static str },
+    Operated { handle: PoolHandle, id: PeId, address: Option<SocketAddr>, action: &'static str },
     /// Another registrar is there.
-    PeerFound { id: RegistrarId },
+    PeerFound { id: RegistrarId, address: Option<SocketAddr> },
     /// Another registrar is dead.
-    PeerDead { id: RegistrarId },
+    PeerDead { id: RegistrarId, address: Option<SocketAddr> },
+    /// We begin to take over a dead registrar's elements.
+    TakingOver { target: RegistrarId, address: Option<SocketAddr> },
     /// A dead registrar's elements have another one.
-    TakenOver { target: RegistrarId, by: RegistrarId, elements: usize },
+    TakenOver {
+        target: RegistrarId,
+        address: Option<SocketAddr>,
+        by: RegistrarId,
+        by_address: Option<SocketAddr>,
+        elements: usize,
+    },
     /// The ASAP service began.
     Serving,
 }
@@ -71,7 +86,11 @@ impl What {
             | What::Reported { handle, .. }
             | What::Moved { handle, .. }
             | What::Operated { handle, .. } => Some(handle),
-            What::PeerFound { .. } | What::PeerDead { .. } | What::TakenOver { .. } | What::Serving => None,
+            What::PeerFound { .. }
+            | What::PeerDead { .. }
+            | What::TakingOver { .. }
+            | What::TakenOver { .. }
+            | What::Serving => None,
         }
     }
 
@@ -257,7 +276,7 @@ mod tests {
     }
 
     fn reported(name: &str) -> What {
-        What::Reported { handle: handle(name), id: PeId(1), from: None }
+        What::Reported { handle: handle(name), id: PeId(1), address: None, from: None }
     }
 
     #[test]

@@ -125,7 +125,8 @@ impl Registrar {
         self.join.idle = if new { 0 } else { self.join.idle + 1 };
         let given_up = self.join.idle > MENTOR_LIMIT.1 || self.now - self.join.asked > MENTOR_LIMIT.0;
         if given_up {
-            self.complain("mentor", || "a mentor does not come to the end of its table".into());
+            let who = self.join.mentor.map_or("a mentor".into(), |mentor| self.called(mentor));
+            self.complain("mentor", || format!("{who}, our mentor, does not come to the end of its table"));
             self.give_up_mentor();
         }
         !given_up

@@ -3,7 +3,7 @@
 //! Either side may dial, so there can be two links between two registrars. Each side sends over one
 //! of them, so that what it sends stays in order, and listens to both.
 
-use super::peers::{HEARSAY_DIALS, Life, POLITENESS, Standing, tellable};
+use super::peers::{HEARSAY_DIALS, Life, POLITENESS, Standing, said_address, tellable};
 use super::reach;
 use super::{Dial, LinkId, Registrar, Role, Service, Timer};
 use crate::machine::{LinkProtocol, Output, Target, Time};
@@ -350,7 +350,10 @@ impl Registrar {
         let Some(peer_link) = self.peer_link(link) else { return Standing::None };
         if peer_link.peer != Some(sender) {
             if peer_link.confirmed {
-                self.complain("two peers on a link", || format!("{sender} speaks over another's link"));
+                let from = self.end_of(link);
+                self.complain("two peers on a link", || {
+                    format!("{sender} speaks over another's link, which comes from {from}")
+                });
                 self.close_link(link);
                 return Standing::None;
             }
@@ -576,7 +579,7 @@ impl Registrar {
         // More than there is room for is nothing that one could do anything with.
         for server in servers.into_iter().take(self.config.max_peers) {
             let id = server.id;
-            if id == self.id || id == RegistrarId(0) || !self.meet(id) {
+            if id == self.id || id == RegistrarId(0) || !self.meet(id, said_address(&server)) {
                 continue;
             }
             if self.peers.get(id).is_some_and(|peer| peer.life == Life::Hearsay && peer.link.is_none()) {

@@ -547,9 +547,10 @@ impl Registrar {
     /// Tells the driver, for the log.
     fn event(&mut self, event: Event) {
         let what = match event {
-            Event::PeerAdded { id } => Some(What::PeerFound { id }),
-            Event::PeerDead { id } => Some(What::PeerDead { id }),
-            Event::TakeoverDone { target, by, elements } => Some(What::TakenOver { target, by, elements }),
+            Event::PeerDead { id } => Some(What::PeerDead { id, address: self.whereabouts(id) }),
+            Event::TakeoverStarted { target } => {
+                Some(What::TakingOver { target, address: self.whereabouts(target) })
+            }
             Event::Serving => Some(What::Serving),
             _ => None,
         };

@@ -174,7 +174,8 @@ impl Registrar {
 
     /// An element of ours as its operator wants it.
     fn operated(&mut self, handle: &PoolHandle, element: &PoolElement, operation: &Operation) {
-        let what = What::Operated { handle: handle.clone(), id: element.id, action: operation.name() };
+        let (id, address) = (element.id, element.transport.socket_addresses().next());
+        let what = What::Operated { handle: handle.clone(), id, address, action: operation.name() };
         self.chronicle.note(self.now, what);
         if let Operation::Deregister = operation {
             if let Some(key) = self.space.find(handle, element.id) {

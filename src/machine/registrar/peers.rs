@@ -4,7 +4,7 @@ use super::absent::Absent;
 use super::dialect::{self, is_rsplibs_refusal, server_information};
 use super::reach;
 use super::sync::{Audit, Backlog, TableCursor};
-use super::{Dialect, Event, LinkId, PeerView, Registrar, Service, Timer};
+use super::{Dialect, Event, LinkId, PeerView, Registrar, Service, Timer, What};
 use crate::machine::{Output, Target, Time};
 use crate::wire::{
     Cause, CauseCode, DecodeError, Enrp, EnrpMessage, OperationError, RegistrarId, ServerInformation,
@@ -165,13 +165,37 @@ impl Registrar {
         self.peers.table.iter().map(view).collect()
     }
 
-    /// Makes sure that a peer is known; `false` if there are too many.
-    pub(super) fn meet(&mut self, id: RegistrarId) -> bool {
-        self.meet_over(id, None)
+    /// Where a registrar is, for people: where it is dialled, else where its link leads.
+    pub(super) fn whereabouts(&self, id: RegistrarId) -> Option<SocketAddr> {
+        if id == self.id {
+            return self.config.enrp_transports.iter().find_map(|known| known.socket_addresses().next());
+        }
+        let peer = self.peers.get(id)?;
+        let dialled = peer.targets.iter().find_map(|target| target.addresses.first().copied());
+        let said = || peer.info.as_ref().and_then(said_address);
+        dialled.or_else(said).or_else(|| self.links.get(&peer.link?)?.ends.peer.first().copied())
+    }
+
+    /// A registrar in a line for people.
+    pub(super) fn called(&self, id: RegistrarId) -> String {
+        match self.whereabouts(id) {
+            Some(address) => format!("{id} at {address}"),
+            None => id.to_string(),
+        }
+    }
+
+    /// Where a link leads to, for people.
+    pub(super) fn end_of(&self, link: LinkId) -> String {
+        self.links.get(&link).map_or_else(|| "nowhere".into(), |state| reach::named(&state.ends))
+    }
+
+    /// Makes sure that a peer is known, who is said to be at `address`; `false` if there are too many.
+    pub(super) fn meet(&mut self, id: RegistrarId, address: Option<SocketAddr>) -> bool {
+        self.meet_over(id, address, None)
     }
 
     /// The same for one that came itself, over this link.
-    fn meet_over(&mut self, id: RegistrarId, link: Option<LinkId>) -> bool {
+    fn meet_over(&mut self, id: RegistrarId, address: Option<SocketAddr>, link: Option<LinkId>) -> bool {
         if self.peers.table.contains_key(&id) {
             return true;
         }
@@ -180,7 +204,8 @@ impl Registrar {
             && !link.is_some_and(|link| self.forget_for(link))
         {
             let most = self.config.max_peers;
-            self.complain("too many peers", || format!("more peers than {most}"));
+            let at = address.map_or(String::new(), |address| format!(" at {address}"));
+            self.complain("too many peers", || format!("more peers than {most}: {id}{at} is left out"));
             return false;
         }
         let peer = Peer {
@@ -211,6 +236,7 @@ impl Registrar {
         let limit = peer.dialect.last_heard_limit(&self.config);
         self.peers.table.insert(id, peer);
         self.timers.set(Timer::LastHeard(id), self.now + limit);
+        self.chronicle.note(self.now, What::PeerFound { id, address });
         self.event(Event::PeerAdded { id });
         true
     }
@@ -250,8 +276,9 @@ impl Registrar {
         let most = hosts.into_values().max_by_key(Vec::len).filter(|most| wanted || most.len() > theirs + 1);
         // Of many of one host none is better than another; the last one is as good as any.
         let Some(id) = most.and_then(|most| most.last().copied()) else { return false };
+        let who = self.called(id);
         self.complain("peers of one host", || {
-            format!("too many registrars that own nothing, most of them of one host: {id} made room")
+            format!("too many registrars that own nothing, most of them of one host: {who} made room")
         });
         self.forget_peer(id);
         true
@@ -475,10 +502,16 @@ impl Registrar {
         }
         if sender == RegistrarId(0) {
             self.stats.messages_rejected += 1;
-            return self.complain("sender 0", || format!("ENRP message with sender 0 from {link:?}"));
+            let from = self.end_of(link);
+            return self.complain("sender 0", || format!("ENRP message with sender 0 from {from}"));
         }
         let stranger = self.peers.get(sender).is_none_or(|peer| !peer.life.is_met());
-        if !self.meet_over(sender, Some(link)) {
+        let said = match &body {
+            Enrp::Presence { server: Some(server), .. } => said_address(server),
+            _ => None,
+        };
+        let from = || self.links.get(&link)?.ends.peer.first().copied();
+        if !self.meet_over(sender, said.or_else(from), Some(link)) {
             return;
         }
         match self.came_over(link, sender) {
@@ -524,7 +557,8 @@ impl Registrar {
             Enrp::TakeoverServer { target } => self.takeover_server(sender, target),
             Enrp::Error { error } => {
                 let code = error.code();
-                self.complain("enrp error", || format!("peer {sender} reports {code:?}"));
+                let who = self.called(sender);
+                self.complain("enrp error", || format!("peer {who} reports {code:?}"));
             }
         }
     }
@@ -533,8 +567,9 @@ impl Registrar {
         const ENRP_ERROR: u8 = 0x0a;
         self.stats.messages_rejected += 1;
         let kind = bytes.first().copied().unwrap_or(0);
+        let from = self.end_of(link);
         self.complain("enrp undecodable", || {
-            format!("ENRP message of type {kind:#04x} at byte {}: {}", error.at, error.reason)
+            format!("ENRP message of type {kind:#04x} from {from}, at byte {}: {}", error.at, error.reason)
         });
         if let Some(mut cause) = error.cause
             && kind != ENRP_ERROR
@@ -624,7 +659,7 @@ impl Registrar {
         if sender == self.id {
             return self.met_twin_by_datagram(from, &server);
         }
-        if !self.meet(sender) {
+        if !self.meet(sender, said_address(&server).or(Some(from))) {
             return;
         }
         let targets = self.targets(&server.transports, Some(from), self.is_here(from));
@@ -670,6 +705,11 @@ impl Peer {
         let short = server.encoded_len() <= MAX_INFO;
         self.info = short.then_some(server);
     }
+}
+
+/// Where a registrar says it is.
+pub(super) fn said_address(server: &ServerInformation) -> Option<SocketAddr> {
+    server.transports.iter().find_map(|transport| transport.socket_addresses().next())
 }
 
 /// A registrar's transports as others may be told of them: without what means each host itself, or one link,

@@ -53,6 +53,11 @@ pub(super) fn best_first(addresses: &mut [IpAddr]) {
     addresses.sort_by_key(|&ip| std::cmp::Reverse(scope(ip)));
 }
 
+/// Where an element is, as words behind its identifier.
+pub(super) fn named_transport(transport: &Transport) -> String {
+    transport.socket_addresses().next().map_or(String::new(), |address| format!(" at {address}"))
+}
+
 /// Where a link leads to, for the log.
 pub(super) fn named(ends: &LinkEnds) -> String {
     ends.peer.first().map_or_else(|| "nowhere".into(), SocketAddr::to_string)

@@ -5,6 +5,7 @@ use super::dialect::{Removal, rsplib_can_hold};
 use super::{ElementSide, Event, Registrar, Timer, What};
 use crate::handlespace::{Change, ElementKey, Reject, Sum};
 use crate::wire::{PeId, PoolElement, PoolHandle, RegistrarId};
+use std::net::SocketAddr;
 
 impl Registrar {
     pub(super) fn side(&self, key: ElementKey) -> Option<&ElementSide> {
@@ -45,7 +46,7 @@ impl Registrar {
             self.chronicle.note(self.now, what);
         }
         if let Change::Moved { from } = change {
-            self.moved(handle, element.id, from, element.home);
+            self.moved(handle, element.id, key, from, element.home);
         }
         let side = &mut self.side[index];
         side.heard = self.now;
@@ -129,7 +130,7 @@ impl Registrar {
             self.space.get(key).map(|element| (element.handle().clone(), element.id(), element.home()));
         if self.space.set_home(key, owner) {
             if let Some((handle, id, from)) = from.filter(|(_, _, from)| *from != owner) {
-                self.moved(&handle, id, from, owner);
+                self.moved(&handle, id, key, from, owner);
             }
             self.stamp += 1;
             let (now, stamp) = (self.now, self.stamp);
@@ -144,12 +145,19 @@ impl Registrar {
         }
     }
 
+    /// Where an element's users find it.
+    pub(super) fn element_address(&self, key: ElementKey) -> Option<SocketAddr> {
+        self.space.get(key)?.transport().socket_addresses().next()
+    }
+
     /// An element has another home registrar.
-    fn moved(&mut self, handle: &PoolHandle, id: PeId, from: RegistrarId, to: RegistrarId) {
+    fn moved(&mut self, handle: &PoolHandle, id: PeId, key: ElementKey, from: RegistrarId, to: RegistrarId) {
         if to == self.id {
             self.stats.adoptions += 1;
         }
-        self.chronicle.note(self.now, What::Moved { handle: handle.clone(), id, from, to });
+        let (address, to_address) = (self.element_address(key), self.whereabouts(to));
+        let what = What::Moved { handle: handle.clone(), id, address, from, to, to_address };
+        self.chronicle.note(self.now, what);
     }
 
     /// Whether we are an element's home registrar.

@@ -197,8 +197,9 @@ impl Registrar {
         if peer.dialect.may_be_rsplib() && !update.for_rsplib {
             if peer.dialect == Dialect::Rsplib {
                 let handle = update.handle.clone();
+                let who = self.called(id);
                 self.complain("withheld", || {
-                    format!("peer {id} can't hold some of our elements, for example of pool \"{handle}\"")
+                    format!("peer {who} can't hold some of our elements, for example of pool \"{handle}\"")
                 });
             }
             return true;
@@ -363,20 +364,22 @@ impl Registrar {
                 return;
             }
         }
-        if !first_hand && !self.meet(home) {
+        if !first_hand && !self.meet(home, None) {
             return;
         }
         let id = element.id;
         let whole = element.clone();
         if !reach::check_element(near, &mut element) {
+            let from = self.called(sender);
             self.complain("peer's addresses", || {
-                format!("element {id} of pool \"{handle}\" from peer {sender} has no address that means anything here")
+                format!("element {id} of pool \"{handle}\" from peer {from} has no address that means anything here")
             });
             return self.cannot_hold(sender, known, handle, whole);
         }
         if let Err(reject) = self.put(handle, &element) {
+            let (from, at) = (self.called(sender), reach::named_transport(&element.transport));
             self.complain("peer's element", || {
-                format!("can't hold element {id} of pool \"{handle}\" from peer {sender}: {reject:?}")
+                format!("can't hold element {id}{at} of pool \"{handle}\" from peer {from}: {reject:?}")
             });
             return self.cannot_hold(sender, known, handle, whole);
         }

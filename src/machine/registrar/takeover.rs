@@ -13,7 +13,7 @@
 
 use super::chores::Chore;
 use super::peers::{Life, MAX_YIELDS};
-use super::{Event, Registrar, Timer};
+use super::{Event, Registrar, Timer, What};
 use crate::handlespace::ElementKey;
 use crate::wire::{Enrp, RegistrarId};
 use std::collections::BTreeSet;
@@ -146,6 +146,7 @@ impl Registrar {
         units: &mut usize,
     ) -> bool {
         // It may have come back meanwhile, with what it has left.
+        let address = self.whereabouts(target);
         let back = self.peers.get(target).is_some_and(|peer| peer.life == Life::Alive);
         if !back {
             let keys: Vec<ElementKey> =
@@ -174,7 +175,9 @@ impl Registrar {
             }
         }
         self.stats.takeovers_seen += 1;
-        self.event(Event::TakeoverDone { target, by: heir, elements: *elements });
+        let (elements, by_address) = (*elements, self.whereabouts(heir));
+        self.chronicle.note(self.now, What::TakenOver { target, address, by: heir, by_address, elements });
+        self.event(Event::TakeoverDone { target, by: heir, elements });
         self.dial_claims();
         true
     }

@@ -48,10 +48,10 @@ impl Registrar {
             return true;
         }
         self.stats.messages_rejected += 1;
-        let roles = roles.clone();
+        let (roles, from) = (roles.clone(), self.end_of(link));
         self.complain(what, || {
             let handle = PoolHandle::new(handle).map(|handle| handle.to_string()).unwrap_or_default();
-            format!("a peer {what} pool \"{handle}\": its certificate says {roles}")
+            format!("the peer at {from} {what} pool \"{handle}\": its certificate says {roles}")
         });
         false
     }

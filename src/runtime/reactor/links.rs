@@ -448,12 +448,6 @@ impl Reactor {
         self.changes.push_back((id, LinkChange::Up(ends)));
     }
 
-    /// Who is at the other end of a link that is up, and not being read from.
-    pub fn peer_of(&self, id: LinkId) -> Option<SocketAddr> {
-        let index = *self.links.by_id.get(&id)?;
-        self.links.slots.get(index)?.link.as_ref()?.peer_addresses().first().copied()
-    }
-
     /// How the way to the other end of a link is, not while it is being read from.
     pub fn measure(&self, id: LinkId) -> Option<Measurement> {
         let index = *self.links.by_id.get(&id)?;

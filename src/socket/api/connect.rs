@@ -100,7 +100,7 @@ impl Library {
                 Err(error) => {
                     debug!("element {} of {handle:?}: {error}", element.id);
                     if let SocketError::Untrusted(why) = &error {
-                        distrust(handle, element.id, why);
+                        distrust(handle, element.id, element.transport.socket_addresses().next(), why);
                     } else if !is_ours(&error) && !entry.readiness().is_closed() {
                         self.directory().report_unreachable(handle, element.id);
                     }
@@ -322,11 +322,12 @@ enum Untrue {
 
 /// An element is not used because of a certificate, its or ours. Others may see that differently, so nobody is told
 /// but who asks.
-pub(super) fn distrust(handle: &PoolHandle, id: PeId, why: &str) {
-    why::refused(format_args!("element {id} of pool {handle:?}: {why}"));
+pub(super) fn distrust(handle: &PoolHandle, id: PeId, at: Option<SocketAddr>, why: &str) {
+    let at = at.map_or(String::new(), |at| format!(" at {at}"));
+    why::refused(format_args!("element {id}{at} of pool {handle:?}: {why}"));
     static QUIET: Occasionally = Occasionally::new();
     if let Some(more) = QUIET.now() {
-        warn!("element {id} of {handle:?} is not used: {why}{more}");
+        warn!("element {id}{at} of {handle:?} is not used: {why}{more}");
     }
 }
 

@@ -14,8 +14,9 @@ use crate::socket::readiness::wait::Deadline;
 use crate::socket::session::Session;
 use crate::socket::session::told::{ConnectOptions, Recipient, SendOptions, ToPool};
 use crate::transport::sctp_socket::send_flags;
+use crate::transport::stream;
 use crate::wire::{ALL_ITEMS, PeId, PoolElement, PoolHandle, Protocol, Transport, TransportUse};
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, RawFd};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -39,7 +40,8 @@ impl Watcher for Left {
         if let (Some(many), Some(session), Some(conn)) =
             (self.many.upgrade(), self.session.upgrade(), self.conn.upgrade())
         {
-            log::info!("element {} left its pool: nothing more is sent to it", session.pe_id());
+            let (id, at) = (session.pe_id(), stream::far_end(conn.as_fd()));
+            log::info!("element {id}{at} left its pool: nothing more is sent to it");
             many.partners().lost(session.id);
             // Its socket shows the end to whoever receives.
             conn.abort();
@@ -266,16 +268,17 @@ impl Library {
                 other => return other,
             }
         }
+        let to = transport()?;
         let failed = |error: &SocketError| {
             let Some(handle) = handle else { return };
             if let SocketError::Untrusted(why) = error {
                 // Others may see that differently.
-                distrust(handle, partner.pe_id(), why);
+                distrust(handle, partner.pe_id(), to.socket_addresses().next(), why);
             } else if is_its_fault(error) {
                 self.directory().report_unreachable(handle, partner.pe_id());
             }
         };
-        let session = self.meet(out, partner, handle, &transport()?).inspect_err(failed)?;
+        let session = self.meet(out, partner, handle, &to).inspect_err(failed)?;
         self.send_over(out, partner, &session).inspect_err(failed)
     }
 

@@ -64,7 +64,7 @@ impl Secure {
     }
 
     /// The stream, unless its peer would not be let in any more.
-    fn stream(&self) -> io::Result<MutexGuard<'_, TlsStream>> {
+    fn stream(&self, socket: BorrowedFd<'_>) -> io::Result<MutexGuard<'_, TlsStream>> {
         let stream = self.stream.lock();
         let changes = self.security.changes();
         if self.looked.load(Relaxed) != changes {
@@ -72,7 +72,10 @@ impl Secure {
                 && stream.engine().is_proved()
                 && !stream.engine().is_believed_by(&credentials)
             {
-                log::warn!("a session ends: its peer's certificate is no longer valid, or revoked");
+                let peer = stream::far_end(socket);
+                log::warn!(
+                    "a session ends: the certificate of its peer{peer} is no longer valid, or revoked"
+                );
                 return Err(io::Error::from_raw_os_error(libc::EPROTO));
             }
             self.looked.store(changes, Relaxed);
@@ -147,7 +150,7 @@ impl Carrier {
     /// Sends `parts` in order; how many bytes were taken. `WouldBlock`: there is no room.
     pub(crate) fn send(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         let Some(secure) = self.tls.get() else { return stream::send(self.as_fd(), parts) };
-        let mut stream = secure.stream()?;
+        let mut stream = secure.stream(self.socket.as_fd())?;
         let result = stream.send(self.as_fd(), parts);
         secure.note(&stream);
         result
@@ -156,7 +159,7 @@ impl Carrier {
     /// Fills `parts` in order; how many bytes came. 0: the peer's direction is over. `WouldBlock`: there is nothing.
     pub(crate) fn receive(&self, parts: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let Some(secure) = self.tls.get() else { return stream::receive(self.as_fd(), parts) };
-        let mut stream = secure.stream()?;
+        let mut stream = secure.stream(self.socket.as_fd())?;
         let result = stream.receive(self.as_fd(), parts);
         secure.note(&stream);
         result

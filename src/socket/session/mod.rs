@@ -25,6 +25,7 @@ use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::wait;
 use crate::socket::readiness::waitset::{Interest, WaitSet};
 use crate::socket::readiness::{Readiness, Reason};
+use crate::transport::stream;
 use crate::wire::{PeId, PoolElement, PoolHandle};
 use hub::Hub;
 use parking_lot::Mutex;
@@ -341,8 +342,10 @@ impl Session {
 
     /// The pool lost the element that the session had as of `generation`.
     pub(crate) fn element_gone(&self, generation: u64) {
+        let conn = self.update(|state| state.conn.clone());
         if self.lose_if(|state| state.generation == generation) {
-            log::info!("session {}: element {} left its pool", self.id, self.pe_id());
+            let at = conn.map_or(String::new(), |conn| stream::far_end(conn.as_fd()));
+            log::info!("session {}: element {}{at} left its pool", self.id, self.pe_id());
         }
     }
 
