@@ -297,6 +297,39 @@ mod tests {
         assert_eq!(run(&mut cached, 4), [1, 2, 1, 2]);
     }
 
+    /// How often each of elements 1, 2, ... with these policies is chosen, one by one.
+    fn chosen(count: usize, policies: &[Policy]) -> Vec<usize> {
+        let elements = (1..).zip(policies).map(|(id, policy)| element(id, policy.clone())).collect();
+        let answer = Resolution { policy: policies.first().cloned(), elements, ..part(&[]) };
+        let mut cached = CachedPool::new(Time(0), 1, &answer);
+        let ids = run(&mut cached, count);
+        assert_eq!(ids.len(), count);
+        (1..=policies.len() as u32).map(|id| ids.iter().filter(|&&chosen| chosen == id).count()).collect()
+    }
+
+    /// RFC 5356 sections 4.2.3, 4.3.3, 4.4.3, 4.5.3, 5.1.3, 5.3.3 and 5.4.3: what a user does with the list that it
+    /// got. Far beyond what chance does to a thousand draws.
+    #[test]
+    fn a_user_chooses_by_the_pools_policy() {
+        let wrr = |weight| Policy::WeightedRoundRobin { weight };
+        assert_eq!(chosen(400, &[wrr(1), wrr(3)]), [100, 300]);
+        let random = chosen(4000, &vec![Policy::Random; 4]);
+        assert!(random.iter().all(|count| (800..=1200).contains(count)), "{random:?}");
+        // By weight, and by what is left of the load, here as at the registrar.
+        let heavy = |weight| Policy::WeightedRandom { weight };
+        let idle = |load| Policy::RandomizedLeastUsed { load };
+        for policies in [[heavy(1), heavy(3)], [idle(u32::MAX - 1000), idle(u32::MAX - 3000)]] {
+            let drawn = chosen(4000, &policies);
+            assert!((800..=1200).contains(&drawn[0]), "{policies:?}: {drawn:?}");
+        }
+        let priority = |priority| Policy::Priority { priority };
+        assert_eq!(chosen(9, &[priority(1), priority(7), priority(3)]), [0, 9, 0]);
+        let load = |load| Policy::LeastUsed { load };
+        assert_eq!(chosen(10, &[load(9), load(2), load(2)]), [0, 5, 5]);
+        let plu = |load, degradation| Policy::PriorityLeastUsed { load, degradation };
+        assert_eq!(chosen(9, &[plu(1, 9), plu(5, 1), plu(7, 0)]), [0, 9, 0]);
+    }
+
     #[test]
     fn an_empty_answer() {
         let mut cached = CachedPool::new(Time(0), 1, &part(&[]));

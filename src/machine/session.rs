@@ -404,6 +404,10 @@ mod tests {
         assert_eq!(next(&session, 2, &elements()[..1]), Some(1));
         assert_eq!(next(&session, 2, &[]), None);
         assert_eq!(next(&session, 2, &[element(3, Policy::Priority { priority: 1 })]), None);
+        // A new one may come at any time (RFC 5352 section 3.9), and counts.
+        let card = business_card(&pool(), PeId(2), elements(), 2).unwrap();
+        session.handle_message(Some(&pool()), &card).unwrap();
+        assert_eq!(next(&session, 2, &elements()), Some(4));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::reactor::Reactor;
 use crate::machine::{Service, Time};
-use crate::transport::multicast::{ASAP_GROUP_V6, ENRP_GROUP_V6};
+use crate::transport::multicast::{ASAP_GROUP_IANA, ASAP_GROUP_V6, ENRP_GROUP_V6};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -114,7 +114,11 @@ fn speak(
     }
 }
 
-/// How loud to say that a group can't be used: a host without IPv6 is nothing unusual.
+/// How loud to say that a group can't be used: a host without IPv6 is nothing unusual, and where IANA's can't be
+/// used, the one beside it can't either.
 fn level(group: SocketAddr) -> log::Level {
-    if [ASAP_GROUP_V6, ENRP_GROUP_V6].contains(&group) { log::Level::Debug } else { log::Level::Warn }
+    match [ASAP_GROUP_IANA, ASAP_GROUP_V6, ENRP_GROUP_V6].contains(&group) {
+        true => log::Level::Debug,
+        false => log::Level::Warn,
+    }
 }

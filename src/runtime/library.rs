@@ -12,7 +12,7 @@ use super::{Follower, Keeper, Reachable, Settings, Watcher, targets, why};
 use crate::machine::client::{Client, Config, Event, Registration, RequestError, Resolution};
 use crate::machine::{LinkChange, LinkId, LinkProtocol, Output, RequestId, Service, Target, Time};
 use crate::transport::host;
-use crate::transport::multicast::groups_of;
+use crate::transport::multicast::heard_for;
 use crate::wire::{ASAP_PORT, ASAP_TLS_PORT, PeId, PoolHandle, RegistrarId, Transport};
 use crossbeam_channel::Receiver;
 use std::collections::{BTreeMap, HashMap};
@@ -157,7 +157,7 @@ impl LibraryThread {
         shared: Weak<Shared>,
     ) -> LibraryThread {
         let (mut reactor, mut groups) = (reactor, MissingGroups::default());
-        for group in settings.announce.into_iter().flat_map(groups_of) {
+        for group in settings.announce.into_iter().flat_map(heard_for) {
             // Registrars can still be found otherwise.
             groups.want(&mut reactor, Service::Asap, group, GroupPurpose::Hear);
         }

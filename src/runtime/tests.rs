@@ -5,9 +5,12 @@ use super::registrar::{Listen, Options, Server};
 use super::*;
 use crate::machine::client::{Registration, RequestError};
 use crate::machine::{LinkProtocol, registrar};
-use crate::transport::multicast::ASAP_GROUP;
+use crate::transport::interfaces::interfaces;
+use crate::transport::multicast::{ASAP_GROUP, ASAP_GROUP_IANA, GroupSender};
 use crate::transport::netns::in_namespace;
-use crate::wire::{PeId, Policy, PoolElement, PoolHandle, Protocol, RegistrarId, Transport, TransportUse};
+use crate::wire::{
+    Asap, PeId, Policy, PoolElement, PoolHandle, Protocol, RegistrarId, Transport, TransportUse,
+};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -314,6 +317,28 @@ fn announcements_are_heard_as_soon_as_their_port_is_free() {
         drop(hog);
         runtime.register(registration("heard", 1)).unwrap();
         until("the registrar is found", || runtime.home().is_some());
+    });
+}
+
+/// RFC 5352 section 8.4: a registrar that knows nothing but the RFC announces itself in IANA's group.
+#[test]
+fn registrars_are_heard_in_ianas_group() {
+    in_namespace(|_| {
+        let registrar = TestRegistrar::start();
+        let settings =
+            Settings { registrars: Vec::new(), announce: Some(ASAP_GROUP), ..registrar.settings() };
+        let runtime = Runtime::start(settings).unwrap();
+        runtime.register(registration("heard", 1)).unwrap();
+        let mut sender = GroupSender::new("0.0.0.0:0".parse().unwrap(), ASAP_GROUP_IANA, 1).unwrap();
+        sender.refresh(&interfaces().unwrap(), false);
+        let at = registrar.asap;
+        let transports =
+            vec![Transport::new(Protocol::Tcp, TransportUse::DataOnly, at.port(), vec![at.ip()])];
+        let announcement = Asap::ServerAnnounce { registrar: RegistrarId(1), transports }.encode();
+        until("the registrar is found", || {
+            sender.send(&announcement).unwrap();
+            runtime.home().is_some()
+        });
     });
 }
 

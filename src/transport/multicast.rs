@@ -19,7 +19,9 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-/// Where rsplib's registrars announce themselves to clients (not the IANA group 224.0.1.185).
+/// Where registrars announce themselves to clients by RFC 5352 section 8.4 (rserpool.mcast.net).
+pub const ASAP_GROUP_IANA: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(224, 0, 1, 185)), 3863);
+/// Where rsplib's registrars announce themselves to clients.
 pub const ASAP_GROUP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 0, 0, 50)), 3863);
 /// Where rsplib's registrars meet each other.
 pub const ENRP_GROUP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 0, 0, 51)), 9901);
@@ -30,12 +32,22 @@ pub const ASAP_GROUP_V6: SocketAddr =
 pub const ENRP_GROUP_V6: SocketAddr =
     SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0xff15, 0, 0, 0, 0, 0, 0, 0x133)), 9901);
 /// The groups to use for a configured one: the defaults of IPv4 have theirs of IPv6 with them, so that
-/// registrars are found on networks of either family.
+/// registrars are found on networks of either family, and IANA's has rsplib's with it, where most clients listen.
 pub fn groups_of(group: SocketAddr) -> Vec<SocketAddr> {
     match group {
         ASAP_GROUP => vec![group, ASAP_GROUP_V6],
+        ASAP_GROUP_IANA => vec![group, ASAP_GROUP, ASAP_GROUP_V6],
         ENRP_GROUP => vec![group, ENRP_GROUP_V6],
         group => vec![group],
+    }
+}
+
+/// The groups in which a client listens for a configured one: with the default also IANA's, where registrars that
+/// know nothing but the RFC announce themselves.
+pub fn heard_for(group: SocketAddr) -> Vec<SocketAddr> {
+    match group {
+        ASAP_GROUP => groups_of(ASAP_GROUP_IANA),
+        group => groups_of(group),
     }
 }
 
@@ -305,6 +317,18 @@ mod tests {
         assert_eq!(chosen(&all, ASAP_GROUP_V6, false), [1], "no other has an IPv6 address");
         assert_eq!(chosen(&[lo, down, tunnel], ASAP_GROUP, false), [1]);
         assert_eq!(chosen(&[], ASAP_GROUP, true), [0_u32; 0]);
+    }
+
+    /// RFC 5352 section 8.4, and rsplib.
+    #[test]
+    fn clients_listen_where_any_registrar_announces() {
+        let all =
+            ["224.0.1.185:3863", "239.0.0.50:3863", "[ff05::133]:3863"].map(|text| text.parse().unwrap());
+        assert_eq!(heard_for(ASAP_GROUP), all);
+        assert_eq!(groups_of(ASAP_GROUP), all[1..]);
+        assert_eq!((heard_for(all[0]), groups_of(all[0])), (all.to_vec(), all.to_vec()));
+        let own: SocketAddr = "239.1.2.3:4000".parse().unwrap();
+        assert_eq!((heard_for(own), groups_of(own)), (vec![own], vec![own]));
     }
 
     #[test]

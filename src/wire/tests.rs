@@ -273,6 +273,33 @@ proptest! {
         prop_assert_eq!(Asap::decode(&insert(&bytes, place, stranger)), known(message));
     }
 
+    /// RFC 5354 section 4: 0 when sent, ignored when read.
+    #[test]
+    fn flags_that_nobody_defined(one in asap(), other in enrp(), flags in any::<u8>()) {
+        let own = match one.kind() {
+            AsapType::REGISTRATION_RESPONSE
+            | AsapType::HANDLE_RESOLUTION
+            | AsapType::HANDLE_RESOLUTION_RESPONSE
+            | AsapType::ENDPOINT_KEEP_ALIVE => 1,
+            _ => 0,
+        };
+        let mut bytes = one.encode();
+        prop_assert_eq!(bytes[1] & !own, 0);
+        bytes[1] |= flags & !own;
+        prop_assert_eq!(Asap::decode(&bytes), known(one));
+        // Of a handle update, the flag is rsplib's.
+        let own = match other.body {
+            Enrp::Presence { .. } | Enrp::HandleTableRequest { .. } | Enrp::HandleUpdate { .. } => 1,
+            Enrp::HandleTableResponse { .. } => 3,
+            Enrp::ListResponse { .. } => 1,
+            _ => 0,
+        };
+        let mut bytes = other.encode();
+        prop_assert_eq!(bytes[1] & !own, 0);
+        bytes[1] |= flags & !own;
+        prop_assert_eq!(EnrpMessage::decode(&bytes), known(other));
+    }
+
     #[test]
     fn any_bytes(bytes in vec(any::<u8>(), 0..200)) {
         check_bytes(&bytes)?;

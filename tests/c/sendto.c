@@ -97,6 +97,24 @@ static void all_of_a_pool(void)
     }
 }
 
+/* What was asked ahead of need is known until it is too old, or purged (RFC 5352 sections 6.3 and 6.4). */
+static void ahead_of_need(void)
+{
+    struct rsp_addrinfo* list;
+    int one = element("Ahead", SOCK_SEQPACKET, 1), two;
+
+    SAME(1, rsp_cache_populate(NAME("Ahead")));
+    two = element("Ahead", SOCK_SEQPACKET, 2);
+    SAME(1, rsp_getaddrinfo(NAME("Ahead"), &list, RSPGETADDRS_MAX, 600000));
+    SAME(1, list->ai_pe_id);
+    rsp_freeaddrinfo(list);
+    SAME(0, rsp_cache_purge(NAME("Ahead")));
+    SAME(2, rsp_getaddrinfo(NAME("Ahead"), &list, RSPGETADDRS_MAX, 600000));
+    rsp_freeaddrinfo(list);
+    OK(rsp_close(two));
+    OK(rsp_close(one));
+}
+
 /* Whom nobody reaches is passed over, or it is said. */
 static void nobody_there(void)
 {
@@ -256,6 +274,7 @@ int main(void)
     start();
     one_of_a_pool();
     all_of_a_pool();
+    ahead_of_need();
     nobody_there();
     an_address();
     no_room();

@@ -45,7 +45,8 @@ pub struct Options {
     /// Where other registrars reach us: as --asap, port 9901
     #[arg(long, value_name = "ADDRESS", default_value = "auto")]
     enrp: String,
-    /// Group for announcements to elements and users: auto (239.0.0.50:3863 and [ff05::133]:3863), off, or ADDRESS[:PORT]
+    /// Group for announcements to elements and users: auto (239.0.0.50:3863 and [ff05::133]:3863), off, or ADDRESS[:PORT];
+    /// 224.0.1.185 (RFC 5352) beside those of auto
     #[arg(long, value_name = "GROUP", default_value = "auto")]
     asapannounce: String,
     /// Group of the registrars: auto (239.0.0.51:9901 and [ff15::133]:9901), off, or ADDRESS[:PORT]
@@ -600,6 +601,21 @@ mod tests {
         ] {
             let server = parse(arguments).unwrap().server().unwrap();
             assert_eq!(server.machine.min_address_scope, scope, "{arguments:?}");
+        }
+    }
+
+    /// RFC 5352 section 8.2 and RFC 5353 section 5.3: another pair of ports where TLS is required.
+    #[test]
+    fn the_ports_are_iana_s() {
+        for (arguments, ports) in [
+            (&[][..], [3863, 9901]),
+            (&["--tls-dir=/nowhere"], [3864, 9902]),
+            (&["--tls-dir=/nowhere", "--tls=allow"], [3863, 9901]),
+            (&["--tls-dir=/nowhere", "--asap=10.0.0.1:7"], [7, 9902]),
+        ] {
+            let server = parse(arguments).unwrap().server().unwrap();
+            let port = |listen: &rserpool::runtime::registrar::Listen| listen.addresses[0].port();
+            assert_eq!([port(&server.asap), port(&server.enrp)], ports, "{arguments:?}");
         }
     }
 

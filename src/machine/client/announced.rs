@@ -1,7 +1,7 @@
 //! Registrars heard by multicast (RFC 5352 section 3.6), until they have not been heard for too long.
 
 use super::{LinkProtocol, RegistrarId, Target, Time};
-use crate::wire::{Protocol, Transport};
+use crate::wire::{ASAP_PORT, Protocol, Transport};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -14,8 +14,17 @@ const MAX_WAYS: usize = 8;
 #[derive(Debug)]
 struct AnnouncedRegistrar {
     targets: Vec<Target>,
+    /// So many of them it has said to have; the rest is guessed, and another's who says that it has it.
+    said: usize,
     heard: Time,
     outdated: Time,
+}
+
+impl AnnouncedRegistrar {
+    /// Whether one of the first so many of its targets is that way.
+    fn leads(&self, first: usize, way: &Target) -> bool {
+        self.targets.iter().take(first).any(|target| same_way(target, way))
+    }
 }
 
 /// By registrar and by where the datagram came from: without transport parameters each source
@@ -42,8 +51,9 @@ impl Announced {
         if targets.is_empty() {
             return news;
         }
-        self.entries
-            .insert((registrar, from), AnnouncedRegistrar { targets, heard: now, outdated: now + timeout });
+        let said = if transports.is_empty() { 1 } else { targets.len() };
+        let entry = AnnouncedRegistrar { targets, said, heard: now, outdated: now + timeout };
+        self.entries.insert((registrar, from), entry);
         if self.entries.len() > MAX_ANNOUNCED {
             let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.heard).map(|(&key, _)| key);
             oldest.and_then(|key| self.entries.remove(&key));
@@ -64,22 +74,22 @@ impl Announced {
     /// Which registrar announces any of these addresses.
     pub fn registrar_at(&self, protocol: LinkProtocol, addresses: &[SocketAddr]) -> Option<RegistrarId> {
         let way = Target { protocol, addresses: addresses.to_vec() };
-        self.entries
-            .iter()
-            .find(|(_, entry)| entry.targets.iter().any(|target| same_way(target, &way)))
-            .map(|(&(registrar, _), _)| registrar)
-            .filter(|registrar| registrar.0 != 0)
+        let guessed = || self.entries.iter().find(|(_, entry)| entry.leads(entry.targets.len(), &way));
+        let found = self.entries.iter().find(|(_, entry)| entry.leads(entry.said, &way)).or_else(guessed);
+        found.map(|(&(registrar, _), _)| registrar).filter(|registrar| registrar.0 != 0)
     }
 
     /// All ways to each registrar.
     pub fn registrars(&self) -> Vec<(RegistrarId, Vec<Target>)> {
         let mut registrars: Vec<(RegistrarId, Vec<Target>)> = Vec::new();
         for (&(registrar, _), entry) in &self.entries {
+            let (said, guessed) = entry.targets.split_at(entry.said.min(entry.targets.len()));
+            let nobodys =
+                |target: &&Target| !self.entries.values().any(|other| other.leads(other.said, target));
+            let ways = said.iter().chain(guessed.iter().filter(nobodys)).cloned();
             match registrars.last_mut() {
-                Some(last) if last.0 == registrar && registrar.0 != 0 => {
-                    last.1.extend(entry.targets.iter().cloned());
-                }
-                _ => registrars.push((registrar, entry.targets.clone())),
+                Some(last) if last.0 == registrar && registrar.0 != 0 => last.1.extend(ways),
+                _ => registrars.push((registrar, ways.collect())),
             }
         }
         registrars
@@ -103,12 +113,16 @@ fn same(a: &SocketAddr, b: &SocketAddr) -> bool {
 /// Where an announcement says its sender can be reached.
 fn targets(from: SocketAddr, transports: &[Transport]) -> Vec<Target> {
     if transports.is_empty() {
-        // The RFC names SCTP and the well-known port; rsplib sends from its SCTP port.
-        let known = from.port() != 0 && !from.ip().is_unspecified();
-        return known
-            .then(|| Target { protocol: LinkProtocol::Sctp, addresses: vec![from] })
-            .into_iter()
-            .collect();
+        // rsplib sends from its SCTP port; the RFC names SCTP and the well-known port.
+        let mut ports = vec![from.port(), ASAP_PORT];
+        ports.dedup();
+        ports.retain(|&port| port != 0 && !from.ip().is_unspecified());
+        let at = |port| {
+            let mut address = from;
+            address.set_port(port);
+            Target { protocol: LinkProtocol::Sctp, addresses: vec![address] }
+        };
+        return ports.into_iter().map(at).collect();
     }
     transports.iter().filter_map(|transport| target(from, transport)).take(MAX_WAYS).collect()
 }
@@ -176,9 +190,40 @@ mod tests {
 
     #[test]
     fn no_transport_means_sctp_at_the_source() {
-        let target = Target { protocol: LinkProtocol::Sctp, addresses: vec![at("10.0.0.7:36000")] };
-        assert_eq!(targets(at("10.0.0.7:36000"), &[]), [target]);
-        assert_eq!(targets(at("10.0.0.7:0"), &[]), []);
+        let sctp = |text: &str| Target { protocol: LinkProtocol::Sctp, addresses: vec![at(text)] };
+        let ways = [sctp("10.0.0.7:36000"), sctp("10.0.0.7:3863")];
+        assert_eq!(targets(at("10.0.0.7:36000"), &[]), ways);
+        assert_eq!(targets(at("10.0.0.7:3863"), &[]), ways[1..]);
+        assert_eq!(targets(at("10.0.0.7:0"), &[]), ways[1..]);
+        assert_eq!(targets(at("0.0.0.0:36000"), &[]), []);
+    }
+
+    /// RFC 5352 section 2.2.10.
+    #[test]
+    fn transports_that_lead_to_no_registrar_are_passed_over() {
+        let over =
+            |protocol| Transport::new(protocol, TransportUse::DataOnly, 3863, vec![[10, 0, 0, 7].into()]);
+        let odd =
+            [over(Protocol::Udp), Transport::Opaque(vec![1]), over(Protocol::UdpLite), over(Protocol::Sctp)];
+        let way = Target { protocol: LinkProtocol::Sctp, addresses: vec![at("10.0.0.7:3863")] };
+        assert_eq!(targets(at("10.0.0.7:9"), &odd), [way]);
+        assert_eq!(targets(at("10.0.0.7:9"), &odd[..3]), []);
+    }
+
+    /// Of two on one host, one has the well-known port.
+    #[test]
+    fn what_is_guessed_is_not_taken_from_who_says_to_have_it() {
+        let sctp = |text: &str| Target { protocol: LinkProtocol::Sctp, addresses: vec![at(text)] };
+        let (known, other) = ("10.0.0.7:3863", "10.0.0.7:36000");
+        let mut table = Announced::default();
+        table.hear(Time(0), TIMEOUT, at(other), RegistrarId(1), &[]);
+        assert_eq!(table.registrars(), [(RegistrarId(1), vec![sctp(other), sctp(known)])]);
+        assert_eq!(table.registrar_at(LinkProtocol::Sctp, &[at(known)]), Some(RegistrarId(1)));
+        table.hear(Time(0), TIMEOUT, at(known), RegistrarId(2), &[]);
+        let each = [(RegistrarId(1), vec![sctp(other)]), (RegistrarId(2), vec![sctp(known)])];
+        assert_eq!(table.registrars(), each);
+        assert_eq!(table.registrar_at(LinkProtocol::Sctp, &[at(known)]), Some(RegistrarId(2)));
+        assert_eq!(table.registrar_at(LinkProtocol::Sctp, &[at(other)]), Some(RegistrarId(1)));
     }
 
     #[test]

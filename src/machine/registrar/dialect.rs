@@ -291,14 +291,17 @@ pub(super) fn assigned(code: CauseCode) -> CauseCode {
 
 /// How long a registration lasts. RFC 5354 section 3.10 counts seconds, rsplib and we milliseconds. Nobody who counts
 /// milliseconds registers for less than a second, and who counts seconds rarely for more than a quarter of an hour.
-pub(super) fn life(number: u32) -> Duration {
+/// Where all speak one `dialect`, there is nothing to guess.
+pub(super) fn life(number: u32, dialect: Option<Dialect>) -> Duration {
     const LEAST_MILLISECONDS: u32 = 1000;
     // An operator's marks are no time.
     let number = crate::handlespace::marks::life(number);
-    match number < LEAST_MILLISECONDS {
-        true => Duration::from_secs(number.into()),
-        false => Duration::from_millis(number.into()),
-    }
+    let seconds = match dialect {
+        Some(Dialect::Rfc) => true,
+        Some(Dialect::Rsplib) => false,
+        _ => number < LEAST_MILLISECONDS,
+    };
+    if seconds { Duration::from_secs(number.into()) } else { Duration::from_millis(number.into()) }
 }
 
 /// Whether an element registers as the RFC has it and neither rsplib's nor ours do: ours say over TCP where they

@@ -325,15 +325,15 @@ impl Registrar {
     }
 
     /// How long a registration lasts (RFC 5352 section 3.1); `None`: for ever.
-    fn life(marked: u32) -> Option<Duration> {
+    fn life(&self, marked: u32) -> Option<Duration> {
         let life = marks::life(marked);
-        (life != 0 && life != u32::MAX).then(|| dialect::life(life))
+        (life != 0 && life != u32::MAX).then(|| dialect::life(life, self.config.dialect))
     }
 
     /// An element of ours was registered, or became ours: when does its registration end?
     pub(super) fn expect_lapse(&mut self, key: ElementKey) {
         let now = self.now;
-        let life = self.space.get(key).and_then(|element| Registrar::life(element.life()));
+        let life = self.space.get(key).and_then(|element| self.life(element.life()));
         let Some(side) = self.side_mut(key) else { return };
         side.registered = now;
         let Some(life) = life else { return };
@@ -373,7 +373,7 @@ impl Registrar {
         let Some(side) = self.side_mut(key).filter(|side| side.lapse == due) else { return };
         side.lapse = 0;
         let (registered, link) = (side.registered, side.link);
-        let Some(life) = life.and_then(Registrar::life) else { return };
+        let Some(life) = life.and_then(|life| self.life(life)) else { return };
         let end = registered + life;
         if end > now || slept {
             // It registered again meanwhile; or it did and we slept.

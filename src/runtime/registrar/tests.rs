@@ -39,6 +39,30 @@ fn only_a_port_that_nobody_asked_for_is_replaced() {
     assert_eq!(other.unwrap_err().kind(), ErrorKind::PermissionDenied);
 }
 
+/// RFC 5352 section 8.2 and RFC 5353 section 5.3: where the services are when nothing else is said.
+#[test]
+fn the_well_known_ports_are_the_usual_ones() {
+    use crate::transport::tls::tests::{Authority, Kind};
+    in_namespace(|_| {
+        let authority = Authority::new("here");
+        let files = authority.files("registrar", &Kind::default());
+        let directory = files.ca.parent().unwrap().to_str().unwrap();
+        let usual = || Options { protocols: vec![LinkProtocol::Tcp], ..Options::default() };
+        let ports = |options: Options| {
+            let server = Server::bind(options).unwrap();
+            let ports = |all: &[SocketAddr]| all.iter().map(SocketAddr::port).collect::<Vec<u16>>();
+            (ports(server.asap_addresses()), ports(server.enrp_addresses()))
+        };
+        assert_eq!(ports(usual()), (vec![3863], vec![9901]));
+        // With TLS for who wants it, that has ports of its own.
+        let mut mixed = usual();
+        assert!(mixed.tls.set("dir", directory) && mixed.tls.set("", "allow"));
+        let reached = |port| std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
+        let _server = Server::bind(mixed).unwrap();
+        assert_eq!([3863, 3864, 9901, 9902].map(reached), [true; 4]);
+    });
+}
+
 #[test]
 fn a_tcp_port_that_was_asked_for_and_is_taken_is_an_error() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

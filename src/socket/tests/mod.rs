@@ -44,6 +44,10 @@ struct State {
     reported: Vec<PeId>,
     acquainted: Vec<PoolHandle>,
     watchers: Vec<(PeId, Arc<dyn Watcher>)>,
+    /// How often each element registers again.
+    intervals: Vec<Duration>,
+    /// How many elements were asked for.
+    asked: Vec<usize>,
 }
 
 impl std::fmt::Debug for Fake {
@@ -77,7 +81,9 @@ impl Fake {
 
 impl Directory for Fake {
     fn register(&self, new: client::Registration) -> Result<Answer<RegistrarId>, RequestError> {
-        self.0.lock().elements.push(new.element);
+        let mut state = self.0.lock();
+        state.elements.push(new.element);
+        state.intervals.push(new.interval);
         Ok(Answer::ready(RegistrarId(1)))
     }
     fn deregister(&self, _: &PoolHandle, id: PeId) -> Result<Answer<()>, RequestError> {
@@ -92,6 +98,7 @@ impl Directory for Fake {
         _: &dyn Fn() -> bool,
     ) -> Result<Vec<PoolElement>, RequestError> {
         let mut state = self.0.lock();
+        state.asked.push(items);
         let chosen: Vec<_> = state.elements.iter().take(items).cloned().collect();
         let turn = chosen.len().min(1);
         state.elements.rotate_left(turn);

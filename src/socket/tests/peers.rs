@@ -74,3 +74,49 @@ fn an_element_without_control_channel_gets_plain_bytes() {
     assert!(matches!(world.notice(user), Notification::FailoverComplete { .. }));
     assert!(web.accept().is_ok());
 }
+
+/// RFC 5352 section 3.1, R2.2: who names no identifier gets a random one. And R2.3: whoever goes on registers again
+/// before its registration ends.
+#[test]
+fn identifiers_are_random_and_registrations_outlive_their_interval() {
+    let world = world();
+    let ids: Vec<u32> = (0..64)
+        .map(|_| {
+            let transport =
+                Transport::new(Protocol::Tcp, TransportUse::DataOnly, 80, vec![[127, 0, 0, 1].into()]);
+            let (handle, policy) = (pool(), Policy::RoundRobin);
+            let own = OwnElement { handle, id: None, transport, policy, life: 30_000 };
+            world.library.register_element(own, false).0.0
+        })
+        .collect();
+    let distinct: std::collections::BTreeSet<&u32> = ids.iter().collect();
+    assert!(distinct.len() == ids.len() && !distinct.contains(&0), "{ids:x?}");
+    // Each bit is now 0 and now 1.
+    let (any, all) = ids.iter().fold((0, u32::MAX), |(any, all), id| (any | id, all & id));
+    assert_eq!((any, all), (u32::MAX, 0), "{ids:x?}");
+    let fresh = world.library.socket(0, Style::Stream, libc::IPPROTO_SCTP).unwrap();
+    world.library.bind(fresh, &["127.0.0.1:0".parse().unwrap()]).unwrap();
+    let (handle, policy, interval) = (pool(), Policy::RoundRobin, Duration::from_secs(7));
+    let registration =
+        Registration { handle, policy, id: None, interval, wait: true, daemon: false, advertise: None };
+    world.library.register(fresh, registration).unwrap();
+    let state = world.fake.0.lock();
+    let last = state.elements.last().unwrap();
+    assert!(last.id != PeId(0) && !ids.contains(&last.id.0));
+    assert_eq!((state.intervals[0], state.elements[0].life), (Duration::from_secs(10), 30_000));
+    assert_eq!((*state.intervals.last().unwrap(), last.life), (interval, 21_000));
+}
+
+/// RFC 5356 section 5.1.3 recommends several: each that is given out counts as used, so it is one at a time.
+#[test]
+fn one_element_is_asked_for_at_a_time() {
+    let world = world();
+    for id in 1..=3 {
+        world.serve(id, Style::Stream);
+    }
+    for expected in 1..=3 {
+        let user = world.connect(Style::Stream);
+        assert_eq!(world.library.peer_name(user).unwrap().1, PeId(expected));
+    }
+    assert_eq!(world.fake.0.lock().asked, [1, 1, 1]);
+}

@@ -110,6 +110,107 @@ fn every_policy() {
     with("0008 0008 00000000", "0x0");
 }
 
+/// The numbers themselves: RFC 5352 sections 2.2, 8.2 and 8.3, RFC 5353 sections 2, 5.3 and 5.4, RFC 5354
+/// sections 3 and 3.12, RFC 5356 section 7.1. What else is written down here goes by names.
+#[test]
+fn code_points_are_the_rfcs() {
+    let parameters = "IPv4 Address, IPv6 Address, DCCP Transport, SCTP Transport, TCP Transport, UDP Transport, \
+                      UDP-Lite Transport, Pool Member Selection Policy, Pool Handle, Pool Element, \
+                      Server Information, Operation Error, Cookie, PE Identifier, PE Checksum, Opaque Transport";
+    for (number, name) in (1..).zip(parameters.split(", ")) {
+        assert_eq!(ParamType::by_name(name), Some(ParamType(number)), "{name}");
+    }
+    let private = ParamType::ALL.iter().filter(|(code, _)| !code.is_standard()).collect::<Vec<_>>();
+    assert_eq!((private.len(), ParamType::ALL.len()), (3, 19));
+    assert!(private.iter().all(|(code, _)| Unknown::of(*code) == Unknown::Skip), "{private:?}");
+    assert!(!ParamType(0xffff).is_standard(), "reserved");
+    let asap = "Registration Deregistration RegistrationResponse DeregistrationResponse HandleResolution \
+                HandleResolutionResponse EndpointKeepAlive EndpointKeepAliveAck EndpointUnreachable ServerAnnounce \
+                Cookie CookieEcho BusinessCard Error";
+    for (number, name) in (1..).zip(asap.split_whitespace()) {
+        assert_eq!(AsapType::by_name(name), Some(AsapType(number)), "{name}");
+    }
+    let enrp = "Presence HandleTableRequest HandleTableResponse HandleUpdate ListRequest ListResponse InitTakeover \
+                InitTakeoverAck TakeoverServer Error";
+    for (number, name) in (1..).zip(enrp.split_whitespace()) {
+        assert_eq!(EnrpType::by_name(name), Some(EnrpType(number)), "{name}");
+    }
+    use CauseCode as C;
+    let causes = [
+        C::UNSPECIFIED,
+        C::UNRECOGNIZED_PARAMETER,
+        C::UNRECOGNIZED_MESSAGE,
+        C::INVALID_VALUES,
+        C::NON_UNIQUE_PE_ID,
+        C::INCONSISTENT_POLICY,
+        C::LACK_OF_RESOURCES,
+        C::INCONSISTENT_TRANSPORT,
+        C::INCONSISTENT_CONTROL,
+        C::UNKNOWN_POOL,
+        C::SECURITY,
+    ];
+    assert_eq!(causes.map(|cause| cause.0), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0xa]);
+    let policies = "RoundRobin WeightedRoundRobin Random WeightedRandom Priority";
+    let adaptive = "LeastUsed LeastUsedDegradation PriorityLeastUsed RandomizedLeastUsed";
+    for (from, names) in [(1, policies), (0x4000_0001, adaptive)] {
+        for (number, name) in (from..).zip(names.split_whitespace()) {
+            assert_eq!(PolicyType::by_name(name), Some(PolicyType(number)), "{name}");
+        }
+    }
+    assert_eq!([ASAP_PORT, ASAP_TLS_PORT, ENRP_PORT, ENRP_TLS_PORT], [3863, 3864, 9901, 9902]);
+    assert_eq!([PPID_ASAP, PPID_ENRP], [11, 12]);
+}
+
+/// RFC 5352 section 2.2.2.
+#[test]
+fn a_deregistration() {
+    asap(
+        Exact,
+        "Deregistration pool=\"pool\" pe=0x00000001",
+        "02 00 0014 0009 0008 706f6f6c 000e 0008 00000001",
+    );
+}
+
+/// RFC 5354 sections 3 and 4: what stands in the padding does not matter, at whatever depth.
+#[test]
+fn padding_is_not_looked_at() {
+    asap(Other, "HandleResolution pool=\"pools\"", "05 00 0010 0009 0009 706f6f6c73 ffffff");
+    asap(Other, "HandleResolution pool=\"pools\"", "05 00 000d 0009 0009 706f6f6c73 ffffff");
+    enrp(
+        Other,
+        "Presence from=0x0000000a to=0x0000000b checksum=0xbeef",
+        "01 00 0014 0000000a 0000000b 000f 0006 beef ffff",
+    );
+    asap(
+        Other,
+        "Registration pool=\"pool\" pe=0x00000001 home=0x00000000 life=30s opaque 0x01 0x80000009(aa)",
+        "01 00 0030 0009 0008 706f6f6c
+         000a 0024 00000001 00000000 00007530 0010 0005 01 ffffff 0008 0009 80000009 aa ffffff",
+    );
+}
+
+/// RFC 5354 sections 3.1 and 3.2: an address parameter has 8 bytes, or 20.
+#[test]
+fn addresses_have_one_length() {
+    for (address, good) in [
+        ("0001 0008 c0000201", true),
+        ("0001 0007 c00002 00", false),
+        ("0001 000c c0000201 00000000", false),
+        ("0002 0014 20010db8 00000000 00000000 00000007", true),
+        ("0002 0008 20010db8", false),
+        ("0002 0018 20010db8 00000000 00000000 00000007 00000000", false),
+    ] {
+        let bytes = unhex(address).len() as u16;
+        let announce =
+            format!("0a 00 {:04x} 0000000a 0005 {:04x} 0f17 0000 {address}", 16 + bytes, 8 + bytes);
+        let decoded = Asap::decode(&unhex(&announce));
+        assert_eq!(decoded.is_ok(), good, "{address}: {decoded:?}");
+        if let Err(error) = decoded {
+            assert_eq!(error.cause.map(|cause| cause.code), Some(CauseCode::INVALID_VALUES), "{address}");
+        }
+    }
+}
+
 /// RFC 5352 section 2.2.3: a warning with R=0, a refusal with R=1; 2.2.4; causes of RFC 5354 section 3.12.
 #[test]
 fn responses_to_elements() {

@@ -270,6 +270,20 @@ fn deregistration_waits_for_the_answer() {
     bench.at(90_000).expect([]);
 }
 
+/// RFC 5352 section 3.2, D4: T3, then another registrar and the same again.
+#[test]
+fn a_deregistration_without_answer_goes_to_the_next_registrar() {
+    let mut config = config(&[A]);
+    config.request_max_trials = 2;
+    let mut bench = bench(config).settled();
+    bench.register(1, registration("echo", 7)).receive(link(1), registered("echo", 7)).at(2_000).forget();
+    bench.deregister(2, "echo", 7).expect([Send(link(1), deregister("echo", 7))]);
+    bench.at(4_999).expect([]);
+    bench.at(5_000).expect([Close(link(1)), no_home(), Open(link(2), tcp(A))]);
+    bench.up(link(2), A).expect([home(0, link(2)), Send(link(2), deregister("echo", 7))]);
+    bench.receive(link(2), deregistered("echo", 7)).expect([is_deregistered(2, Ok(()))]);
+}
+
 #[test]
 fn deregistration_is_bounded_without_a_registrar() {
     let mut bench = bench(config(&[A])).settled();

@@ -106,7 +106,7 @@ fn chance_decides_among_equals() {
 }
 
 #[test]
-fn an_announcement_without_transport_is_sctp_at_its_source() {
+fn an_announcement_without_transport_is_sctp_at_its_source_or_the_well_known_port() {
     let mut only_sctp = config(&[]);
     only_sctp.protocols = vec![LinkProtocol::Sctp];
     let mut bench = bench(only_sctp);
@@ -114,7 +114,10 @@ fn an_announcement_without_transport_is_sctp_at_its_source() {
         .resolve(1, "echo")
         .hear("10.0.0.7:36000", 7, vec![])
         .expect([Open(link(1), sctp("10.0.0.7:36000"))]);
-    bench.up(link(1), "10.0.0.7:36000");
+    // One of rsplib's has its port there; by the RFC it is the well-known one.
+    bench.at(300).expect([Open(link(2), sctp("10.0.0.7:3863"))]);
+    bench.up(link(2), "10.0.0.7:3863");
+    assert_eq!(bench.take()[..2], [Close(link(1)), home(7, link(2))]);
 }
 
 #[test]

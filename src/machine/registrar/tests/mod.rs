@@ -7,6 +7,7 @@ mod joining;
 mod routine;
 mod rsplib;
 mod size;
+mod statements;
 mod strangers;
 mod takeover;
 mod trust;

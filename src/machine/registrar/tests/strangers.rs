@@ -341,7 +341,7 @@ fn a_registration_ends_with_its_life() {
 fn a_life_too_short_for_milliseconds_counts_seconds() {
     use crate::machine::registrar::dialect::life;
     for (number, millis) in [(1, 1000), (30, 30_000), (999, 999_000), (1000, 1000), (30_000, 30_000)] {
-        assert_eq!(life(number), ms(millis), "{number}");
+        assert_eq!(life(number, None), ms(millis), "{number}");
     }
 }
 
