@@ -76,7 +76,7 @@ const HEADERS: &[Header] = &[
     },
     Header {
         name: "rserpool.h",
-        sources: &["constants", "abi", "library", "basic", "policy", "socket", "poll", "session", "message", "sendto", "explain"],
+        sources: &["constants", "abi", "library", "basic", "policy", "socket", "poll", "session", "message", "sendto", "explain", "counters"],
         system: &[
             "stddef.h",
             "stdint.h",

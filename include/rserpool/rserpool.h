@@ -346,6 +346,48 @@ union rserpool_notification {
     struct rserpool_send_failed rn_send_failed;
 };
 
+/* What the library did since the process began; counters never go back. Later versions add members at the end. */
+struct rsp_counters {
+    /* Resolutions answered from the cache. */
+    uint64_t rc_cache_hits;
+    /* Resolutions for which a registrar was asked. */
+    uint64_t rc_cache_misses;
+    /* Questions about pools that a registrar answered ... */
+    uint64_t rc_resolutions;
+    /* ... and those that got no answer. */
+    uint64_t rc_resolutions_failed;
+    /* Registrations granted, but for those of elements that had been registered before ... */
+    uint64_t rc_registrations;
+    /* ... which are here, as when their life is renewed or their home registrar is another ... */
+    uint64_t rc_reregistrations;
+    /* ... and those refused, or without an answer. */
+    uint64_t rc_registrations_failed;
+    /* Deregistrations confirmed. */
+    uint64_t rc_deregistrations;
+    /* Keep-alives answered, one for each element. */
+    uint64_t rc_keepalives;
+    /* Registrars that became the home registrar ... */
+    uint64_t rc_registrars_found;
+    /* ... and how often it was lost. */
+    uint64_t rc_registrars_lost;
+    /* Elements reported as unreachable. */
+    uint64_t rc_reports;
+    /* Sessions connected to an element, as users. */
+    uint64_t rc_sessions_connected;
+    /* Sessions accepted, as an element. */
+    uint64_t rc_sessions_accepted;
+    /* Sessions that moved to another element. */
+    uint64_t rc_failovers;
+    /* Elements that could not be connected to. */
+    uint64_t rc_connects_failed;
+    /* Connections to our elements that were refused, or dropped before they were sessions. */
+    uint64_t rc_connections_refused;
+    /* Bytes acknowledged by peers of sessions over TCP, framing and TLS included ... */
+    uint64_t rc_bytes_sent;
+    /* ... and received from them. */
+    uint64_t rc_bytes_received;
+};
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -717,6 +759,13 @@ const char *rsp_strerror(int sd);
  * RSPERR_CONNECTION_FAILURE_CONNECT (no element could be reached); RSPERR_OKAY if nothing went wrong, or
  * nothing that has a code. Works at any time. */
 unsigned int rsp_geterror(int sd);
+
+/* Writes what was counted since the process began: at most `size` bytes, sizeof(struct rsp_counters) as the program
+ * knows it; members that this library does not know become 0. Works at any time, also before rsp_initialize and
+ * after rsp_cleanup. Returns how many bytes this library knows; -1: EFAULT (NULL), EINVAL (size is not a multiple
+ * of 8, or 0), EDEADLK (in a signal handler that interrupted a call of this library). */
+int rsp_getcounters(struct rsp_counters *counters,
+                    size_t size);
 
 #ifdef __cplusplus
 }  // extern "C"

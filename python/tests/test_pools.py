@@ -27,6 +27,17 @@ def test_resolution_tells_the_elements(pool, serve):
     assert len({address.addresses for address in found}) == 3
 
 
+def test_counters_count(pool, serve):
+    before = rserpool.counters()
+    serve(0x24)
+    rserpool.resolve(pool)
+    for _ in range(5):
+        assert rserpool.resolve(pool, stale=60.0)
+    done = {name: value - before[name] for name, value in rserpool.counters().items()}
+    assert done["registrations"] == 1 and done["resolutions"] >= 1 and done["cache_misses"] >= 1, done
+    assert done["cache_hits"] + done["cache_misses"] == 6 and done["cache_hits"] >= 4, done
+
+
 def test_as_many_as_asked_for(pool, serve):
     for identifier in range(0x31, 0x35):
         serve(identifier)

@@ -17,6 +17,7 @@ pub mod abi;
 pub mod basic;
 pub mod constants;
 mod convert;
+pub mod counters;
 pub mod csp;
 mod current;
 pub mod explain;

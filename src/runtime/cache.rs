@@ -2,6 +2,7 @@
 //! different pools share no lock that one of them holds for writing, except for a moment when a pool
 //! is entered or leaves.
 
+use super::counters::COUNTERS;
 use crate::machine::Time;
 use crate::machine::cache::CachedPool;
 use crate::machine::client::Resolution;
@@ -40,6 +41,14 @@ pub(super) struct CachedEntry {
     handle: PoolHandle,
     pool: Mutex<CachedPool>,
     used: AtomicU64,
+    /// How often it was chosen from instead of asking a registrar; changed with `pool` locked.
+    hits: AtomicU64,
+}
+
+impl Drop for CachedEntry {
+    fn drop(&mut self) {
+        COUNTERS.cache_hits.fetch_add(self.hits.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
 }
 
 impl CachedEntry {
@@ -108,7 +117,11 @@ impl Cache {
             1 => vec![pool.select_one()?],
             _ => pool.select(items),
         };
-        (!found.is_empty()).then_some(found)
+        if found.is_empty() {
+            return None;
+        }
+        entry.hits.store(entry.hits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        Some(found)
     }
 
     /// Up to `items` elements, however old.
@@ -136,13 +149,26 @@ impl Cache {
         }
         let (shard, hash) = self.shard(handle);
         let pool = Mutex::new(CachedPool::new(now, self.seed ^ hash, resolution));
-        let entry = Arc::new(CachedEntry { handle: handle.clone(), pool, used: AtomicU64::new(now.0) });
+        let entry = Arc::new(CachedEntry {
+            handle: handle.clone(),
+            pool,
+            used: AtomicU64::new(now.0),
+            hits: AtomicU64::new(0),
+        });
         let mut shard = shard.write();
         if shard.len() >= MAX_POOLS {
             make_room(&mut shard, now);
         }
         shard.insert(hash, entry.clone());
         entry
+    }
+
+    /// Resolutions answered from here, of the pools that are here.
+    pub fn hits(&self) -> u64 {
+        let of = |shard: &Shard| {
+            shard.read().values().map(|entry| entry.hits.load(Ordering::Relaxed)).sum::<u64>()
+        };
+        self.shards.iter().map(of).sum()
     }
 
     /// Forgets one element.

@@ -1,6 +1,7 @@
 //! The callers' side of the event thread.
 
 use super::cache::Cache;
+use super::counters::{COUNTERS, count};
 use super::csp::Sessions;
 use super::directory::{Answer, Directory, Replier};
 use super::library;
@@ -263,6 +264,7 @@ impl Directory for Runtime {
         {
             return Ok(found);
         }
+        count(&COUNTERS.cache_misses);
         // What goes into the cache should last for more than one turn, so there the registrar decides
         // how much that is; who wants no cache gets what he asked for.
         let share = !stale.is_zero();
@@ -296,10 +298,15 @@ impl Directory for Runtime {
     fn report_unreachable(&self, handle: &PoolHandle, id: PeId) {
         if self.shared.is_ours() {
             why::note(None, format_args!("element {id} of pool {handle:?} does not answer"));
+            count(&COUNTERS.reports);
             self.shared.cache.remove(handle, id);
             // A report that is lost under such a load changes nothing.
             let _ = self.shared.tell(Command::Unreachable { handle: handle.clone(), id });
         }
+    }
+
+    fn cache_hits(&self) -> u64 {
+        self.shared.cache.hits()
     }
 
     fn watch(&self, handle: &PoolHandle, id: PeId, watcher: Arc<dyn Watcher>) -> Box<dyn Any + Send + Sync> {

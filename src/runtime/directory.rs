@@ -125,6 +125,11 @@ pub trait Directory: Send + Sync + Debug {
     /// Up to `items` of a pool's elements for business cards and failover order, from the cache only.
     fn cached(&self, handle: &PoolHandle, items: usize) -> Vec<PoolElement>;
 
+    /// Resolutions answered from the cache, of pools that are in it.
+    fn cache_hits(&self) -> u64 {
+        0
+    }
+
     /// Whether anybody will answer.
     fn is_alive(&self) -> bool {
         true

@@ -2,6 +2,7 @@
 
 use super::advertise::Advertised;
 use super::cache::Cache;
+use super::counters;
 use super::csp::{Component, Reporter};
 use super::directory::Replier;
 use super::groups::{GroupPurpose, MissingGroups};
@@ -9,7 +10,7 @@ use super::names::Names;
 use super::reactor::{Admission, Clock, Input, Limits, Reactor, Waker};
 use super::shared::{Command, Resolved, Shared, Watched};
 use super::{Follower, Keeper, Reachable, Settings, Watcher, targets, why};
-use crate::machine::client::{Client, Config, Event, Registration, RequestError, Resolution};
+use crate::machine::client::{Client, ClientCounts, Config, Event, Registration, RequestError, Resolution};
 use crate::machine::{LinkChange, LinkId, LinkProtocol, Output, RequestId, Service, Target, Time};
 use crate::transport::host;
 use crate::transport::multicast::heard_for;
@@ -128,6 +129,8 @@ struct LibraryState {
     /// Own elements whose addresses may change.
     followed: BTreeMap<(PoolHandle, PeId), Followed>,
     tidied: Time,
+    /// What the process's counters know of the client.
+    counted: ClientCounts,
     /// For status reports.
     component: Component,
     /// Since when nothing but the end is waited for.
@@ -181,6 +184,7 @@ impl LibraryThread {
             dialled: BTreeMap::new(),
             followed: BTreeMap::new(),
             tidied: reactor.now(),
+            counted: ClientCounts::default(),
             component: Component::new(settings.csp_identifier),
             ending: None,
             abandoned: false,
@@ -274,6 +278,8 @@ impl LibraryState {
     }
 
     fn drain(&mut self, reactor: &mut Reactor) {
+        // Before anybody who waits for an answer hears it.
+        counters::add(&mut self.counted, self.client.counts());
         while let Some(output) = self.client.poll_output() {
             self.note_attempt(&output);
             if let Some(event) = reactor.execute(output) {

@@ -17,6 +17,7 @@
 //! | `advertise` | where users reach elements, if that is not where they listen |
 //! | `names` | hosts that are given by name, looked up again when nobody answers |
 //! | `complaints` | log lines that others can cause: once per cause and minute |
+//! | `counters` | what the library did, for programs that export it |
 //! | `why` | what lies behind an error, in words |
 
 pub mod address;
@@ -24,6 +25,7 @@ mod advertise;
 mod cache;
 mod calls;
 pub(crate) mod complaints;
+pub(crate) mod counters;
 pub mod csp;
 mod directory;
 mod groups;

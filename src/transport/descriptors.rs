@@ -64,6 +64,13 @@ impl<T> Held<T> {
         unsafe { ManuallyDrop::take(&mut held.file) }
     }
 
+    /// Whether its number still means it.
+    pub fn is_there(&self) -> bool {
+        !self.disowned.load(Ordering::Relaxed)
+            && self.identity.is_some()
+            && identity(self.number) == self.identity
+    }
+
     /// Not to be closed: somebody else's file has the number by now.
     pub fn disown(&self) {
         self.disowned.store(true, Ordering::Relaxed);
@@ -93,8 +100,7 @@ impl<T: AsFd> AsFd for Held<T> {
 
 impl<T> Drop for Held<T> {
     fn drop(&mut self) {
-        let same = self.identity.is_some() && identity(self.number) == self.identity;
-        if same && !*self.disowned.get_mut() {
+        if self.is_there() {
             // SAFETY: nothing else closes it. Not by its own destructor: in builds with debug assertions that ends the
             // process where somebody else closes the number just now.
             unsafe { libc::close(self.number) };

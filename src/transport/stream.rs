@@ -30,6 +30,11 @@ pub fn far_end(socket: BorrowedFd<'_>) -> String {
     peer.map_or(String::new(), |peer| format!(" at {peer}"))
 }
 
+/// Bytes that the other end has acknowledged, and those that came from it.
+pub fn bytes(socket: BorrowedFd<'_>) -> (u64, u64) {
+    tcp::info(socket).map(|info| (info.tcpi_bytes_acked, info.tcpi_bytes_received)).unwrap_or_default()
+}
+
 /// A bound TCP socket. An unspecified IPv6 address takes IPv4 connections as well.
 pub fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(tcp::bind(address)?.into())

@@ -481,8 +481,11 @@ static void on_alarm(int number)
 
 static void on_alarm_in_a_call(int number)
 {
+    struct rsp_counters counters;
+
     (void)number;
     FAILS(EDEADLK, rsp_close(torn));
+    FAILS(EDEADLK, rsp_getcounters(&counters, sizeof(counters)));
     errno = 0;
     rsp_cleanup();
     SAME(EDEADLK, errno);

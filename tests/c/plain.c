@@ -49,6 +49,21 @@ int main(void)
     uint32_t first_id, second_id;
     int first, second, client, session;
 
+    struct rsp_counters before, after;
+    uint64_t part[2] = {1, 1}, longer[sizeof(before) / 8 + 1];
+
+    /* Of any length that a program was compiled with. */
+    SAME(sizeof(before), rsp_getcounters(&before, sizeof(before)));
+    SAME(0, before.rc_registrations);
+    SAME(sizeof(before), rsp_getcounters((struct rsp_counters*)part, 8));
+    SAME(0, part[0]);
+    SAME(1, part[1]);
+    memset(longer, 1, sizeof(longer));
+    SAME(sizeof(before), rsp_getcounters((struct rsp_counters*)longer, sizeof(longer)));
+    SAME(0, longer[sizeof(before) / 8]);
+    FAILS(EFAULT, rsp_getcounters(NULL, sizeof(before)));
+    FAILS(EINVAL, rsp_getcounters(&before, 0));
+    FAILS(EINVAL, rsp_getcounters(&before, 12));
     start();
     first = server(&first_id);
     client = user("Web", SOCK_SEQPACKET);
@@ -75,6 +90,16 @@ int main(void)
     OK(session = accept(second, NULL, NULL));
     send_text(client, 0, "again");
     expect_bytes(session, "again");
+    OK(rsp_getcounters(&after, sizeof(after)));
+    SAME(2, after.rc_registrations);
+    SAME(1, after.rc_deregistrations);
+    SAME(1, after.rc_sessions_connected);
+    SAME(1, after.rc_failovers);
+    SAME(1, after.rc_registrars_found - after.rc_registrars_lost);
+    HOLDS(after.rc_resolutions > 0 && after.rc_cache_misses > 0);
+    /* "GET /\n", "abc" and "again"; the last perhaps not acknowledged. "hello". To the kernel, each SYN and FIN is a byte. */
+    HOLDS(after.rc_bytes_sent >= 9 && after.rc_bytes_sent <= 18);
+    HOLDS(after.rc_bytes_received >= 5 && after.rc_bytes_received <= 7);
     OK(rsp_close(client));
     SAME(0, recv(session, &d, sizeof(d), 0));
     OK(close(session));

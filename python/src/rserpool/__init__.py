@@ -19,14 +19,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from types import TracebackType
-from typing import NoReturn, Optional, Union
+from typing import Dict, NoReturn, Optional, Union
 
 from . import _abi
 
 __all__ = [
     "Address", "CookieEcho", "Descriptor", "Element", "Failover", "FailoverNecessary", "Message", "NoRegistrar",
     "Notification", "Policy", "PoolNotFound", "RSerPoolError", "RegistrationRefused", "SendFailed", "Sender", "Session",
-    "SessionChange", "SessionEnded", "Shutdown", "cleanup", "connect", "enable_logging", "forget", "initialize", "library_version",
+    "SessionChange", "SessionEnded", "Shutdown", "cleanup", "connect", "counters", "enable_logging", "forget", "initialize", "library_version",
     "populate", "resolve",
 ]
 
@@ -264,6 +264,13 @@ def library_version() -> str:
     """The version of librserpool.so that is in use; `__version__` is the package's."""
     version: bytes = _library.rsp_version()
     return version.decode()
+
+
+def counters() -> Dict[str, int]:
+    """What the library did since the process began: the members of `struct rsp_counters` without their "rc_"."""
+    known = _abi.Counters()
+    _check(_library.rsp_getcounters(ctypes.byref(known), ctypes.sizeof(known)), "rsp_getcounters")
+    return {name[3:]: getattr(known, name) for name, *_ in _abi.Counters._fields_}
 
 
 def enable_logging(level: int = logging.INFO, logger: Optional[logging.Logger] = None) -> None:

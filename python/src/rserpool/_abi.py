@@ -40,6 +40,18 @@ class Info(Structure):
     ]
 
 
+class Counters(Structure):
+    _fields_ = [
+        (name, ctypes.c_uint64)
+        for name in (
+            "rc_cache_hits", "rc_cache_misses", "rc_resolutions", "rc_resolutions_failed", "rc_registrations",
+            "rc_reregistrations", "rc_registrations_failed", "rc_deregistrations", "rc_keepalives", "rc_registrars_found",
+            "rc_registrars_lost", "rc_reports", "rc_sessions_connected", "rc_sessions_accepted", "rc_failovers",
+            "rc_connects_failed", "rc_connections_refused", "rc_bytes_sent", "rc_bytes_received",
+        )
+    ]
+
+
 class LoadInfo(Structure):
     _fields_ = [
         ("rli_policy", c_uint32),
@@ -150,6 +162,7 @@ PROTOTYPES = {
     "rsp_strerror": (c_char_p, [c_int]),
     "rsp_geterror": (c_uint, [c_int]),
     "rsp_version": (c_char_p, []),
+    "rsp_getcounters": (c_int, [POINTER(Counters), c_size_t]),
     "rsp_initinfo": (None, [POINTER(Info)]),
     "rsp_freeinfo": (None, [POINTER(Info)]),
     "rsp_initarg": (c_int, [POINTER(Info), c_char_p]),

@@ -374,6 +374,7 @@ impl Client {
                 self.fx.event(Event::Deregistered { request, result: Err(error) });
             }
             Some(What::Resolve { handle, requests, .. }) => {
+                self.fx.counts.resolutions_failed += 1;
                 self.fx.event(Event::Resolved { requests, handle, result: Err(error) });
             }
             _ => {}

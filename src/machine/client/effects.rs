@@ -1,6 +1,6 @@
 //! What every part of the client needs: the output queue, the alarms, chance, link numbers.
 
-use super::{Event, LinkId, Output, Target, Time};
+use super::{ClientCounts, Event, LinkId, Output, Target, Time};
 use crate::machine::Service;
 use crate::machine::timer::{Deadlines, Timer};
 use crate::wire::Asap;
@@ -45,6 +45,7 @@ pub(super) struct Effects {
     pub out: VecDeque<Output<Event>>,
     pub alarms: Deadlines<Alarm>,
     pub rng: fastrand::Rng,
+    pub counts: ClientCounts,
     last_link: u64,
 }
 
@@ -54,6 +55,7 @@ impl Effects {
             out: VecDeque::new(),
             alarms: Deadlines::new(),
             rng: fastrand::Rng::with_seed(seed),
+            counts: ClientCounts::default(),
             last_link: 0,
         }
     }
@@ -69,6 +71,9 @@ impl Effects {
     }
 
     pub fn event(&mut self, event: Event) {
+        if let Event::Home { registrar: None, .. } = event {
+            self.counts.homes_lost += 1;
+        }
         self.out.push_back(Output::Event(event));
     }
 
@@ -80,6 +85,9 @@ impl Effects {
     }
 
     pub fn send(&mut self, link: LinkId, message: &Asap) {
+        if let Asap::EndpointKeepAliveAck { .. } = message {
+            self.counts.keep_alives += 1;
+        }
         self.send_bytes(link, message.encode());
     }
 

@@ -26,6 +26,8 @@ struct Own {
     told: bool,
     /// Over which link it is registered, as far as we know.
     registered: Option<LinkId>,
+    /// Whether it ever was.
+    granted: bool,
     /// How often the registrar refused it, or told that it is out, and when it did so last.
     setbacks: (u32, Time),
     /// Whether the registration under way says something that is no longer so.
@@ -142,6 +144,7 @@ impl Client {
                 told: false,
                 registered: None,
                 setbacks: (0, Time(0)),
+                granted: false,
                 outdated: false,
                 waiting: Vec::new(),
             };
@@ -313,6 +316,10 @@ impl Client {
         };
         if let Some(own) = self.elements.own.get_mut(&key) {
             own.registered = Some(link);
+            match std::mem::replace(&mut own.granted, true) {
+                true => self.fx.counts.reregistrations += 1,
+                false => self.fx.counts.registrations += 1,
+            }
         }
         if let Some(error) = error {
             let (handle, id) = key.clone();
@@ -332,6 +339,7 @@ impl Client {
         requests: Vec<RequestId>,
         error: RequestError,
     ) {
+        self.fx.counts.registrations_failed += 1;
         if requests.is_empty() {
             let (handle, id) = key.clone();
             self.fx.event(Event::RegistrationFailed { handle, id, error: error.clone() });
@@ -411,6 +419,7 @@ impl Client {
             own.registered = None;
             return self.ask_registration(now, key);
         };
+        self.fx.counts.deregistrations += u64::from(error.is_none());
         if let Some(What::Deregister { request: Some(request), .. }) =
             self.take_answered(now, number).map(|ask| ask.what)
         {

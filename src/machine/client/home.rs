@@ -103,6 +103,8 @@ impl Client {
         self.fx.alarms.clear(&Alarm::Suit);
         self.strangers.last_suit();
         let old = self.home.replace(home);
+        self.fx.counts.homes_found += 1;
+        self.fx.counts.homes_lost += u64::from(old.is_some());
         self.fx.event(Event::Home { registrar: Some(registrar), link: Some(link) });
         self.unsend_all(now);
         self.spare_exhausted();

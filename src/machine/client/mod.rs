@@ -208,6 +208,25 @@ pub enum Event {
     RegistrationWarned { handle: PoolHandle, id: PeId, error: OperationError },
 }
 
+/// What the machine has done since it began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct ClientCounts {
+    /// Questions about pools that were answered, and those that were not.
+    pub resolutions: u64,
+    pub resolutions_failed: u64,
+    /// Registrations that were granted for the first time, those of elements that had been registered, and those
+    /// that were refused or not answered.
+    pub registrations: u64,
+    pub reregistrations: u64,
+    pub registrations_failed: u64,
+    pub deregistrations: u64,
+    /// Answers to keep-alives.
+    pub keep_alives: u64,
+    pub homes_found: u64,
+    pub homes_lost: u64,
+}
+
 /// Hunt, elements and user of one process.
 #[derive(Debug)]
 pub struct Client {
@@ -477,6 +496,11 @@ impl Client {
     /// The next effect.
     pub fn poll_output(&mut self) -> Option<Output<Event>> {
         self.fx.out.pop_front()
+    }
+
+    /// What it has done.
+    pub fn counts(&self) -> ClientCounts {
+        self.fx.counts
     }
 
     /// The home registrar, 0 while its ID is not known; `None` while there is none.

@@ -302,6 +302,7 @@ impl Client {
             self.pool_heard(now, &handle, &resolution, error.as_ref(), &answer);
         }
         if let Some(What::Resolve { requests, .. }) = ask.map(|ask| ask.what) {
+            self.fx.counts.resolutions += 1;
             let result = error.map_or(Ok(resolution), |error| Err(RequestError::Rejected(error)));
             self.fx.event(Event::Resolved { requests, handle, result });
         }

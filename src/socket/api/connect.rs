@@ -4,6 +4,7 @@ use super::Library;
 use crate::machine::LinkProtocol;
 use crate::machine::trust::Roles;
 use crate::runtime::complaints::Occasionally;
+use crate::runtime::counters::{COUNTERS, count};
 use crate::runtime::{Watcher, why};
 use crate::socket::channel::association::Association;
 use crate::socket::channel::carrier::Carrier;
@@ -98,6 +99,7 @@ impl Library {
             match self.reach(entry, session, &element.transport, deadline, spare.take()) {
                 Ok(conn) => return self.settle(entry, session, handle, &element, conn, how),
                 Err(error) => {
+                    count(&COUNTERS.connects_failed);
                     debug!("element {} of {handle:?}: {error}", element.id);
                     if let SocketError::Untrusted(why) = &error {
                         distrust(handle, element.id, element.transport.socket_addresses().next(), why);

@@ -45,6 +45,13 @@ impl From<OwnedFd> for Carrier {
     }
 }
 
+impl Carrier {
+    /// Bytes that the other end has acknowledged, and those that came; none once somebody closed the socket.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        if self.socket.is_there() { stream::bytes(self.socket.as_fd()) } else { (0, 0) }
+    }
+}
+
 impl AsFd for Carrier {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()

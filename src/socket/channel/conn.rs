@@ -1,5 +1,6 @@
 //! One connection of a session, whatever it runs over.
 
+use crate::runtime::counters::COUNTERS;
 use crate::socket::channel::association::{Arrivals, Association};
 use crate::socket::channel::carrier::Carrier;
 use crate::socket::channel::parameters::{SessionParameters, liveness};
@@ -37,6 +38,14 @@ enum ConnKind {
     Sctp(Association),
 }
 
+impl Drop for Conn {
+    fn drop(&mut self) {
+        let (sent, received) = self.bytes();
+        COUNTERS.bytes_sent.fetch_add(sent, Relaxed);
+        COUNTERS.bytes_received.fetch_add(received, Relaxed);
+    }
+}
+
 /// The right to receive from a connection.
 pub(crate) enum Receiving<'a> {
     Mapping(MutexGuard<'a, Receiver>),
@@ -69,6 +78,14 @@ impl Conn {
     /// An association.
     pub(crate) fn sctp(association: Association) -> Conn {
         Conn::new(ConnKind::Sctp(association))
+    }
+
+    /// Bytes that the peer has acknowledged and that it sent, as the kernel counts them; over TCP only.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        match &self.kind {
+            ConnKind::Mapping { socket, .. } | ConnKind::Plain { socket, .. } => socket.bytes(),
+            ConnKind::Sctp(_) => (0, 0),
+        }
     }
 
     /// Whether the peer understands business cards: not over SCTP, because rsplib does not.

@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "strangers have a bounded time")]
 
 use crate::runtime::complaints::Occasionally;
+use crate::runtime::counters::{COUNTERS, count};
 use crate::socket::channel::conn::Conn;
 use crate::socket::descriptor::base::Base;
 use crate::socket::error::Result;
@@ -121,6 +122,7 @@ fn send_away(readiness: &Readiness, stranger: &WaitingConn, reason: &dyn std::fm
 }
 
 fn refuse(peer: SocketAddr, reason: &dyn std::fmt::Display) {
+    count(&COUNTERS.connections_refused);
     static QUIET: Occasionally = Occasionally::new();
     if let Some(more) = QUIET.now() {
         warn!("connection from {peer} refused: {reason}{more}");

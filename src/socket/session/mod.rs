@@ -18,6 +18,7 @@ mod sending;
 pub(crate) mod told;
 
 use crate::machine::session::{Inbox, Role, Signs};
+use crate::runtime::counters::{COUNTERS, count};
 use crate::runtime::csp::SessionReport;
 use crate::socket::channel::conn::Conn;
 use crate::socket::channel::linger::Linger;
@@ -194,6 +195,7 @@ impl Session {
         conn: Arc<Conn>,
         pool: Option<Arc<PoolSide>>,
     ) -> Session {
+        count(&COUNTERS.sessions_accepted);
         if let Some(pool) = &pool {
             pool.used();
         }
@@ -389,6 +391,7 @@ impl Session {
 
     /// A move ended well; the generation to be watched. `failover`: not the first connect.
     pub(crate) fn moved(&self, conn: Arc<Conn>, pe_id: PeId, failover: bool) -> Result<u64> {
+        count(if failover { &COUNTERS.failovers } else { &COUNTERS.sessions_connected });
         let announce = failover && self.as_user().is_some_and(|user| user.notified);
         self.update(|state| {
             self.readiness().add(conn.as_fd(), self.id as u64)?;
