@@ -27,12 +27,12 @@ def test_resolution_tells_the_elements(pool, serve):
     assert len({address.addresses for address in found}) == 3
 
 
-def test_counters_count(pool, serve):
+def test_counters_count(pool):
     before = rserpool.counters()
-    serve(0x24)
-    rserpool.resolve(pool)
-    for _ in range(5):
-        assert rserpool.resolve(pool, stale=60.0)
+    with rserpool.Element(pool, identifier=0x24):
+        rserpool.resolve(pool)
+        for _ in range(5):
+            assert rserpool.resolve(pool, stale=60.0)
     done = {name: value - before[name] for name, value in rserpool.counters().items()}
     assert done["registrations"] == 1 and done["resolutions"] >= 1 and done["cache_misses"] >= 1, done
     assert done["cache_hits"] + done["cache_misses"] == 6 and done["cache_hits"] >= 4, done
