@@ -284,6 +284,17 @@ fn a_deregistration_without_answer_goes_to_the_next_registrar() {
     bench.receive(link(2), deregistered("echo", 7)).expect([is_deregistered(2, Ok(()))]);
 }
 
+/// Where there is another registrar, once is enough.
+#[test]
+fn a_deregistration_moves_on_from_a_hung_registrar() {
+    let mut bench = bench(config(&[A, B])).settled();
+    bench.register(1, registration("echo", 7)).receive(link(1), registered("echo", 7)).at(10_000).forget();
+    bench.deregister(2, "echo", 7).expect([Send(link(1), deregister("echo", 7))]);
+    bench.at(11_000).up(link(2), B).forget();
+    bench.at(12_000).expect([home(0, link(2)), Send(link(2), deregister("echo", 7)), Close(link(1))]);
+    bench.receive(link(2), deregistered("echo", 7)).expect([is_deregistered(2, Ok(()))]);
+}
+
 #[test]
 fn deregistration_is_bounded_without_a_registrar() {
     let mut bench = bench(config(&[A])).settled();
