@@ -204,6 +204,37 @@ fn stream_ppid_order_and_time_to_live_are_the_kernels() {
     assert!(matches!(received, Received::Data { ppid, pe_id: PeId(7), .. } if ppid == 77_u32.to_be()));
 }
 
+/// RFC 5352 section 5 has programs keep off it; what they send is theirs, as with rsplib.
+#[test]
+fn a_programs_own_ppid_11_is_passed_on() {
+    let Some(world) = world() else { return };
+    let raw = Raw::listen();
+    world.fake.add(7, Protocol::Sctp, TransportUse::DataPlusControl, raw.address());
+    let user = world.connect(Style::SeqPacket);
+    let peer = raw.accept();
+    let how = SendOptions { ppid: PPID_ASAP.to_be(), ..options(1) };
+    assert_eq!(world.library.send(user, b"mine", how).unwrap(), 4);
+    assert_eq!(peer.next(), Some((PPID_ASAP, 5, false, b"mine".to_vec())));
+}
+
+/// RFC 5352 section 6.5.5.
+#[test]
+fn messages_to_pools_are_unordered_where_that_is_asked_for() {
+    let Some(world) = world() else { return };
+    let raw = Raw::listen();
+    world.fake.add(7, Protocol::Sctp, TransportUse::DataPlusControl, raw.address());
+    let user = world.library.socket(0, Style::SeqPacket, libc::IPPROTO_SCTP).unwrap();
+    let send = |flags| {
+        let how = SendOptions { flags, ..options(0) };
+        world.library.send_to_pool(user, b"x", &pool(), ToPool::default(), how).unwrap();
+    };
+    send(0);
+    let peer = raw.accept();
+    assert!(matches!(peer.next(), Some((_, 5, false, _))));
+    send(send_flags::UNORDERED);
+    assert!(matches!(peer.next(), Some((_, 5, true, _))));
+}
+
 #[test]
 fn the_control_channel_is_the_ppid_of_asap() {
     let Some(world) = world() else { return };

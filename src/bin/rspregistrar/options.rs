@@ -351,6 +351,10 @@ impl Options {
             "rsplib" => Some(Dialect::Rsplib),
             other => return Err(wrong("dialect", other, "not auto, rfc or rsplib")),
         };
+        if config.dialect == Some(Dialect::Rfc) && self.maxhresitems.is_none() {
+            // RFC 5352 section 3.3: all of the pool.
+            config.max_handle_resolution_items = usize::MAX;
+        }
         config.min_address_scope = match self.minaddressscope.as_str() {
             "loopback" => Scope::Loopback,
             "sitelocal" | "site-local" => Scope::SiteLocal,
@@ -601,6 +605,21 @@ mod tests {
         ] {
             let server = parse(arguments).unwrap().server().unwrap();
             assert_eq!(server.machine.min_address_scope, scope, "{arguments:?}");
+        }
+    }
+
+    /// RFC 5352 section 3.3 lists all elements of a pool, rsplib three.
+    #[test]
+    fn where_all_go_by_the_rfc_answers_list_everybody() {
+        for (arguments, most) in [
+            (&[][..], 3),
+            (&["--dialect=rsplib"], 3),
+            (&["--dialect=rfc"], usize::MAX),
+            (&["--dialect=rfc", "--maxhresitems=7"], 7),
+            (&["--maxhresitems=7"], 7),
+        ] {
+            let server = parse(arguments).unwrap().server().unwrap();
+            assert_eq!(server.machine.max_handle_resolution_items, most, "{arguments:?}");
         }
     }
 
