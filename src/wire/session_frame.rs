@@ -309,10 +309,15 @@ impl FrameReader {
                     self.state = FrameState::header();
                 }
                 FrameState::Header { bytes, have } => {
-                    if !fill(bytes, have, input) {
-                        return Ok(Item::More);
-                    }
-                    let header = FrameHeader::decode(bytes)?;
+                    let header = match input.split_first_chunk() {
+                        // Most often it has come in one piece.
+                        Some((whole, rest)) if *have == 0 => {
+                            *input = rest;
+                            FrameHeader::decode(whole)?
+                        }
+                        _ if !fill(bytes, have, input) => return Ok(Item::More),
+                        _ => FrameHeader::decode(bytes)?,
+                    };
                     self.header(header)?;
                 }
                 FrameState::Data(data) => return Ok(Item::Data(*data)),
@@ -374,6 +379,9 @@ impl FrameState {
 
 /// Moves bytes from `input` until `bytes` is full; whether it is.
 fn fill<const N: usize>(bytes: &mut [u8; N], have: &mut usize, input: &mut &[u8]) -> bool {
+    if input.is_empty() {
+        return *have == N;
+    }
     let take = input.len().min(N - *have);
     bytes[*have..*have + take].copy_from_slice(&input[..take]);
     *have += take;

@@ -208,6 +208,13 @@ impl Library {
         entry.ok_or(SocketError::Closed)
     }
 
+    /// What a descriptor is used for: all that calls for data need of it.
+    fn role(&self, sd: RawFd) -> Result<EntryRole> {
+        self.check_process()?;
+        let role = usize::try_from(sd).ok().and_then(|number| self.table.look(number, |entry| entry.role()));
+        role.ok_or(SocketError::Closed)
+    }
+
     /// A new descriptor. `domain`: 0, AF_INET, AF_INET6; `protocol`: IPPROTO_SCTP or 0: the best that is
     /// allowed and the kernel has (its users may connect over any); IPPROTO_TCP. Errors: EAFNOSUPPORT,
     /// EPROTONOSUPPORT (also: not allowed, or not in the kernel), EMFILE, ENFILE, ENOMEM.
@@ -577,20 +584,14 @@ impl Library {
     /// EMSGSIZE: over TCP, more than 16 MiB without a time-out, over SCTP, more than the send buffer can be
     /// made to hold; EINTR; others end the session.
     pub fn send(&self, sd: RawFd, data: &[u8], options: SendOptions) -> Result<usize> {
-        let entry = self.entry(sd)?;
-        let role = entry.role.read();
-        let session = match &*role {
-            EntryRole::Single(session) => Some(session.clone()),
-            EntryRole::Many(many) => many.session(options.session),
-            EntryRole::Fresh { .. } | EntryRole::Listener(_) => None,
+        let many = match self.role(sd)? {
+            EntryRole::Single(session) => return session.send(data, &options),
+            EntryRole::Many(many) => many,
+            EntryRole::Fresh { .. } | EntryRole::Listener(_) => return Err(SocketError::NoSession),
         };
-        drop(role);
-        let session = session.ok_or(SocketError::NoSession)?;
+        let session = many.session(options.session).ok_or(SocketError::NoSession)?;
         let sent = session.send(data, &options);
-        if options.flags & send_flags::ABORT != 0
-            && sent.is_ok()
-            && let EntryRole::Many(many) = entry.role()
-        {
+        if options.flags & send_flags::ABORT != 0 && sent.is_ok() {
             many.remove(&session, false);
         }
         sent
@@ -622,15 +623,21 @@ impl Library {
     /// non-blocking attempt. A message larger than `buffer` is delivered in parts. EAGAIN: nothing came;
     /// ENOTCONN: nothing can come; EINVAL: a notification, and less than [`NOTIFICATION_ROOM`] for it; EINTR.
     pub fn recv(&self, sd: RawFd, buffer: &mut [u8], timeout: Option<Duration>) -> Result<Received> {
-        self.receive(&*self.entry(sd)?, buffer, &mut Deadline::or_now(timeout))
+        self.receive(sd, &self.role(sd)?, buffer, &mut Deadline::or_now(timeout))
     }
 
-    fn receive(&self, entry: &Entry, buffer: &mut [u8], deadline: &mut Deadline) -> Result<Received> {
-        match entry.role() {
+    fn receive(
+        &self,
+        sd: RawFd,
+        role: &EntryRole,
+        buffer: &mut [u8],
+        deadline: &mut Deadline,
+    ) -> Result<Received> {
+        match role {
             EntryRole::Single(session) => session.receive(buffer, deadline),
             EntryRole::Many(many) => many.receive(buffer, deadline),
             EntryRole::Fresh { .. } | EntryRole::Listener(_) => {
-                Err(entry.readiness().refusal(SocketError::NotConnected))
+                Err(self.entry(sd)?.readiness().refusal(SocketError::NotConnected))
             }
         }
     }
@@ -644,17 +651,17 @@ impl Library {
         buffer: &mut [u8],
         timeout: Option<Duration>,
     ) -> Result<Received> {
-        self.receive_rest(&*self.entry(sd)?, session, buffer, &mut Deadline::or_now(timeout))
+        self.receive_rest(&self.role(sd)?, session, buffer, &mut Deadline::or_now(timeout))
     }
 
     fn receive_rest(
         &self,
-        entry: &Entry,
+        role: &EntryRole,
         session: SessionId,
         buffer: &mut [u8],
         deadline: &mut Deadline,
     ) -> Result<Received> {
-        match entry.role() {
+        match role {
             EntryRole::Single(session) => session.receive_rest(buffer, deadline),
             EntryRole::Many(many) => {
                 let session = many.session(session).ok_or(SocketError::NoSession)?;
@@ -667,15 +674,15 @@ impl Library {
     /// [`Library::recv`] until the message is whole or `room` full: what is left of `timeout` is for the rest of it.
     /// If that fails, what came is delivered (`end` false), and the next call meets the failure again.
     pub fn recv_full(&self, sd: RawFd, room: &mut Room<'_>, timeout: Option<Duration>) -> Result<Received> {
-        let entry = self.entry(sd)?;
+        let role = self.role(sd)?;
         let mut deadline = Deadline::or_now(timeout);
-        let mut whole = self.receive(&entry, room.from(0), &mut deadline)?;
+        let mut whole = self.receive(sd, &role, room.from(0), &mut deadline)?;
         let most = room.length();
         while let Received::Data { length, end: end @ false, session, .. }
         | Received::CookieEcho { length, end: end @ false, session } = &mut whole
             && (1..most).contains(length)
         {
-            match self.receive_rest(&entry, *session, room.from(*length), &mut deadline) {
+            match self.receive_rest(&role, *session, room.from(*length), &mut deadline) {
                 Ok(
                     Received::Data { length: part @ 1.., end: last, .. }
                     | Received::CookieEcho { length: part @ 1.., end: last, .. },

@@ -93,6 +93,9 @@ impl Ahead {
 /// This thread's buffer, [`SCRATCH`] bytes of it, fewer if there is no memory.
 pub(crate) fn borrow() -> Vec<u8> {
     let mut buffer = scratch::take();
+    if buffer.len() == SCRATCH {
+        return buffer;
+    }
     let most = match buffer.try_reserve(SCRATCH.saturating_sub(buffer.len())) {
         Ok(()) => SCRATCH,
         Err(_) => buffer.capacity().max(LEAST),

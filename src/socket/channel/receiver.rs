@@ -358,6 +358,9 @@ impl Receiver {
     }
 
     fn next(&mut self) -> std::result::Result<Item, FrameError> {
+        if self.ahead.is_empty() && self.reader.at_header() {
+            return Ok(Item::More);
+        }
         let there = self.ahead.rest();
         let mut input = there;
         let result = self.reader.next(&mut input);

@@ -20,7 +20,14 @@ const MOST: Duration = Duration::from_secs(2);
 
 /// Connections with something on its way.
 #[derive(Debug, Default)]
-pub(crate) struct Silence(Mutex<Vec<Listened>>);
+pub(crate) struct Silence(Mutex<SilenceState>);
+
+#[derive(Debug, Default)]
+struct SilenceState {
+    all: Vec<Listened>,
+    /// When somebody looks next.
+    next: Option<Instant>,
+}
 
 #[derive(Debug)]
 struct Listened {
@@ -44,20 +51,28 @@ fn interval(patience: Duration) -> Duration {
 }
 
 impl Silence {
-    /// Something is on its way on `conn`; whether somebody has to begin looking.
+    /// Something is on its way on `conn`; whether who looks has to know, since he would come too late.
     pub(crate) fn listen(&self, conn: &Arc<Conn>) -> bool {
         let Some(patience) = conn.patience() else { return false };
         let next = Instant::now() + interval(patience);
-        let mut all = self.0.lock();
-        all.push(Listened { conn: Arc::downgrade(conn), next, since: None });
-        true
+        let mut state = self.0.lock();
+        state.all.push(Listened { conn: Arc::downgrade(conn), next, since: None });
+        let sooner = state.next.is_none_or(|before| next < before);
+        if sooner {
+            state.next = Some(next);
+        }
+        sooner
     }
 
-    /// Looks at whose turn it is, and breaks connections with hosts that are gone; when the next look is due.
+    /// Looks at whose turn it is, and breaks connections with hosts that are gone; when the next look is due: however
+    /// many connections there are, not sooner than [`LEAST`] after this one.
     pub(crate) fn look(&self) -> Option<Instant> {
         let now = Instant::now();
-        let mut all = self.0.lock();
-        all.retain_mut(|listened| {
+        let mut state = self.0.lock();
+        if state.next.is_none_or(|next| next > now) {
+            return state.next;
+        }
+        state.all.retain_mut(|listened| {
             let Some(conn) = listened.conn.upgrade() else { return false };
             if listened.next > now {
                 return true;
@@ -82,7 +97,9 @@ impl Silence {
             // Somebody who sent meanwhile has put it here once more.
             !conn.listened_to.swap(true, SeqCst)
         });
-        all.iter().map(|listened| listened.next).min()
+        let next = state.all.iter().map(|listened| listened.next).min();
+        state.next = next.map(|next| next.max(now + LEAST));
+        state.next
     }
 }
 

@@ -224,7 +224,7 @@ impl Many {
                 }
                 Ok(Some(received))
             }
-            Attempt::Nothing => {
+            Attempt::Nothing(_) => {
                 if session.is_ahead() {
                     self.state.lock().ready.push_back(id);
                 }

@@ -14,7 +14,7 @@ pub(crate) const CAPACITY: usize = FIRST * ((1 << BUCKETS) - 1);
 #[repr(align(64))]
 struct TableSlot<T>(RwLock<Option<T>>);
 
-/// Values by number. Reading locks the number's own slot, shared, for the time of a clone.
+/// Values by number. Reading locks the number's own slot, shared, for the time of a clone or a look.
 pub(crate) struct Table<T> {
     buckets: [OnceLock<Box<[TableSlot<T>]>>; BUCKETS],
 }
@@ -25,8 +25,13 @@ impl<T: Clone> Table<T> {
     }
 
     pub(crate) fn get(&self, number: usize) -> Option<T> {
+        self.look(number, T::clone)
+    }
+
+    /// What `look` finds in a number's value.
+    pub(crate) fn look<R>(&self, number: usize, look: impl FnOnce(&T) -> R) -> Option<R> {
         let (bucket, at) = place(number)?;
-        self.buckets[bucket].get()?[at].0.read().clone()
+        self.buckets[bucket].get()?[at].0.read().as_ref().map(look)
     }
 
     /// Sets a number's value (or takes it away); what it had before. `Err` beyond [`CAPACITY`], and without memory.

@@ -112,7 +112,9 @@ impl SessionState {
 /// What became of one attempt to receive data.
 pub(crate) enum Attempt {
     Received(Received),
-    Nothing,
+    /// No data for now. What its owner sees of the session since then: more than nothing where something else is to be
+    /// told, which a look at the connection may have brought.
+    Nothing(Signs),
     /// The connection ended.
     Ended {
         in_order: bool,

@@ -1,7 +1,7 @@
 //! Receiving: what is told first, data, what is told last; and whether there is anything.
 
 use super::{Attempt, Session, SessionState, Side};
-use crate::machine::session::First;
+use crate::machine::session::{First, Signs};
 use crate::runtime::complaints::Occasionally;
 use crate::socket::channel::conn::{Conn, Receiving};
 use crate::socket::channel::receiver::{Arrival, Piece};
@@ -47,22 +47,20 @@ impl Session {
         let readiness = self.readiness();
         loop {
             readiness.check_open()?;
-            match self.begin(buffer)? {
+            let signs = match self.begin(buffer)? {
                 Begin::Told(received) => return Ok(received),
-                Begin::Data(conn) => {
-                    if let Attempt::Received(received) = self.receive_from(&conn, buffer, deadline)? {
-                        return Ok(received);
-                    }
-                }
-                Begin::Nothing => {}
-            }
-            let state = self.state.lock();
-            let (first, down) = (state.inbox.first(), state.inbox.failed());
-            drop(state);
-            if first.is_some() {
+                Begin::Data(conn) => match self.receive_from(&conn, buffer, deadline)? {
+                    Attempt::Received(received) => return Ok(received),
+                    Attempt::Nothing(signs) => signs,
+                    Attempt::Ended { .. } => self.signs(),
+                },
+                Begin::Nothing => self.signs(),
+            };
+            // What comes from here on makes the descriptor readable.
+            if signs.first {
                 continue;
             }
-            if down {
+            if signs.failed {
                 // Perhaps only because it was closed.
                 readiness.check_open()?;
                 return self.last(buffer);
@@ -92,7 +90,7 @@ impl Session {
             match self.receive_from(&conn, buffer, deadline)? {
                 Attempt::Received(received) => return Ok(received),
                 Attempt::Ended { .. } => return Err(SocketError::PeerGone),
-                Attempt::Nothing => {}
+                Attempt::Nothing(_) => {}
             }
             *deadline = deadline.begin();
             let stop = || self.stop_wait(&conn);
@@ -158,7 +156,7 @@ impl Session {
     pub(crate) fn attempt(&self, buffer: &mut [u8], deadline: &mut Deadline) -> Result<Attempt> {
         match self.conn() {
             Some(conn) => self.receive_from(&conn, buffer, deadline),
-            None => Ok(Attempt::Nothing),
+            None => Ok(Attempt::Nothing(self.signs())),
         }
     }
 
@@ -171,7 +169,7 @@ impl Session {
                 conn.receiving(deadline.min(Deadline::after(TURN))).map_err(|_| ())
             }
         });
-        let Ok(mut turn) = turn else { return Ok(Attempt::Nothing) };
+        let Ok(mut turn) = turn else { return Ok(Attempt::Nothing(self.signs())) };
         // Who has the descriptor for himself waits for the rest of a message in place.
         let stays = self.alone() && !matches!(*deadline, Deadline::Now);
         let inside = turn.is_inside();
@@ -204,13 +202,12 @@ impl Session {
                     }
                     // Others have their turn, and time may be over.
                     if part.is_none() && (rounds >= CONTROL_ROUNDS || self.has_first()) {
-                        self.settle(conn, &mut turn);
-                        return Ok(Attempt::Nothing);
+                        return Ok(Attempt::Nothing(self.settle(conn, &mut turn)));
                     }
                 }
                 Arrival::Nothing => {
-                    self.set_ahead(conn, false);
-                    let Some(part) = part else { return Ok(Attempt::Nothing) };
+                    let signs = self.set_ahead(conn, false);
+                    let Some(part) = part else { return Ok(Attempt::Nothing(signs)) };
                     if self.await_more(conn, deadline).is_err() {
                         return Ok(self.deliver(conn, &mut turn, part));
                     }
@@ -237,11 +234,11 @@ impl Session {
         why: SocketError,
     ) -> Result<Attempt> {
         conn.put_back(turn, unread);
-        self.set_ahead(conn, false);
+        let signs = self.set_ahead(conn, false);
         match part {
             Some(part) => Ok(self.deliver(conn, turn, part)),
             None if matches!(why, SocketError::Interrupted) => Err(why),
-            None => Ok(Attempt::Nothing),
+            None => Ok(Attempt::Nothing(signs)),
         }
     }
 
@@ -326,9 +323,9 @@ impl Session {
     }
 
     /// Takes apart what was read ahead; the descriptor says whether that leaves something to receive.
-    pub(crate) fn settle(&self, conn: &Conn, turn: &mut Receiving<'_>) {
+    pub(crate) fn settle(&self, conn: &Conn, turn: &mut Receiving<'_>) -> Signs {
         let ahead = self.settled(conn, turn);
-        self.set_ahead(conn, ahead);
+        self.set_ahead(conn, ahead)
     }
 
     /// Whether what was read ahead leaves something to receive, taken apart.
@@ -341,8 +338,16 @@ impl Session {
         }
     }
 
-    fn set_ahead(&self, conn: &Conn, ahead: bool) {
-        self.update(|state| state.set_ahead(conn, ahead));
+    /// Whether data was read ahead of `conn`; what the owner sees then.
+    fn set_ahead(&self, conn: &Conn, ahead: bool) -> Signs {
+        self.update(|state| {
+            state.set_ahead(conn, ahead);
+            state.inbox.signs()
+        })
+    }
+
+    fn signs(&self) -> Signs {
+        self.state.lock().inbox.signs()
     }
 
     /// Hands control messages to the inbox; whether there were any.
