@@ -10,6 +10,7 @@ mod pool;
 mod scale;
 
 use anybody::Anybody;
+use pool::{Pooled, Side};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection, StreamOwned};
@@ -22,42 +23,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// What the programs need from their connections; every message is one call.
-trait Side {
-    type Listener;
-    /// Opens a place to be connected to; what the client is to be told of it.
-    fn listen() -> (Self::Listener, String);
-    /// A connection, to be handed to the thread that serves it.
-    fn accept(listener: &Self::Listener) -> RawFd;
-    fn connect(place: &str) -> RawFd;
-    fn send(sd: RawFd, data: &[u8]);
-    /// The length of the message, which is known; 0 at the end.
-    fn receive(sd: RawFd, buffer: &mut [u8]) -> usize;
-}
-
-struct Pooled;
-
-impl Side for Pooled {
-    type Listener = RawFd;
-
-    fn listen() -> (RawFd, String) {
-        let place = "BenchSecure".to_owned();
-        (pool::listen(&place), place)
-    }
-    fn accept(listener: &RawFd) -> RawFd {
-        pool::accept(*listener)
-    }
-    fn connect(place: &str) -> RawFd {
-        pool::connect(place)
-    }
-    fn send(sd: RawFd, data: &[u8]) {
-        assert!(pool::send(sd, data), "{}", std::io::Error::last_os_error());
-    }
-    fn receive(sd: RawFd, buffer: &mut [u8]) -> usize {
-        pool::receive(sd, buffer).map_or(0, |(length, _)| length)
-    }
-}
 
 /// rustls as its documentation uses it: a blocking socket, and a stream over it.
 struct Bare;
@@ -111,6 +76,9 @@ impl Side for Bare {
     }
     fn receive(sd: RawFd, buffer: &mut [u8]) -> usize {
         with(sd, |stream| stream.read_exact(buffer).map_or(0, |()| buffer.len()))
+    }
+    fn close(sd: RawFd) {
+        STREAMS.with_borrow_mut(|all| all.remove(&sd));
     }
 }
 

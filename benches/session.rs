@@ -10,30 +10,16 @@
 mod bare;
 mod pool;
 
+use bare::Bare;
+use pool::{Pooled, Side, WaitSet};
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::RawFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// What the programs need from their sockets; every message is one call.
-trait Side: Sync {
-    type Listener: Send;
-    /// Opens a place to be connected to; what the client is to be told of it.
-    fn listen() -> (Self::Listener, String);
-    fn accept(listener: &Self::Listener) -> RawFd;
-    fn connect(place: &str) -> RawFd;
-    fn send(sd: RawFd, data: &[u8]);
-    /// The length of the message, 0 at the end of the session.
-    fn receive(sd: RawFd, buffer: &mut [u8]) -> usize;
-    fn close(sd: RawFd);
-    /// Something to wait for many of them with.
-    fn poller() -> impl Poller {
-        Epoll::new()
-    }
-}
-
 /// Waits for many sessions at once.
 trait Poller: Copy + Send + 'static {
+    fn new() -> Self;
     fn add(self, sd: RawFd);
     fn wait(self, ready: &mut Vec<RawFd>);
 }
@@ -42,16 +28,14 @@ trait Poller: Copy + Send + 'static {
 #[derive(Clone, Copy)]
 struct Epoll(RawFd);
 
-impl Epoll {
+impl Poller for Epoll {
     fn new() -> Epoll {
         // SAFETY: no pointers.
         let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         assert!(epoll >= 0);
         Epoll(epoll)
     }
-}
 
-impl Poller for Epoll {
     fn add(self, sd: RawFd) {
         let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: sd as u64 };
         // SAFETY: our event.
@@ -66,68 +50,17 @@ impl Poller for Epoll {
     }
 }
 
-/// Sessions of a pool.
-struct Pooled;
+/// What the library has for it.
+impl Poller for WaitSet {
+    fn new() -> WaitSet {
+        WaitSet::new()
+    }
 
-impl Side for Pooled {
-    type Listener = RawFd;
-
-    fn listen() -> (RawFd, String) {
-        let place = format!("BenchPool{}", std::process::id());
-        (pool::listen(&place), place)
-    }
-    fn accept(listener: &RawFd) -> RawFd {
-        pool::accept(*listener)
-    }
-    fn connect(place: &str) -> RawFd {
-        pool::connect(place)
-    }
-    fn send(sd: RawFd, data: &[u8]) {
-        assert!(pool::send(sd, data), "{}", std::io::Error::last_os_error());
-    }
-    fn receive(sd: RawFd, buffer: &mut [u8]) -> usize {
-        pool::receive(sd, buffer).map_or(0, |(length, _)| length)
-    }
-    fn close(sd: RawFd) {
-        pool::close(sd);
-    }
-}
-
-/// The same, waited for with a wait set of the library's.
-struct InSet;
-
-impl Side for InSet {
-    type Listener = RawFd;
-
-    fn listen() -> (RawFd, String) {
-        Pooled::listen()
-    }
-    fn accept(listener: &RawFd) -> RawFd {
-        Pooled::accept(listener)
-    }
-    fn connect(place: &str) -> RawFd {
-        Pooled::connect(place)
-    }
-    fn send(sd: RawFd, data: &[u8]) {
-        Pooled::send(sd, data);
-    }
-    fn receive(sd: RawFd, buffer: &mut [u8]) -> usize {
-        Pooled::receive(sd, buffer)
-    }
-    fn close(sd: RawFd) {
-        Pooled::close(sd);
-    }
-    fn poller() -> impl Poller {
-        pool::WaitSet::new()
-    }
-}
-
-impl Poller for pool::WaitSet {
     fn add(self, sd: RawFd) {
-        pool::WaitSet::add(self, sd);
+        WaitSet::add(self, sd);
     }
     fn wait(self, ready: &mut Vec<RawFd>) {
-        pool::WaitSet::wait(self, ready);
+        WaitSet::wait(self, ready);
     }
 }
 
@@ -135,10 +68,10 @@ fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let argument = |at: usize| arguments.get(at).map_or("", String::as_str);
     match argument(1) {
-        "--serve-bare" => serve::<bare::Bare>(argument(2)),
-        "--serve-pooled" => serve::<Pooled>(argument(2)),
-        "--serve-set" => serve::<InSet>(argument(2)),
-        "--crowd-bare" => crowd::<bare::Bare>(&arguments[2..]),
+        "--serve-bare" => serve::<Bare, Epoll>(argument(2)),
+        "--serve-pooled" => serve::<Pooled, Epoll>(argument(2)),
+        "--serve-set" => serve::<Pooled, WaitSet>(argument(2)),
+        "--crowd-bare" => crowd::<Bare>(&arguments[2..]),
         "--crowd-pooled" => crowd::<Pooled>(&arguments[2..]),
         _ => compare(),
     }
@@ -177,10 +110,10 @@ impl Task {
 }
 
 /// Serves until it is killed: `threads` 0: one thread per session, else that many with epoll.
-fn serve<S: Side + 'static>(threads: &str) {
+fn serve<S: Side + 'static, P: Poller>(threads: &str) {
     let threads: usize = threads.parse().expect("a number");
     let (listener, place) = S::listen();
-    let workers: Vec<_> = (0..threads).map(|_| start_worker::<S>()).collect();
+    let workers: Vec<_> = (0..threads).map(|_| start_worker::<S, P>()).collect();
     println!("{place}");
     for number in 0.. {
         let sd = S::accept(&listener);
@@ -209,8 +142,8 @@ fn serve_one<S: Side>(sd: RawFd) {
 }
 
 /// Starts a thread that serves round trips of many sessions; takes the sessions.
-fn start_worker<S: Side>() -> impl Fn(RawFd) {
-    let poller = S::poller();
+fn start_worker<S: Side, P: Poller>() -> impl Fn(RawFd) {
+    let poller = P::new();
     std::thread::spawn(move || work::<S>(poller));
     move |sd| poller.add(sd)
 }
@@ -428,14 +361,14 @@ fn compare() {
     for size in SIZES {
         let found = in_turns(
             || round_trips::<Pooled>(&pooled.place, size, time),
-            || round_trips::<bare::Bare>(&bare.place, size, time),
+            || round_trips::<Bare>(&bare.place, size, time),
         );
         println!("{size:>6} B round trips/s {}", row(found, 0));
     }
     for size in SIZES {
         let found = in_turns(
             || stream::<Pooled>(&pooled.place, size, time),
-            || stream::<bare::Bare>(&bare.place, size, time),
+            || stream::<Bare>(&bare.place, size, time),
         );
         println!("{size:>6} B MB/s          {}", row(found, 1));
     }

@@ -1,6 +1,6 @@
 //! Plain TCP sockets.
 
-use crate::Side;
+use crate::pool::Side;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 

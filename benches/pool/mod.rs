@@ -77,6 +77,46 @@ pub fn close(sd: RawFd) {
     unsafe { socket::rsp_close(sd) };
 }
 
+/// What the two programs of a comparison need from their sockets; every message is one call.
+pub trait Side: Sync {
+    type Listener: Send;
+    /// Opens a place to be connected to; what the client is to be told of it.
+    fn listen() -> (Self::Listener, String);
+    fn accept(listener: &Self::Listener) -> RawFd;
+    fn connect(place: &str) -> RawFd;
+    fn send(sd: RawFd, data: &[u8]);
+    /// The length of the message, which is known; 0 at the end of the session.
+    fn receive(sd: RawFd, buffer: &mut [u8]) -> usize;
+    fn close(sd: RawFd);
+}
+
+/// Sessions of a pool.
+pub struct Pooled;
+
+impl Side for Pooled {
+    type Listener = RawFd;
+
+    fn listen() -> (RawFd, String) {
+        let place = format!("BenchPool{}", std::process::id());
+        (listen(&place), place)
+    }
+    fn accept(listener: &RawFd) -> RawFd {
+        accept(*listener)
+    }
+    fn connect(place: &str) -> RawFd {
+        connect(place)
+    }
+    fn send(sd: RawFd, data: &[u8]) {
+        assert!(send(sd, data), "{}", std::io::Error::last_os_error());
+    }
+    fn receive(sd: RawFd, buffer: &mut [u8]) -> usize {
+        receive(sd, buffer).map_or(0, |(length, _)| length)
+    }
+    fn close(sd: RawFd) {
+        close(sd);
+    }
+}
+
 /// A wait set of the library's.
 #[derive(Clone, Copy)]
 pub struct WaitSet(RawFd);
