@@ -3,7 +3,7 @@
 #   make              release build: library, rspregistrar, rspctl, C examples, librsplib.so.3 link
 #   make demo         registrars, pool elements, one client on this machine, and failover (< 60 s); SECURE=1: over TLS
 #   make test         all tests (installs missing test tools where it may, else says SKIPPED)
-#   make check        formatting, clippy with warnings as errors
+#   make check        formatting, clippy, documentation, with warnings as errors
 #   make bench        benchmarks against their references
 #   make soak         the simulated world with new seeds, until stopped
 #   make compat       Debian's rsplib programs on our library and registrar
@@ -65,6 +65,7 @@ test:
 check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
 
 bench:
 	$(CARGO) bench

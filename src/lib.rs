@@ -76,7 +76,8 @@ pub mod wire;
 pub use machine::client::{Registration, RequestError};
 
 // The rooms that do input and output: clocks, sockets and threads are theirs.
-#[allow(clippy::disallowed_methods)]
+// Its texts are the C headers'.
+#[allow(clippy::disallowed_methods, rustdoc::broken_intra_doc_links)]
 #[doc(hidden)]
 pub mod ffi;
 #[allow(clippy::disallowed_methods)]

@@ -1,6 +1,6 @@
 //! The C library: `rsp_*` functions, `repr(C)` types, errno.
 //!
-//! Every function is one [`guard::guard`] around a conversion and one call into `socket` or
+//! Every function is one `guard` around a conversion and one call into `socket` or
 //! `runtime`; nothing is decided here. What programs inherited from the classic API and what reads
 //! oddly is in [`legacy`]. `include/rserpool/*.h` is made from these files by `tests/header.rs`, so
 //! their doc comments are the header's.

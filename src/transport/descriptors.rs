@@ -1,6 +1,6 @@
 //! Numbers of our own descriptors. In a process that was started with standard input, output or error closed,
 //! the kernel gives out 0, 1 and 2 next; the program, or daemon(3), takes them back without asking. So whatever is
-//! kept open here has a number above [`STANDARD`].
+//! kept open here has a number above `STANDARD`.
 #![allow(unsafe_code)]
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags};

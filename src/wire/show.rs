@@ -2,7 +2,7 @@
 //!
 //! `ASAP Registration pool="echo" pe=0x00001a2b home=0x00000000 life=300s tcp 192.0.2.7:7 RoundRobin`
 //!
-//! The messages' `Display` is that line; [`asap`], [`enrp`] and [`csp`] take bytes, and show of
+//! The messages' `Display` is that line; [`asap()`], [`enrp()`] and [`csp()`] take bytes, and show of
 //! broken ones what can be seen: the reason, and the parameters up to the break.
 
 use super::cause::{Bytes, SHOWN};

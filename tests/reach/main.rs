@@ -542,11 +542,32 @@ fn mistakes_are_named() {
         (&["proxy", "127.0.0.1:0", "Web", "--http", "127.0.0.1:x"], "--http=127.0.0.1:x"),
         (&["resolve", "Web", "--registrar", "127.0.0.1:x"], "--registrar=127.0.0.1:x"),
         (&["resolve", r"a\q"], "backslash"),
+        (&["pools", "--http", "ftp://127.0.0.1:1/"], "http:// or https://"),
+        (&["pools", "--http", "http://127.0.0.1:1/metrics"], "Connection refused"),
         (&["bench", "resolve", "Web", "--seconds", "0"], "0.1 to 3600"),
     ] {
         let output = rspctl().args(arguments).output().unwrap();
         let log = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && log.contains(wanted), "{arguments:?}: {log}");
+    }
+}
+
+/// It goes on trying, and says so.
+#[test]
+fn who_watches_hears_that_there_is_no_registrar() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut watch = rspctl();
+    let mut process = Process::start(watch.args(["watch", "Web", "--registrar", &address]));
+    let begun = Instant::now();
+    while !process.log().contains("rspctl: watch: no registrar answers") {
+        assert!(process.runs() && begun.elapsed() < LIMIT, "{}", process.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let port = address.rsplit(':').next().unwrap();
+    let _registrar = Registrar::start(&[&format!("-asap=127.0.0.1:{port}")]);
+    while !process.log().contains("rspctl: watch: the registrar ") {
+        assert!(process.runs() && begun.elapsed() < 2 * LIMIT, "{}", process.log());
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -1,5 +1,7 @@
 //! `rspctl`: resolve, register, decode and measure from a shell.
 #![allow(clippy::disallowed_methods)]
+// What stands at options is their help.
+#![allow(rustdoc::broken_intra_doc_links, rustdoc::bare_urls)]
 
 mod bench;
 mod ca;

@@ -151,7 +151,12 @@ impl Where {
         let name = self.name();
         let wrong = |error: &dyn std::fmt::Display| format!("the registrar's page at {name}: {error}");
         let secure = self.is_secure();
-        let name = name.trim_start_matches(SECURE).trim_start_matches("http://").trim_end_matches('/');
+        let name = name.trim_start_matches(SECURE).trim_start_matches("http://");
+        if name.contains("://") {
+            return Err(wrong(&"HOST:PORT is expected, or an URL with http:// or https://"));
+        }
+        // Of an URL, where it leads to: the path is ours.
+        let name = name.split('/').next().unwrap_or_default();
         // A port alone is one of this host, as with the registrar's option.
         let text = match name.bytes().all(|byte| byte.is_ascii_digit()) {
             true => format!("127.0.0.1:{name}"),

@@ -1,6 +1,8 @@
 //! `rspregistrar`: a registrar process. Options, signals, status page around the library's
-//! [`Server`]; one thread, one poll.
+//! `Server`; one thread, one poll.
 #![allow(clippy::disallowed_methods)]
+// What stands at options is their help.
+#![allow(rustdoc::broken_intra_doc_links, rustdoc::bare_urls)]
 
 mod api;
 mod configuration;

@@ -621,7 +621,7 @@ impl Library {
 
     /// Receives: notifications and cookie echoes first, then data, then what was lost. `timeout` `None`: one
     /// non-blocking attempt. A message larger than `buffer` is delivered in parts. EAGAIN: nothing came;
-    /// ENOTCONN: nothing can come; EINVAL: a notification, and less than [`NOTIFICATION_ROOM`] for it; EINTR.
+    /// ENOTCONN: nothing can come; EINVAL: a notification, and less than `NOTIFICATION_ROOM` for it; EINTR.
     pub fn recv(&self, sd: RawFd, buffer: &mut [u8], timeout: Option<Duration>) -> Result<Received> {
         self.receive(sd, &self.role(sd)?, buffer, &mut Deadline::or_now(timeout))
     }

@@ -7,7 +7,7 @@ use clap::Args;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use rserpool::machine::Time;
 use rserpool::machine::client::Resolution;
-use rserpool::runtime::{Directory, Follower, Pool};
+use rserpool::runtime::{Directory, Follower, Pool, Runtime};
 use rserpool::wire::{PeId, PoolElement};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::ffi::OsString;
@@ -22,6 +22,8 @@ use template::Template;
 
 /// How often signals are looked for.
 const GLANCE: Duration = Duration::from_millis(50);
+/// So long without a registrar is told.
+const LONELY: Duration = Duration::from_secs(1);
 /// How often the end of a command is looked for.
 const STEP: Duration = Duration::from_millis(5);
 
@@ -94,7 +96,8 @@ fn watch(args: &WatchArgs) -> Result<bool, String> {
     let pool = runtime.follow_pool(&handle, Some(Arc::new(WatchTeller(teller))));
     let mut watching = Watching { args, pool: &pool, products, known: None };
     let mut good = true;
-    while settle(args, &news, &stop) {
+    let mut company = Company { runtime: &runtime, since: Some(Instant::now()), told: false };
+    while settle(args, &news, &stop, &mut company) {
         if let Some(result) = watching.look() {
             good = result;
             if args.once || !watching.is_read() {
@@ -118,7 +121,7 @@ fn product(text: &str) -> Result<Product, String> {
 }
 
 /// Waits for a change, and then for quiet; `false`: it is enough.
-fn settle(args: &WatchArgs, news: &Receiver<()>, stop: &AtomicBool) -> bool {
+fn settle(args: &WatchArgs, news: &Receiver<()>, stop: &AtomicBool, company: &mut Company<'_>) -> bool {
     let quiet = Duration::from_millis(args.quiet);
     let mut changed: Option<Instant> = None;
     while !stop.load(Ordering::Relaxed) {
@@ -129,11 +132,36 @@ fn settle(args: &WatchArgs, news: &Receiver<()>, stop: &AtomicBool) -> bool {
         match news.recv_timeout(patience) {
             Ok(()) => _ = changed.get_or_insert_with(Instant::now),
             Err(RecvTimeoutError::Timeout) if changed.is_some() => return true,
-            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Timeout) => company.look(),
             Err(RecvTimeoutError::Disconnected) => return false,
         }
     }
     false
+}
+
+/// Whether there is a registrar that would tell of changes.
+struct Company<'a> {
+    runtime: &'a Runtime,
+    /// Since when there is none.
+    since: Option<Instant>,
+    told: bool,
+}
+
+impl Company<'_> {
+    /// Says once that nobody answers, and once that somebody does again.
+    fn look(&mut self) {
+        if let Some(registrar) = self.runtime.answered_by() {
+            if std::mem::take(&mut self.told) {
+                out::complain(format_args!("rspctl: watch: the registrar {registrar} answers"));
+            }
+            self.since = None;
+        } else if self.since.get_or_insert_with(Instant::now).elapsed() >= LONELY && !self.told {
+            self.told = true;
+            out::complain(
+                "rspctl: watch: no registrar answers, so nothing is heard of changes; it is tried on",
+            );
+        }
+    }
 }
 
 struct Watching<'a> {
