@@ -115,3 +115,37 @@ fn judge(conn: &Conn, since: Option<Instant>, now: Instant) -> Verdict {
         Err(_) => Verdict::Quiet,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::socket::channel::parameters::DEFAULT_PARAMETERS;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    /// However many connections send, who looks is called for the first of them.
+    #[test]
+    fn many_connections_are_looked_at_in_one_round() {
+        let silence = Silence::default();
+        assert_eq!(silence.look(), None);
+        let conns: Vec<_> = (0..50)
+            .map(|_| {
+                let (socket, peer) = UnixStream::pair().unwrap();
+                let conn = Arc::new(Conn::mapping(OwnedFd::from(socket).into(), false));
+                conn.tune(&DEFAULT_PARAMETERS);
+                (conn, peer)
+            })
+            .collect();
+        let called = conns.iter().filter(|(conn, _)| silence.listen(conn)).count();
+        assert_eq!(called, 1);
+        // Nobody's turn has come.
+        let first = silence.look().unwrap();
+        assert_eq!(silence.0.lock().all.len(), conns.len());
+        assert_eq!(silence.look(), Some(first));
+        // All of them are gone before it comes: nothing is left to look at.
+        drop(conns);
+        silence.0.lock().next = Some(Instant::now());
+        assert_eq!(silence.look(), None);
+        assert!(silence.0.lock().all.is_empty());
+    }
+}
