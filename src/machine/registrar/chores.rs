@@ -36,12 +36,11 @@ pub(super) enum Chore {
     Distance { link: LinkId, after: Option<ElementKey>, distance: u32 },
     /// A part of our table, for a peer that can't hold most of it.
     Table { id: RegistrarId, link: LinkId },
-    /// Elements whose registration life may be over.
-    Lapse { slot: u64, keys: Vec<ElementKey> },
 }
 
-/// Units of work in one call; a unit is about one element.
+/// Units of work in one call; a unit is about one element, and telling so many peers of it.
 pub(super) const BUDGET: usize = 512;
+const PEERS_OF_A_UNIT: usize = 16;
 
 /// What is still to be done.
 #[derive(Debug, Default)]
@@ -60,9 +59,19 @@ impl Chore {
 }
 
 impl Chores {
-    /// A call begins.
-    pub(super) fn refill(&mut self) {
-        self.left = BUDGET;
+    /// A call begins, with so many peers to be told of what it changes.
+    pub(super) fn refill(&mut self, peers: usize) {
+        self.left = (BUDGET / (1 + peers / PEERS_OF_A_UNIT)).max(1);
+    }
+
+    /// How much this call may still do.
+    pub(super) fn left(&self) -> usize {
+        self.left
+    }
+
+    /// This call did some of it.
+    pub(super) fn spend(&mut self, units: usize) {
+        self.left = self.left.saturating_sub(units);
     }
 
     /// Whether checksums can't be right for now.
@@ -224,15 +233,6 @@ impl Registrar {
             }
             Chore::Table { id, link } => {
                 self.table_part(id, link, units).then_some(Chore::Table { id, link })
-            }
-            Chore::Lapse { slot, mut keys } => {
-                while *units > 0
-                    && let Some(key) = keys.pop()
-                {
-                    *units -= 1;
-                    self.lapse(slot, key);
-                }
-                (!keys.is_empty()).then_some(Chore::Lapse { slot, keys })
             }
         }
     }

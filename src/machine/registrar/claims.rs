@@ -10,7 +10,7 @@ use super::chores::Chore;
 use super::dialect::Removal;
 use super::{Dial, LinkId, Registrar, Timer};
 use crate::handlespace::ElementKey;
-use crate::machine::{LinkProtocol, Target};
+use crate::machine::{LinkProtocol, Target, Time};
 use crate::wire::{Asap, PeId, PoolElement, PoolHandle, Protocol, RegistrarId, Transport};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -317,7 +317,13 @@ impl Registrar {
 
     /// Dials as many processes as may be dialled at once.
     pub(super) fn dial_claims(&mut self) {
-        while self.claims.dialling < MAX_DIALS {
+        let mut looked_at = 0;
+        while self.claims.dialling < MAX_DIALS && !self.claims.queue.is_empty() {
+            if looked_at == MAX_DIALS {
+                // Many have come by themselves since they were to be dialled.
+                return self.timers.set(Timer::Dials, Time(self.now.0 + 1));
+            }
+            looked_at += 1;
             let Some(target) = self.claims.queue.pop_front() else { break };
             if !self.claims.by_target.contains_key(&target) {
                 continue;

@@ -118,6 +118,11 @@ impl Registrar {
                 return Err(format!("{key:?} belongs to {}, who is no peer", element.home()));
             }
         }
+        let keys = self.space.elements_after(None).map(|element| element.key());
+        let due = keys.filter_map(|key| self.side(key).map(|side| (side.lapse, key)));
+        if !self.lives.check(due) {
+            return Err("registration lives are watched that nobody has, or the other way round".into());
+        }
         Ok(())
     }
 

@@ -60,6 +60,8 @@ impl StaticPeer {
 const SIMULTANEOUS: Duration = Duration::from_secs(2);
 /// First and longest delay between dials of a peer that can't be reached.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// Links of one host over which one registrar may speak. Of more than two none is any use.
+const MAX_LINKS: usize = 8;
 /// So many failed dials in a row mean that nobody is there.
 const REFUSALS: u32 = 3;
 
@@ -88,6 +90,15 @@ impl Registrar {
     pub(super) fn links_of(&self, id: RegistrarId) -> Vec<LinkId> {
         let all = (id, LinkId(0))..=(id, LinkId(u64::MAX));
         self.peer_links.range(all).map(|&(_, link)| link).collect()
+    }
+
+    /// How many links to a peer come from the host of this one.
+    fn links_alike(&self, id: RegistrarId, link: LinkId) -> usize {
+        let host = |link: &LinkId| {
+            self.links.get(link)?.ends.peer.first().map(|address| reach::host_of(address.ip()))
+        };
+        let ours = host(&link);
+        self.links_of(id).iter().filter(|&other| host(other) == ours).count()
     }
 
     fn peer_link(&mut self, link: LinkId) -> Option<&mut PeerLink> {
@@ -357,6 +368,12 @@ impl Registrar {
                 self.close_link(link);
                 return Standing::None;
             }
+            if self.links_alike(sender, link) >= MAX_LINKS {
+                self.complain("many links", || format!("{sender} speaks over very many links of one host"));
+                self.close_link(link);
+                return Standing::None;
+            }
+            let Some(peer_link) = self.peer_link(link) else { return Standing::None };
             let expected = peer_link.peer.replace(sender);
             if peer_link.since == Time::default() {
                 peer_link.since = now;
@@ -520,8 +537,8 @@ impl Registrar {
     }
 
     fn lose_link(&mut self, id: RegistrarId, link: LinkId) {
-        let mut other = self.links_of(id).into_iter().filter(|&other| other != link);
-        let other = other.next();
+        let all = (id, LinkId(0))..=(id, LinkId(u64::MAX));
+        let other = self.peer_links.range(all).map(|&(_, other)| other).find(|&other| other != link);
         let Some(peer) = self.peers.get_mut(id) else { return };
         // It may have sent something that is lost now, and it starts a new reading of our table.
         peer.audit.link_lost();

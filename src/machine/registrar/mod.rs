@@ -110,6 +110,8 @@ enum Timer {
     TakenBy(RegistrarId),
     /// The next step of a claim.
     Claim(u64),
+    /// More processes of claims are to be dialled.
+    Dials,
     /// The mentor fell silent.
     Mentor,
     /// Elements had time to come back.
@@ -402,8 +404,12 @@ impl Registrar {
             self.excused = Some(now);
         }
         for _ in 0..TIMEOUTS_PER_CALL {
+            if self.chores.left() == 0 {
+                break;
+            }
             let Some(timer) = self.timers.pop_expired(now) else { break };
             self.expire(timer);
+            self.chores.spend(1);
         }
         self.overslept = false;
         self.finish();
@@ -425,6 +431,7 @@ impl Registrar {
             Timer::Takeover(target) => self.takeover_expired(target),
             Timer::TakenBy(target) => self.other_takeover_expired(target),
             Timer::Claim(number) => self.claim_due(number),
+            Timer::Dials => self.dial_claims(),
             Timer::Mentor => self.mentor_silent(),
             Timer::Returned => self.all_returned(),
             Timer::MentorRetry => self.seek_mentor(),
@@ -533,7 +540,7 @@ impl Registrar {
     /// What every call begins with.
     fn begin(&mut self, now: Time) {
         self.now = now;
-        self.chores.refill();
+        self.chores.refill(self.peers.table.len());
     }
 
     /// What every call ends with.

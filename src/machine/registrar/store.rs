@@ -84,6 +84,7 @@ impl Registrar {
         if self.side(key)?.for_rsplib {
             self.rsplib_sum.subtract(Sum::of(&handle, self.space.get(key)?.id()));
         }
+        self.forget_life(key);
         let element = self.space.remove(key)?;
         self.side[key.index as usize] = ElementSide::default();
         self.tell_rival(&handle, element.id);

@@ -26,6 +26,8 @@ const MAX_DEPARTED_IN_ALL: usize = 1 << 20;
 const MAX_PUSH: usize = 1 << 20;
 /// So many bytes of a message that lists elements are as much work as one element elsewhere.
 const BYTES_PER_UNIT: usize = 1024;
+/// And so many subscribers that are looked at.
+const SUBSCRIBERS_PER_UNIT: usize = 256;
 
 #[derive(Debug, Clone, Copy)]
 struct Departure {
@@ -345,6 +347,7 @@ impl Registrar {
             return some.last().map(|&(link, _)| link).or(after);
         }
         let audience = self.subscriptions.audiences.get_mut(&number)?;
+        *units = units.saturating_sub(audience.subscribers.len() / SUBSCRIBERS_PER_UNIT);
         audience.telling = false;
         let told = audience.subscribers.values().map(|subscriber| subscriber.told).min().unwrap_or(change);
         while audience.departed.front().is_some_and(|first| first.change <= told) {

@@ -233,9 +233,12 @@ impl Registrar {
         }
         let now = self.now;
         let receiver = peer.dialect.receiver_of_updates(id);
-        while let Some(peer) = self.peers.get_mut(id)
-            && let Some((name, WaitingUpdate { last, lost })) = peer.backlog.next()
-        {
+        while let Some(peer) = self.peers.get_mut(id) {
+            if self.chores.left() == 0 && !peer.backlog.is_empty() {
+                return self.timers.set(Timer::Flush(id), Time(now.0 + 1));
+            }
+            let Some((name, WaitingUpdate { last, lost })) = peer.backlog.next() else { break };
+            self.chores.spend(1);
             let known = self.space.find(&name.0, name.1).and_then(|key| self.space.get(key));
             let (element, removal) = match (known.map(|element| element.to_element()), last.clone()) {
                 (Some(element), _) if element.home == self.id => (element, None),

@@ -14,7 +14,7 @@ use super::{LinkId, Registrar, Timer, dialect, reach};
 use crate::handlespace::{ElementKey, marks};
 use crate::machine::{Measurement, Output, Time};
 use crate::wire::{Asap, CauseCode, OperationError, PeId, PoolElement, PoolHandle};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::Bound;
 use std::time::Duration;
@@ -38,10 +38,22 @@ pub(super) fn overdue_bytes(client: &AsapLink) -> usize {
     client.overdue.iter().map(|((handle, _), element)| size(handle, element)).sum()
 }
 
-/// Which registrations may have ended when.
+/// Which registrations may have ended when: each element that there is once at most.
 #[derive(Debug, Default)]
 pub(super) struct Lives {
-    slots: BTreeMap<u64, Vec<ElementKey>>,
+    slots: BTreeSet<(u64, ElementKey)>,
+}
+
+impl Lives {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// For the check of our tables.
+    pub(super) fn check<'a>(&self, due: impl Iterator<Item = (u64, ElementKey)> + 'a) -> bool {
+        due.filter(|(due, _)| *due != 0).collect::<BTreeSet<_>>() == self.slots
+    }
 }
 
 fn slot(time: Time) -> u64 {
@@ -244,7 +256,9 @@ impl Registrar {
         let Some(client) = self.client(link) else { return };
         // Those beyond have timers of their own.
         let some: Vec<ElementKey> = client.unanswered.iter().take(DECISIONS).copied().collect();
-        for key in some {
+        let most = self.chores.left().max(1);
+        for key in some.into_iter().take(most) {
+            self.chores.spend(1);
             self.decide(link, key);
         }
     }
@@ -342,48 +356,65 @@ impl Registrar {
             // Looked at early enough.
             return;
         }
-        side.lapse = due;
-        self.lives.slots.entry(due).or_default().push(key);
+        self.look_at(key, due);
+    }
+
+    /// When an element's registration is looked at next; 0: never.
+    fn look_at(&mut self, key: ElementKey, due: u64) {
+        let Some(side) = self.side_mut(key) else { return };
+        let before = std::mem::replace(&mut side.lapse, due);
+        if before != 0 {
+            self.lives.slots.remove(&(before, key));
+        }
+        if due != 0 {
+            self.lives.slots.insert((due, key));
+        }
         self.time_lapses();
     }
 
+    /// An element is gone.
+    pub(super) fn forget_life(&mut self, key: ElementKey) {
+        if self.side(key).is_some_and(|side| side.lapse != 0) {
+            self.look_at(key, 0);
+        }
+    }
+
     fn time_lapses(&mut self) {
-        if let Some((&first, _)) = self.lives.slots.first_key_value() {
-            self.timers.set(Timer::Lapse, begin(first));
+        if let Some(&(first, _)) = self.lives.slots.first() {
+            let due = begin(first).max(Time(self.now.0 + 1));
+            if self.timers.get(&Timer::Lapse) != Some(due) {
+                self.timers.set(Timer::Lapse, due);
+            }
         }
     }
 
     /// Some registrations may have ended.
     pub(super) fn lapses_due(&mut self) {
-        while let Some(entry) = self.lives.slots.first_entry()
-            && begin(*entry.key()) <= self.now
+        while self.chores.left() > 0
+            && let Some(&(slot, key)) = self.lives.slots.first()
+            && begin(slot) <= self.now
         {
-            let (slot, keys) = entry.remove_entry();
-            self.start(Chore::Lapse { slot, keys });
+            self.chores.spend(1);
+            self.lapse(key);
         }
         self.time_lapses();
     }
 
     /// The registration of an element may have ended.
-    pub(super) fn lapse(&mut self, due: u64, key: ElementKey) {
+    fn lapse(&mut self, key: ElementKey) {
         let now = self.now;
         let life =
             self.space.get(key).filter(|element| element.home() == self.id).map(|element| element.life());
         let slept = self.overslept;
-        let Some(side) = self.side_mut(key).filter(|side| side.lapse == due) else { return };
-        side.lapse = 0;
+        self.look_at(key, 0);
+        let Some(side) = self.side(key) else { return };
         let (registered, link) = (side.registered, side.link);
         let Some(life) = life.and_then(|life| self.life(life)) else { return };
         let end = registered + life;
         if end > now || slept {
             // It registered again meanwhile; or it did and we slept.
             let wait = if end > now { end - now } else { SLOT };
-            let due = slot(now + wait.min(LONGEST));
-            if let Some(side) = self.side_mut(key) {
-                side.lapse = due;
-            }
-            self.lives.slots.entry(due).or_default().push(key);
-            return self.time_lapses();
+            return self.look_at(key, slot(now + wait.min(LONGEST)));
         }
         let name = self.space.get(key).map(|element| (element.handle().clone(), element.id()));
         let Some((handle, id)) = name else { return };

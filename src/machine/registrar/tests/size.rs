@@ -6,6 +6,10 @@ use super::*;
 const B: RegistrarId = RegistrarId(0x6000);
 const C: RegistrarId = RegistrarId(0x7000);
 
+fn presence_of(id: RegistrarId) -> Enrp {
+    Enrp::Presence { reply_required: false, checksum: None, server: Some(server(id, "10.0.0.2:9901")) }
+}
+
 /// Drains without decoding or checking.
 fn skip(bench: &mut Bench) -> usize {
     let mut sent = 0;
@@ -142,4 +146,54 @@ fn bytes_kept_are_counted_and_bounded() {
     }
     let accounts = bench.registrar.accounts();
     assert!(accounts.iter().all(|account| account.bytes == 0), "{accounts:?}");
+}
+
+#[test]
+fn the_more_peers_are_to_be_told_the_less_is_done_at_once() {
+    let mut bench = Bench::serving();
+    for id in 0..200 {
+        bench.peer(RegistrarId(0x6000 + id));
+    }
+    let pe = bench.pe();
+    bench.register_many(pe, 1..=1000);
+    bench.registrar.handle_link(bench.now, pe, LinkChange::Down(LinkDown::Broken));
+    let told = std::iter::from_fn(|| bench.registrar.poll_output())
+        .filter(|output| matches!(output, Output::Send { .. }))
+        .count();
+    assert!(told > 200 && told <= 200 * BUDGET / 8, "{told} messages");
+    bench.wait_quietly(ms(2));
+    assert_eq!(bench.content("echo"), []);
+}
+
+#[test]
+fn whoever_comes_and_goes_leaves_nothing_to_look_at() {
+    let mut bench = Bench::serving();
+    let pe = bench.pe();
+    for round in 0..100 {
+        let element = PoolElement { life: 3_000_000 - 1000 * round, ..element(1) };
+        bench.asap(pe, Asap::Registration { handle: pool("echo"), element });
+        if round % 2 == 0 {
+            bench.asap(pe, Asap::Deregistration { handle: pool("echo"), id: PeId(1) });
+        }
+    }
+    // The last one, and at its time.
+    assert_eq!(bench.registrar.lives.len(), 1);
+}
+
+#[test]
+fn one_host_does_not_speak_for_a_registrar_over_many_links() {
+    let mut bench = Bench::serving();
+    let b = bench.peer(B);
+    let closed = (0..20)
+        .filter(|port| {
+            let link = bench.accept(Service::Enrp, LinkProtocol::Tcp, &format!("10.0.0.66:{}", 50_000 + port));
+            let effects = bench.enrp(link, B, presence_of(B));
+            effects.contains(&Effect::Close(link))
+        })
+        .count();
+    assert_eq!(closed, 12);
+    // Somebody else still may, who may be the one.
+    let link = bench.accept(Service::Enrp, LinkProtocol::Tcp, "10.0.0.2:50001");
+    assert!(!bench.enrp(link, B, presence_of(B)).contains(&Effect::Close(link)));
+    bench.enrp(b, B, presence_of(B));
 }
