@@ -91,7 +91,7 @@ reach: build
 	scripts/measure-proxy
 
 fuzz:
-	cd fuzz && for target in wire registrar session client datagrams notifications settings tls dns; do \
+	cd fuzz && for target in wire registrar session client datagrams notifications settings tls dns capi http options; do \
 	    $(CARGO) fuzz run -s none $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 man:

@@ -2,6 +2,7 @@
 //!
 //! Each function takes any bytes and panics where a promise is broken.
 
+mod capi;
 mod client;
 #[cfg(feature = "dns")]
 mod dns;
@@ -9,6 +10,7 @@ mod registrar;
 mod session;
 mod strangers;
 mod tls;
+pub use capi::capi;
 pub use client::client;
 #[cfg(feature = "dns")]
 pub use dns::dns;

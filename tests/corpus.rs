@@ -3,6 +3,32 @@
 // Without debug assertions there are no fuzz functions in the library.
 #![cfg(debug_assertions)]
 
+#[cfg(feature = "registrar")]
+#[allow(dead_code, reason = "what only the program needs")]
+#[path = "../src/bin/rspregistrar/configuration.rs"]
+mod configuration;
+#[cfg(feature = "registrar")]
+#[allow(dead_code, reason = "what only the program needs")]
+#[path = "../src/bin/common/dns.rs"]
+mod dns_sockets;
+#[cfg(feature = "registrar")]
+#[allow(dead_code, reason = "what only the program needs")]
+#[path = "../src/bin/rspregistrar/options.rs"]
+mod options;
+#[cfg(feature = "registrar")]
+#[path = "../fuzz/programs.rs"]
+mod programs;
+#[cfg(feature = "registrar")]
+#[allow(dead_code, reason = "what only the program needs")]
+#[path = "../src/bin/rspregistrar/request.rs"]
+mod request;
+#[cfg(feature = "registrar")]
+#[path = "../src/bin/common/tls.rs"]
+mod tls;
+#[cfg(feature = "registrar")]
+#[path = "../src/bin/common/usage.rs"]
+mod usage;
+
 use std::path::Path;
 
 fn replay(target: &str, run: fn(&[u8])) {
@@ -57,8 +83,25 @@ fn settings() {
 }
 
 #[test]
-fn tls() {
+fn tls_handshakes() {
     replay("tls", rserpool::fuzz::tls);
+}
+
+#[test]
+fn capi() {
+    replay("capi", rserpool::fuzz::capi);
+}
+
+#[cfg(feature = "registrar")]
+#[test]
+fn http() {
+    replay("http", programs::http);
+}
+
+#[cfg(feature = "registrar")]
+#[test]
+fn options_and_their_file() {
+    replay("options", programs::options);
 }
 
 #[cfg(feature = "dns")]

@@ -434,6 +434,55 @@ fn every_statement_of_the_rfcs_is_decided() {
     report(problems);
 }
 
+/// `docs/security.md`: each threat of RFC 5355, and each attempt of a stranger, has an answer and a test that is there;
+/// what has none is open, in words.
+#[test]
+fn every_threat_is_answered_and_tested_or_open() {
+    let document = read(&root().join("docs/security.md"));
+    let mut problems = Vec::new();
+    let (mut sections, mut attempts) = (Vec::new(), 0);
+    let (mut threats, mut strangers) = (false, false);
+    for line in document.lines() {
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        match cells[..] {
+            ["section", "threat", ..] => threats = true,
+            ["attempt", ..] => strangers = true,
+            _ if line.starts_with("|--") => {}
+            [section, threat, answer, tests, open] if threats => {
+                sections.extend(section.split(", ").map(str::to_owned));
+                let untested = named_tests(tests);
+                if answer.len() < 12 || (!untested.is_empty() && open.len() < 12) {
+                    problems.push(format!("{section}: neither answered and tested nor open: {threat}"));
+                }
+                if tests != "–" {
+                    problems.extend(untested.into_iter().map(|problem| format!("{section}: {problem}")));
+                }
+                if open.is_empty() {
+                    problems.push(format!("{section}: open, or not (–)? {threat}"));
+                }
+            }
+            [attempt, answer, tests] if strangers => {
+                attempts += 1;
+                if answer.is_empty() {
+                    problems.push(format!("no answer: {attempt}"));
+                }
+                // Where no file is named, it is the one above the table.
+                let tests = match tests.contains("src/") || tests.contains("tests/") {
+                    true => tests.to_owned(),
+                    false => format!("`src/machine/registrar/tests/strangers.rs` {tests}"),
+                };
+                problems
+                    .extend(named_tests(&tests).into_iter().map(|problem| format!("{attempt}: {problem}")));
+            }
+            _ => (threats, strangers) = (false, false),
+        }
+    }
+    let all: Vec<String> = (1..=17).map(|number| format!("2.{number}")).collect();
+    assert_eq!(sections, all, "the threats of RFC 5355 in docs/security.md");
+    assert!(attempts >= 10, "only {attempts} attempts in docs/security.md");
+    report(problems);
+}
+
 /// Files that the documents name are there.
 #[test]
 fn what_documents_name_exists() {

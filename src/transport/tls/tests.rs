@@ -211,6 +211,47 @@ fn both_know_each_other_and_messages_pass() {
     assert_eq!(got, long);
 }
 
+/// RFC 5355 section 2.8: nothing that was overheard says anything a second time, the whole of a connection or a record
+/// within it.
+#[test]
+fn what_was_overheard_is_worth_nothing_when_it_comes_again() {
+    let authority = Authority::new("here");
+    let [client, server] = ["client", "server"].map(|name| authority.credentials(name, &Kind::default()));
+    let mut pair = Pair::new(&client, &server);
+    let mut overheard = Vec::new();
+    let (mut at_client, mut at_server) = (Ok(()), Ok(()));
+    for _ in 0..20 {
+        let mut bytes = Vec::new();
+        pair.client.take_output(&mut bytes);
+        overheard.extend_from_slice(&bytes);
+        let mut rest = &bytes[..];
+        while !rest.is_empty() && at_server.is_ok() {
+            at_server = pair.server.read_from(&mut rest).unwrap().map(|_| ()).map_err(|why| why.to_string());
+        }
+        if carry(&mut pair.server, &mut pair.client, &mut at_client) + bytes.len() == 0 {
+            break;
+        }
+    }
+    assert_eq!((at_client, at_server), (Ok(()), Ok(())));
+    assert!(pair.server.is_proved());
+    let mut record = Vec::new();
+    pair.client.encrypt(b"deregister", &mut record).unwrap();
+    overheard.extend_from_slice(&record);
+    let mut buffer = [0; 100];
+    assert!(pair.server.read_from(&mut &record[..]).unwrap().is_ok());
+    assert_eq!(pair.server.plaintext(&mut buffer).unwrap(), 10);
+    // The record again over the same connection, and all of it over a new one.
+    assert!(pair.server.read_from(&mut &record[..]).unwrap().is_err());
+    let mut other = Engine::accepted(&server, Purpose::Asap, None).unwrap();
+    let mut rest = &overheard[..];
+    let mut refused = false;
+    while !rest.is_empty() && !refused {
+        refused = other.read_from(&mut rest).unwrap().is_err();
+    }
+    assert!(refused && !other.is_proved());
+    assert!(other.plaintext(&mut buffer).is_err());
+}
+
 /// Until the server has looked at the client's certificate, the client must not believe that it is in.
 #[test]
 fn a_client_is_in_only_when_the_server_said_so() {

@@ -186,7 +186,8 @@ fn one_host_does_not_speak_for_a_registrar_over_many_links() {
     let b = bench.peer(B);
     let closed = (0..20)
         .filter(|port| {
-            let link = bench.accept(Service::Enrp, LinkProtocol::Tcp, &format!("10.0.0.66:{}", 50_000 + port));
+            let link =
+                bench.accept(Service::Enrp, LinkProtocol::Tcp, &format!("10.0.0.66:{}", 50_000 + port));
             let effects = bench.enrp(link, B, presence_of(B));
             effects.contains(&Effect::Close(link))
         })
