@@ -8,7 +8,7 @@
 #[path = "../src/bin/rspregistrar/configuration.rs"]
 mod configuration;
 #[cfg(feature = "registrar")]
-#[allow(dead_code, reason = "what only the program needs")]
+#[allow(dead_code, clippy::disallowed_methods, reason = "what only the program needs")]
 #[path = "../src/bin/common/dns.rs"]
 mod dns_sockets;
 #[cfg(feature = "registrar")]

@@ -110,7 +110,7 @@ fn name<'a>(input: &mut Input<'a>) -> (*const u8, usize, &'a [u8]) {
 }
 
 fn policy(input: &mut Input) -> Option<rsp_loadinfo> {
-    let some = input.byte() % 4 > 0;
+    let some = !input.byte().is_multiple_of(4);
     let policy = match input.byte() {
         known @ 0..=9 => u32::from(known),
         other => 0x4000_0000 | u32::from(other),
@@ -132,8 +132,8 @@ fn addresses(input: &mut Input) -> (Vec<u8>, c_int) {
         let address = if input.flag() { "127.0.0.1:0" } else { "[::1]:0" };
         address.parse::<SocketAddr>().expect("an address")
     });
-    let mut bytes = crate::socket::sockaddr::pack(some.collect::<Vec<_>>().into_iter());
-    if input.byte() % 8 == 0 && bytes.len() >= 2 {
+    let mut bytes = crate::socket::sockaddr::pack(some.collect::<Vec<_>>());
+    if input.byte().is_multiple_of(8) && bytes.len() >= 2 {
         bytes[0] = input.byte();
         bytes.resize(256, 0);
     }

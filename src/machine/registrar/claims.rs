@@ -317,6 +317,9 @@ impl Registrar {
 
     /// Dials as many processes as may be dialled at once.
     pub(super) fn dial_claims(&mut self) {
+        if self.timers.get(&Timer::Dials).is_some() {
+            return;
+        }
         let mut looked_at = 0;
         while self.claims.dialling < MAX_DIALS && !self.claims.queue.is_empty() {
             if looked_at == MAX_DIALS {

@@ -3,9 +3,9 @@
 use super::asap::{HeldQuestion, MAX_DEFERRED, MAX_DEFERRED_PER_LINK, held_size};
 use super::chores::Chore;
 use super::dialect::most_elements;
-use super::{LinkId, LiveLink, Registrar, Role};
+use super::{LinkId, LiveLink, Registrar, Role, Timer};
 use crate::handlespace::{ElementKey, Increment, MOST_LOOKS};
-use crate::machine::LinkEnds;
+use crate::machine::{LinkEnds, Time};
 use crate::wire::{
     ALL_ITEMS, Asap, CauseCode, MAX_MESSAGE, OperationError, Policy, PoolElement, PoolHandle, Transport,
 };
@@ -123,8 +123,14 @@ impl Registrar {
     /// Whoever has not come back by now is not there.
     pub(super) fn all_returned(&mut self) {
         self.returning = false;
-        for (handle, questions) in std::mem::take(&mut self.held) {
+        while self.chores.left() > 0
+            && let Some((handle, questions)) = self.held.pop_first()
+        {
+            self.chores.spend(1);
             self.start(Chore::Held { handle, questions });
+        }
+        if !self.held.is_empty() {
+            self.timers.set(Timer::Returned, Time(self.now.0 + 1));
         }
     }
 

@@ -43,6 +43,8 @@ const MAX_BACKLOG: usize = 4096;
 pub(super) const MAX_BACKLOG_BYTES: usize = 1 << 20;
 /// Bound on bytes of updates sent to a peer at once.
 const MAX_BURST: usize = 128 << 10;
+/// So many updates that won't be sent are forgotten at once.
+const DISCARDED: usize = 8;
 /// Pause between bursts.
 const BURST_PAUSE: Duration = Duration::from_millis(5);
 
@@ -63,16 +65,23 @@ impl Backlog {
 
     fn add(&mut self, name: (PoolHandle, PeId), last: Option<(PoolElement, Removal)>) {
         if self.overflow {
-            return;
+            return self.discard(DISCARDED);
         }
         let before = self.updates.get(&name).map_or(0, |waiting| waiting.bytes(&name.0));
         let waiting = self.updates.entry(name.clone()).or_default();
         waiting.lost |= last.as_ref().is_some_and(|(_, why)| *why == Removal::Lost);
         waiting.last = last;
         self.bytes = self.bytes - before + waiting.bytes(&name.0);
-        if self.updates.len() > MAX_BACKLOG || self.bytes > MAX_BACKLOG_BYTES {
-            self.clear();
+        while self.updates.len() > MAX_BACKLOG || self.bytes > MAX_BACKLOG_BYTES {
             self.overflow = true;
+            self.discard(1);
+        }
+    }
+
+    /// Forgets some of what won't be sent. Many peers may fall behind at once, so not all of it at a time.
+    fn discard(&mut self, most: usize) {
+        for _ in 0..most {
+            self.next();
         }
     }
 
@@ -227,11 +236,18 @@ impl Registrar {
         if self.links.get(&link).is_none_or(|link| link.congested) || peer.backlog.is_empty() {
             return;
         }
+        let now = self.now;
         if peer.backlog.overflow {
+            while !peer.backlog.updates.is_empty() {
+                if self.chores.left() == 0 {
+                    return self.timers.set(Timer::Flush(id), Time(now.0 + 1));
+                }
+                self.chores.spend(1);
+                peer.backlog.discard(DISCARDED);
+            }
             peer.backlog.clear();
             return self.force_audit(id);
         }
-        let now = self.now;
         let receiver = peer.dialect.receiver_of_updates(id);
         while let Some(peer) = self.peers.get_mut(id) {
             if self.chores.left() == 0 && !peer.backlog.is_empty() {
