@@ -15,7 +15,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -336,6 +336,18 @@ fn a_proxy_says_who_the_client_is_serves_unix_sockets_and_reads_its_file_again()
     let _ = std::fs::remove_file(config);
 }
 
+/// The program has this socket as its first after standard error.
+fn hand_over(command: &mut Command, number: i32) {
+    // SAFETY: what it calls may be called there.
+    unsafe {
+        command.pre_exec(move || match libc::dup2(number, 3) {
+            // It may have been there before, to be closed by exec.
+            3 if libc::fcntl(3, libc::F_SETFD, 0) == 0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+}
+
 /// As systemd hands them over: who connects before the proxy is there is served by it.
 #[test]
 fn a_proxy_takes_sockets_that_are_handed_over() {
@@ -350,18 +362,32 @@ fn a_proxy_takes_sockets_that_are_handed_over() {
     let program = env!("CARGO_BIN_EXE_rspctl");
     command.args(["-c", r#"LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@""#, program]);
     command.args(["proxy", &address.to_string(), "Handed"]);
-    let number = held.as_raw_fd();
-    // SAFETY: what it calls may be called there.
-    unsafe {
-        command.pre_exec(move || match libc::dup2(number, 3) {
-            // It may have been there before, to be closed by exec.
-            3 if libc::fcntl(3, libc::F_SETFD, 0) == 0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        });
-    }
+    hand_over(&mut command, held.as_raw_fd());
     let mut process = Process::start(command.env("RSP_REGISTRAR", registrar.asap.to_string()));
     assert_eq!(process.line_after("proxy "), format!("{address} for \"Handed\""));
     assert_eq!(line_of(&mut early), "one");
+    drop(process);
+    // A UNIX socket as well; it is not made anew, and stays when the proxy ends.
+    let path = temporary("handed.sock");
+    let held = UnixListener::bind(&path).unwrap();
+    let mut early = UnixStream::connect(&path).unwrap();
+    early.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", r#"LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@""#, program]);
+    command.args(["proxy", &format!("unix:{}", path.display()), "Handed"]);
+    hand_over(&mut command, held.as_raw_fd());
+    let mut process = Process::start(command.env("RSP_REGISTRAR", registrar.asap.to_string()));
+    assert_eq!(process.line_after("proxy "), format!("unix:{} for \"Handed\"", path.display()));
+    assert_eq!(line_of(&mut early), "one");
+    drop(early);
+    process.signal(libc::SIGTERM);
+    let begun = Instant::now();
+    while process.runs() {
+        assert!(begun.elapsed() < LIMIT, "{}", process.log());
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert!(path.exists());
+    let _ = std::fs::remove_file(&path);
     // Another address is no matter of it, and a socket that is not there is said.
     let mut command = Command::new("/bin/sh");
     command.args([
