@@ -1,6 +1,8 @@
 //! Elements that a peer says it has and that we can't hold, or hold as somebody else's: another policy than their
 //! pool's, or a link here that speaks for another home. They count for the comparison of checksums, so that one
 //! audit is enough, and where ours goes, theirs takes its place.
+//!
+//! The same record is kept of what a peer has while another one says that it has it.
 
 use crate::handlespace::Sum;
 use crate::wire::{PeId, PoolElement, PoolHandle};
@@ -64,6 +66,18 @@ impl Absent {
         for (handle, id) in old {
             self.take(&handle, id);
         }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    pub(super) fn has(&self, handle: &PoolHandle, id: PeId) -> bool {
+        !self.records.is_empty() && self.records.contains_key(&(handle.clone(), id))
+    }
+
+    pub(super) fn into_names(self) -> impl Iterator<Item = (PoolHandle, PeId)> {
+        self.records.into_keys()
     }
 
     pub(super) fn sum(&self) -> Sum {

@@ -250,8 +250,9 @@ impl Registrar {
                     // Another one of the same host, or the same one elsewhere: who is left in the end says so.
                     self.note_rival(before, &handle, id);
                 }
+                let from = self.mark_of(&ends);
                 if let Some(side) = self.side_mut(key) {
-                    side.brief = brief;
+                    (side.brief, side.from) = (brief, from);
                 }
                 self.drop_claim(&handle, id);
                 self.announce_update(key);
@@ -302,8 +303,8 @@ impl Registrar {
     }
 
     /// Whether who registers an element may be that element. While its link is up, only that link may, or the same
-    /// process over another one: from the same host, at the same port. While it has none, or its home is another
-    /// registrar that is up, only from one of its addresses.
+    /// process over another one: from the same host, at the same port. While it has none here, only from one of its
+    /// addresses, also while its home is gone: who is left alone is most easily robbed.
     fn may_register(
         &self,
         link: LinkId,
@@ -321,13 +322,31 @@ impl Registrar {
                 Some(other) => reach::same_host(ends, &other.ends) && same_port,
                 None => true,
             },
-            None if known.home == self.id => {
-                known.transport == element.transport
-                    || reach::from_element(ends, &known)
-                    || reach::is_local(ends)
+            None => {
+                let from = self.side(key).map_or(0, |side| side.from);
+                // Where it was registered here it may come from again, whatever addresses it gave. If it was registered
+                // elsewhere we don't know from where: one of the RFC's processes, which nobody can ask, is believed
+                // if it changes no address.
+                let again = from != 0 && from == self.mark_of(ends);
+                let plain = from == 0
+                    && known.asap.is_none()
+                    && known.transport == element.transport
+                    && !self.is_up(known.home);
+                again || plain || reach::from_element(ends, &known) || reach::is_local(ends)
             }
-            None => !self.is_up(known.home) || reach::from_element(ends, &known) || reach::is_local(ends),
         }
+    }
+
+    /// A number that stands for where a link comes from; 0: not known. Nobody can choose an address that has another
+    /// one's, since nobody knows our seed.
+    fn mark_of(&self, ends: &LinkEnds) -> u32 {
+        let bits = match ends.peer.first().map(|peer| peer.ip().to_canonical()) {
+            Some(IpAddr::V4(v4)) => u128::from(u32::from(v4)),
+            Some(IpAddr::V6(v6)) => u128::from(v6),
+            None => return 0,
+        };
+        let halves = (bits as u64 ^ self.secret).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (bits >> 64) as u64;
+        ((halves.rotate_left(31) ^ self.secret).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).max(1) as u32
     }
 
     /// Whether there is room for one more element of a link: it may have as much as is left for all others, so that

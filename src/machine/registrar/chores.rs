@@ -258,7 +258,9 @@ impl Registrar {
             }
         }
         for key in stale {
-            self.remove(key, "unknown to its registrar");
+            if !self.give_way(key) {
+                self.remove(key, "unknown to its registrar");
+            }
         }
         if *units > 0 { None } else { last.or(after) }
     }

@@ -37,6 +37,8 @@ enum Why {
     Suggested,
     /// Somebody can't reach an element of another registrar; the keep-alive has no H flag.
     Reported,
+    /// Its registrar is silent, and another one says that it is gone, and why: no answer, no element. No H flag either.
+    Gone(Removal),
 }
 
 #[derive(Debug)]
@@ -278,6 +280,11 @@ impl Registrar {
         self.claim_foreign(key, Why::Reported);
     }
 
+    /// Its registrar is silent, and another one says that it is gone.
+    pub(super) fn ask_whether_gone(&mut self, key: ElementKey, why: Removal) {
+        self.claim_foreign(key, Why::Gone(why));
+    }
+
     /// An element's registrar suggests that we take it.
     pub(super) fn take_suggested(&mut self, handle: &PoolHandle, id: PeId) {
         if let Some(key) = self.space.find(handle, id) {
@@ -450,13 +457,18 @@ impl Registrar {
                     self.remove_and_tell(key, "reported unreachable");
                 }
             }
+            Why::Gone(why) if refused => {
+                if let Some(claim) = self.end_claim(number) {
+                    self.found_gone(&claim, why);
+                }
+            }
             _ => self.unanswered(number, "not reached after takeover"),
         }
     }
 
     pub(super) fn ask(&mut self, number: u64, link: LinkId) {
         let Some(claim) = self.claims.by_number.get(&number) else { return };
-        let home = claim.why != Why::Reported;
+        let home = !matches!(claim.why, Why::Reported | Why::Gone(_));
         let (handle, id) = (claim.handle.clone(), Some(claim.element.id));
         self.claims.set_step(number, Step::Asked(link));
         self.timers.set(Timer::Claim(number), self.now + self.answer_patience(link));
@@ -508,6 +520,13 @@ impl Registrar {
             }
             return;
         }
+        if let Why::Gone(why) = claim.why {
+            // Who can't be reached from here may be there all the same.
+            if matches!(claim.step, Step::Asked(_)) {
+                self.found_gone(&claim, why);
+            }
+            return self.close_if_idle(&claim);
+        }
         if let Some(key) = self.space.find(&claim.handle, claim.element.id)
             && self.is_ours(key)
             && self.side(key).is_some_and(|side| side.link.is_none())
@@ -516,6 +535,17 @@ impl Registrar {
             self.remove_and_tell(key, reason);
         }
         self.close_if_idle(&claim);
+    }
+
+    /// An element does not answer of which was said that it is gone; whoever takes over from its registrar finds out
+    /// by itself.
+    fn found_gone(&mut self, claim: &Claim, why: Removal) {
+        let key = self.space.find(&claim.handle, claim.element.id);
+        let still =
+            key.filter(|&key| self.space.get(key).is_some_and(|now| now.home() == claim.element.home));
+        if let Some(key) = still {
+            self.take_out(key, "removed elsewhere", why);
+        }
     }
 
     /// Closes a link that we dialled for claims and that turned out to have no use.
@@ -538,7 +568,7 @@ impl Registrar {
             return;
         }
         let Some(claim) = self.end_claim(number) else { return };
-        if claim.why == Why::Reported {
+        if matches!(claim.why, Why::Reported | Why::Gone(_)) {
             return self.close_if_idle(&claim);
         }
         if let Why::Contested(..) = claim.why {

@@ -131,7 +131,7 @@ impl Registrar {
             return Err(format!("{} peers", self.peers.table.len()));
         }
         for (id, peer) in &self.peers.table {
-            if !peer.backlog.check() || !peer.absent.check() {
+            if !peer.backlog.check() || !peer.absent.check() || !peer.wanted.check() {
                 return Err(format!("what is kept for {id} is too long or miscounted"));
             }
             if self.leaving {

@@ -26,7 +26,7 @@
 //!
 //! An element's own acts decide. Registering with a registrar makes that one its home, and so does
 //! answering a keep-alive with the H flag. Both are told to all peers by HANDLE_UPDATE, and what an
-//! update says is taken over at once, except for an element that has a link here. That is left as it is, and
+//! update says is taken over at once, except for an element that is somebody else's, see below, or has a link here. That is left as it is, and
 //! what the peer says is kept beside it (`absent`): the update may be the first news that the element moved.
 //! If so, the element closes its link to us, and the peer's word counts. If its link to us stays up for a
 //! moment, the news was old (updates of two registrars are not ordered among each other), or false: then we
@@ -34,6 +34,11 @@
 //! told so. So registrars that contradict each other never argue among themselves, nobody but an
 //! element moves or removes it, and whatever a partition left behind, each element ends with the
 //! registrar that it last answered.
+//!
+//! Of two other registrars that both say that they have an element, and are both up, the one that had it keeps it here
+//! until it has given it up: it hears the same news, and its checksum says whether it has (`sync`). So nobody moves at third
+//! registrars what is where it is. While the one that had it is silent or gone, nobody can say so, and for a minute from
+//! then on whoever spoke last is believed. Who says that such a registrar's element is gone makes us ask the element.
 //!
 //! A handle table is not news but a state, so it never takes away an element that has a link here.
 
@@ -158,6 +163,10 @@ struct ElementSide {
     stays: bool,
     /// How often its home was disputed, and since when.
     quarrel: (u8, Time),
+    /// When it came to who has it although nobody who should know could say so; 0: never.
+    doubted: Time,
+    /// Stands for where it was registered from; 0: not known.
+    from: u32,
 }
 
 /// A link that is up.
@@ -200,6 +209,8 @@ pub struct Registrar {
     overslept: bool,
     excused: Option<Time>,
     rng: Rng,
+    /// What nobody else knows.
+    secret: u64,
     space: Handlespace,
     side: Vec<ElementSide>,
     links: BTreeMap<LinkId, LiveLink>,
@@ -268,6 +279,7 @@ impl Registrar {
             now,
             overslept: false,
             excused: None,
+            secret: seed,
             rng,
             space,
             side: Vec::new(),
@@ -581,7 +593,7 @@ impl Registrar {
     pub fn accounts(&self) -> [Account; 6] {
         let account = |cause, bytes, bound| Account { cause, bytes, bound };
         let peers = self.peers.table.values();
-        let absent = peers.clone().map(|peer| peer.absent.bytes()).sum();
+        let absent = peers.clone().map(|peer| peer.absent.bytes() + peer.wanted.bytes()).sum();
         let backlog = peers.map(|peer| peer.backlog.bytes()).sum();
         let most = self.config.max_peers;
         [
@@ -590,7 +602,7 @@ impl Registrar {
             account("bytes of overdue elements", self.overdue, watch::MAX_OVERDUE_BYTES),
             account("bytes of claims", self.claims.bytes(), claims::MAX_BYTES),
             account("bytes of waiting updates", backlog, most * sync::MAX_BACKLOG_BYTES),
-            account("bytes of disputed elements", absent, most * absent::MAX_BYTES),
+            account("bytes of disputed elements", absent, 2 * most * absent::MAX_BYTES),
         ]
     }
 

@@ -107,6 +107,8 @@ pub(super) struct Peer {
     pub backlog: Backlog,
     /// Elements that it says it has and that we hold otherwise, or not at all.
     pub absent: Absent,
+    /// Elements that it has and that others say they have.
+    pub wanted: Absent,
     pub audit: Audit,
     /// Whether its checksum was right when it was compared last.
     pub agrees: Option<bool>,
@@ -225,6 +227,7 @@ impl Registrar {
             list_after: Time::default(),
             backlog: Backlog::default(),
             absent: Absent::default(),
+            wanted: Absent::default(),
             audit: Audit::default(),
             agrees: None,
             resynchronisations: 0,
@@ -362,6 +365,7 @@ impl Registrar {
             peer.life = Life::Silent { met: peer.life.is_met() };
             peer.failed = 0;
             self.timers.set(Timer::NoResponse(id), now + limit);
+            self.part(id, true);
         }
         self.ask_presence(id);
     }

@@ -79,7 +79,11 @@ impl Registrar {
         reason: &'static str,
         why: Removal,
     ) -> Option<(PoolHandle, PoolElement)> {
-        let handle = self.space.get(key)?.handle().clone();
+        let (handle, id, home) =
+            self.space.get(key).map(|element| (element.handle().clone(), element.id(), element.home()))?;
+        if let Some(peer) = self.peers.get_mut(home) {
+            peer.wanted.take(&handle, id);
+        }
         self.detach(key);
         if self.side(key)?.for_rsplib {
             self.rsplib_sum.subtract(Sum::of(&handle, self.space.get(key)?.id()));
@@ -153,6 +157,9 @@ impl Registrar {
 
     /// An element has another home registrar.
     fn moved(&mut self, handle: &PoolHandle, id: PeId, key: ElementKey, from: RegistrarId, to: RegistrarId) {
+        if let Some(peer) = self.peers.get_mut(from) {
+            peer.wanted.take(handle, id);
+        }
         if to == self.id {
             self.stats.adoptions += 1;
         }

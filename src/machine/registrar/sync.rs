@@ -125,6 +125,8 @@ pub(super) struct Audit {
     not_before: Time,
 }
 
+/// For so long whoever spoke last is believed about an element of which nobody could say whose it is.
+const DOUBT: Duration = Duration::from_secs(60);
 /// An audit without an answer for so long is begun anew.
 const AUDIT_PATIENCE: Duration = Duration::from_secs(10);
 /// First and longest pause after an audit that did not help.
@@ -312,9 +314,7 @@ impl Registrar {
     /// A peer says that an element is gone.
     fn gone_elsewhere(&mut self, sender: RegistrarId, handle: &PoolHandle, element: &PoolElement) {
         let why = Removal::decode(element);
-        if let Some(peer) = self.peers.get_mut(sender) {
-            peer.absent.take(handle, element.id);
-        }
+        let gone = self.peers.get_mut(sender).and_then(|peer| peer.absent.take(handle, element.id));
         let Some(key) = self.space.find(handle, element.id) else { return };
         let Some(home) = self.space.get(key).map(|known| known.home()) else { return };
         if home == self.id {
@@ -326,9 +326,18 @@ impl Registrar {
             if let Some(link) = self.side(key).and_then(|side| side.link) {
                 return self.contest(key, link, Some(why));
             }
-        } else if home != sender && (home != element.home || self.is_up(home)) {
+        } else if home != sender {
             // A registrar that lost an element to another one may not know that yet, and whose it is says itself
             // that it went.
+            if !self.is_up(home) {
+                if home == element.home {
+                    self.ask_whether_gone(key, why);
+                }
+            } else if gone.is_some() {
+                self.send_presence(home, true);
+            }
+            return;
+        } else if self.is_wanted(home, handle, element.id) && self.give_way(key) {
             return;
         }
         self.take_out(
@@ -360,7 +369,7 @@ impl Registrar {
         let near = self.links.get(&link).is_some_and(|link| reach::is_local(&link.ends));
         let first_hand = home == sender;
         let known = self.space.find(handle, element.id);
-        let mut moved = false;
+        let (mut moved, mut doubtful) = (false, false);
         if let Some(key) = known {
             let known_home = self.space.get(key).map(|known| known.home());
             if known_home == Some(self.id) {
@@ -381,6 +390,13 @@ impl Registrar {
                 }
             } else if !first_hand && known_home != Some(sender) {
                 return;
+            } else if let Some(other) = known_home.filter(|&other| first_hand && other != sender) {
+                if self.keeps(other, key) {
+                    // It hears the same news, and if it does not have the element any more its checksum says so.
+                    self.note_absent(sender, handle, element.clone());
+                    return self.note_wanted(other, handle, element);
+                }
+                doubtful = true;
             }
         }
         if !first_hand && !self.meet(home, None) {
@@ -404,6 +420,9 @@ impl Registrar {
         }
         if let Some(peer) = self.peers.get_mut(home) {
             peer.absent.take(handle, id);
+        }
+        if doubtful && let Some(key) = known {
+            self.doubt(key);
         }
         if moved {
             // Only now: one that can't be held under its new registrar is still ours to ask.
@@ -439,6 +458,55 @@ impl Registrar {
         let stamp = self.stamp;
         if let Some(peer) = self.peers.get_mut(id) {
             peer.absent.put(handle, element, stamp);
+        }
+    }
+
+    /// Whether an element stays with the peer that has it when another one says that it has it.
+    fn keeps(&self, home: RegistrarId, key: ElementKey) -> bool {
+        let doubtful = self
+            .side(key)
+            .is_some_and(|side| side.doubted != Time::default() && self.now - side.doubted < DOUBT);
+        self.is_serving() && self.is_up(home) && !doubtful
+    }
+
+    /// Whose an element is nobody could say who should know: whoever says next that it has it is believed.
+    pub(super) fn doubt(&mut self, key: ElementKey) {
+        let now = self.now;
+        if let Some(side) = self.side_mut(key) {
+            side.doubted = now;
+        }
+    }
+
+    /// Another peer says that it has what a peer has that is up.
+    fn note_wanted(&mut self, home: RegistrarId, handle: &PoolHandle, element: PoolElement) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(home) else { return };
+        let first = peer.wanted.is_empty();
+        peer.wanted.put(handle, element, now.0);
+        if first {
+            self.send_presence(home, true);
+        }
+    }
+
+    fn is_wanted(&mut self, home: RegistrarId, handle: &PoolHandle, id: PeId) -> bool {
+        self.peers.get_mut(home).is_some_and(|peer| peer.wanted.take(handle, id).is_some())
+    }
+
+    /// A peer has given up what others say they have; or (`silent`) it does not say any more whether it has.
+    pub(super) fn part(&mut self, id: RegistrarId, silent: bool) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        for (handle, pe) in std::mem::take(&mut peer.wanted).into_names() {
+            let Some(key) = self.space.find(&handle, pe) else { continue };
+            if self.space.get(key).is_none_or(|element| element.home() != id) {
+                continue;
+            }
+            if !self.give_way(key) {
+                if !silent {
+                    self.remove(key, "unknown to its registrar");
+                }
+            } else if silent || self.peers.table.values().any(|peer| peer.absent.has(&handle, pe)) {
+                self.doubt(key);
+            }
         }
     }
 
@@ -517,6 +585,14 @@ impl Registrar {
             // What it had, too, it has given up since it heard whose that is, and nobody says so.
             peer.absent = Absent::default();
             all = held;
+        }
+        if all.to_wire() != checksum && !peer.wanted.is_empty() {
+            let mut rest = all;
+            rest.subtract(peer.wanted.sum());
+            if rest.to_wire() == checksum {
+                self.part(id, false);
+                return self.compare(id, checksum);
+            }
         }
         let equal = all.to_wire() == checksum;
         peer.agrees = Some(equal);
@@ -598,6 +674,7 @@ impl Registrar {
         if let Some(peer) = self.peers.get_mut(owner) {
             peer.audit.stop();
             peer.absent.purge(since);
+            peer.wanted = Absent::default();
         }
         self.start(Chore::Purge { owner, since, after: None });
     }

@@ -159,6 +159,8 @@ impl Registrar {
                     self.remove(key, "too many home registrars");
                 } else if heir == self.id {
                     self.claim_inherited(key);
+                } else {
+                    self.doubt(key);
                 }
             }
             if self.space.owned_count(target) > 0 {

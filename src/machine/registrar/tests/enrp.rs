@@ -150,8 +150,25 @@ fn a_late_removal_by_a_former_home_is_ignored() {
     // A deregistration elsewhere names the home, which says so itself if it is there.
     assert_eq!(bench.enrp(b, B, removal(1, C)), []);
     assert_eq!(bench.content("echo"), [(1, C)]);
+    // And of one that is silent, the element is asked, whatever others say: it is there.
     bench.down(c);
-    assert_eq!(bench.enrp(b, B, removal(1, C)), [removed(1, "removed by its registrar")]);
+    for there in [true, false] {
+        while !bench.opened.is_empty() && bench.opened[0].1.addresses[0] != address("10.0.0.9:99") {
+            bench.refuse_dial();
+        }
+        bench.enrp(b, B, removal(1, C));
+        assert_eq!(bench.content("echo"), [(1, C)]);
+        assert_eq!(bench.opened.len(), 1);
+        let (pe, asked) = bench.answer_dial();
+        let question = keep_alive(pe, false, 1);
+        assert!(asked.contains(&question), "{asked:?}");
+        if there {
+            bench.asap(pe, ack(1));
+            assert_eq!(bench.content("echo"), [(1, C)]);
+        }
+    }
+    let later = bench.wait_quietly(ms(1000));
+    assert!(later.contains(&removed(1, "removed elsewhere")), "{later:?}");
 }
 
 #[test]

@@ -501,3 +501,101 @@ fn one_link_leaves_room_for_others() {
         assert!(bench.asap(next, registration(id)).contains(&registered(next, id)), "{id}");
     }
 }
+
+/// While an element has no link here and its home is gone, it is still nobody else's.
+#[test]
+fn who_is_left_alone_by_its_home_is_not_robbed() {
+    let mut bench = Bench::serving();
+    let b = bench.peer(B);
+    bench.enrp(b, B, update(1, B));
+    bench.down(b);
+    let stranger = bench.accept(Service::Asap, LinkProtocol::Tcp, "10.0.0.66:40000");
+    let effects = bench.asap(stranger, registration(1));
+    assert!(
+        matches!(effects.last(), Some(Effect::Asap(_, Asap::RegistrationResponse { rejected: true, .. }))),
+        "{effects:?}"
+    );
+    let pe = bench.pe();
+    bench.asap(pe, registration(1));
+    assert_eq!(bench.content("echo"), [(1, SELF)]);
+    // One that lives for its life without a link is registered again from where it was only.
+    let far = bench.accept(Service::Asap, LinkProtocol::Tcp, "10.9.9.9:40000");
+    let brief = PoolElement { asap: None, life: 30_000, ..element(2) };
+    let register = Asap::Registration { handle: pool("echo"), element: brief };
+    bench.asap(far, register.clone());
+    bench.change(far, LinkChange::Down(LinkDown::Closed));
+    let refused = bench.asap(stranger, register.clone());
+    assert!(
+        matches!(refused.last(), Some(Effect::Asap(_, Asap::RegistrationResponse { rejected: true, .. }))),
+        "{refused:?}"
+    );
+    let far = bench.accept(Service::Asap, LinkProtocol::Tcp, "10.9.9.9:40001");
+    assert_eq!(bench.asap(far, register), [registered(far, 2)]);
+}
+
+/// The checksum of whoever has just these elements of the pool.
+fn checksum_of(ids: &[u32]) -> [u8; 2] {
+    let mut sum = crate::handlespace::Sum::default();
+    ids.iter().for_each(|&id| sum.add(crate::handlespace::Sum::of(&pool("echo"), PeId(id))));
+    sum.to_wire()
+}
+
+/// What another registrar says about an element whose home is up is not believed before that one has given it up.
+#[test]
+fn an_element_of_a_registrar_that_is_up_is_moved_by_nobody_else() {
+    let mut bench = Bench::serving();
+    let b = bench.peer(B);
+    bench.enrp(b, B, update(1, B));
+    bench.enrp(b, B, update(2, B));
+    let before = (known(&bench, 1), known(&bench, 2));
+    let stranger = bench.accept(Service::Enrp, LinkProtocol::Tcp, "10.0.0.66:50000");
+    bench.enrp(stranger, C, presence_from(C, false));
+    let claim = |id: u32| {
+        let mut mine = owned(id, C);
+        mine.transport = transport(Protocol::Tcp, TransportUse::DataPlusControl, "10.0.0.66:7");
+        Enrp::HandleUpdate {
+            takeover_suggested: false,
+            action: UpdateAction::Add,
+            handle: pool("echo"),
+            element: mine,
+        }
+    };
+    let hello = |ids: &[u32]| Enrp::Presence {
+        reply_required: false,
+        checksum: Some(checksum_of(ids)),
+        server: Some(server(B, "10.0.0.2:9901")),
+    };
+    for round in 0..100 {
+        bench.enrp(stranger, C, claim(1));
+        bench.enrp(stranger, C, table(false, &[(1, C), (2, C)]));
+        if round % 2 == 0 {
+            bench.enrp(stranger, C, removal(1, C));
+            bench.enrp(stranger, C, removal(1, B));
+        }
+        bench.wait(ms(100));
+        bench.enrp(b, B, hello(&[1, 2]));
+        assert_eq!((known(&bench, 1), known(&bench, 2)), before, "round {round}");
+    }
+    // It is asked at once, and as soon as it has given it up, that one is the other one's, and its other one stays.
+    bench.enrp(stranger, C, removal(1, C));
+    bench.enrp(b, B, hello(&[1, 2]));
+    bench.enrp(stranger, C, claim(1));
+    bench.enrp(b, B, hello(&[2]));
+    assert_eq!(bench.content("echo"), [(1, C), (2, B)]);
+}
+
+/// Where an element's home has gone, whoever says first that it has it is believed, but not for long.
+#[test]
+fn what_was_said_while_its_registrar_was_gone_is_open_to_doubt() {
+    let mut bench = Bench::serving();
+    let (b, d) = (bench.peer(B), bench.peer(RegistrarId(0x7777)));
+    bench.enrp(b, B, update(1, B));
+    bench.down(b);
+    let stranger = bench.accept(Service::Enrp, LinkProtocol::Tcp, "10.0.0.66:50000");
+    bench.enrp(stranger, C, presence_from(C, false));
+    bench.enrp(stranger, C, update(1, C));
+    assert_eq!(bench.content("echo"), [(1, C)]);
+    // It has found another home.
+    bench.enrp(d, RegistrarId(0x7777), update(1, RegistrarId(0x7777)));
+    assert_eq!(bench.content("echo"), [(1, RegistrarId(0x7777))]);
+}
