@@ -396,7 +396,20 @@ impl Registrar {
                 peer.targets.push(target);
             }
         }
-        match self.peers.get(sender).map(|peer| peer.link) {
+        let current = self.peers.get(sender).map(|peer| peer.link);
+        let proved = self.peer_link(link).is_some_and(|peer_link| peer_link.proved);
+        let alive = self.peers.get(sender).is_some_and(|peer| peer.life == Life::Alive);
+        // While its own link lives, that is asked.
+        let own = current.flatten().is_some_and(|current| alive || current == link);
+        if !proved && !own && !self.may_be(sender, link) {
+            // Somebody else under its identifier, now that its own link is gone or does not answer.
+            let at = self.links.get(&link).map(|link| reach::named(&link.ends)).unwrap_or_default();
+            self.complain("registrar elsewhere", || {
+                format!("who comes from {at} as registrar {sender} does not count: that one is elsewhere")
+            });
+            return Standing::Unproved;
+        }
+        match current {
             Some(None) => self.send_over(sender, link),
             Some(Some(current)) if current != link && self.doubts(sender, link, current) => {
                 return Standing::Unproved;
@@ -404,10 +417,23 @@ impl Registrar {
             Some(Some(current)) if current != link => self.consider_link(sender, link),
             _ => {}
         }
-        if let Some(peer_link) = self.peer_link(link) {
-            peer_link.proved = true;
+        let first =
+            self.peer_link(link).is_some_and(|peer_link| !std::mem::replace(&mut peer_link.proved, true));
+        if first && let Some(at) = self.links.get(&link).and_then(|state| state.ends.peer.first()) {
+            self.note_seen(sender, &[at.ip()]);
         }
         Standing::Proved
+    }
+
+    /// Whether who speaks as this peer over a link can be it: of one that was here it is known where it is. If it has
+    /// moved, it is somebody new as soon as it was missed for long enough.
+    fn may_be(&self, id: RegistrarId, link: LinkId) -> bool {
+        if !self.is_guarded(id) || self.statics.iter().any(|entry| entry.link == Some(link)) {
+            return true;
+        }
+        let (Some(state), Some(peer)) = (self.links.get(&link), self.peers.get(id)) else { return false };
+        let seen = |at: &SocketAddr| peer.seen.contains(&at.ip().to_canonical());
+        state.ends.peer.first().is_some_and(seen)
     }
 
     /// Whether a second link with a peer's ID must prove itself: both dialled at the same time, or it dials once
@@ -434,8 +460,9 @@ impl Registrar {
         if new.1.is_some() {
             return true;
         }
-        // Who was dialled where the peer said that it is, is the peer.
-        if !alive || !link.is_incoming() || old_since > new.0 || together && same {
+        // Who was dialled where the peer said that it is, is the peer; who was dialled for somebody else is not.
+        let there = self.may_be(id, link) && (!link.is_incoming() || old_since > new.0);
+        if !alive || there || together && same {
             return false;
         }
         if let Some(peer_link) = self.peer_link(link) {
@@ -466,6 +493,9 @@ impl Registrar {
             self.complain("two registrars", || {
                 format!("two registrars have the identifier {id}, the second at {at}")
             });
+            return self.close_link(link);
+        }
+        if !self.may_be(id, link) {
             return self.close_link(link);
         }
         if let Some(peer_link) = self.peer_link(link) {
@@ -538,7 +568,8 @@ impl Registrar {
 
     fn lose_link(&mut self, id: RegistrarId, link: LinkId) {
         let all = (id, LinkId(0))..=(id, LinkId(u64::MAX));
-        let other = self.peer_links.range(all).map(|&(_, other)| other).find(|&other| other != link);
+        let mut others = self.peer_links.range(all).map(|&(_, other)| other);
+        let other = others.find(|&other| other != link && self.may_be(id, other));
         let Some(peer) = self.peers.get_mut(id) else { return };
         // It may have sent something that is lost now, and it starts a new reading of our table.
         peer.audit.link_lost();

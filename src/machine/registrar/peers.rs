@@ -22,6 +22,8 @@ pub(super) const POLITENESS: Duration = Duration::from_millis(200);
 pub(super) const HEARSAY_DIALS: (usize, Duration) = (16, Duration::from_millis(100));
 /// Bound on server information kept of one peer, in bytes.
 const MAX_INFO: usize = 4096;
+/// Addresses of a peer that are remembered.
+const MAX_SEEN: usize = 16;
 /// A list that was refused is asked for again after so long.
 const LIST_PAUSE: Duration = Duration::from_secs(2);
 /// So often a takeover is left to somebody who does not finish it.
@@ -109,6 +111,8 @@ pub(super) struct Peer {
     pub absent: Absent,
     /// Elements that it has and that others say they have.
     pub wanted: Absent,
+    /// Addresses at which it was when nobody had to doubt that it is itself, or which it named then.
+    pub seen: Vec<IpAddr>,
     pub audit: Audit,
     /// Whether its checksum was right when it was compared last.
     pub agrees: Option<bool>,
@@ -228,6 +232,7 @@ impl Registrar {
             backlog: Backlog::default(),
             absent: Absent::default(),
             wanted: Absent::default(),
+            seen: Vec::new(),
             audit: Audit::default(),
             agrees: None,
             resynchronisations: 0,
@@ -285,6 +290,21 @@ impl Registrar {
         });
         self.forget_peer(id);
         true
+    }
+
+    /// Whether a registrar is known by where it is, too: it was here itself.
+    pub(super) fn is_guarded(&self, id: RegistrarId) -> bool {
+        self.peers.get(id).is_some_and(|peer| peer.life.is_met() && !peer.seen.is_empty())
+    }
+
+    /// Notes where a peer is that nobody has to doubt.
+    pub(super) fn note_seen(&mut self, id: RegistrarId, at: &[IpAddr]) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        for ip in at.iter().map(IpAddr::to_canonical) {
+            if !peer.seen.contains(&ip) && peer.seen.len() < MAX_SEEN {
+                peer.seen.push(ip);
+            }
+        }
     }
 
     /// Removes a peer and its links.
@@ -611,6 +631,9 @@ impl Registrar {
         self.judge(link, id, server.as_ref());
         if let Some(server) = server {
             let near = self.links.get(&link).is_some_and(|link| reach::is_local(&link.ends));
+            let named: Vec<IpAddr> =
+                server.transports.iter().flat_map(Transport::addresses).copied().collect();
+            self.note_seen(id, &named);
             self.learn(id, server, near);
         }
         if reply_required || stranger {
@@ -666,8 +689,14 @@ impl Registrar {
         if !self.meet(sender, said_address(&server).or(Some(from))) {
             return;
         }
-        let targets = self.targets(&server.transports, Some(from), self.is_here(from));
+        let mut targets = self.targets(&server.transports, Some(from), self.is_here(from));
+        let guarded = self.is_guarded(sender);
         let Some(peer) = self.peers.get_mut(sender) else { return };
+        if guarded {
+            // Elements hang on who that is.
+            let seen = |at: &SocketAddr| peer.seen.contains(&at.ip().to_canonical());
+            targets.retain(|target| target.addresses.iter().all(seen));
+        }
         if peer.life == Life::Hearsay {
             peer.set_targets(targets);
             peer.set_info(server);

@@ -599,3 +599,64 @@ fn what_was_said_while_its_registrar_was_gone_is_open_to_doubt() {
     bench.enrp(d, RegistrarId(0x7777), update(1, RegistrarId(0x7777)));
     assert_eq!(bench.content("echo"), [(1, RegistrarId(0x7777))]);
 }
+
+/// Its own link is gone: that is not the time for others.
+#[test]
+fn who_is_elsewhere_is_not_a_registrar_that_is_missed() {
+    let mut bench = Bench::serving();
+    let b = bench.peer(B);
+    bench.enrp(b, B, update(1, B));
+    let stranger = bench.accept(Service::Enrp, LinkProtocol::Tcp, "10.0.0.66:50000");
+    bench.enrp(stranger, B, presence_from(B, false));
+    bench.down(b);
+    let mut effects = Vec::new();
+    for _ in 0..40 {
+        // Over the link that is there, and over new ones, and to who dials for a datagram.
+        bench.enrp(stranger, B, removal(1, B));
+        let other = bench.accept(Service::Enrp, LinkProtocol::Tcp, "10.0.0.66:50001");
+        bench.enrp(other, B, presence_from(B, true));
+        let from = address("10.0.0.66:9901");
+        let message = EnrpMessage { sender: B, receiver: RegistrarId(0), body: presence_from(B, false) };
+        bench.registrar.handle_announce(bench.now, Service::Enrp, from, &message.encode());
+        effects.extend(bench.drain());
+        while !bench.opened.is_empty() {
+            let (_, target) = &bench.opened[0];
+            assert_ne!(target.addresses[0].ip(), ip("10.0.0.66"));
+            effects.extend(bench.refuse_dial());
+        }
+        effects.extend(bench.wait_quietly(ms(50)));
+    }
+    assert!(effects.contains(&Saw(Event::TakeoverStarted { target: B })), "{effects:?}");
+    // It comes back where it was, and is itself.
+    let (mut bench, c) = (Bench::serving(), RegistrarId(0x7777));
+    let b = bench.peer(c);
+    bench.enrp(b, c, update(1, c));
+    bench.down(b);
+    let again = bench.peer(c);
+    let effects = bench.enrp(again, c, removal(1, c));
+    assert!(effects.contains(&removed(1, "removed by its registrar")), "{effects:?}");
+}
+
+/// Who was dialled for one registrar is not another one that has a link.
+#[test]
+fn who_is_dialled_for_another_is_not_a_registrar_that_is_up() {
+    let mut bench = Bench::serving();
+    let b = bench.peer(B);
+    bench.enrp(b, B, update(1, B));
+    let stranger = bench.accept(Service::Enrp, LinkProtocol::Tcp, "10.0.0.66:50000");
+    bench.enrp(stranger, C, presence_from(C, false));
+    let servers = vec![server(RegistrarId(0xffff), "10.0.0.66:9901")];
+    bench.enrp(stranger, C, Enrp::ListResponse { rejected: false, servers });
+    bench.wait(ms(300));
+    assert_eq!(bench.opened.len(), 1);
+    let (false_one, _) = bench.answer_dial();
+    for _ in 0..100 {
+        bench.enrp(false_one, B, presence_from(B, false));
+        bench.enrp(false_one, B, removal(1, B));
+        assert_eq!(bench.content("echo"), [(1, B)]);
+        bench.wait(ms(20));
+        bench.enrp(b, B, presence_from(B, false));
+    }
+    // Its link is where it is spoken to, as before.
+    assert_eq!(bench.enrp(b, B, removal(1, B)), [removed(1, "removed by its registrar")]);
+}
