@@ -172,6 +172,88 @@ fn an_element_belongs_to_its_link() {
 }
 
 #[test]
+fn a_registrar_that_lies_moves_nobody() {
+    let _alone = MACHINE.write();
+    for attack in [false, true] {
+        let first = Registrar::start(&[]);
+        let second = Registrar::start(&[&format!("-peer={}", first.enrp)]);
+        let _element = element(first.asap, "mine", 1);
+        let (mut here, mut there) = (connect(first.asap), connect(second.asap));
+        waited_for("both know it", || look(&mut there, "mine").len() == 1);
+        let before = look(&mut here, "mine");
+        assert_eq!(look(&mut there, "mine"), before);
+        let home = before[0].home;
+        let liars: Vec<Peer> = match attack {
+            true => [first.enrp, second.enrp].iter().map(|&to| Peer::join(to, 0x0bad_0001)).collect(),
+            false => Vec::new(),
+        };
+        let lie = || {
+            for liar in &liars {
+                liar.update(UpdateAction::Add, "mine", elsewhere(1, liar.id));
+                liar.update(UpdateAction::Add, "mine", elsewhere(1, RegistrarId(0x1234)));
+                for home in [home, liar.id, RegistrarId(0)] {
+                    liar.update(UpdateAction::Delete, "mine", PoolElement { home, ..before[0].clone() });
+                }
+                for body in [
+                    Enrp::InitTakeover { target: home },
+                    Enrp::TakeoverServer { target: home },
+                    Enrp::HandleTableResponse {
+                        rejected: false,
+                        more: false,
+                        pools: vec![(handle("mine"), vec![elsewhere(1, liar.id)])],
+                    },
+                ] {
+                    liar.say(body);
+                }
+            }
+        };
+        // Where it is registered it stays, all the time. Elsewhere news are believed until its registrar, which is
+        // up, says that it still has it, and not again soon.
+        let mut right = 0;
+        waited_for("the other registrar knows better", || {
+            lie();
+            assert_eq!(look(&mut here, "mine"), before, "attack: {attack}");
+            right = if look(&mut there, "mine") == before { right + 1 } else { 0 };
+            right >= 60
+        });
+    }
+}
+
+/// Its identifier is taken by somebody who comes from elsewhere, while it is up and when it is gone.
+#[test]
+fn a_registrars_identifier_is_not_its_link() {
+    let _alone = MACHINE.write();
+    for attack in [false, true] {
+        let first = Registrar::start(&[]);
+        let second = Registrar::start(&[&format!("-peer={}", first.enrp)]);
+        let gone = element(second.asap, "theirs", 1);
+        let mut here = connect(first.asap);
+        waited_for("both know it", || look(&mut here, "theirs").len() == 1);
+        let before = look(&mut here, "theirs");
+        let pass = || attack.then(|| Peer::join(first.enrp, before[0].home.0));
+        let mut false_ones = Vec::new();
+        for _ in 0..20 {
+            false_ones.extend(pass());
+            for liar in &false_ones {
+                liar.update(UpdateAction::Delete, "theirs", before[0].clone());
+            }
+            assert_eq!(look(&mut here, "theirs"), before, "attack: {attack}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        // It dies, and its element with it: whoever passes for it does not keep that.
+        drop(second);
+        drop(gone);
+        waited_for("what died is gone", || {
+            false_ones.extend(pass());
+            if false_ones.len() > 100 {
+                false_ones.drain(..50);
+            }
+            look(&mut here, "theirs").is_empty()
+        });
+    }
+}
+
+#[test]
 fn a_mentor_that_never_ends_is_given_up() {
     let _alone = MACHINE.write();
     for attack in [false, true] {

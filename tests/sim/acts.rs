@@ -270,7 +270,7 @@ impl World {
                 let end = super::network::Happening::Act(Act::Kill(host));
                 self.network.schedule(self.now + Duration::from_millis(1100), end);
             }
-            Machine::Nothing => {}
+            Machine::Stranger(_) | Machine::Nothing => {}
         }
     }
 
@@ -299,7 +299,11 @@ impl World {
             return;
         }
         let registrar = self.hosts[host].is_registrar;
-        self.tally.fault(if registrar { "registrar killed" } else { "process killed" });
+        self.tally.fault(match self.hosts[host].machine {
+            Machine::Stranger(_) => "stranger gone",
+            _ if registrar => "registrar killed",
+            _ => "process killed",
+        });
         if registrar && !self.registrar(host).is_serving() {
             self.tally.fault("registrar killed while it joined");
         }

@@ -1,6 +1,7 @@
 //! What must hold: after every step, and once the faults have stopped.
 
 use super::network::HostId;
+use super::strangers::is_invented;
 use super::world::{Machine, World, timers};
 use rserpool::machine::client::{Event, Resolution};
 use rserpool::machine::registrar::{self, Registrar};
@@ -24,6 +25,10 @@ pub struct Memory {
     /// Since when no registrar says that an element is its own.
     unowned: BTreeMap<(PoolHandle, PeId), Time>,
     looked: Time,
+    /// Whether nothing happens but what strangers do.
+    pub strict: bool,
+    /// Since when a registrar has an element otherwise than it is.
+    stolen: BTreeMap<(HostId, PoolHandle, PeId), Time>,
     /// Dials of each host in the second that began then.
     dials: BTreeMap<HostId, (Time, u32)>,
 }
@@ -32,6 +37,11 @@ pub struct Memory {
 const DIALS: u32 = 150;
 
 impl World {
+    /// Whether strangers are about.
+    pub fn is_invaded(&self) -> bool {
+        self.hosts.iter().any(|host| matches!(host.machine, Machine::Stranger(_)))
+    }
+
     /// From the death of a registrar to the end of its takeover, as the timers promise it: silence,
     /// no answer, one acknowledgement that does not come; and a second to put it into effect.
     pub fn takeover_bound(&self) -> Duration {
@@ -129,6 +139,10 @@ fn answered(world: &mut World, request: RequestId, good: bool) -> Option<(PoolHa
 }
 
 fn no_ghosts(world: &mut World, handle: &PoolHandle, resolution: &Resolution) {
+    if world.is_invaded() && !world.plan.tls {
+        // Whoever is let in may register what it likes.
+        return;
+    }
     let bound = world.stale_bound();
     for element in &resolution.elements {
         world.tally.check("no element is resolved long after it left");
@@ -161,13 +175,60 @@ pub fn always(world: &mut World) {
                 assert!(links <= 3, "process on h{host} holds {links} links to registrars");
                 world.tally.check("process: at most three links to registrars");
             }
-            Machine::Nothing => {}
+            Machine::Stranger(_) | Machine::Nothing => {}
         }
     }
     if world.now - world.memory.looked >= LOOK {
         world.memory.looked = world.now;
         nothing_unowned(world);
         nothing_unanswered(world);
+        nothing_stolen(world);
+    }
+}
+
+/// Where nothing happens but what strangers do, no honest element is lost or moved at its home; where TLS is required,
+/// nobody else believes otherwise either.
+fn nothing_stolen(world: &mut World) {
+    if !world.is_invaded() || !world.memory.strict {
+        return;
+    }
+    let mut wrong: BTreeMap<(HostId, PoolHandle, PeId), String> = BTreeMap::new();
+    for ((handle, id), &at) in &world.registered {
+        let Some(wanted) = world.hosts[at].elements.get(&(handle.clone(), *id)) else { continue };
+        let mut kept = 0;
+        for (host, registrar) in world.registrars() {
+            let space = registrar.handlespace();
+            let known =
+                space.find(handle, *id).and_then(|key| space.get(key)).map(|known| known.to_element());
+            let Some(known) = known else {
+                wrong.insert((host, handle.clone(), *id), "is not there".into());
+                continue;
+            };
+            let same = known.transport == wanted.element.transport;
+            let honest = world.registrars().any(|(_, registrar)| registrar.id() == known.home);
+            kept += usize::from(same && known.home == registrar.id());
+            if !same || !honest {
+                let found = format!("is {:?} with home {}", known.transport, known.home);
+                wrong.insert((host, handle.clone(), *id), found);
+            }
+        }
+        assert!(kept > 0, "{handle:?} {id} of h{at} is kept by nobody: {wrong:?}");
+        world
+            .tally
+            .checks
+            .entry("no honest element is lost or moved by a stranger")
+            .and_modify(|n| *n += 1)
+            .or_insert(1);
+    }
+    let now = world.now;
+    world.memory.stolen.retain(|name, _| wrong.contains_key(name));
+    for (name, what) in wrong {
+        let since = *world.memory.stolen.entry(name.clone()).or_insert(now);
+        world
+            .tally
+            .worst("ms that a stranger was believed where it was not", (now - since).as_millis() as u64);
+        // Without TLS others may believe news for a while; what they believe in the end is looked at then.
+        assert!(!world.plan.tls, "at h{} {:?} {} {what} for {:?}", name.0, name.1, name.2, now - since);
     }
 }
 
@@ -180,9 +241,13 @@ pub fn no_spin(world: &mut World, host: HostId) {
     }
     *count += 1;
     let count = *count;
+    if world.is_strange(host) {
+        return;
+    }
     world.tally.check("nobody dials without end");
     world.tally.worst("dials of a host in a second", u64::from(count));
-    assert!(count <= DIALS, "h{host} dials {count} times in a second");
+    let most = DIALS * if world.plan.strangers > 0 { 4 } else { 1 };
+    assert!(count <= most, "h{host} dials {count} times in a second");
 }
 
 /// No registrar holds elements of a dead one for longer than a takeover takes.
@@ -192,7 +257,8 @@ fn no_orphans(world: &mut World, host: HostId) {
     let mut dead = BTreeSet::new();
     if registrar.is_serving() {
         let homes = registrar.handlespace().elements_after(None).map(|element| element.home());
-        dead.extend(homes.filter(|home| !alive.contains(home)));
+        let invaded = world.is_invaded();
+        dead.extend(homes.filter(|home| !(alive.contains(home) || invaded && is_invented(*home))));
     }
     world.memory.orphans.retain(|(at, home), _| *at != host || dead.contains(home));
     let (now, bound, disturbed) = (world.now, world.takeover_bound(), world.disturbed);

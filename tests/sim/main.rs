@@ -15,6 +15,7 @@ mod regressions;
 mod scenarios;
 mod show;
 mod size;
+mod strangers;
 mod tally;
 mod world;
 
@@ -68,14 +69,21 @@ fn plan(rng: &mut fastrand::Rng, hostile: bool) -> Plan {
         slow,
         skew: if rng.bool() { 0 } else { 10_000 },
         loopback: rng.u32(..4) == 0,
+        strangers: 0,
+        tls: false,
     }
 }
 
 /// One run of mixed faults.
 pub fn mixed_faults(seed: u64) -> Tally {
+    faults_and_strangers(seed, 0, false)
+}
+
+/// The same while so many strangers do what they can.
+fn faults_and_strangers(seed: u64, strangers: usize, tls: bool) -> Tally {
     let mut rng = fastrand::Rng::with_seed(seed);
     let hostile = rng.u32(..4) == 0;
-    let plan = plan(&mut rng, hostile);
+    let plan = Plan { strangers, tls, ..plan(&mut rng, hostile) };
     let (registrars, processes) = (plan.registrars, plan.processes);
     let mut world = World::new(seed, plan);
     let start = world.now;
@@ -106,6 +114,7 @@ pub fn mixed_faults(seed: u64) -> Tally {
             world.network.schedule(at, Happening::Act(act));
         }
     }
+    world.invade(tls);
     world.run(start + STORM);
     calm(&mut world);
     checks::settles(&mut world, CALM);
@@ -170,6 +179,10 @@ fn calm(world: &mut World) {
     world.network.weather = Weather { delay: world.network.weather.delay, ..Weather::FAIR };
     world.act(Act::Heal);
     for host in 0..world.hosts.len() {
+        if world.is_strange(host) {
+            world.act(Act::Kill(host));
+            continue;
+        }
         world.act(Act::Resume(host));
         world.act(Act::Start { host, same_id: true });
     }
@@ -190,14 +203,14 @@ fn number(name: &str) -> Option<u64> {
     }
 }
 
-#[test]
-fn seeds_of_mixed_faults() {
+/// Runs the seed of RSP_SEED, or RSP_SEEDS of them (`few` without that) from RSP_FIRST on; `test` is what replays one.
+fn run_seeds(test: &str, few: u64, run: fn(u64) -> Tally) {
     let mut total = Tally::default();
     if let Some(seed) = number("RSP_SEED") {
         total.add(&run(seed));
         return total.print(1);
     }
-    let (first, runs) = (number("RSP_FIRST").unwrap_or(1), number("RSP_SEEDS").unwrap_or(500));
+    let (first, runs) = (number("RSP_FIRST").unwrap_or(1), number("RSP_SEEDS").unwrap_or(few));
     let mut failed = Vec::new();
     for seed in first..first + runs {
         match catch_unwind(|| run(seed)) {
@@ -206,8 +219,13 @@ fn seeds_of_mixed_faults() {
         }
     }
     total.print(runs);
-    assert!(failed.is_empty(), "replay each with RSP_SEED=N cargo test --test sim seeds: {failed:?}");
-    assert!(total.total_faults() > 10 * runs, "the seeds hardly did anything");
+    assert!(failed.is_empty(), "replay each with RSP_SEED=N cargo test --test sim {test}: {failed:?}");
+    assert!(total.total_faults() > runs, "the seeds hardly did anything");
+}
+
+#[test]
+fn seeds_of_mixed_faults() {
+    run_seeds("seeds_of_mixed_faults", 500, run);
 }
 
 #[test]

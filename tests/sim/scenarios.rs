@@ -3,8 +3,8 @@
 
 use super::acts::Act;
 use super::checks::settles;
-use super::network::{Happening, Weather};
-use super::world::{Discovery, Machine, Plan, World};
+use super::network::Happening;
+use super::world::{Machine, Plan, World};
 use super::{number, pool};
 use rserpool::wire::PeId;
 use std::time::Duration;
@@ -13,16 +13,7 @@ const MS: fn(u64) -> Duration = Duration::from_millis;
 
 /// A fair world in which everything runs, and each process has one element.
 fn fair(seed: u64, registrars: usize, processes: usize, slow: &[usize]) -> World {
-    let plan = Plan {
-        registrars,
-        processes,
-        discovery: Discovery::Multicast,
-        weather: Weather::FAIR,
-        sctp: !slow.is_empty(),
-        slow: slow.to_vec(),
-        skew: 0,
-        loopback: false,
-    };
+    let plan = Plan { sctp: !slow.is_empty(), slow: slow.to_vec(), ..Plan::fair(registrars, processes) };
     let mut world = World::new(seed, plan);
     for host in 0..registrars + processes {
         world.act(Act::Start { host, same_id: false });

@@ -2,9 +2,11 @@
 
 use super::network::{Happening, HostId, Network, Packet, Queue, Weather};
 use super::show;
+use super::strangers::{Facts, Malice, Stranger};
 use super::tally::Tally;
 use rserpool::machine::client::{self, Client, Registration};
 use rserpool::machine::registrar::{self, Registrar};
+use rserpool::machine::trust::Roles;
 use rserpool::machine::{
     LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Measurement, Output, RequestId, Service, Target,
     Time,
@@ -12,18 +14,21 @@ use rserpool::machine::{
 use rserpool::wire::{PeId, PoolHandle, Protocol, RegistrarId, Transport, TransportUse, frame};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// ASAP port of every host (registrars serve there, processes listen for registrars there).
-const ASAP: u16 = 3863;
+pub const ASAP: u16 = 3863;
 /// ENRP port of registrars.
-const ENRP: u16 = 9901;
+pub const ENRP: u16 = 9901;
 
 /// What runs on a host.
 #[derive(Debug)]
 pub enum Machine {
     Registrar(Box<Registrar>),
     Process(Box<Client>),
+    /// Somebody who does not belong.
+    Stranger(Box<Stranger>),
     /// Killed.
     Nothing,
 }
@@ -109,6 +114,34 @@ pub struct Plan {
     pub skew: i64,
     /// Registrars list their loopback addresses as well, which lead each host to itself.
     pub loopback: bool,
+    /// Hosts of those who don't belong, behind the others.
+    pub strangers: usize,
+    /// Whether everybody proves by a certificate what it may be. Strangers are users then, and elements of a pool
+    /// of theirs.
+    pub tls: bool,
+}
+
+impl Plan {
+    /// A fair world without anything that matters to few.
+    pub fn fair(registrars: usize, processes: usize) -> Plan {
+        Plan {
+            registrars,
+            processes,
+            discovery: Discovery::Multicast,
+            weather: Weather::FAIR,
+            sctp: false,
+            slow: Vec::new(),
+            skew: 0,
+            loopback: false,
+            strangers: 0,
+            tls: false,
+        }
+    }
+
+    /// How many hosts there are, strangers' included.
+    fn hosts(&self) -> usize {
+        self.registrars + self.processes + self.strangers
+    }
 }
 
 /// A request without an answer yet.
@@ -190,7 +223,7 @@ impl World {
         World {
             now: Time(1_000_000),
             network,
-            hosts: (0..plan.registrars + plan.processes).map(host).collect(),
+            hosts: (0..plan.hosts()).map(host).collect(),
             plan,
             tally: Tally::default(),
             seed,
@@ -259,9 +292,16 @@ impl World {
             let due = self.hosts[host].poll_timeout().is_some_and(|time| time <= self.now);
             if due && !self.hosts[host].paused {
                 let now = self.hosts[host].clock.local(self.now);
+                if matches!(self.hosts[host].machine, Machine::Stranger(_)) {
+                    let facts = self.facts();
+                    if let Machine::Stranger(stranger) = &mut self.hosts[host].machine {
+                        stranger.facts = facts;
+                    }
+                }
                 match &mut self.hosts[host].machine {
                     Machine::Registrar(registrar) => registrar.handle_timeout(now),
                     Machine::Process(client) => client.handle_timeout(now),
+                    Machine::Stranger(stranger) => stranger.handle_timeout(now),
                     Machine::Nothing => {}
                 }
                 self.drain(host);
@@ -335,7 +375,10 @@ impl World {
         let incarnations = [incarnation, their_incarnation];
         let number =
             self.network.connect([(from, link), (there, accepted)], incarnations, self.now + latency);
-        let back = LinkEnds { peer: ends.local.clone(), local: ends.peer.clone(), ..ends.clone() };
+        let (theirs, ours) = (self.roles(there), self.roles(from));
+        let back =
+            LinkEnds { peer: ends.local.clone(), local: ends.peer.clone(), roles: ours, ..ends.clone() };
+        let ends = LinkEnds { roles: theirs, ..ends };
         self.input(there, Input::Link(accepted, LinkChange::Up(back)));
         if whole {
             return self.input(from, Input::Link(link, LinkChange::Up(ends)));
@@ -433,7 +476,9 @@ impl World {
                         c.handle_announce(now, from, &bytes);
                     }
                 }
-                (Machine::Nothing, _) => {}
+                (Machine::Stranger(s), Input::Link(link, change)) => s.handle_link(link, change),
+                (Machine::Stranger(s), Input::Message(link, bytes)) => s.handle_message(link, &bytes),
+                (Machine::Stranger(_), Input::Datagram(..)) | (Machine::Nothing, _) => {}
             }
             self.drain(host);
         }
@@ -481,9 +526,55 @@ impl World {
                     Some(output) => self.effect(host, output.map_event()),
                     None => return,
                 },
+                Machine::Stranger(stranger) => match stranger.poll_output() {
+                    Some(output) => self.effect(host, output),
+                    None => return,
+                },
                 Machine::Nothing => return,
             }
         }
+    }
+
+    /// What a stranger may know.
+    fn facts(&self) -> Facts {
+        let process =
+            |&(host, node): &(HostId, &Host)| (!node.is_registrar && !self.is_strange(host)).then_some(host);
+        Facts {
+            registrars: self.registrars().map(|(host, registrar)| (host, registrar.id())).collect(),
+            elements: self
+                .registered
+                .iter()
+                .map(|((handle, id), &host)| (handle.clone(), *id, host))
+                .collect(),
+            processes: self.hosts.iter().enumerate().filter_map(|entry| process(&entry)).collect(),
+        }
+    }
+
+    /// Whether a host is that of somebody who does not belong.
+    pub fn is_strange(&self, host: HostId) -> bool {
+        host >= self.plan.registrars + self.plan.processes
+    }
+
+    /// Lets the strangers loose; `adopts`: they pass for the home registrars of processes, too.
+    pub fn invade(&mut self, adopts: bool) {
+        for host in self.plan.registrars + self.plan.processes..self.hosts.len() {
+            let malice = Malice { adopts, protocol: self.protocol() };
+            self.hosts[host].incoming = LinkId::INCOMING;
+            let stranger = Stranger::new(host, malice, self.seed ^ host as u64, self.now);
+            self.hosts[host].machine = Machine::Stranger(Box::new(stranger));
+            self.tally.fault("stranger let loose");
+        }
+    }
+
+    /// What a host's certificate says that it may be.
+    fn roles(&self, host: HostId) -> Option<Arc<Roles>> {
+        let names: &[&str] = match host {
+            _ if !self.plan.tls => return None,
+            host if self.hosts[host].is_registrar => &["registrar"],
+            host if self.is_strange(host) => &["user", "element:strange*"],
+            _ => &["element:*", "user"],
+        };
+        Some(Arc::new(Roles::parse(names.iter().copied())))
     }
 
     fn effect(&mut self, host: HostId, output: Output<()>) {
@@ -616,7 +707,7 @@ impl World {
 
     /// Starts what belongs on a host, if nothing runs there.
     pub fn start(&mut self, host: HostId, same_id: bool) -> bool {
-        if !matches!(self.hosts[host].machine, Machine::Nothing) {
+        if self.is_strange(host) || !matches!(self.hosts[host].machine, Machine::Nothing) {
             return false;
         }
         let seed = self.seed ^ ((host as u64) << 32) ^ u64::from(self.hosts[host].incarnation) ^ self.now.0;
@@ -725,6 +816,7 @@ impl Host {
         let due = match &self.machine {
             Machine::Registrar(registrar) => registrar.poll_timeout(),
             Machine::Process(client) => client.poll_timeout(),
+            Machine::Stranger(stranger) => Some(stranger.poll_timeout()),
             Machine::Nothing => None,
         };
         due.map(|time| self.clock.world(time))
