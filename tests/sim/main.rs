@@ -220,7 +220,7 @@ fn run_seeds(test: &str, few: u64, run: fn(u64) -> Tally) {
     }
     total.print(runs);
     assert!(failed.is_empty(), "replay each with RSP_SEED=N cargo test --test sim {test}: {failed:?}");
-    assert!(total.total_faults() > runs, "the seeds hardly did anything");
+    assert!(total.total_faults() >= runs, "the seeds hardly did anything");
 }
 
 #[test]
