@@ -304,7 +304,7 @@ impl Registrar {
 
     /// Whether who registers an element may be that element. While its link is up, only that link may, or the same
     /// process over another one: from the same host, at the same port. While it has none here, only from one of its
-    /// addresses, at the same port, also while its home is gone: who is left alone is most easily robbed.
+    /// addresses, also while its home is gone: who is left alone is most easily robbed.
     fn may_register(
         &self,
         link: LinkId,
@@ -332,7 +332,7 @@ impl Registrar {
                     && known.asap.is_none()
                     && known.transport == element.transport
                     && !self.is_up(known.home);
-                again || plain || same_port && (reach::from_element(ends, &known) || reach::is_local(ends))
+                again || plain || reach::from_element(ends, &known) || reach::is_local(ends)
             }
         }
     }

@@ -37,7 +37,7 @@
 //!
 //! Of two other registrars that both say that they have an element, and are both up, the one that had it keeps it here
 //! until it has given it up: it hears the same news, and its checksum says whether it has (`sync`). So nobody moves at third
-//! registrars what is where it is. While the one that had it is silent or gone, nobody can say so, and for three minutes
+//! registrars what is where it is. While the one that had it is silent or gone, nobody can say so, and for a minute
 //! from then on whoever spoke last is believed. Who says that such a registrar's element is gone makes us ask the element.
 //!
 //! A handle table is not news but a state, so it never takes away an element that has a link here.

@@ -125,9 +125,8 @@ pub(super) struct Audit {
     not_before: Time,
 }
 
-/// For so long whoever spoke last is believed about an element of which nobody could say whose it is: longer than audits
-/// pause, so that whoever has it is heard.
-const DOUBT: Duration = Duration::from_secs(3 * 60);
+/// For so long whoever spoke last is believed about an element of which nobody could say whose it is.
+const DOUBT: Duration = Duration::from_secs(60);
 /// An audit without an answer for so long is begun anew.
 const AUDIT_PATIENCE: Duration = Duration::from_secs(10);
 /// First and longest pause after an audit that did not help.
