@@ -355,19 +355,19 @@ fn nothing_but_strangers(seed: u64, tls: bool) -> Tally {
 
 #[test]
 fn seeds_of_strangers() {
-    super::run_seeds("seeds_of_strangers", 20, |seed| nothing_but_strangers(seed, false));
+    super::run_seeds("seeds_of_strangers", 20, 1, |seed| nothing_but_strangers(seed, false));
 }
 
 #[test]
 fn seeds_of_strangers_where_tls_is_required() {
-    super::run_seeds("seeds_of_strangers_where", 15, |seed| nothing_but_strangers(seed, true));
+    super::run_seeds("seeds_of_strangers_where", 15, 1, |seed| nothing_but_strangers(seed, true));
 }
 
 /// With TLS, because without it the times of the other faults don't hold: what is left to whoever announces a takeover,
 /// RSP_PLAIN=1 shows (`docs/simulation.md`).
 #[test]
 fn seeds_of_mixed_faults_and_strangers() {
-    super::run_seeds("seeds_of_mixed_faults_and", 15, |seed| {
+    super::run_seeds("seeds_of_mixed_faults_and", 15, 10, |seed| {
         let tls = super::number("RSP_PLAIN").is_none();
         super::faults_and_strangers(seed, 1 + seed as usize % 2, tls)
     });
