@@ -7,6 +7,8 @@
 #![allow(clippy::disallowed_methods)]
 
 mod acts;
+#[path = "../../src/bin/common/allocator.rs"]
+mod allocator;
 mod checks;
 mod cost;
 mod join;

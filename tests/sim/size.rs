@@ -74,6 +74,7 @@ struct Bench {
 
 impl Bench {
     fn new(config: Config) -> Bench {
+        super::allocator::never_tidies_up_at_once();
         let now = Time(1_000_000);
         Bench {
             machine: Registrar::new(config, 7, now),

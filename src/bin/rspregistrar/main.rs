@@ -4,6 +4,8 @@
 // What stands at options is their help.
 #![allow(rustdoc::broken_intra_doc_links, rustdoc::bare_urls)]
 
+#[path = "../common/allocator.rs"]
+mod allocator;
 mod api;
 mod configuration;
 mod daemon;
@@ -37,6 +39,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    allocator::never_tidies_up_at_once();
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let result = match Configuration::load(&arguments) {
         Ok(configuration) => run(arguments, configuration),
