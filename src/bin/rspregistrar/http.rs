@@ -236,6 +236,8 @@ impl Connection {
         if page.next_piece(server, out) {
             *rest = None;
         }
+        // It is for us to go on, not for the reader.
+        self.deadline = server.now() + PATIENCE;
         Ok(Progress::More)
     }
 

@@ -1,5 +1,6 @@
-//! Counters and sizes for Prometheus. The machine counts in plain numbers; they become metrics here,
-//! when somebody asks. However many pools and peers there are, so many series there are at most.
+//! Counters and sizes for Prometheus. The machine counts in plain numbers; they become metrics here, when somebody
+//! asks, in pieces: between two of them others are served. However many pools and peers there are, so many series
+//! there are at most.
 
 use super::process_metrics::ProcessMetrics;
 use prometheus_client::collector::Collector;
@@ -13,11 +14,15 @@ use rserpool::dns::Counts;
 use rserpool::machine::registrar::{Histogram, Stats};
 use rserpool::runtime::registrar::{LinkStats, Server};
 use rserpool::wire::{CauseCode, PoolHandle, RegistrarId};
+use std::collections::HashSet;
 use std::fmt::{self, Write};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Handles that are longer are not told apart.
 const LONGEST_HANDLE: usize = 128;
+/// Pools looked at, or written of under one name, in a piece: about a millisecond's work.
+const PIECE: usize = 256;
 
 /// How an answer is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +103,37 @@ struct Snapshot {
     dns: Option<(Counts, usize)>,
 }
 
+/// What a name says of a pool.
+enum OfPool {
+    Counter(fn(&PoolSample) -> u64),
+    Gauge(fn(&PoolSample) -> f64),
+}
+
+const OF_POOLS: [(&str, &str, OfPool); 6] = [
+    ("pool_selected", "Elements of the pool given to users", OfPool::Counter(|pool| pool.selected)),
+    ("pool_lost", "Elements of the pool that were lost", OfPool::Counter(|pool| pool.lost)),
+    (
+        "pool_unknown_answers",
+        "Users told that the pool is unknown, while it was empty",
+        OfPool::Counter(|pool| pool.unknown),
+    ),
+    (
+        "pool_elements",
+        "Elements of the pool; for an hour after it became empty: 0",
+        OfPool::Gauge(|pool| pool.elements as f64),
+    ),
+    (
+        "pool_drained_elements",
+        "Elements of the pool that get no new users",
+        OfPool::Gauge(|pool| pool.drained as f64),
+    ),
+    (
+        "pool_last_change_timestamp_seconds",
+        "When an element came into the pool or left it last",
+        OfPool::Gauge(|pool| pool.changed),
+    ),
+];
+
 /// Writes the samples of one name.
 struct Samples<'a> {
     encoder: MetricEncoder<'a>,
@@ -174,33 +210,21 @@ impl Snapshot {
         Ok(())
     }
 
-    fn of_pools(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let mut counters = |name, help, value: fn(&PoolSample) -> u64| {
-            let mut samples = samples(encoder, name, help, MetricType::Counter)?;
-            self.pools.iter().try_for_each(|pool| samples.counter(&[("pool", &pool.handle)], value(pool)))
+    /// The samples of one name, of the pools from `from` on: a piece of them.
+    fn of_pools(&self, encoder: &mut DescriptorEncoder<'_>, name: usize, from: usize) -> fmt::Result {
+        let (name, help, value) = &OF_POOLS[name];
+        let kind = match value {
+            OfPool::Counter(_) => MetricType::Counter,
+            OfPool::Gauge(_) => MetricType::Gauge,
         };
-        counters("pool_selected", "Elements of the pool given to users", |pool| pool.selected)?;
-        counters("pool_lost", "Elements of the pool that were lost", |pool| pool.lost)?;
-        counters(
-            "pool_unknown_answers",
-            "Users told that the pool is unknown, while it was empty",
-            |pool| pool.unknown,
-        )?;
-        let mut gauges = |name, help, value: fn(&PoolSample) -> f64| {
-            let mut samples = samples(encoder, name, help, MetricType::Gauge)?;
-            self.pools.iter().try_for_each(|pool| samples.gauge(&[("pool", &pool.handle)], value(pool)))
-        };
-        gauges("pool_elements", "Elements of the pool; for an hour after it became empty: 0", |pool| {
-            pool.elements as f64
-        })?;
-        gauges("pool_drained_elements", "Elements of the pool that get no new users", |pool| {
-            pool.drained as f64
-        })?;
-        gauges(
-            "pool_last_change_timestamp_seconds",
-            "When an element came into the pool or left it last",
-            |pool| pool.changed,
-        )
+        let mut samples = samples(encoder, name, help, kind)?;
+        self.pools.iter().skip(from).take(PIECE).try_for_each(|pool| {
+            let labels = [("pool", pool.handle.as_str())];
+            match value {
+                OfPool::Counter(value) => samples.counter(&labels, value(pool)),
+                OfPool::Gauge(value) => samples.gauge(&labels, value(pool)),
+            }
+        })
     }
 
     fn of_peers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -263,62 +287,119 @@ fn histogram(
     metric.encode_histogram::<[(&str, &str); 0]>(seconds(histogram.sum), count, &buckets, None)
 }
 
-impl Collector for Snapshot {
+/// What a piece of the text is of.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    /// Up to the pools.
+    Totals,
+    /// A name's samples of the pools from a number on.
+    Pools { name: usize, from: usize },
+    /// Behind the pools.
+    Rest,
+}
+
+#[derive(Debug)]
+struct MetricsPiece {
+    snapshot: Arc<Snapshot>,
+    part: Part,
+}
+
+impl Collector for MetricsPiece {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        self.totals(&mut encoder)?;
-        self.of_pools(&mut encoder)?;
-        self.of_peers(&mut encoder)?;
-        self.of_bounds(&mut encoder)?;
+        let snapshot = &self.snapshot;
+        match self.part {
+            Part::Totals => return snapshot.totals(&mut encoder),
+            Part::Pools { name, from } => return snapshot.of_pools(&mut encoder, name, from),
+            Part::Rest => {}
+        }
+        snapshot.of_peers(&mut encoder)?;
+        snapshot.of_bounds(&mut encoder)?;
         let help = "How long elements took to answer keep-alives";
-        histogram(&mut encoder, "keep_alive_answer_seconds", help, &self.answers)?;
+        histogram(&mut encoder, "keep_alive_answer_seconds", help, &snapshot.answers)?;
         let help = "How long turns of the event loop took, without waiting: nobody is served sooner";
-        histogram(&mut encoder, "turn_seconds", help, &self.turns)?;
-        match &self.dns {
+        histogram(&mut encoder, "turn_seconds", help, &snapshot.turns)?;
+        match &snapshot.dns {
             Some((counts, open)) => crate::dns_metrics::encode(&mut encoder, counts, *open),
             None => Ok(()),
         }
     }
 }
 
-/// Pools to tell apart, those that became empty first; how many others there are, and their elements.
-fn pools(server: &Server, most: usize) -> (Vec<PoolSample>, usize, usize) {
-    let (machine, now) = (server.machine(), server.now());
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let short = |handle: &PoolHandle| handle.as_bytes().len() <= LONGEST_HANDLE;
-    let mut samples = Vec::new();
-    let mut elements = 0;
-    let sample = |handle: &PoolHandle, [size, drained]: [usize; 2], selected| {
-        let record = machine.pool_record(handle).copied().unwrap_or_default();
-        PoolSample {
+/// The pools that are told apart, while they are collected: those that became empty first.
+#[derive(Debug, Default)]
+struct ToldPools {
+    samples: Vec<PoolSample>,
+    known: HashSet<PoolHandle>,
+    begun: bool,
+    /// How far it has come.
+    last: Option<PoolHandle>,
+    /// Those among them that were not empty, and their elements.
+    filled: usize,
+    elements: usize,
+}
+
+impl ToldPools {
+    fn add(&mut self, server: &Server, handle: &PoolHandle, [size, drained]: [usize; 2], selected: u64) {
+        // Pools come and go between two pieces; none may be told twice.
+        if handle.as_bytes().len() > LONGEST_HANDLE || !self.known.insert(handle.clone()) {
+            return;
+        }
+        let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let record = server.machine().pool_record(handle).copied().unwrap_or_default();
+        self.samples.push(PoolSample {
             handle: handle.to_string(),
             elements: size,
             drained,
             selected,
             lost: record.lost,
             unknown: record.unknown,
-            changed: (clock.as_secs_f64() - (now - record.changed).as_secs_f64()).max(0.0),
-        }
-    };
-    let emptied = machine.emptied_pools(now).filter(|(handle, _)| short(handle));
-    samples.extend(emptied.take(most).map(|(handle, _)| sample(handle, [0; 2], 0)));
-    let space = machine.handlespace();
-    for pool in space.pools_after(None).filter(|pool| short(pool.handle())) {
-        if samples.len() >= most {
-            break;
-        }
-        elements += pool.len();
-        samples.push(sample(pool.handle(), [pool.len(), pool.drained()], pool.selected()));
+            changed: (clock.as_secs_f64() - (server.now() - record.changed).as_secs_f64()).max(0.0),
+        });
+        self.filled += usize::from(size > 0);
+        self.elements += size;
     }
-    let shown = samples.iter().filter(|sample| sample.elements > 0).count();
-    (samples, space.pool_count() - shown, space.len() - elements)
+
+    fn add_emptied(&mut self, server: &Server, most: usize) {
+        for (handle, _) in server.machine().emptied_pools(server.now()) {
+            if self.samples.len() >= most {
+                break;
+            }
+            self.add(server, handle, [0; 2], 0);
+        }
+    }
+
+    /// Looks at the next pools; whether those were the last.
+    fn go_on(&mut self, server: &Server, most: usize) -> bool {
+        if !self.begun {
+            self.begun = true;
+            self.add_emptied(server, most);
+            return false;
+        }
+        let after = self.last.clone();
+        for (count, pool) in server.machine().handlespace().pools_after(after.as_ref()).enumerate() {
+            if self.samples.len() >= most {
+                return true;
+            }
+            if count == PIECE {
+                return false;
+            }
+            self.last = Some(pool.handle().clone());
+            self.add(server, pool.handle(), [pool.len(), pool.drained()], pool.selected());
+        }
+        // Some may have become empty meanwhile, before their turn.
+        self.add_emptied(server, most);
+        true
+    }
 }
 
-fn snapshot(server: &Server, program: &Program) -> Snapshot {
+fn snapshot(server: &Server, program: &Program, pools: ToldPools) -> Snapshot {
     let (machine, links) = (server.machine(), server.link_stats());
     let space = machine.handlespace();
     let peers = machine.peers();
     let flag = |flag: bool| f64::from(u8::from(flag));
-    let (pools, other_pools, other_elements) = pools(server, program.max_pools);
+    // Some may have gone since they were looked at.
+    let other_pools = space.pool_count().saturating_sub(pools.filled);
+    let other_elements = space.len().saturating_sub(pools.elements);
     let mut gauges = vec![
         ("pools", "Pools", space.pool_count() as f64),
         ("elements", "Elements of the operation scope", space.len() as f64),
@@ -374,7 +455,7 @@ fn snapshot(server: &Server, program: &Program) -> Snapshot {
         stats: machine.stats(),
         links,
         gauges,
-        pools,
+        pools: pools.samples,
         peers: peers.collect(),
         refusals: machine.refusals().collect(),
         bounds,
@@ -384,32 +465,91 @@ fn snapshot(server: &Server, program: &Program) -> Snapshot {
     }
 }
 
-/// The metrics of now.
-pub fn encode(server: &Server, program: &Program, format: Format) -> String {
-    let mut registry = Registry::with_prefix("rserpool");
-    registry.register_collector(Box::new(snapshot(server, program)));
-    let mut process = Registry::default();
-    process.register_collector(Box::new(ProcessMetrics::read(program.started)));
-    let mut text = String::new();
-    // Writing into a string can't fail.
-    let _ = encode_registry(&mut text, &registry);
-    let _ = encode_registry(&mut text, &process);
-    match format {
-        Format::OpenMetrics => {
-            let _ = encode_eof(&mut text);
-            text
+#[derive(Debug)]
+enum Stage {
+    Collecting(ToldPools),
+    Writing(Arc<Snapshot>, Part),
+}
+
+/// The metrics of now, as they are made.
+#[derive(Debug)]
+pub struct Scrape {
+    format: Format,
+    program: Program,
+    stage: Stage,
+    text: String,
+}
+
+impl Scrape {
+    /// A scrape that has not begun.
+    pub fn new(program: Program, format: Format) -> Scrape {
+        Scrape { format, program, stage: Stage::Collecting(ToldPools::default()), text: String::new() }
+    }
+
+    /// How it is written.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Makes the next piece; after the last, the whole text.
+    pub fn next_piece(&mut self, server: &Server) -> Option<String> {
+        let (snapshot, part) = match &mut self.stage {
+            Stage::Collecting(pools) => {
+                if pools.go_on(server, self.program.max_pools) {
+                    let snapshot = Arc::new(snapshot(server, &self.program, std::mem::take(pools)));
+                    self.stage = Stage::Writing(snapshot, Part::Totals);
+                }
+                return None;
+            }
+            Stage::Writing(snapshot, part) => (snapshot.clone(), part),
+        };
+        let of = *part;
+        let count = snapshot.pools.len();
+        *part = match of {
+            Part::Totals => Part::Pools { name: 0, from: 0 },
+            Part::Pools { name, from } if from + PIECE < count => Part::Pools { name, from: from + PIECE },
+            Part::Pools { name, .. } if name + 1 < OF_POOLS.len() => Part::Pools { name: name + 1, from: 0 },
+            Part::Pools { .. } | Part::Rest => Part::Rest,
+        };
+        let mut registry = Registry::with_prefix("rserpool");
+        registry.register_collector(Box::new(MetricsPiece { snapshot, part: of }));
+        let continued = matches!(of, Part::Pools { from: 1.., .. });
+        self.write(&registry, continued);
+        if !matches!(of, Part::Rest) {
+            return None;
         }
-        Format::Text => as_text(&text),
+        let mut process = Registry::default();
+        process.register_collector(Box::new(ProcessMetrics::read(self.program.started)));
+        self.write(&process, false);
+        if self.format == Format::OpenMetrics {
+            // Writing into a string can't fail.
+            let _ = encode_eof(&mut self.text);
+        }
+        Some(std::mem::take(&mut self.text))
+    }
+
+    fn write(&mut self, registry: &Registry, continued: bool) {
+        let mut open = String::new();
+        let _ = encode_registry(&mut open, registry);
+        // The name was described with its first samples.
+        let described = |line: &&str| line.starts_with("# ");
+        let skipped: usize = match continued {
+            true => open.split_inclusive('\n').take_while(described).map(str::len).sum(),
+            false => 0,
+        };
+        match self.format {
+            Format::OpenMetrics => self.text += &open[skipped..],
+            Format::Text => as_text(&open[skipped..], &mut self.text),
+        }
     }
 }
 
 /// OpenMetrics as text 0.0.4: there, a counter's name ends with `_total` in its description as well.
-fn as_text(open: &str) -> String {
-    let mut text = String::with_capacity(open.len());
+fn as_text(open: &str, text: &mut String) {
     let mut lines = open.lines().peekable();
     while let Some(line) = lines.next() {
         let Some(described) = line.strip_prefix("# ") else {
-            text += line;
+            *text += line;
             text.push('\n');
             continue;
         };
@@ -423,7 +563,6 @@ fn as_text(open: &str) -> String {
             let _ = writeln!(text, "# {what} {name}{} {rest}", if is_counter { "_total" } else { "" });
         }
     }
-    text
 }
 
 #[cfg(test)]
@@ -451,6 +590,8 @@ mod tests {
     fn counters_are_described_under_their_own_names() {
         let open = "# HELP a_b Help text.\n# TYPE a_b counter\na_b_total 1\n# HELP g G\n# TYPE g gauge\ng 2\n# EOF\n";
         let text = "# HELP a_b_total Help text.\n# TYPE a_b_total counter\na_b_total 1\n# HELP g G\n# TYPE g gauge\ng 2\n";
-        assert_eq!(as_text(open), text);
+        let mut made = String::new();
+        as_text(open, &mut made);
+        assert_eq!(made, text);
     }
 }

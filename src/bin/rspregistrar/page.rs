@@ -2,7 +2,7 @@
 //! `/mib`.
 
 use super::events::{self, Stream};
-use super::metrics::{self, Format, Program};
+use super::metrics::{Format, Program, Scrape};
 use super::request::Request;
 use super::{api, handles, mib};
 use rserpool::dns::Counts;
@@ -71,14 +71,14 @@ pub fn answer(
             let format = Format::wanted(&request.accept);
             let dns = site.dns.clone();
             let program = Program { max_pools, started, reload, streams, dns };
-            let body = metrics::encode(server, &program, format);
-            whole("200 OK", format.content_type(), &body, with_body)
+            let scrape = Box::new(Scrape::new(program, format));
+            return Answer::Long(Vec::new(), Page::Metrics { scrape, with_body });
         }
         "/handlespace" => {
             // The end of the connection is the end of the page, since its length is not known yet.
             let head = (head("200 OK", "application/json") + "\r\n").into_bytes();
             return match with_body {
-                true => Answer::Long(head, Page::default()),
+                true => Answer::Long(head, Page::Listing(Listing::default())),
                 false => Answer::Whole(head),
             };
         }
@@ -157,17 +157,41 @@ fn home(with_body: bool) -> Vec<u8> {
     out.into_bytes()
 }
 
+/// What is made in pieces, between which others are served.
+#[derive(Debug)]
+pub enum Page {
+    Listing(Listing),
+    /// Told when it is whole, with its length.
+    Metrics {
+        scrape: Box<Scrape>,
+        with_body: bool,
+    },
+}
+
+impl Page {
+    /// Makes the next piece, and adds what can be sent; whether that was the last.
+    pub fn next_piece(&mut self, server: &Server, out: &mut Vec<u8>) -> bool {
+        let (scrape, with_body) = match self {
+            Page::Listing(handlespace) => return handlespace.next_piece(server, out),
+            Page::Metrics { scrape, with_body } => (scrape, *with_body),
+        };
+        let Some(body) = scrape.next_piece(server) else { return false };
+        *out = whole("200 OK", scrape.format().content_type(), &body, with_body);
+        true
+    }
+}
+
 /// The handlespace as JSON, in pieces. Elements may come and go between two of them; each piece
 /// continues behind the last element of the one before.
 #[derive(Debug, Default)]
-pub struct Page {
+pub struct Listing {
     begun: bool,
     last: Option<(PoolHandle, PeId)>,
 }
 
-impl Page {
+impl Listing {
     /// Adds the next piece; whether that was the last.
-    pub fn next_piece(&mut self, server: &Server, out: &mut Vec<u8>) -> bool {
+    fn next_piece(&mut self, server: &Server, out: &mut Vec<u8>) -> bool {
         let registrar = server.machine();
         if !self.begun {
             self.begun = true;
