@@ -230,7 +230,7 @@ impl Conn {
         if let Receiving::Mapping(receiver) = turn
             && !bytes.is_empty()
         {
-            receiver.put_back(bytes);
+            receiver.put_back(self.carrier(), bytes);
         }
     }
 
@@ -248,7 +248,7 @@ impl Conn {
         match turn {
             Receiving::Mapping(receiver) => {
                 receiver.adopt(self.carrier());
-                receiver.settle()
+                receiver.settle(self.carrier())
             }
             Receiving::Sctp(arrivals) => arrivals.settled(),
             Receiving::Plain(_) => self.carrier().is_ahead(),

@@ -5,11 +5,13 @@ use crate::runtime::complaints::Occasionally;
 use crate::socket::channel::ahead::{Ahead, SCRATCH, borrow, give_back};
 use crate::socket::channel::carrier::Carrier;
 use crate::socket::error::Result;
+use crate::transport::stream;
 use crate::wire::session_frame::{Data, FrameError, FrameHeader, FrameReader, HEADER_LENGTH, Item};
 use log::warn;
 use nix::errno::Errno;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSliceMut};
+use std::os::fd::AsFd;
 
 /// Messages up to this size are delivered whole; of longer ones, what has come may be delivered.
 pub(crate) const WHOLE: usize = 64 << 10;
@@ -120,7 +122,7 @@ impl Receiver {
             if let Some(data) = self.reader.data() {
                 return self.deliver(socket, data, buffer, Progress { have: 0, dry: false, stays });
             }
-            let item = match self.step() {
+            let item = match self.step(socket) {
                 Ok(item) => item,
                 Err(end) => return end,
             };
@@ -183,7 +185,7 @@ impl Receiver {
         };
         // What is not payload of this message goes back in line.
         let kept = self.ahead.push(&buffer[fits..direct]).and_then(|()| self.ahead.lend(scratch, further));
-        self.keep_or_break(kept);
+        self.keep_or_break(socket, kept);
         match result {
             Ok(Item::Data(data)) => {
                 let dry = count < room;
@@ -191,7 +193,7 @@ impl Receiver {
             }
             Ok(_) => None,
             Err(error) => {
-                self.violation(error);
+                self.violation(socket, error);
                 None
             }
         }
@@ -230,7 +232,7 @@ impl Receiver {
                 Read::Dry | Read::End if !hold && have > 0 => break,
                 Read::Dry if hold && stays && have > 0 => return Arrival::Begun(have),
                 Read::Dry if hold => {
-                    self.put_back(&buffer[..have]);
+                    self.put_back(socket, &buffer[..have]);
                     return Arrival::Nothing;
                 }
                 Read::Dry => return Arrival::Nothing,
@@ -254,7 +256,7 @@ impl Receiver {
     fn find(&mut self, socket: &Carrier) -> bool {
         loop {
             self.adopt(socket);
-            if self.settle() {
+            if self.settle(socket) {
                 return true;
             }
             if self.controls.len() >= MAX_CONTROLS {
@@ -305,7 +307,7 @@ impl Receiver {
 
     /// Takes the control messages in front of the next data apart. Whether a receive would find
     /// something without asking the socket.
-    pub(crate) fn settle(&mut self) -> bool {
+    pub(crate) fn settle(&mut self, socket: &Carrier) -> bool {
         loop {
             if let Some(data) = self.reader.data() {
                 let there = self.ahead.len();
@@ -314,7 +316,7 @@ impl Receiver {
             if self.controls.len() >= MAX_CONTROLS {
                 return false;
             }
-            match self.step() {
+            match self.step(socket) {
                 Err(_) => return true,
                 Ok(Item::More) => return self.end.is_some(),
                 Ok(Item::Control(message)) => self.controls.push_back(message),
@@ -350,9 +352,9 @@ impl Receiver {
     }
 
     /// The next item out of what was read ahead.
-    fn step(&mut self) -> std::result::Result<Item, Arrival> {
+    fn step(&mut self, socket: &Carrier) -> std::result::Result<Item, Arrival> {
         self.next().map_err(|error| {
-            self.violation(error);
+            self.violation(socket, error);
             self.ended()
         })
     }
@@ -370,19 +372,21 @@ impl Receiver {
     }
 
     /// What was read and can't be kept is a hole in the stream.
-    fn keep_or_break(&mut self, kept: Result<()>) {
+    fn keep_or_break(&mut self, socket: &Carrier, kept: Result<()>) {
         if kept.is_err() {
-            warn!("a session is broken: no memory for what its peer sent");
+            let at = stream::far_end(socket.as_fd());
+            warn!("a session is broken: no memory for what its peer{at} sent");
             self.end = Some(StreamEnd::Broken(Errno::ENOMEM as i32));
         }
     }
 
-    fn violation(&mut self, error: impl std::fmt::Display) {
+    fn violation(&mut self, socket: &Carrier, error: impl std::fmt::Display) {
         static QUIET: Occasionally = Occasionally::new();
         if !matches!(self.end, Some(StreamEnd::Broken(_)))
             && let Some(more) = QUIET.now()
         {
-            warn!("a session's peer broke the protocol: {error}{more}");
+            let at = stream::far_end(socket.as_fd());
+            warn!("a session's peer{at} broke the protocol: {error}{more}");
         }
         self.end = Some(StreamEnd::Broken(Errno::EPROTO as i32));
     }
@@ -427,7 +431,7 @@ impl Receiver {
         };
         let count = if let Read::Bytes(count) = read { count.saturating_sub(length) } else { 0 };
         let kept = self.ahead.lend(scratch, count);
-        self.keep_or_break(kept);
+        self.keep_or_break(socket, kept);
         read
     }
 
@@ -451,9 +455,9 @@ impl Receiver {
     }
 
     /// `bytes`, the first of the message in hand, could not be delivered: they stand in front again.
-    pub(crate) fn put_back(&mut self, bytes: &[u8]) {
+    pub(crate) fn put_back(&mut self, socket: &Carrier, bytes: &[u8]) {
         // What was in `ahead` has all been taken, or there would have been enough.
         let kept = self.ahead.push(bytes);
-        self.keep_or_break(kept);
+        self.keep_or_break(socket, kept);
     }
 }

@@ -59,7 +59,7 @@ impl Stranger {
     pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> StrangerInput {
         match self.receiver.receive(&self.socket, buffer, true) {
             Arrival::Begun(have) => {
-                self.receiver.put_back(&buffer[..have]);
+                self.receiver.put_back(&self.socket, &buffer[..have]);
                 StrangerInput::Nothing
             }
             Arrival::Data(piece) => {
@@ -79,7 +79,7 @@ impl Stranger {
 
     /// The same without asking.
     pub(crate) fn settle(&mut self) -> bool {
-        self.receiver.settle()
+        self.receiver.settle(&self.socket)
     }
 
     /// What a listener does first.

@@ -8,6 +8,7 @@ use crate::socket::channel::receiver::{Arrival, Piece};
 use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::wait::{Deadline, Patience};
 use crate::socket::session::told::{NOTIFICATION_ROOM, Notification, Received};
+use crate::transport::stream;
 use nix::sys::epoll::EpollEvent;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -244,10 +245,14 @@ impl Session {
 
     /// The connection is over, or of no further use.
     fn ended(&self, conn: &Conn, end: Arrival) -> Attempt {
+        // Looked up only where it is told.
+        let at = || stream::far_end(conn.as_fd());
         match &end {
-            Arrival::Retracted => log::debug!("session {}: the rest of a message was given up", self.id),
+            Arrival::Retracted => {
+                log::debug!("session {}{}: the rest of a message was given up", self.id, at())
+            }
             Arrival::Broken(error) => {
-                log::debug!("session {} with element {}: {error}", self.id, self.pe_id());
+                log::debug!("session {} with element {}{}: {error}", self.id, self.pe_id(), at());
             }
             _ => {}
         }
@@ -362,7 +367,9 @@ impl Session {
             if let Err(reason) = self.update(|state| state.inbox.handle_message(handle, &message)) {
                 static QUIET: Occasionally = Occasionally::new();
                 if let Some(more) = QUIET.now() {
-                    log::warn!("session {}: {reason}, ignored{more}", self.id);
+                    let conn = self.update(|state| state.conn.clone());
+                    let at = conn.map_or(String::new(), |conn| stream::far_end(conn.as_fd()));
+                    log::warn!("session {}{at}: {reason}, ignored{more}", self.id);
                 }
             }
             if let Some(strange) = self.update(|state| state.inbox.take_strange()) {

@@ -90,6 +90,8 @@ struct Relay {
     backend: usize,
     phase: Phase,
     element: PeId,
+    /// Its address that was tried last.
+    at: Option<SocketAddr>,
     /// Further addresses of that element.
     others: Vec<SocketAddr>,
     tried: Vec<PeId>,
@@ -103,6 +105,11 @@ struct Relay {
     moved: Instant,
     /// Distinguishes the connections that had this place.
     number: u64,
+}
+
+/// An element and its address, for the log.
+fn who(element: PeId, at: Option<SocketAddr>) -> String {
+    at.map_or_else(|| element.to_string(), |at| format!("{element} at {at}"))
 }
 
 /// When to look at a connection: place and number. All in a queue wait equally long, so it is in order.
@@ -354,6 +361,7 @@ impl<'a> Engine<'a> {
             backend,
             phase: Phase::Waiting { until },
             element: PeId(0),
+            at: None,
             others: Vec::new(),
             tried: Vec::new(),
             up: Direction::default(),
@@ -413,6 +421,7 @@ impl<'a> Engine<'a> {
                 relay.others.reverse();
             }
             let Some(address) = relay.others.pop() else { return };
+            relay.at = Some(address);
             match stream::connect(address) {
                 Ok(server) => {
                     let until = self.now + self.args.connect_timeout();
@@ -434,7 +443,7 @@ impl<'a> Engine<'a> {
     fn not_reached(&mut self, index: usize, error: &io::Error) {
         let Some(relay) = self.relays[index].as_mut() else { return };
         let pool = &self.backends[relay.backend];
-        debug!("element {} of \"{}\": {error}", relay.element, pool.handle());
+        debug!("element {} of \"{}\": {error}", who(relay.element, relay.at), pool.handle());
         // What is our own fault says nothing about the element.
         let ours = matches!(
             error.raw_os_error(),
@@ -443,7 +452,11 @@ impl<'a> Engine<'a> {
         if relay.others.is_empty() {
             self.stats.failed_connect();
             if !ours && pool.failed(relay.element) {
-                info!("element {} of \"{}\" can't be reached: {error}", relay.element, pool.handle());
+                info!(
+                    "element {} of \"{}\" can't be reached: {error}",
+                    who(relay.element, relay.at),
+                    pool.handle()
+                );
                 self.runtime.report_unreachable(pool.handle(), relay.element);
             }
             relay.tried.push(relay.element);
@@ -517,7 +530,7 @@ impl<'a> Engine<'a> {
     /// Moves what can be moved, both ways.
     fn pump(&mut self, index: usize) {
         let Some(relay) = self.relays[index].as_deref_mut() else { return };
-        let Relay { client, server: Some(server), up, down, .. } = relay else { return };
+        let Relay { client, server: Some(server), up, down, element, at, .. } = relay else { return };
         let before = up.passed + down.passed;
         let ways = [up.pump(client, server, &mut self.scratch), down.pump(server, client, &mut self.scratch)];
         let moved = up.passed + down.passed - before;
@@ -538,8 +551,9 @@ impl<'a> Engine<'a> {
             [first, second] => {
                 let server_failed =
                     matches!(first, Err(Failure::Sink(_))) || matches!(second, Err(Failure::Source(_)));
+                let who = who(*element, *at);
                 for failure in [&first, &second].into_iter().filter_map(|way| way.as_ref().err()) {
-                    debug!("a connection with {} breaks: {failure}", relay.element);
+                    debug!("a connection with {who} breaks: {failure}");
                 }
                 self.stats.broken(server_failed);
                 // What the server said before it went away is the client's.
