@@ -1,7 +1,23 @@
 //! What the registrar's program reads: what somebody asks of the operator's page, its options and their file.
 
-use crate::configuration::{Configuration, Failure};
-use crate::request;
+#[allow(dead_code, reason = "what only the program needs")]
+#[path = "../src/bin/rspregistrar/configuration.rs"]
+mod configuration;
+#[allow(dead_code, clippy::disallowed_methods, reason = "what only the program needs")]
+#[path = "../src/bin/common/dns.rs"]
+pub mod dns_sockets;
+#[allow(dead_code, reason = "what only the program needs")]
+#[path = "../src/bin/rspregistrar/options.rs"]
+mod options;
+#[allow(dead_code, reason = "what only the program needs")]
+#[path = "../src/bin/rspregistrar/request.rs"]
+mod request;
+#[path = "../src/bin/common/tls.rs"]
+pub mod tls;
+#[path = "../src/bin/common/usage.rs"]
+pub mod usage;
+
+use configuration::{Configuration, Failure};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 

@@ -4,31 +4,11 @@
 #![cfg(debug_assertions)]
 
 #[cfg(feature = "registrar")]
-#[allow(dead_code, reason = "what only the program needs")]
-#[path = "../src/bin/rspregistrar/configuration.rs"]
-mod configuration;
-#[cfg(feature = "registrar")]
-#[allow(dead_code, clippy::disallowed_methods, reason = "what only the program needs")]
-#[path = "../src/bin/common/dns.rs"]
-mod dns_sockets;
-#[cfg(feature = "registrar")]
-#[allow(dead_code, reason = "what only the program needs")]
-#[path = "../src/bin/rspregistrar/options.rs"]
-mod options;
-#[cfg(feature = "registrar")]
 #[path = "../fuzz/programs.rs"]
 mod programs;
+// Where the program's files look for each other.
 #[cfg(feature = "registrar")]
-#[allow(dead_code, reason = "what only the program needs")]
-#[path = "../src/bin/rspregistrar/request.rs"]
-mod request;
-#[cfg(feature = "registrar")]
-#[path = "../src/bin/common/tls.rs"]
-mod tls;
-#[cfg(feature = "registrar")]
-#[path = "../src/bin/common/usage.rs"]
-mod usage;
-
+use programs::{dns_sockets, tls, usage};
 use std::path::Path;
 
 fn replay(target: &str, run: fn(&[u8])) {
