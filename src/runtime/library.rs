@@ -14,6 +14,7 @@ use crate::machine::client::{Client, ClientCounts, Config, Event, Registration, 
 use crate::machine::{LinkChange, LinkId, LinkProtocol, Output, RequestId, Service, Target, Time};
 use crate::transport::host;
 use crate::transport::multicast::heard_for;
+use crate::wire::show;
 use crate::wire::{ASAP_PORT, ASAP_TLS_PORT, PeId, PoolHandle, RegistrarId, Transport};
 use crossbeam_channel::Receiver;
 use std::collections::{BTreeMap, HashMap};
@@ -604,20 +605,17 @@ impl LibraryState {
     fn home(&mut self, now: Time, registrar: Option<RegistrarId>, at: Option<SocketAddr>) {
         self.component.home(registrar, now);
         let Some(shared) = self.shared.upgrade() else { return };
-        let known = |at: Option<SocketAddr>| at.map_or(String::new(), |at| format!(" at {at}"));
         match (registrar, shared.home.load(Ordering::Relaxed)) {
-            (Some(registrar), _) => log::info!("home registrar is {registrar}{}", known(at)),
+            (Some(registrar), _) => log::info!("home registrar is {registrar}{}", show::at(at)),
             (None, 0) => log::info!("looking for a registrar"),
             (None, left) => {
-                let (left, at) = (RegistrarId(left as u32), known(*shared.home_at.lock()));
+                let (left, at) = (RegistrarId(left as u32), show::at(*shared.home_at.lock()));
                 log::info!("looking for a registrar instead of {left}{at}");
             }
         }
-        {
-            let home = registrar.map_or(0, |registrar| 1 << 32 | u64::from(registrar.0));
-            shared.home.store(home, Ordering::Relaxed);
-            *shared.home_at.lock() = at;
-        }
+        let home = registrar.map_or(0, |registrar| 1 << 32 | u64::from(registrar.0));
+        shared.home.store(home, Ordering::Relaxed);
+        *shared.home_at.lock() = at;
     }
 
     /// Sends the status report that is due.

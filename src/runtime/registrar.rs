@@ -15,6 +15,7 @@ use crate::transport::interfaces::Interface;
 use crate::transport::multicast::{DEFAULT_TTL, groups_of};
 use crate::transport::scope::{Scope, best_first, reaches, usable};
 use crate::transport::tls::{Credentials, Mode};
+use crate::wire::show;
 use crate::wire::{
     ASAP_PORT, ASAP_TLS_PORT, ENRP_PORT, ENRP_TLS_PORT, PeId, PoolElement, PoolHandle, Protocol, RegistrarId,
     Transport, TransportUse,
@@ -484,7 +485,7 @@ impl Server {
 
 /// What happened to an element or a registrar, in a line.
 fn tell(what: &What, ourselves: RegistrarId) {
-    let at = |address: &Option<SocketAddr>| address.map_or(String::new(), |address| format!(" at {address}"));
+    let at = |address: &Option<SocketAddr>| show::at(*address);
     let by = |from: &Option<SocketAddr>| from.map_or(String::new(), |address| format!(" by {address}"));
     match what {
         // The words by which scripts find it in rsplib's log, as with `Serving`.

@@ -2,6 +2,7 @@
 //! system call or two. Nothing here blocks but what says so; nothing raises SIGPIPE.
 
 use super::tcp_socket as tcp;
+use crate::wire::show;
 use socket2::{Domain, SockRef};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
@@ -27,7 +28,7 @@ pub struct Liveness {
 /// Whom a socket is connected with, as words behind a name; empty when it is not any more.
 pub fn far_end(socket: BorrowedFd<'_>) -> String {
     let peer = SockRef::from(&socket).peer_addr().ok().and_then(|peer| peer.as_socket());
-    peer.map_or(String::new(), |peer| format!(" at {peer}"))
+    show::at(peer)
 }
 
 /// Bytes that the other end has acknowledged, and those that came from it.

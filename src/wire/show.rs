@@ -13,6 +13,11 @@ use super::*;
 use std::fmt::{self, Display, Formatter, Write as _};
 use std::net::SocketAddr;
 
+/// Where something is, as words behind its name; none if that is not known.
+pub fn at(address: Option<SocketAddr>) -> String {
+    address.map_or(String::new(), |address| format!(" at {address}"))
+}
+
 /// One ASAP message.
 pub fn asap(bytes: &[u8]) -> String {
     Asap::decode(bytes).map(|decoded| complete(&decoded)).unwrap_or_else(|error| {

@@ -213,12 +213,7 @@ fn nothing_stolen(world: &mut World) {
             }
         }
         assert!(kept > 0, "{handle:?} {id} of h{at} is kept by nobody: {wrong:?}");
-        world
-            .tally
-            .checks
-            .entry("no honest element is lost or moved by a stranger")
-            .and_modify(|n| *n += 1)
-            .or_insert(1);
+        world.tally.check("no honest element is lost or moved by a stranger");
     }
     let now = world.now;
     world.memory.stolen.retain(|name, _| wrong.contains_key(name));

@@ -6,6 +6,7 @@ use super::reach;
 use super::sync::{Audit, Backlog, TableCursor};
 use super::{Dialect, Event, LinkId, PeerView, Registrar, Service, Timer, What};
 use crate::machine::{Output, Target, Time};
+use crate::wire::show;
 use crate::wire::{
     Cause, CauseCode, DecodeError, Enrp, EnrpMessage, OperationError, RegistrarId, ServerInformation,
     Transport,
@@ -184,10 +185,7 @@ impl Registrar {
 
     /// A registrar in a line for people.
     pub(super) fn called(&self, id: RegistrarId) -> String {
-        match self.whereabouts(id) {
-            Some(address) => format!("{id} at {address}"),
-            None => id.to_string(),
-        }
+        format!("{id}{}", show::at(self.whereabouts(id)))
     }
 
     /// Where a link leads to, for people.
@@ -210,7 +208,7 @@ impl Registrar {
             && !link.is_some_and(|link| self.forget_for(link))
         {
             let most = self.config.max_peers;
-            let at = address.map_or(String::new(), |address| format!(" at {address}"));
+            let at = show::at(address);
             self.complain("too many peers", || format!("more peers than {most}: {id}{at} is left out"));
             return false;
         }

@@ -3,6 +3,7 @@
 use crate::machine::LinkEnds;
 pub(super) use crate::machine::reach::{check_element, is_local, usable_from};
 use crate::wire::scope::{Scope, reaches, scope};
+use crate::wire::show;
 use crate::wire::{PoolElement, Transport};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -55,7 +56,7 @@ pub(super) fn best_first(addresses: &mut [IpAddr]) {
 
 /// Where an element is, as words behind its identifier.
 pub(super) fn named_transport(transport: &Transport) -> String {
-    transport.socket_addresses().next().map_or(String::new(), |address| format!(" at {address}"))
+    show::at(transport.socket_addresses().next())
 }
 
 /// Where a link leads to, for the log.

@@ -17,6 +17,7 @@ use crate::socket::session::Session;
 use crate::transport::sctp_socket::SctpSocket;
 use crate::transport::tls::{Failure, Judge, Mode, Purpose};
 use crate::transport::{dials::Dials, stream};
+use crate::wire::show;
 use crate::wire::{PeId, PoolElement, PoolHandle, Protocol, Transport, TransportUse};
 use log::{debug, info, warn};
 use nix::errno::Errno;
@@ -325,7 +326,7 @@ enum Untrue {
 /// An element is not used because of a certificate, its or ours. Others may see that differently, so nobody is told
 /// but who asks.
 pub(super) fn distrust(handle: &PoolHandle, id: PeId, at: Option<SocketAddr>, why: &str) {
-    let at = at.map_or(String::new(), |at| format!(" at {at}"));
+    let at = show::at(at);
     why::refused(format_args!("element {id}{at} of pool {handle:?}: {why}"));
     static QUIET: Occasionally = Occasionally::new();
     if let Some(more) = QUIET.now() {

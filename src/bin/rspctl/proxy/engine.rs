@@ -12,6 +12,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use rserpool::machine::Time;
 use rserpool::machine::client::Resolution;
 use rserpool::runtime::{Directory, Follower, Pool, Runtime};
+use rserpool::wire::show;
 use rserpool::wire::{PeId, PoolHandle};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
@@ -109,7 +110,7 @@ struct Relay {
 
 /// An element and its address, for the log.
 fn who(element: PeId, at: Option<SocketAddr>) -> String {
-    at.map_or_else(|| element.to_string(), |at| format!("{element} at {at}"))
+    format!("{element}{}", show::at(at))
 }
 
 /// When to look at a connection: place and number. All in a queue wait equally long, so it is in order.

@@ -316,6 +316,18 @@ impl Bench {
         self.change(link, LinkChange::Down(LinkDown::Broken))
     }
 
+    /// Lets a peer die: its link breaks and nobody listens any more.
+    pub fn kill(&mut self, link: LinkId) -> Vec<Effect> {
+        let mut effects = self.down(link);
+        for _ in 0..3 {
+            effects.extend(self.refuse_dial());
+            if self.opened.is_empty() {
+                effects.extend(self.wait_quietly(ms(200)));
+            }
+        }
+        effects
+    }
+
     pub fn asap(&mut self, link: LinkId, message: Asap) -> Vec<Effect> {
         self.registrar.handle_message(self.now, link, &message.encode());
         self.drain()

@@ -12,17 +12,6 @@ fn presence_from(id: RegistrarId, checksum: [u8; 2]) -> Enrp {
     Enrp::Presence { reply_required: false, checksum: Some(checksum), server }
 }
 
-fn kill(bench: &mut Bench, link: LinkId) -> Vec<Effect> {
-    let mut effects = bench.down(link);
-    for _ in 0..3 {
-        effects.extend(bench.refuse_dial());
-        if bench.opened.is_empty() {
-            effects.extend(bench.wait_quietly(ms(200)));
-        }
-    }
-    effects
-}
-
 /// `message` with a parameter behind all others.
 fn with_parameter(mut message: Vec<u8>, tlv: &[u8]) -> Vec<u8> {
     message.extend(tlv);
@@ -290,7 +279,7 @@ fn who_was_taken_over_is_no_peer_any_more() {
         let mut bench = Bench::serving();
         let (b, c) = (bench.peer(B), bench.peer(C));
         bench.enrp(b, B, update(1, B));
-        kill(&mut bench, b);
+        bench.kill(b);
         let told = match ours {
             true => Enrp::InitTakeoverAck { target: B },
             false => Enrp::TakeoverServer { target: B },

@@ -21,15 +21,9 @@ fn peer_target() -> Target {
     Target { protocol: LinkProtocol::Tcp, addresses: vec![address("10.0.0.2:9901")] }
 }
 
-/// Lets a peer die: its link breaks and nobody listens any more.
+/// Lets a peer die; that it is dialled goes without saying.
 fn kill(bench: &mut Bench, link: LinkId) -> Vec<Effect> {
-    let mut effects = bench.down(link);
-    for _ in 0..3 {
-        effects.extend(bench.refuse_dial());
-        if bench.opened.is_empty() {
-            effects.extend(bench.wait_quietly(ms(200)));
-        }
-    }
+    let mut effects = bench.kill(link);
     effects.retain(|effect| *effect != Open(Service::Enrp, peer_target()));
     effects
 }
