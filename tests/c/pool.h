@@ -173,6 +173,10 @@ static inline struct delivery receive(int sd, int timeout)
 
     memset(&d, 0, sizeof(d));
     d.length = rsp_recvmsg(sd, d.bytes, sizeof(d.bytes) - 1, &d.info, &d.flags, timeout);
+    if (d.length >= 0) {
+        /* A text ends where its message does: like recv(2), the call says nothing of the bytes behind. */
+        d.bytes[d.length] = 0;
+    }
     if (d.length == (ssize_t)sizeof(d.notification)) {
         memcpy(&d.notification, d.bytes, sizeof(d.notification));
     }
