@@ -136,6 +136,7 @@ install-service: build
 	done
 
 wheel: build
+	scripts/needs pip3:python3-pip readelf:binutils
 	scripts/wheel $(BUILD) $(TARGET)/wheel
 
 deb:

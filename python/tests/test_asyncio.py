@@ -148,6 +148,66 @@ def test_sending_into_a_full_pipe_leaves_the_loop_alone(pool):
     run(main())
 
 
+def test_a_session_is_writable_while_there_is_room(pool):
+    async def main() -> None:
+        with rserpool.Element(pool) as element, await aio.connect(pool) as user:
+            with await aio.accept(element) as session:
+                await aio.writable(user)
+                assert select.select([user.writable_fileno()], [], [], 0)[0]
+                sent = 0
+                with pytest.raises(TimeoutError):
+                    while True:
+                        user.send(bytes(65536), timeout=0)
+                        sent += 1
+                assert not select.select([user.writable_fileno()], [], [], 0.2)[0]
+                room = asyncio.Event()
+                asyncio.get_running_loop().add_reader(user.writable_fileno(), room.set)
+                for _ in range(sent):
+                    assert len((await aio.receive(session)).data) == 65536
+                await room.wait()
+                asyncio.get_running_loop().remove_reader(user.writable_fileno())
+                assert await aio.send(user, b"last") == 4
+                assert (await aio.receive(session)).data == b"last"
+
+    run(main())
+
+
+def test_a_failover_keeps_the_number_that_says_writable(pool, serve):
+    servers = {identifier: serve(identifier) for identifier in (0x101, 0x102)}
+
+    async def main() -> None:
+        with await aio.connect(pool, failover=True) as session:
+            await aio.writable(session)
+            number, first = session.writable_fileno(), session.element
+            servers[first].kill()
+            while session.element == first:
+                await aio.send(session, b"x")
+                await aio.receive(session)
+            assert session.writable_fileno() == number
+            await aio.writable(session)
+
+    run(main())
+
+
+@pytest.mark.parametrize("end", ["close", "cleanup"])
+def test_closing_wakes_who_waits_for_room(pool, end):
+    async def main() -> None:
+        with rserpool.Element(pool) as element, await aio.connect(pool) as user:
+            with await aio.accept(element):
+                with pytest.raises(TimeoutError):
+                    while True:
+                        user.send(bytes(65536), timeout=0)
+                waiting = asyncio.create_task(aio.writable(user))
+                await asyncio.sleep(0.05)
+                assert not waiting.done()
+                await asyncio.to_thread(user.close if end == "close" else rserpool.cleanup)
+                with pytest.raises(rserpool.RSerPoolError) as caught:
+                    await waiting
+                assert caught.value.errno == errno.EBADF
+
+    run(main())
+
+
 def test_the_longest_messages_go_through_the_loop(pool):
     async def main() -> None:
         with rserpool.Element(pool) as element, await aio.connect(pool) as user:

@@ -10,6 +10,7 @@ import errno
 import logging
 import math
 import os
+import select
 import socket
 import sys
 import threading
@@ -336,6 +337,9 @@ class Descriptor:
         self._lifetime = _lifetime
         # Parts of messages that are not whole yet, by session.
         self._parts: dict[int, list[bytes]] = {}
+        # The wait set that knows when it is writable, once somebody asked, and who hears when both are gone.
+        self._room: Optional[Descriptor] = None
+        self._woken_by_close: set[Callable[[], None]] = set()
 
     def __repr__(self) -> str:
         numbers = self._numbers[:]
@@ -355,6 +359,21 @@ class Descriptor:
             raise ValueError("descriptor is closed")
         return numbers[0]
 
+    def writable_fileno(self) -> int:
+        """The number of a descriptor that is *readable* in any event loop while there is room for a message of this
+        session, or sending fails at once: `fileno()` is never writable there. It is closed with this one."""
+        with _lock:
+            if self._room is None:
+                number = self.fileno()
+                room = Descriptor(_check(_library.rsp_waitset_create(), "rsp_waitset_create"))
+                try:
+                    _check(_library.rsp_waitset_set(room.fileno(), number, select.POLLOUT), "rsp_waitset_set", number)
+                except RSerPoolError:
+                    room.close()
+                    raise
+                self._room = room
+            return self._room.fileno()
+
     @property
     def closed(self) -> bool:
         return not self._numbers or self._lifetime != _lifetime
@@ -364,8 +383,14 @@ class Descriptor:
             number = self._numbers.pop()
         except IndexError:
             return
-        if self._lifetime == _lifetime:
-            _check(_library.rsp_close(number), "rsp_close", number)
+        try:
+            if self._lifetime == _lifetime:
+                _check(_library.rsp_close(number), "rsp_close", number)
+        finally:
+            if self._room is not None:
+                self._room.close()
+            for wake in list(self._woken_by_close):
+                wake()
 
     def __del__(self) -> None:
         try:

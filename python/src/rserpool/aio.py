@@ -20,7 +20,7 @@ from . import _bytes, _woken_by_cleanup
 
 __all__ = [
     "Element", "accept", "connect", "failover", "messages", "populate", "readable", "receive", "resolve", "send", "send_to_address",
-    "send_to_all", "send_to_pool",
+    "send_to_all", "send_to_pool", "writable",
 ]
 
 # Seconds after which a sender looks whether it is still wanted.
@@ -29,6 +29,15 @@ PATIENCE = 0.1
 
 async def readable(descriptor: Descriptor) -> None:
     """Waits until there is something to receive or accept. EBADF when the descriptor is closed meanwhile."""
+    await _shown_by(descriptor.fileno(), descriptor)
+
+
+async def writable(session: Session) -> None:
+    """Waits until there is room for a message, or sending fails at once. EBADF when the session is closed meanwhile."""
+    await _shown_by(session.writable_fileno(), session)
+
+
+async def _shown_by(number: int, descriptor: Descriptor) -> None:
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
 
@@ -41,16 +50,20 @@ async def readable(descriptor: Descriptor) -> None:
             loop.call_soon_threadsafe(wake)
 
     # A number of its own: a loop has one reader for each, and forgets those that are closed while it waits.
-    number = os.dup(descriptor.fileno())
-    _woken_by_cleanup.add(wake_from_anywhere)
+    number = os.dup(number)
+    wakers = (_woken_by_cleanup, descriptor._woken_by_close)
+    for woken in wakers:
+        woken.add(wake_from_anywhere)
     try:
         loop.add_reader(number, wake)
         try:
-            await ready
+            if not descriptor.closed:
+                await ready
         finally:
             loop.remove_reader(number)
     finally:
-        _woken_by_cleanup.discard(wake_from_anywhere)
+        for woken in wakers:
+            woken.discard(wake_from_anywhere)
         os.close(number)
     if descriptor.closed:
         raise RSerPoolError(errno.EBADF, "closed meanwhile")
@@ -102,9 +115,14 @@ async def send(descriptor: Descriptor, data: Buffer, *, session: int = 0, ppid: 
         return 0
 
     try:
-        return Descriptor.send(descriptor, data, session=session, ppid=ppid, stream=stream, timeout=0)
-    except TimeoutError:
-        pass
+        while True:
+            try:
+                return Descriptor.send(descriptor, data, session=session, ppid=ppid, stream=stream, timeout=0)
+            except TimeoutError:
+                # Of the sessions of a one-to-many descriptor each has room of its own.
+                if not isinstance(descriptor, Session):
+                    break
+            await writable(descriptor)
     except FailoverNecessary:
         if not (isinstance(descriptor, Session) and descriptor._automatic):
             raise
@@ -113,7 +131,6 @@ async def send(descriptor: Descriptor, data: Buffer, *, session: int = 0, ppid: 
         if error.errno != errno.EMSGSIZE:
             raise
     try:
-        # Readability is all that an event loop can see of a descriptor.
         return await asyncio.to_thread(wait)
     finally:
         given_up.set()
