@@ -510,6 +510,49 @@ fn what_documents_name_exists() {
     report(problems);
 }
 
+/// A table is a head, a line of dashes, and rows as wide as the head.
+#[test]
+fn tables_have_rows_as_wide_as_their_heads() {
+    // A bar within code or escaped is none.
+    fn cells(line: &str) -> usize {
+        let mut code = false;
+        let mut before = ' ';
+        let bars = line.chars().filter(|&this| {
+            code ^= this == '`';
+            let bar = this == '|' && !code && before != '\\';
+            before = this;
+            bar
+        });
+        bars.count().saturating_sub(1)
+    }
+    let is_rule = |line: &str| line.starts_with("|-") && line.chars().all(|c| "|-: ".contains(c));
+    let mut documents = files("docs", &[".md"]);
+    documents.extend(["README.md", "CONTRIBUTING.md", "python/README.md"].map(|file| root().join(file)));
+    let (mut problems, mut tables) = (Vec::new(), 0);
+    for path in documents {
+        let text = read(&path);
+        let lines: Vec<_> = text.lines().collect();
+        for rule in (1..lines.len()).filter(|&at| is_rule(lines[at])) {
+            tables += 1;
+            let rows: Vec<_> = lines[rule + 1..].iter().take_while(|line| line.starts_with('|')).collect();
+            if rows.is_empty() {
+                problems.push(format!("{}:{}: a table without rows", name(&path), rule + 1));
+            }
+            let wide = cells(lines[rule - 1]);
+            for (row, line) in rows.iter().enumerate().filter(|(_, line)| cells(line) != wide) {
+                problems.push(format!(
+                    "{}:{}: {} cells, the head has {wide}",
+                    name(&path),
+                    rule + 2 + row,
+                    cells(line)
+                ));
+            }
+        }
+    }
+    assert!(tables > 50, "only {tables} tables found");
+    report(problems);
+}
+
 #[test]
 fn every_function_has_a_python_prototype() {
     let prototypes = read(&root().join("python/src/rserpool/_abi.py"));
