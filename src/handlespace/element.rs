@@ -1,6 +1,7 @@
 //! Elements as they are kept: one cache line each, in chunks that never move.
 
 use super::ElementKey;
+use super::chunks::{Chunks, Places};
 use super::policy::Values;
 use crate::wire::{Protocol, Transport, TransportUse};
 use std::net::{IpAddr, Ipv4Addr};
@@ -85,8 +86,7 @@ pub(super) fn extra_bytes(transport: &Transport) -> usize {
 /// Transports that do not fit eight bytes.
 #[derive(Debug, Default)]
 pub(super) struct Rare {
-    slots: Vec<Option<Transport>>,
-    free: Vec<u32>,
+    slots: Places<Transport>,
     /// Bytes of addresses and opaque data in all of them.
     bytes: usize,
 }
@@ -105,13 +105,8 @@ impl Rare {
         if let Some(packed) = pack(transport) {
             return packed;
         }
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            (self.slots.len() - 1) as u32
-        });
         self.bytes += heap(transport);
-        self.slots[index as usize] = Some(transport.clone());
-        Packed::Rare(index)
+        Packed::Rare(self.slots.insert(transport.clone()))
     }
 
     /// Bytes held, slots not counted: those are bounded with the elements.
@@ -127,7 +122,7 @@ impl Rare {
                 let address = IpAddr::V4(Ipv4Addr::from(address));
                 Some(Transport::new(protocol, usage, port, vec![address]))
             }
-            Packed::Rare(index) => self.slots[index as usize].clone(),
+            Packed::Rare(index) => self.slots.get(index).cloned(),
         }
     }
 
@@ -135,33 +130,28 @@ impl Rare {
         match packed {
             Packed::None => transport.is_none(),
             Packed::V4 { .. } => transport.and_then(pack) == Some(packed),
-            Packed::Rare(index) => self.slots[index as usize].as_ref() == transport,
+            Packed::Rare(index) => self.slots.get(index) == transport,
         }
     }
 
     pub(super) fn drop(&mut self, packed: Packed) {
         if let Packed::Rare(index) = packed {
-            self.bytes -= self.slots[index as usize].take().as_ref().map_or(0, heap);
-            self.free.push(index);
+            self.bytes -= self.slots.remove(index).as_ref().map_or(0, heap);
         }
     }
 }
 
-/// All elements, by slot number. Slots are used again, with another generation. Not the crate `slab`: that has no
-/// generations, keeps a free list beside the elements, and copies all of them when it grows, which one registration of
-/// a million would wait for.
+/// All elements, by slot number. Slots are used again, with another generation. The list of free ones is in them.
 #[derive(Debug)]
 pub(super) struct Slab {
-    chunks: Vec<Vec<Element>>,
+    elements: Chunks<Element>,
     free: u32,
     len: usize,
 }
 
-const CHUNK: usize = 256;
-
 impl Slab {
     pub(super) fn new() -> Slab {
-        Slab { chunks: Vec::new(), free: NONE, len: 0 }
+        Slab { elements: Chunks::default(), free: NONE, len: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -192,15 +182,7 @@ impl Slab {
             self.free = next;
             return slot;
         }
-        // The first chunk grows by need (a cached pool has a handful of elements), the others don't
-        // move, so that no registration pays for a copy of all.
-        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
-            self.chunks.push(Vec::with_capacity(if self.chunks.is_empty() { 4 } else { CHUNK }));
-        }
-        let before = (self.chunks.len() - 1) * CHUNK;
-        let Some(chunk) = self.chunks.last_mut() else { unreachable!("pushed above") };
-        chunk.push(make(0));
-        (before + chunk.len() - 1) as u32
+        self.elements.push(make(0)) as u32
     }
 
     /// Frees a slot in use.
@@ -220,8 +202,7 @@ impl Slab {
 
     /// The slot that a key names, if its element is still there.
     pub(super) fn slot(&self, key: ElementKey) -> Option<u32> {
-        let chunk = self.chunks.get(key.index as usize / CHUNK)?;
-        let element = chunk.get(key.index as usize % CHUNK)?;
+        let element = self.elements.get(key.index as usize)?;
         (element.pool != NONE && element.generation == key.generation).then_some(key.index)
     }
 }
@@ -229,13 +210,13 @@ impl Slab {
 impl Index<u32> for Slab {
     type Output = Element;
     fn index(&self, slot: u32) -> &Element {
-        &self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]
+        &self.elements[slot as usize]
     }
 }
 
 impl IndexMut<u32> for Slab {
     fn index_mut(&mut self, slot: u32) -> &mut Element {
-        &mut self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]
+        &mut self.elements[slot as usize]
     }
 }
 
@@ -287,11 +268,7 @@ mod tests {
         assert!(rare.equals(Packed::None, None));
         assert!(rare.bytes() > 0);
         packed.iter().for_each(|&p| rare.drop(p));
-        assert!(rare.slots.iter().all(Option::is_none));
-        assert_eq!(rare.bytes(), 0);
-        let before = rare.slots.len();
-        all.iter().for_each(|t| _ = rare.store(Some(t)));
-        assert_eq!(rare.slots.len(), before, "freed places are used again");
+        assert_eq!((rare.slots.len(), rare.bytes()), (0, 0));
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! Pools, elements, selection policies, ownership, incremental checksums.
 //!
 //! Pure data: no clock, socket, thread or lock; randomness comes from the seed given at
-//! construction. Every operation is O(log n) or better in the pool's size, for every policy.
-
-//! (Tables grow by doubling, so a registration is O(log n) amortised.)
+//! construction. Every operation is O(log n) or better in the pool's size, for every policy. What grows with the
+//! handlespace grows in steps (`chunks`, the parts of tables in `hash`), so that no registration pays for a copy of all.
 //!
 //! How a pool chooses is in `sorted` (round robin, priority, least used ..) and `lottery` (the random
 //! policies), what each policy's values mean in `policy`, what an operator decides about elements in `marks`.
 
 mod checksum;
+pub(crate) mod chunks;
 mod element;
 mod hash;
 mod lottery;
@@ -28,6 +28,7 @@ pub use view::{ElementRef, PoolRef};
 
 use crate::wire::{CauseCode, PeId, Policy, PoolElement, PoolHandle, RegistrarId, Transport};
 use checksum::Owners;
+use chunks::Places;
 use element::{Element, NewElement, Rare, Slab};
 use fastrand::Rng;
 use hash::{PartedTable, Spread};
@@ -144,8 +145,7 @@ pub struct Handlespace {
     /// Bytes in `carried`.
     carried_bytes: usize,
     owners: Owners,
-    pools: Vec<Option<PoolEntry>>,
-    free_pools: Vec<u32>,
+    pools: Places<PoolEntry>,
     by_handle: BTreeMap<PoolHandle, u32>,
     /// The same once more, for speed.
     handles: PartedTable<PoolHandle>,
@@ -188,11 +188,10 @@ impl Handlespace {
             rng: Rng::with_seed(seed),
             elements: Slab::new(),
             rare: Rare::default(),
-            carried: Carried::new(),
+            carried: Carried::default(),
             carried_bytes: 0,
             owners: Owners::default(),
-            pools: Vec::new(),
-            free_pools: Vec::new(),
+            pools: Places::default(),
             by_handle: BTreeMap::new(),
             handles: PartedTable::new(seed),
             ids: PartedTable::new(!seed),
@@ -227,7 +226,7 @@ impl Handlespace {
 
     /// Whether an element may be in a pool; checks in rsplib's order.
     fn admit(&self, pool: Option<u32>, element: &PoolElement) -> Result<(Rule, Values), Reject> {
-        let pool = pool.and_then(|index| self.pools[index as usize].as_ref());
+        let pool = pool.and_then(|index| self.pools.get(index));
         let transport = &element.transport;
         if element.id == PeId(0) {
             return Err(Reject::InvalidId);
@@ -286,7 +285,7 @@ impl Handlespace {
         });
         self.ids.insert::<Name>(Name { pool, id: element.id.0 }, slot);
         self.own(slot);
-        if let Some(pool) = &mut self.pools[pool as usize] {
+        if let Some(pool) = self.pools.get_mut(pool) {
             pool.insert(&mut self.elements, slot);
         }
         Ok((self.elements.key(slot), Change::Added))
@@ -327,12 +326,11 @@ impl Handlespace {
             known.asap = self.rare.store(element.asap.as_ref());
         }
         let pool = known.pool;
-        if !carries_the_same {
-            let place = values[0] as usize;
-            self.carried_bytes = self.carried_bytes - self.carried[place].len() + new.len();
-            self.carried[place] = new.into();
+        if !carries_the_same && let Some(place) = self.carried.get_mut(values[0]) {
+            self.carried_bytes = self.carried_bytes - place.len() + new.len();
+            *place = new.into();
         }
-        if let Some(pool) = &mut self.pools[pool as usize] {
+        if let Some(pool) = self.pools.get_mut(pool) {
             pool.report(&mut self.elements, slot, values, element.life);
         }
         let change = match same {
@@ -351,18 +349,18 @@ impl Handlespace {
         let home = self.elements[slot].home;
         self.owners.drop_if_empty(home);
         if matches!(self.pool_of(slot).map(|pool| pool.kind), Some(Rule::Unknown(_))) {
-            self.carried_bytes -= self.carried.remove(self.elements[slot].values[0] as usize).len();
+            let carried = self.carried.remove(self.elements[slot].values[0]);
+            self.carried_bytes -= carried.map_or(0, |value| value.len());
         }
         let &Element { pool: index, id, transport, asap, .. } = &self.elements[slot];
         self.ids.remove(&Name { pool: index, id });
-        if let Some(pool) = &mut self.pools[index as usize] {
+        if let Some(pool) = self.pools.get_mut(index) {
             pool.remove(&mut self.elements, slot);
             if pool.len == 0 {
                 self.handle_bytes -= pool.handle.as_bytes().len();
                 self.by_handle.remove(pool.handle.as_bytes());
                 self.handles.remove(pool.handle.as_bytes());
-                self.pools[index as usize] = None;
-                self.free_pools.push(index);
+                self.pools.remove(index);
             }
         }
         self.rare.drop(transport);
@@ -394,7 +392,7 @@ impl Handlespace {
     ) -> bool {
         out.clear();
         let Some(index) = self.handles.get::<[u8]>(handle.as_ref()) else { return false };
-        if let Some(pool) = &mut self.pools[index as usize] {
+        if let Some(pool) = self.pools.get_mut(index) {
             pool.select(&mut self.elements, &mut self.rng, items, increment, out);
         }
         true
@@ -415,7 +413,7 @@ impl Handlespace {
         let rare = &self.rare;
         let mut usable =
             |element: &Element| rare.load(element.transport).is_some_and(|transport| usable(&transport));
-        if let Some(pool) = &mut self.pools[index as usize] {
+        if let Some(pool) = self.pools.get_mut(index) {
             pool.select_usable(
                 &mut self.elements,
                 &mut self.rng,
@@ -431,7 +429,7 @@ impl Handlespace {
     /// Chooses one element by the pool's policy; `None`: no such pool.
     pub fn select_one(&mut self, handle: &PoolHandle, increment: Increment) -> Option<ElementKey> {
         let index = self.pool_index(handle)?;
-        let pool = self.pools[index as usize].as_mut()?;
+        let pool = self.pools.get_mut(index)?;
         let slot = pool.select_one(&mut self.elements, &mut self.rng, increment)?;
         Some(self.elements.key(slot))
     }
@@ -481,19 +479,21 @@ impl Handlespace {
     }
 
     fn pool_of(&self, slot: u32) -> Option<&PoolEntry> {
-        self.pools[self.elements[slot].pool as usize].as_ref()
+        self.pools.get(self.elements[slot].pool)
     }
 
     /// Keeps what an element of an unknown policy says; the values that lead there.
     fn carry(&mut self, value: &[u8]) -> Values {
         self.carried_bytes += value.len();
-        [self.carried.insert(value.into()) as u32, 0, 0, 0]
+        [self.carried.insert(value.into()), 0, 0, 0]
     }
 
     /// What an element of an unknown policy said; nothing for one of another.
     fn carried_by(&self, slot: u32) -> &[u8] {
         match self.pool_of(slot).map(|pool| pool.kind) {
-            Some(Rule::Unknown(_)) => &self.carried[self.elements[slot].values[0] as usize],
+            Some(Rule::Unknown(_)) => {
+                self.carried.get(self.elements[slot].values[0]).map_or(&[], |value| value)
+            }
             _ => &[],
         }
     }
@@ -511,14 +511,11 @@ impl Handlespace {
     }
 
     fn add_pool(&mut self, pool: PoolEntry) -> u32 {
-        self.handle_bytes += pool.handle.as_bytes().len();
-        let index = self.free_pools.pop().unwrap_or_else(|| {
-            self.pools.push(None);
-            (self.pools.len() - 1) as u32
-        });
-        self.by_handle.insert(pool.handle.clone(), index);
-        self.handles.insert::<[u8]>(pool.handle.clone(), index);
-        self.pools[index as usize] = Some(pool);
+        let handle = pool.handle.clone();
+        let index = self.pools.insert(pool);
+        self.handle_bytes += handle.as_bytes().len();
+        self.by_handle.insert(handle.clone(), index);
+        self.handles.insert::<[u8]>(handle, index);
         index
     }
 
@@ -537,7 +534,7 @@ impl Handlespace {
     /// Counts an element for the home registrar that it names.
     fn own(&mut self, slot: u32) {
         let element = &self.elements[slot];
-        let Some(pool) = &mut self.pools[element.pool as usize] else { return };
+        let Some(pool) = self.pools.get_mut(element.pool) else { return };
         let owner = self.owners.get_mut(element.home);
         owner.count += 1;
         owner.sum.add(pool.sum.with_id(element.id));
@@ -549,7 +546,7 @@ impl Handlespace {
     /// The reverse of `own`; an owner left without elements is the caller's to drop.
     fn disown(&mut self, slot: u32) {
         let element = &self.elements[slot];
-        let Some(pool) = &mut self.pools[element.pool as usize] else { return };
+        let Some(pool) = self.pools.get_mut(element.pool) else { return };
         let owner = self.owners.get_mut(element.home);
         owner.count -= 1;
         owner.sum.subtract(pool.sum.with_id(element.id));

@@ -1,6 +1,7 @@
 //! What each policy means: how its elements are ordered or weighed (RFC 5356, and rsplib's private
 //! policies).
 
+use super::chunks::Places;
 use crate::wire::Policy;
 
 /// Up to four values of one element, named by the constants below.
@@ -36,7 +37,7 @@ pub(super) enum Rule {
 }
 
 /// What elements of unknown policies say behind their policy's type.
-pub(super) type Carried = slab::Slab<Box<[u8]>>;
+pub(super) type Carried = Places<Box<[u8]>>;
 
 /// Splits a policy parameter, of an unknown policy without what it says; `None` for the types that RFC 5356
 /// section 7.1 calls invalid.
@@ -103,7 +104,7 @@ pub(super) fn join(kind: Rule, values: &Values, carried: &Carried) -> Policy {
         Rule::LeastUsedDpf => P::LeastUsedDpf { load, load_dpf, distance },
         Rule::LeastUsedDegradationDpf => P::LeastUsedDegradationDpf { load, degradation, load_dpf, distance },
         Rule::Unknown(policy_type) => {
-            let value = carried.get(values[MAIN] as usize).map(|value| value.to_vec());
+            let value = carried.get(values[MAIN]).map(|value| value.to_vec());
             P::Unknown { policy_type, value: value.unwrap_or_default() }
         }
     }

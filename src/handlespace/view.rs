@@ -200,7 +200,7 @@ impl Iterator for Merged<'_> {
 
 impl Handlespace {
     fn pool_at(&self, index: u32) -> &PoolEntry {
-        self.pools[index as usize].as_ref().expect("an index in use names a pool")
+        self.pools.get(index).expect("an index in use names a pool")
     }
 
     /// Reads an element.

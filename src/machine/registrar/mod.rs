@@ -76,6 +76,7 @@ use super::timer::Deadlines;
 use super::{
     LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Measurement, Output, Service, Target, Time,
 };
+use crate::handlespace::chunks::Chunks;
 use crate::handlespace::{Bounds, ElementKey, Handlespace, Sum};
 use crate::wire::{CauseCode, PeId, PoolHandle, RegistrarId, Transport};
 use fastrand::Rng;
@@ -212,7 +213,7 @@ pub struct Registrar {
     /// What nobody else knows.
     secret: u64,
     space: Handlespace,
-    side: Vec<ElementSide>,
+    side: Chunks<ElementSide>,
     links: BTreeMap<LinkId, LiveLink>,
     /// Which ASAP link is the SCTP association with this address: there can be no second one.
     associations: BTreeMap<SocketAddr, LinkId>,
@@ -282,7 +283,7 @@ impl Registrar {
             secret: seed,
             rng,
             space,
-            side: Vec::new(),
+            side: Chunks::default(),
             links: BTreeMap::new(),
             associations: BTreeMap::new(),
             peer_links: BTreeSet::new(),

@@ -25,8 +25,8 @@ impl Registrar {
         let (key, change) = self.space.register(handle, element)?;
         self.stamp += 1;
         let index = key.index as usize;
-        if index >= self.side.len() {
-            self.side.resize(index + 1, ElementSide::default());
+        while index >= self.side.len() {
+            self.side.push(ElementSide::default());
         }
         if change == Change::Added {
             self.side[index] =
