@@ -4,6 +4,8 @@
  *   session_bench serve POOL              echoes, and swallows what begins with '!'
  *   session_bench ping POOL SECONDS       round trips of 64 bytes: count, seconds, microseconds each
  *   session_bench stream POOL COUNT       COUNT messages of 1000 bytes one way, then one answer: count,
+ *                                         seconds, count per second
+ *   session_bench resolve POOL SECONDS    rsp_getaddrinfo without the cache, one after the other: count,
  *                                         seconds, count per second */
 #include <errno.h>
 #include <poll.h>
@@ -79,6 +81,24 @@ static int send_one(int sd, const char* data, size_t length)
     return rsp_sendmsg(sd, data, length, 0, 0, 0, 0, 0, 0, 10000) == (ssize_t)length;
 }
 
+static int resolve(const char* pool, double seconds)
+{
+    double start = now();
+    long count = 0;
+
+    for (; now() < start + seconds; count++) {
+        struct rsp_addrinfo* found = NULL;
+
+        if (rsp_getaddrinfo((const unsigned char*)pool, strlen(pool), &found, RSPGETADDRS_MIN, 0) < 1) {
+            perror("resolve");
+            return 1;
+        }
+        rsp_freeaddrinfo(found);
+    }
+    printf("%ld %.3f %.0f\n", count, now() - start, (double)count / (now() - start));
+    return 0;
+}
+
 int main(int argc, char** argv)
 {
     static char data[1000];
@@ -88,7 +108,7 @@ int main(int argc, char** argv)
     int sd;
 
     if (argc < 3) {
-        fprintf(stderr, "usage: session_bench serve|ping|stream POOL [SECONDS|COUNT]\n");
+        fprintf(stderr, "usage: session_bench serve|ping|stream|resolve POOL [SECONDS|COUNT]\n");
         return 2;
     }
     rsp_initinfo(&info);
@@ -98,6 +118,14 @@ int main(int argc, char** argv)
     }
     if (strcmp(argv[1], "serve") == 0) {
         return serve(argv[2]);
+    }
+    if (strcmp(argv[1], "resolve") == 0) {
+        /* The first finds the registrar. */
+        if (resolve(argv[2], 0.5) != 0 || resolve(argv[2], atof(argv[3])) != 0) {
+            return 1;
+        }
+        rsp_cleanup();
+        return 0;
     }
     sd = rsp_socket(0, SOCK_STREAM, IPPROTO_SCTP);
     if (sd < 0 || rsp_connect(sd, (const unsigned char*)argv[2], strlen(argv[2]), 0) < 0) {
