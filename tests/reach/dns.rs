@@ -373,6 +373,179 @@ fn hostile_queries_cost_little() {
     assert!(!matches!(stream.read(&mut [0]), Ok(1..)));
 }
 
+/// A query with a question and, where it says so, EDNS with room for answers and as much padding (RFC 7830).
+fn query(name: &str, rtype: u16, edns: Option<(u16, u16)>) -> Vec<u8> {
+    let mut query = vec![0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(edns.is_some())];
+    for label in name.split('.') {
+        query.push(label.len() as u8);
+        query.extend_from_slice(label.as_bytes());
+    }
+    query.push(0);
+    [rtype, 1].iter().for_each(|number| query.extend_from_slice(&number.to_be_bytes()));
+    if let Some((room, padding)) = edns {
+        query.push(0);
+        [41, room, 0, 0, padding + 4, 12, padding]
+            .iter()
+            .for_each(|n: &u16| query.extend_from_slice(&n.to_be_bytes()));
+        query.resize(query.len() + usize::from(padding), 0);
+    }
+    query
+}
+
+/// How many answers there are, and whether some were left out.
+fn answers(message: &[u8]) -> (u16, bool) {
+    (u16::from_be_bytes([message[6], message[7]]), message[2] & 2 != 0)
+}
+
+fn asks_tcp(stream: &mut TcpStream, query: &[u8]) -> std::io::Result<Vec<u8>> {
+    stream.write_all(&[&(query.len() as u16).to_be_bytes(), query].concat())?;
+    let mut length = [0; 2];
+    stream.read_exact(&mut length)?;
+    let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut answer)?;
+    Ok(answer)
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream
+}
+
+/// Who asks in another's name sends him ten times as much at most; over TCP, where nobody can do so, there is all.
+#[test]
+fn nobody_is_flooded_in_anothers_name() {
+    let registrar = Registrar::start(&["-dns=127.0.0.1:0"]);
+    let elements = Elements::new(registrar.asap);
+    (1..=60).for_each(|id| elements.add(b"Many", id, Policy::Random, 80, &["192.0.2.1", "2001:db8::1"]));
+    let control = Names::control(registrar.asap, &["Many"]);
+    for address in [registrar.dns.unwrap(), control.address] {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        let mut buffer = [0; 65536];
+        // Known there, too.
+        let whole = query("_x._tcp.Many.pool", 33, None);
+        soon("it knows all", || answers(&asks_tcp(&mut connect(address), &whole).unwrap()).0 == 60);
+        for edns in [None, Some((512, 0)), Some((1232, 0)), Some((65535, 0)), Some((65535, 200))] {
+            for (name, rtype) in [
+                ("_x._tcp.Many.pool", 33),
+                ("_tcp.Many.pool", 255),
+                ("Many.pool", 255),
+                ("Many.pool", 16),
+                ("Many.pool", 28),
+                ("pool", 2),
+            ] {
+                let query = query(name, rtype, edns);
+                socket.send_to(&query, address).unwrap();
+                let (length, _) = socket.recv_from(&mut buffer).unwrap();
+                let room = edns.map_or(512, |(room, _)| usize::from(room.clamp(512, 1232)));
+                assert!(
+                    length <= room.min(10 * query.len()),
+                    "{name} {rtype}: {length} for {}, {edns:?}",
+                    query.len()
+                );
+                if rtype == 33 {
+                    let (some, truncated) = answers(&buffer[..length]);
+                    assert!(some < 60 && truncated, "{some} of 60 over UDP");
+                    assert_eq!(answers(&asks_tcp(&mut connect(address), &query).unwrap()), (60, false));
+                }
+            }
+        }
+    }
+}
+
+/// A query of 4096 bytes is one, a longer one is none; a connection without a whole query is closed after ten seconds, however
+/// many bytes of one it gets, and one that asks stays.
+#[test]
+fn queries_and_connections_have_their_bounds() {
+    let registrar = Registrar::start(&["-dns=127.0.0.1:0"]);
+    let address = registrar.dns.unwrap();
+    let bare = query("pool", 6, Some((1232, 0))).len() as u16;
+    let (longest, longer) =
+        (query("pool", 6, Some((1232, 4096 - bare))), query("pool", 6, Some((1232, 4097 - bare))));
+    assert_eq!((longest.len(), longer.len()), (4096, 4097));
+    let short = query("pool", 6, None);
+    assert_eq!(answers(&asks_tcp(&mut connect(address), &longest).unwrap()).0, 1);
+    assert!(asks_tcp(&mut connect(address), &longer).is_err());
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut buffer = [0; 65536];
+    for (sent, echoed) in [(&longest, true), (&longer, false)] {
+        // Answers come in order: the short one's is the last.
+        let (mut sent, mut last) = (sent.clone(), short.clone());
+        (sent[1], last[1]) = (1, 2);
+        socket.send_to(&sent, address).unwrap();
+        socket.send_to(&last, address).unwrap();
+        socket.recv_from(&mut buffer).unwrap();
+        assert_eq!(buffer[1], if echoed { 1 } else { 2 }, "{} bytes over UDP", sent.len());
+        if echoed {
+            socket.recv_from(&mut buffer).unwrap();
+        }
+    }
+
+    let begun = Instant::now();
+    let [mut silent, mut dripping, mut asking] = [(); 3].map(|()| connect(address));
+    let closed = |stream: &mut TcpStream| {
+        stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        !matches!(stream.read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+    };
+    let _ = dripping.write_all(&[1, 0]);
+    soon("who asks nothing is closed", || {
+        let _ = dripping.write_all(&[0]);
+        assert_eq!(answers(&asks_tcp(&mut asking, &short).expect("who asks stays")).0, 1);
+        thread::sleep(Duration::from_millis(100));
+        closed(&mut silent) && closed(&mut dripping)
+    });
+    assert!(begun.elapsed() >= Duration::from_secs(9), "too early: {:?}", begun.elapsed());
+    assert_eq!(answers(&asks_tcp(&mut asking, &short).unwrap()).0, 1);
+}
+
+/// However many ask for what only a registrar knows that says nothing, 256 of them wait; and who asks for what is known
+/// is answered.
+#[test]
+fn those_who_wait_are_bounded() {
+    let registrar = Registrar::start(&[]);
+    let elements = Elements::new(registrar.asap);
+    elements.add(b"Known", 1, Policy::RoundRobin, 80, &["192.0.2.1"]);
+    let names = Names::control(registrar.asap, &[]);
+    let known = query("Known.pool", 1, None);
+    soon("the pool is known", || answers(&asks_tcp(&mut connect(names.address), &known).unwrap()).0 == 1);
+    registrar.process.signal(libc::SIGSTOP);
+    let [asking, attacking] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+    asking.set_read_timeout(Some(LIMIT)).unwrap();
+    attacking.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let mut buffer = [0; 512];
+    for turn in 0.. {
+        assert!(turn < 5, "1000 queries take longer than they wait");
+        let unknown = query(&format!("Unknown{turn}.pool"), 1, None);
+        let begun = Instant::now();
+        for number in 0..1000 {
+            attacking.send_to(&unknown, names.address).unwrap();
+            if number % 50 == 49 {
+                asking.send_to(&known, names.address).unwrap();
+                let (length, _) =
+                    asking.recv_from(&mut buffer).expect("who asks for what is known is answered");
+                assert_eq!(answers(&buffer[..length]).0, 1);
+            }
+        }
+        let in_time = begun.elapsed() < Duration::from_millis(1900);
+        let mut waited = 0;
+        while begun.elapsed() < Duration::from_secs(3) || waited == 0 {
+            assert!(begun.elapsed() < LIMIT, "nobody is told that nothing is known");
+            match attacking.recv_from(&mut buffer) {
+                Ok(_) => waited += 1,
+                Err(_) if waited > 0 => break,
+                Err(_) => {}
+            }
+        }
+        if in_time {
+            assert!(waited <= 256, "{waited} waited");
+            break;
+        }
+    }
+    registrar.process.signal(libc::SIGCONT);
+}
+
 /// A forwarder in front: what it is, and how it is started for a port and a responder.
 fn forwards(what: &str, command: &mut Command, port: u16, check: impl Fn(SocketAddr)) {
     let mut child =

@@ -188,29 +188,56 @@ fn a_proxy_chooses_by_policy_and_passes_on_every_byte() {
     let registrar = Registrar::start(&[]);
     let (one, two) = (Server::start("one"), Server::start("two"));
     let _kept = [one.register(&registrar, "Web", &[]), two.register(&registrar, "Web", &[])];
-    let proxy = Proxy::start(&registrar, "Web", &[]);
+    let mut proxy = Proxy::start(&registrar, "Web", &["--http", "127.0.0.1:0"]);
+    let http = proxy.process.line_after("HTTP ");
     let mut answers: Vec<_> = (0..4).map(|_| proxy.ask()).collect();
     answers.sort();
     assert_eq!(answers, ["one\nbye", "one\nbye", "two\nbye", "two\nbye"], "round robin, and half-closed");
 
-    // A client that does not read for a while, and then gets everything.
-    let mut stream = proxy.connect();
-    let mut writer = stream.try_clone().unwrap();
-    let sent: Vec<u8> =
-        (0..8_000_000u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    let expected = sent.clone();
-    let sending = thread::spawn(move || {
-        writer.write_all(&sent).unwrap();
-        writer.shutdown(Shutdown::Write).unwrap();
-    });
-    thread::sleep(Duration::from_millis(300));
-    let name = line_of(&mut stream);
-    assert!(["one", "two"].contains(&name.as_str()));
-    let mut got = Vec::new();
-    stream.read_to_end(&mut got).unwrap();
-    sending.join().unwrap();
-    assert_eq!(got.len(), expected.len() + 3);
-    assert!(got[..expected.len()] == expected && got.ends_with(b"bye"), "bytes out are bytes in");
+    // A client that does not read for a while, and then gets everything; most of it by splice(2), unless the proxy was
+    // always quicker than the others.
+    let begun = Instant::now();
+    loop {
+        let mut stream = proxy.connect();
+        let mut writer = stream.try_clone().unwrap();
+        let sent: Vec<u8> =
+            (0..8_000_000u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let expected = sent.clone();
+        let sending = thread::spawn(move || {
+            writer.write_all(&sent).unwrap();
+            writer.shutdown(Shutdown::Write).unwrap();
+        });
+        thread::sleep(Duration::from_millis(300));
+        let name = line_of(&mut stream);
+        assert!(["one", "two"].contains(&name.as_str()));
+        let mut got = Vec::new();
+        stream.read_to_end(&mut got).unwrap();
+        sending.join().unwrap();
+        assert_eq!(got.len(), expected.len() + 3);
+        assert!(got[..expected.len()] == expected && got.ends_with(b"bye"), "bytes out are bytes in");
+        let [all, spliced] = ["bytes_total", "bytes_spliced_total"]
+            .map(|name| metric(&http, &format!("rserpool_proxy_{name}")));
+        assert!(all >= spliced && all >= 16_000_000, "{spliced} of {all}");
+        if spliced >= 1_000_000 {
+            break;
+        }
+        assert!(begun.elapsed() < LIMIT, "splice(2) moved {spliced} of {all}");
+    }
+}
+
+/// What a page of metrics says.
+fn metric(http: &str, name: &str) -> u64 {
+    let page = metrics(http);
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in {page}")).parse().unwrap()
+}
+
+fn metrics(http: &str) -> String {
+    let mut page = TcpStream::connect(http).unwrap();
+    page.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+    let mut metrics = String::new();
+    page.read_to_string(&mut metrics).unwrap();
+    metrics
 }
 
 #[test]
@@ -328,10 +355,7 @@ fn a_proxy_says_who_the_client_is_serves_unix_sockets_and_reads_its_file_again()
     }
     assert!(UnixStream::connect(&other).is_ok());
 
-    let mut page = TcpStream::connect(&http).unwrap();
-    page.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
-    let mut metrics = String::new();
-    page.read_to_string(&mut metrics).unwrap();
+    let metrics = metrics(&http);
     assert!(metrics.contains("rserpool_proxy_elements{pool=\"Header\"} 1"), "{metrics}");
     let _ = std::fs::remove_file(config);
 }

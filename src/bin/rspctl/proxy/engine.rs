@@ -1,10 +1,10 @@
 //! The proxy's loop: one thread, one poll, all connections.
 
 use super::options::{ListenPlace, ProxyArgs, Wanted};
-use super::relay::{Direction, Failure, Turn};
+use super::relay::{Direction, Failure, Room, Turn};
 use super::stats::Stats;
 use super::stream::{Inherited, Listener, Stream};
-use super::{header, stream};
+use super::{header, pipe, stream};
 use crate::out;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use log::{debug, info, warn};
@@ -31,7 +31,7 @@ const ACCEPTS: usize = 64;
 /// What one read may take.
 const SCRATCH: usize = 128 << 10;
 /// Descriptors for everything but connections.
-const OTHER_DESCRIPTORS: u64 = 64;
+const OTHER_DESCRIPTORS: u64 = 64 + 2 * pipe::MOST as u64;
 
 /// What the event thread of the library tells.
 enum News {
@@ -154,7 +154,7 @@ pub struct Engine<'a> {
     paused: bool,
     accept_again: Option<Instant>,
     ending: Option<Instant>,
-    scratch: Vec<u8>,
+    room: Room,
     now: Instant,
 }
 
@@ -195,7 +195,7 @@ impl<'a> Engine<'a> {
             paused: false,
             accept_again: None,
             ending: None,
-            scratch: vec![0; SCRATCH],
+            room: Room::new(SCRATCH),
             now: Instant::now(),
         })
     }
@@ -532,10 +532,10 @@ impl<'a> Engine<'a> {
     fn pump(&mut self, index: usize) {
         let Some(relay) = self.relays[index].as_deref_mut() else { return };
         let Relay { client, server: Some(server), up, down, element, at, .. } = relay else { return };
-        let before = up.passed + down.passed;
-        let ways = [up.pump(client, server, &mut self.scratch), down.pump(server, client, &mut self.scratch)];
-        let moved = up.passed + down.passed - before;
-        self.stats.moved(moved);
+        let before = (up.passed + down.passed, up.piped + down.piped);
+        let ways = [up.pump(client, server, &mut self.room), down.pump(server, client, &mut self.room)];
+        let moved = up.passed + down.passed - before.0;
+        self.stats.moved(moved, up.piped + down.piped - before.1);
         let over = up.is_over() && down.is_over();
         let half = up.is_over() || down.is_over();
         if moved > 0 || half {
@@ -560,7 +560,7 @@ impl<'a> Engine<'a> {
                 // What the server said before it went away is the client's.
                 if server_failed && second.is_ok() {
                     relay.down.readable(true);
-                    while let Ok(Turn::More) = relay.down.pump(server, client, &mut self.scratch) {}
+                    while let Ok(Turn::More) = relay.down.pump(server, client, &mut self.room) {}
                 }
                 return self.close(index, true);
             }
@@ -613,11 +613,13 @@ impl<'a> Engine<'a> {
     /// An element is gone: so are its connections.
     fn lost(&mut self, backend: usize, id: PeId) {
         let mut count = 0;
+        let mut at = None;
         for index in 0..self.relays.len() {
             let Some(relay) = self.relays[index].as_ref() else { continue };
             if relay.backend != backend || relay.element != id {
                 continue;
             }
+            at = at.or(relay.at);
             match relay.phase {
                 Phase::Relaying => {
                     count += 1;
@@ -632,7 +634,7 @@ impl<'a> Engine<'a> {
             }
         }
         let handle = self.backends[backend].handle();
-        info!("element {id} of \"{handle}\" is lost; {count} connections shut");
+        info!("element {} of \"{handle}\" is lost; {count} connections shut", who(id, at));
     }
 
     fn timers(&mut self) {

@@ -6,6 +6,7 @@
 //! | `options` | command line and configuration |
 //! | `relay` | one direction of a connection, as a pure state machine |
 //! | `engine` | the loop: accepts, chooses, connects, relays, hears of losses |
+//! | `pipe` | splice(2), for connections with much to say |
 //! | `stream` | sockets of either kind |
 //! | `header` | the PROXY protocol |
 //! | `stats` | metrics |
@@ -13,6 +14,7 @@
 mod engine;
 mod header;
 mod options;
+mod pipe;
 mod relay;
 mod stats;
 mod stream;

@@ -7,8 +7,10 @@
 //! ```
 //!
 //! Nothing is read while something waits to be written, so what is held is bounded by one read. An end of stream
-//! is passed on behind the last byte, never as a close: the other direction goes on.
+//! is passed on behind the last byte, never as a close: the other direction goes on. Who has much to say gets a pipe, and
+//! its bytes are not copied any more.
 
+use super::pipe::{Pipe, Pipes};
 use std::fmt;
 use std::io::{self, ErrorKind};
 
@@ -20,6 +22,23 @@ pub trait End {
     fn write(&self, bytes: &[u8]) -> io::Result<usize>;
     /// Nothing more will be written.
     fn finish(&self) -> io::Result<()>;
+    /// As [`Pipe::fill`].
+    fn fill(&self, pipe: &mut Pipe) -> io::Result<usize>;
+    /// As [`Pipe::drain`].
+    fn drain(&self, pipe: &mut Pipe) -> io::Result<usize>;
+}
+
+/// What bytes are moved by, for one turn each.
+pub struct Room {
+    scratch: Vec<u8>,
+    pipes: Pipes,
+}
+
+impl Room {
+    /// With what one read may take.
+    pub fn new(size: usize) -> Room {
+        Room { scratch: vec![0; size], pipes: Pipes::default() }
+    }
 }
 
 /// Reads of one turn: others want to be served as well.
@@ -74,8 +93,18 @@ pub struct Direction {
     ending_seen: bool,
     /// The sink took less than it was offered.
     blocked: bool,
+    /// A read was full: the source has much to say.
+    bulk: bool,
+    /// The source is none of those that splice(2) knows.
+    copies: bool,
+    /// What is read goes into it, while there is more.
+    pipe: Option<Pipe>,
+    /// Into pipes since the source was last heard to have nothing.
+    spliced: usize,
     /// Bytes passed on.
     pub passed: u64,
+    /// Of them, through a pipe.
+    pub piped: u64,
 }
 
 impl Direction {
@@ -106,7 +135,7 @@ impl Direction {
     }
 
     /// Moves what can be moved. After an error this direction is of no use any more.
-    pub fn pump(&mut self, from: &impl End, to: &impl End, scratch: &mut [u8]) -> Result<Turn, Failure> {
+    pub fn pump(&mut self, from: &impl End, to: &impl End, room: &mut Room) -> Result<Turn, Failure> {
         if !self.flush(to)? {
             return Ok(Turn::Waits);
         }
@@ -126,30 +155,87 @@ impl Direction {
                 State::Open if !self.readable => return Ok(Turn::Waits),
                 State::Open => {}
             }
-            match from.read(scratch) {
-                Ok(0) => self.state = State::Ending,
-                Ok(count) => {
-                    // Events are edges: what comes after a read that found less than it could take is told anew.
-                    self.readable = count == scratch.len() || self.ending_seen;
-                    if !self.pass(to, &scratch[..count])? {
+            if self.bulk && self.pipe.is_none() {
+                self.pipe = room.pipes.take();
+            }
+            let moved = match &mut self.pipe {
+                Some(pipe) => from.fill(pipe),
+                None => from.read(&mut room.scratch),
+            };
+            match moved {
+                Ok(0) => {
+                    self.state = State::Ending;
+                    self.give_back(room);
+                }
+                Ok(count) if self.pipe.is_some() => {
+                    // A pipe may be full of little: only the source itself says that it has nothing more.
+                    self.spliced = self.spliced.saturating_add(count);
+                    if !self.drain(to)? {
                         return Ok(Turn::Waits);
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
+                Ok(count) => {
+                    // Events are edges: what comes after a read that found less than it could take is told anew.
+                    self.bulk = count == room.scratch.len() && !self.copies;
+                    self.readable = count == room.scratch.len() || self.ending_seen;
+                    if !self.pass(to, &room.scratch[..count])? {
+                        return Ok(Turn::Waits);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    // With a pipe it takes two calls more to hear that there is nothing more.
+                    self.bulk &= self.spliced >= room.scratch.len();
+                    self.give_back(room);
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // This kind of socket can't.
+                Err(error) if error.kind() == ErrorKind::InvalidInput && self.pipe.is_some() => {
+                    (self.bulk, self.copies) = (false, true);
+                    self.give_back(room);
+                }
                 Err(error) => return Err(Failure::Source(error)),
             }
         }
         Ok(Turn::More)
     }
 
+    /// Others may need the pipe.
+    fn give_back(&mut self, room: &mut Room) {
+        self.spliced = 0;
+        if let Some(pipe) = self.pipe.take() {
+            room.pipes.give_back(pipe);
+        }
+    }
+
+    /// Writes what the pipe holds; `false`: not all of it yet.
+    fn drain(&mut self, to: &impl End) -> Result<bool, Failure> {
+        let Some(pipe) = &mut self.pipe else { return Ok(true) };
+        while pipe.held() > 0 {
+            match to.drain(pipe) {
+                Ok(0) => return Err(Failure::Sink(ErrorKind::WriteZero.into())),
+                Ok(count) => {
+                    self.passed += count as u64;
+                    self.piped += count as u64;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.blocked = true;
+                    return Ok(false);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(Failure::Sink(error)),
+            }
+        }
+        Ok(true)
+    }
+
     /// Writes what was kept; `false`: not all of it yet.
     fn flush(&mut self, to: &impl End) -> Result<bool, Failure> {
-        if self.pending.is_empty() {
-            return Ok(true);
-        }
         if self.blocked {
             return Ok(false);
+        }
+        if self.pending.is_empty() {
+            return self.drain(to);
         }
         let pending = std::mem::take(&mut self.pending);
         let kept = self.written;
@@ -198,6 +284,8 @@ mod tests {
     use proptest::prelude::*;
     use std::cell::RefCell;
     use std::collections::VecDeque;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
 
     /// A stream whose reads and writes go as a script says.
     #[derive(Debug, Default)]
@@ -243,6 +331,36 @@ mod tests {
             Ok(count)
         }
 
+        fn fill(&self, pipe: &mut Pipe) -> io::Result<usize> {
+            let (far, near) = UnixStream::pair()?;
+            let mut buffer = [0; 64];
+            match self.read(&mut buffer)? {
+                0 => return Ok(0),
+                count => (&far).write_all(&buffer[..count])?,
+            }
+            pipe.fill(&near)
+        }
+
+        fn drain(&self, pipe: &mut Pipe) -> io::Result<usize> {
+            let mut room = self.0.borrow_mut().room.front().copied().unwrap_or(usize::MAX);
+            let (far, near) = UnixStream::pair()?;
+            far.set_nonblocking(true)?;
+            let mut taken = 0;
+            // A sink of a given room takes so much.
+            if room == 0 {
+                self.0.borrow_mut().room.pop_front();
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            room = room.min(pipe.held());
+            while taken < room {
+                taken += pipe.drain_at_most(&near, room - taken)?;
+            }
+            let mut bytes = vec![0; taken];
+            (&far).read_exact(&mut bytes)?;
+            assert_eq!(self.write(&bytes)?, taken);
+            Ok(taken)
+        }
+
         fn finish(&self) -> io::Result<()> {
             let mut script = self.0.borrow_mut();
             assert!(!script.finished, "finished twice");
@@ -265,7 +383,7 @@ mod tests {
             let from = Scripted(RefCell::new(Script { input: pieces.into(), ..Script::default() }));
             let to = Scripted(RefCell::new(Script { room: room.into(), ..Script::default() }));
             let mut direction = Direction::beginning_with(beginning);
-            let mut scratch = vec![0; size];
+            let mut space = Room::new(size);
             let mut over = false;
             // Events may come when there is nothing, as those of epoll may.
             for event in 0..2000 {
@@ -273,7 +391,7 @@ mod tests {
                     0 => direction.readable(true),
                     _ => direction.writable(),
                 }
-                let turn = direction.pump(&from, &to, &mut scratch).expect("no errors in the script");
+                let turn = direction.pump(&from, &to, &mut space).expect("no errors in the script");
                 prop_assert!(direction.pending.len() <= size.max(30), "bounded by a read");
                 if turn == Turn::Over {
                     over = true;
@@ -296,14 +414,14 @@ mod tests {
         };
         let (from, to) = (Scripted(RefCell::new(script(&[b"ab"]))), Scripted::default());
         let mut direction = Direction::default();
-        let mut scratch = [0; 8];
-        assert_eq!(direction.pump(&from, &to, &mut scratch).unwrap(), Turn::Waits, "nothing was announced");
+        let mut room = Room::new(8);
+        assert_eq!(direction.pump(&from, &to, &mut room).unwrap(), Turn::Waits, "nothing was announced");
         direction.readable(false);
-        assert_eq!(direction.pump(&from, &to, &mut scratch).unwrap(), Turn::Waits);
+        assert_eq!(direction.pump(&from, &to, &mut room).unwrap(), Turn::Waits);
         assert_eq!(from.0.borrow().input.len(), 1, "no second read");
         from.0.borrow_mut().input.clear();
         direction.readable(true);
-        assert_eq!(direction.pump(&from, &to, &mut scratch).unwrap(), Turn::Over);
+        assert_eq!(direction.pump(&from, &to, &mut room).unwrap(), Turn::Over);
         assert_eq!(to.0.borrow().output, b"ab");
     }
 
@@ -320,17 +438,23 @@ mod tests {
             fn finish(&self) -> io::Result<()> {
                 Err(ErrorKind::NotConnected.into())
             }
+            fn fill(&self, _: &mut Pipe) -> io::Result<usize> {
+                Err(ErrorKind::ConnectionReset.into())
+            }
+            fn drain(&self, _: &mut Pipe) -> io::Result<usize> {
+                Err(ErrorKind::BrokenPipe.into())
+            }
         }
-        let mut scratch = [0; 8];
+        let mut room = Room::new(8);
         let mut direction = Direction::default();
         direction.readable(false);
-        let error = direction.pump(&Broken, &Scripted::default(), &mut scratch).unwrap_err();
+        let error = direction.pump(&Broken, &Scripted::default(), &mut room).unwrap_err();
         assert!(matches!(error, Failure::Source(error) if error.kind() == ErrorKind::ConnectionReset));
         let mut direction = Direction::beginning_with(b"x".to_vec());
-        let error = direction.pump(&Scripted::default(), &Broken, &mut scratch).unwrap_err();
+        let error = direction.pump(&Scripted::default(), &Broken, &mut room).unwrap_err();
         assert!(matches!(error, Failure::Sink(error) if error.kind() == ErrorKind::BrokenPipe));
         let mut direction = Direction::default();
         direction.readable(true);
-        assert_eq!(direction.pump(&Scripted::default(), &Broken, &mut scratch).unwrap(), Turn::Over);
+        assert_eq!(direction.pump(&Scripted::default(), &Broken, &mut room).unwrap(), Turn::Over);
     }
 }

@@ -24,6 +24,7 @@ pub struct Stats {
     server_errors: AtomicU64,
     shut: AtomicU64,
     bytes: AtomicU64,
+    spliced: AtomicU64,
     pools: Mutex<Vec<Arc<Pool>>>,
 }
 
@@ -51,8 +52,10 @@ impl Stats {
     pub fn shut(&self) {
         add(&self.shut, 1);
     }
-    pub fn moved(&self, bytes: u64) {
+    /// So many bytes, of which so many by splice(2).
+    pub fn moved(&self, bytes: u64, spliced: u64) {
         add(&self.bytes, bytes);
+        add(&self.spliced, spliced);
     }
     pub fn pools(&self, pools: Vec<Arc<Pool>>) {
         *self.pools.lock().unwrap_or_else(PoisonError::into_inner) = pools;
@@ -98,6 +101,7 @@ impl Collector for Snapshot {
             ("server_errors", "Connections broken by the element", &stats.server_errors),
             ("connections_shut", "Connections shut because their element was lost", &stats.shut),
             ("bytes", "Bytes passed on, both ways", &stats.bytes),
+            ("bytes_spliced", "Of them, those that stayed in the kernel (splice(2))", &stats.spliced),
         ] {
             let counter = ConstCounter::new(value.load(Relaxed));
             let descriptor = encoder.encode_descriptor(name, help, None, counter.metric_type())?;

@@ -1,6 +1,7 @@
 //! Sockets of the proxy: TCP and UNIX alike.
 
 use super::options::ListenPlace;
+use super::pipe::Pipe;
 use super::relay::End;
 use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -71,6 +72,20 @@ impl End for Stream {
         match self {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+        }
+    }
+
+    fn fill(&self, pipe: &mut Pipe) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => pipe.fill(stream),
+            Stream::Unix(stream) => pipe.fill(stream),
+        }
+    }
+
+    fn drain(&self, pipe: &mut Pipe) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => pipe.drain(stream),
+            Stream::Unix(stream) => pipe.drain(stream),
         }
     }
 }
