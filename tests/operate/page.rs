@@ -79,6 +79,36 @@ fn the_metrics_are_in_the_format_that_is_asked_for() {
     }
 }
 
+/// What there is of what is bounded, and of everything else that both tell, is the same for programs and for Prometheus.
+#[test]
+fn the_page_and_the_metrics_have_the_same_figures() {
+    let registrar = Registrar::start(&PATIENT);
+    let _other = Registrar::start(&["-config=off", &format!("-peer={}", registrar.enrp)]);
+    let _elements = Elements::fill(registrar.asap, b"echo", 2);
+    soon("the peer", || json(registrar.http, "/api/status")["peers_up"] == 1);
+    let text = get_with(registrar.http, "GET /metrics HTTP/1.1\r\nAccept: text/plain\r\n\r\n").1;
+    let status = json(registrar.http, "/api/status");
+    let figure = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse::<f64>().unwrap()
+    };
+    for (name, key) in [
+        ("rserpool_pools", "pool_count"),
+        ("rserpool_elements", "element_count"),
+        ("rserpool_owned_elements", "owned_count"),
+        ("rserpool_emptied_pools", "emptied_count"),
+        ("rserpool_peers", "peer_count"),
+    ] {
+        assert_eq!(Some(figure(name)), status[key].as_f64(), "{key}");
+    }
+    let bounds = status["bounds"].as_array().unwrap();
+    assert_eq!(text.matches("rserpool_bound{").count(), bounds.len());
+    for bound in bounds {
+        let of = bound["of"].as_str().unwrap();
+        assert_eq!(Some(figure(&format!("rserpool_bound{{of=\"{of}\"}}"))), bound["most"].as_f64(), "{of}");
+    }
+}
+
 /// An exposition in either form, judged by Prometheus' own tool.
 #[test]
 fn promtool_has_no_complaints() {

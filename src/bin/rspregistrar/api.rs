@@ -1,6 +1,7 @@
 //! What the page and `rspctl` read: pools, elements, registrars, status, happenings as JSON, a page of them at a
 //! time, so that no question costs more than a few milliseconds.
 
+use super::figures::{Figures, is_up};
 use super::request::Request;
 use rserpool::handlespace::{ElementRef, PoolRef};
 use rserpool::machine::Time;
@@ -33,11 +34,10 @@ fn seconds(time: Duration) -> f64 {
 /// The scope at a glance.
 pub fn status(server: &Server, started: SystemTime) -> Value {
     let machine = server.machine();
-    let space = machine.handlespace();
-    let checksum = space.checksum(machine.id());
-    let peers = machine.peers();
-    let bounds: Vec<Value> = machine
-        .bounds()
+    let figures = Figures::read(server);
+    let checksum = machine.handlespace().checksum(machine.id());
+    let bounds: Vec<Value> = figures
+        .bounds
         .iter()
         .map(|(of, used, most)| json!({ "of": of, "used": used, "most": most }))
         .collect();
@@ -46,20 +46,20 @@ pub fn status(server: &Server, started: SystemTime) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "registrar": machine.id().to_string(),
-        "serving": machine.is_serving(),
+        "serving": figures.serving,
         "time": clock(server.now(), server.now()),
         "uptime_s": seconds(started.elapsed().unwrap_or_default()),
         "asap": addresses(server.asap_addresses()),
         "enrp": addresses(server.enrp_addresses()),
         "sctp_ports": server.sctp_ports(),
-        "pool_count": space.pool_count(),
-        "element_count": space.len(),
-        "owned_count": space.owned_count(machine.id()),
-        "emptied_count": machine.emptied_pools(server.now()).count(),
-        "peer_count": peers.len(),
-        "peers_up": peers.iter().filter(|peer| peer.state == "alive").count(),
+        "pool_count": figures.pools,
+        "element_count": figures.elements,
+        "owned_count": figures.owned,
+        "emptied_count": figures.emptied,
+        "peer_count": figures.peers.len(),
+        "peers_up": figures.peers.iter().filter(|peer| is_up(peer)).count(),
         "checksum": format!("0x{:02x}{:02x}", checksum[0], checksum[1]),
-        "links": server.link_stats().open,
+        "links": figures.links,
         "bounds": bounds,
         "last_happening": machine.last_happening(),
         "registrations": stats.registrations,

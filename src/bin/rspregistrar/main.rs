@@ -15,6 +15,7 @@ mod dns_metrics;
 #[path = "../common/dns.rs"]
 mod dns_sockets;
 mod events;
+mod figures;
 mod handles;
 mod http;
 mod logging;

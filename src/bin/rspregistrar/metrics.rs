@@ -2,6 +2,7 @@
 //! asks, in pieces: between two of them others are served. However many pools and peers there are, so many series
 //! there are at most.
 
+use super::figures::{Figures, is_up};
 use super::process_metrics::ProcessMetrics;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
@@ -393,24 +394,23 @@ impl ToldPools {
 }
 
 fn snapshot(server: &Server, program: &Program, pools: ToldPools) -> Snapshot {
-    let (machine, links) = (server.machine(), server.link_stats());
-    let space = machine.handlespace();
-    let peers = machine.peers();
+    let machine = server.machine();
+    let figures = Figures::read(server);
     let flag = |flag: bool| f64::from(u8::from(flag));
     // Some may have gone since they were looked at.
-    let other_pools = space.pool_count().saturating_sub(pools.filled);
-    let other_elements = space.len().saturating_sub(pools.elements);
+    let other_pools = figures.pools.saturating_sub(pools.filled);
+    let other_elements = figures.elements.saturating_sub(pools.elements);
     let mut gauges = vec![
-        ("pools", "Pools", space.pool_count() as f64),
-        ("elements", "Elements of the operation scope", space.len() as f64),
-        ("owned_elements", "Elements whose home registrar we are", space.owned_count(machine.id()) as f64),
-        ("peers", "Other registrars", peers.len() as f64),
-        ("links", "Connections", links.open as f64),
-        ("serving", "Whether the ASAP service has started", flag(machine.is_serving())),
+        ("pools", "Pools", figures.pools as f64),
+        ("elements", "Elements of the operation scope", figures.elements as f64),
+        ("owned_elements", "Elements whose home registrar we are", figures.owned as f64),
+        ("peers", "Other registrars", figures.peers.len() as f64),
+        ("links", "Connections", figures.links as f64),
+        ("serving", "Whether the ASAP service has started", flag(figures.serving)),
         (
             "emptied_pools",
             "Pools that became empty within the last hour and still are",
-            machine.emptied_pools(server.now()).count() as f64,
+            figures.emptied as f64,
         ),
         (
             "other_pools",
@@ -439,26 +439,23 @@ fn snapshot(server: &Server, program: &Program, pools: ToldPools) -> Snapshot {
         ));
     }
     let id = |id: RegistrarId| id.to_string();
-    let peers = peers.into_iter().map(|peer| PeerSample {
+    let peers = figures.peers.into_iter().map(|peer| PeerSample {
         id: id(peer.id),
-        up: peer.state == "alive",
+        up: is_up(&peer),
         heard: peer.last_heard.map(|ago| ago.as_secs_f64()),
         agrees: peer.agrees,
         elements: peer.elements,
         queue: peer.queue,
         resynchronisations: peer.resynchronisations,
     });
-    let mut bounds = machine.bounds();
-    bounds.push(("links", links.open, links.most));
-    bounds.push(("bytes of queues and half messages", links.held, links.most_held));
     Snapshot {
         stats: machine.stats(),
-        links,
+        links: server.link_stats(),
         gauges,
         pools: pools.samples,
         peers: peers.collect(),
         refusals: machine.refusals().collect(),
-        bounds,
+        bounds: figures.bounds,
         answers: *machine.keep_alive_answers(),
         turns: *server.turn_times(),
         dns: program.dns.clone(),
