@@ -144,7 +144,7 @@ pub struct Measurement {
     pub round_trip: Option<Duration>,
     /// How many segments or chunks were sent again, or came twice, since the link is up.
     pub retransmissions: u64,
-    /// Whether something that was sent lacks the acknowledgement of the other kernel.
+    /// Whether something is under way: not sent yet, without the acknowledgement of the other kernel, or come and not read.
     pub unacknowledged: bool,
 }
 

@@ -5,11 +5,12 @@ use crate::wire::scope::{Scope, reaches, scope};
 use crate::wire::{PoolElement, Transport};
 use std::net::IpAddr;
 
-/// Whether both ends are on this host: over the loopback interface, or from one of its addresses to the same.
+/// Whether both ends are on this host: over the loopback interface, or from one of its addresses to the same. Of an
+/// association's addresses only the first counts, from which it came: the others are what its peer lists.
 pub(crate) fn is_local(ends: &LinkEnds) -> bool {
-    let ours: Vec<IpAddr> = ends.local.iter().map(|local| local.ip().to_canonical()).collect();
-    let mut peer = ends.peer.iter().map(|peer| peer.ip().to_canonical());
-    peer.any(|ip| scope(ip) == Scope::Loopback || ours.contains(&ip))
+    let mut ours = ends.local.iter().map(|local| local.ip().to_canonical());
+    let from = ends.peer.first().map(|peer| peer.ip().to_canonical());
+    from.is_some_and(|from| scope(from) == Scope::Loopback || ours.any(|ip| ip == from))
 }
 
 /// Whether an address that a registrar names can be used from here: no group, and nothing that means each host
@@ -32,4 +33,24 @@ pub(crate) fn check_element(near: bool, element: &mut PoolElement) -> bool {
         element.asap = None;
     }
     check(&mut element.transport)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::{LinkProtocol, Service};
+
+    /// An INIT lists what it likes, and is believed before anybody has asked there.
+    #[test]
+    fn who_lists_our_addresses_is_not_here() {
+        let ends = |peer: &[&str]| LinkEnds {
+            service: Service::Asap,
+            protocol: LinkProtocol::Sctp,
+            peer: peer.iter().map(|address| address.parse().unwrap()).collect(),
+            local: vec!["10.0.0.1:3863".parse().unwrap(), "10.0.1.1:3863".parse().unwrap()],
+            roles: None,
+        };
+        assert!(is_local(&ends(&["127.0.0.1:7"])) && is_local(&ends(&["10.0.1.1:7", "10.0.0.66:7"])));
+        assert!(!is_local(&ends(&["10.0.0.66:7", "10.0.0.1:7", "127.0.0.1:7"])) && !is_local(&ends(&[])));
+    }
 }

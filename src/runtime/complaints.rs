@@ -93,9 +93,46 @@ impl Complaints {
     }
 }
 
+/// Lines of one kind that are news up to a number and an attack beyond it: so many a minute.
+#[derive(Debug, Default)]
+pub(crate) struct Sparing {
+    since: Option<Time>,
+    lines: u32,
+    left_out: u64,
+}
+
+impl Sparing {
+    /// Lines of one kind in a minute.
+    pub(crate) const MOST: u32 = 16;
+
+    /// How many were left out since the last line, or `None`: this one is left out.
+    pub(crate) fn due(&mut self, now: Time) -> Option<LeftOut> {
+        if self.since.is_none_or(|since| now >= since + INTERVAL) {
+            (self.since, self.lines) = (Some(now), 0);
+        }
+        if self.lines >= Sparing::MOST {
+            self.left_out += 1;
+            return None;
+        }
+        self.lines += 1;
+        Some(LeftOut(std::mem::take(&mut self.left_out)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn some_a_minute() {
+        let (mut sparing, start) = (Sparing::default(), Time(5));
+        let said =
+            |sparing: &mut Sparing, now| (0..1000).filter_map(|_| sparing.due(now)).collect::<Vec<_>>();
+        assert_eq!(said(&mut sparing, start), vec![LeftOut(0); 16]);
+        assert_eq!(said(&mut sparing, start + Duration::from_secs(59)), []);
+        let later = said(&mut sparing, start + INTERVAL);
+        assert_eq!((later.len(), later[0], later[1]), (16, LeftOut(1984), LeftOut(0)));
+    }
 
     #[test]
     fn once_then_once_a_minute() {

@@ -8,6 +8,7 @@
 //! for others again. A link whose peer does not read is not read from either.
 
 mod groups;
+mod hoards;
 mod links;
 mod security;
 #[cfg(test)]
@@ -111,6 +112,8 @@ pub(crate) struct Limits {
     pub queue: usize,
     /// Bytes waiting for or from all peers together: beyond it, who has most to do with it is dropped.
     pub buffered: usize,
+    /// Bytes that the kernel keeps for all associations together, likewise.
+    pub kernel: usize,
     /// One attempt to connect to one address.
     pub dial: Duration,
     /// From the first byte of a message to its last.
@@ -129,6 +132,7 @@ impl Default for Limits {
             links: 1 << 20,
             queue: QUEUE_BOUND,
             buffered: 128 << 20,
+            kernel: hoards::bound(),
             dial: Duration::from_secs(5),
             partial: Duration::from_secs(10),
             close: Duration::from_secs(5),
@@ -174,6 +178,10 @@ enum ReactorTimer {
     Proof { slot: usize, link: LinkId },
     /// A closing link has had its time.
     Close { slot: usize, link: LinkId },
+    /// The associations' turn to be looked at.
+    Hoards,
+    /// Associations that the kernel had no room for.
+    Again,
     /// A listener has rested.
     Accept { listener: usize },
     /// Changes of interfaces have settled.
@@ -289,6 +297,11 @@ impl Reactor {
     /// Bytes of queues and half messages of all links, and how many there can be.
     pub fn links_held(&self) -> (usize, usize) {
         (self.links.held(), self.limits.buffered)
+    }
+
+    /// Bytes that the kernel keeps for all associations, as last looked at, and how many there can be.
+    pub fn kernel_memory(&self) -> (usize, usize) {
+        (self.links.hoards.total(), self.limits.kernel)
     }
 
     /// Links that are up, dialling or closing.
@@ -485,6 +498,8 @@ impl Reactor {
                 ReactorTimer::Close { slot, link } => self.close_timed_out(slot, link),
                 ReactorTimer::Proof { slot, link } => self.proof_timed_out(slot, link),
                 ReactorTimer::Accept { listener } => self.accept(listener),
+                ReactorTimer::Hoards => self.look_at_hoards(),
+                ReactorTimer::Again => self.try_again(),
                 ReactorTimer::Interfaces => {
                     if let Some(list) = self.refresh_groups() {
                         handler(self, Input::Interfaces(&list));

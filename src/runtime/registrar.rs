@@ -1,6 +1,7 @@
 //! A registrar's loop: one registrar machine on the reactor. Its caller brings the rest (signals, a
 //! status page) as sources of the same poll.
 
+use super::complaints::Sparing;
 use super::groups::{GroupPurpose, MissingGroups};
 use super::names::Names;
 use super::reactor::{Admission, Clock, Input, Limits, Reactor, Waker};
@@ -114,6 +115,10 @@ pub struct LinkStats {
     pub held: usize,
     /// See `held`.
     pub most_held: usize,
+    /// Bytes that the kernel keeps for associations, and how many it may.
+    pub kernel: usize,
+    /// See `kernel`.
+    pub most_kernel: usize,
     /// Connections accepted so far.
     pub accepted: u64,
     /// Closed at once because there were too many.
@@ -155,6 +160,8 @@ pub struct Server {
     allowed: Networks,
     /// Links to be measured when nobody reads from them any more.
     unmeasured: BTreeSet<LinkId>,
+    /// Lines about registrars, refusals and reports.
+    sparing: [Sparing; 3],
 }
 
 /// Where a service listens.
@@ -243,6 +250,7 @@ impl Server {
             keeper,
             told: 0,
             unmeasured: BTreeSet::new(),
+            sparing: <[Sparing; 3]>::default(),
             turns,
             announced: (clients, registrars),
             allowed: options.allow,
@@ -351,6 +359,8 @@ impl Server {
             most: self.reactor.max_links(),
             held: self.reactor.links_held().0,
             most_held: self.reactor.links_held().1,
+            kernel: self.reactor.kernel_memory().0,
+            most_kernel: self.reactor.kernel_memory().1,
             accepted: counters.accepted,
             refused: counters.refused,
             messages: counters.messages,
@@ -436,7 +446,22 @@ impl Server {
         if first > told + 1 {
             log::info!("{} changes more than are kept to be told", first - told - 1);
         }
-        known.for_each(|happening| tell(&happening.what, self.machine.id()));
+        let now = self.reactor.now();
+        for happening in known {
+            let kind = match happening.what {
+                What::PeerFound { .. } | What::PeerDead { .. } => 0,
+                What::Refused { .. } => 1,
+                What::Reported { .. } => 2,
+                _ => {
+                    tell(&happening.what, self.machine.id(), "");
+                    continue;
+                }
+            };
+            // Whoever can reach us can cause as many as he likes.
+            if let Some(left_out) = self.sparing[kind].due(now) {
+                tell(&happening.what, self.machine.id(), left_out);
+            }
+        }
     }
 
     /// How long turns took, without waiting.
@@ -483,8 +508,8 @@ impl Server {
     }
 }
 
-/// What happened to an element or a registrar, in a line.
-fn tell(what: &What, ourselves: RegistrarId) {
+/// What happened to an element or a registrar, in a line. `more`: what of this kind got none.
+fn tell(what: &What, ourselves: RegistrarId, more: impl std::fmt::Display) {
     let at = |address: &Option<SocketAddr>| show::at(*address);
     let by = |from: &Option<SocketAddr>| from.map_or(String::new(), |address| format!(" by {address}"));
     match what {
@@ -499,10 +524,10 @@ fn tell(what: &What, ourselves: RegistrarId) {
             log::info!("Removed {handle}/{id}: {reason}; it was{}, {left} left in its pool", at(address));
         }
         What::Refused { handle, id, cause, from } => {
-            log::info!("Refused {handle}/{id}{}: {cause:?}", by(from));
+            log::info!("Refused {handle}/{id}{}: {cause:?}{more}", by(from));
         }
         What::Reported { handle, id, address, from } => {
-            log::info!("Reported as unreachable{}: {handle}/{id}{}", by(from), at(address));
+            log::info!("Reported as unreachable{}: {handle}/{id}{}{more}", by(from), at(address));
         }
         What::Moved { handle, id, address, from, to, to_address } => {
             log::info!("{handle}/{id}{} has registrar {to}{} instead of {from}", at(address), at(to_address));
@@ -510,8 +535,8 @@ fn tell(what: &What, ourselves: RegistrarId) {
         What::Operated { handle, id, address, action } => {
             log::info!("{handle}/{id}{}: {action}", at(address))
         }
-        What::PeerFound { id, address } => log::info!("registrar {id}{} is there", at(address)),
-        What::PeerDead { id, address } => log::warn!("registrar {id}{} is dead", at(address)),
+        What::PeerFound { id, address } => log::info!("registrar {id}{} is there{more}", at(address)),
+        What::PeerDead { id, address } => log::warn!("registrar {id}{} is dead{more}", at(address)),
         What::TakingOver { target, address } => {
             log::info!("taking over from registrar {target}{}", at(address));
         }

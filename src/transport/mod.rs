@@ -76,7 +76,7 @@ pub struct Condition {
     pub round_trip: Option<Duration>,
     /// Segments or chunks that were sent again, or came twice, since the link is up.
     pub retransmissions: u64,
-    /// Whether something that was sent is not acknowledged.
+    /// Whether something is under way: not sent yet, not acknowledged, or come and not read.
     pub unacknowledged: bool,
 }
 
@@ -129,11 +129,12 @@ impl Link {
         }
     }
 
-    /// Whether the beginning of a message waits for its end (never over SCTP).
+    /// Whether the beginning of a message waits for its end. Over SCTP a short one waits in the kernel
+    /// ([`Link::kernel_memory`]).
     pub fn is_partial(&self) -> bool {
         match self {
             Link::Tcp(link) => link.is_partial(),
-            Link::Sctp(_) => false,
+            Link::Sctp(link) => link.is_partial(),
             Link::Tls(link) => link.is_partial(),
         }
     }
@@ -144,6 +145,22 @@ impl Link {
             Link::Tcp(link) => link.buffered(),
             Link::Sctp(link) => link.buffered(),
             Link::Tls(link) => link.buffered(),
+        }
+    }
+
+    /// What the kernel keeps for an association, in and out; `None`: nothing of which an owner would have to know (TCP
+    /// hands out what it has, and bounds the rest by itself).
+    pub fn kernel_memory(&self) -> Option<(usize, usize)> {
+        match self {
+            Link::Sctp(link) => Some(link.kernel_memory()),
+            Link::Tcp(_) | Link::Tls(_) => None,
+        }
+    }
+
+    /// Ends the link without waiting for what the peer has not taken.
+    pub fn abort(&self) {
+        if let Link::Sctp(link) = self {
+            link.abort();
         }
     }
 
@@ -175,11 +192,13 @@ impl Link {
 
     /// How the way to the other end is; `None`: the kernel does not say.
     pub fn condition(&self) -> Option<Condition> {
-        match self {
-            Link::Tcp(link) => link.condition(),
-            Link::Sctp(link) => link.condition(),
-            Link::Tls(link) => link.condition(),
-        }
+        let (mut condition, unread) = match self {
+            Link::Tcp(link) => (link.condition()?, stream::pending(link.as_fd()) > 0),
+            Link::Sctp(link) => (link.condition()?, link.kernel_memory().0 > 0),
+            Link::Tls(link) => (link.condition()?, stream::pending(link.as_fd()) > 0),
+        };
+        condition.unacknowledged |= unread || self.buffered() > 0;
+        Some(condition)
     }
 
     /// Our addresses.

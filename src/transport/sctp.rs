@@ -27,16 +27,27 @@ use std::os::fd::{AsFd, BorrowedFd};
 const BACKLOG: i32 = 4096;
 
 /// Registrar associations: a lost packet costs half a second, not the kernel's 3 s; a host that is gone
-/// is given up after some 15 s (keep-alives and presences find it sooner). Not below 500 ms: peers may
-/// delay acknowledgements by 200 ms.
+/// is given up after some 20 s when something was sent (keep-alives and presences find it sooner). Where nothing is, it
+/// does not answer four heartbeats within some 30 s, and whoever owns the link looks after that
+/// ([`SctpLink::is_unreachable`]): the kernel itself would wait for eight. Not below 500 ms: peers may delay
+/// acknowledgements by 200 ms.
 const LINK_PARAMETERS: Parameters = Parameters {
     rto_initial: 1000,
     rto_min: 500,
     rto_max: 3000,
     assoc_max_rxt: 8,
     path_max_rxt: 3,
-    hb_interval: 15_000,
+    hb_interval: 5000,
 };
+/// What the kernel may keep for a link that never said anything, of what comes; and once it did, over ASAP's port, of
+/// which there are many, and over ENRP's, which brings handle tables.
+const FIRST_BUFFER: usize = 16 << 10;
+const ASAP_BUFFER: usize = 32 << 10;
+const ENRP_BUFFER: usize = 64 << 10;
+/// The same for what goes: the longest message fits.
+const SEND_BUFFER: usize = 64 << 10;
+/// From so many bytes on a message is taken out of the kernel's buffer before its end has come.
+const PARTIAL: u32 = 4096;
 /// INITs are repeated after 1, 2, 3, 3 s: a dial to nowhere fails after about 9 s at the latest.
 const INIT_ATTEMPTS: u16 = 3;
 const INIT_LONGEST: u16 = 3000;
@@ -75,6 +86,8 @@ impl SctpEndpoint {
         socket.set_parameters(0, LINK_PARAMETERS)?;
         socket.set_init(INIT_ATTEMPTS, INIT_LONGEST)?;
         socket.set_sack_at_once(0)?;
+        socket.interleave(true)?;
+        socket.set_window(room_of(ppid))?;
         socket.set_reuse_address()?;
         socket.bind(addresses)?;
         socket.listen(BACKLOG)?;
@@ -180,6 +193,11 @@ impl AsFd for SctpEndpoint {
     }
 }
 
+/// What the kernel may keep of what comes over a link, and the window that the peer is told.
+fn room_of(ppid: u32) -> usize {
+    if ppid == PPID_ENRP { ENRP_BUFFER } else { ASAP_BUFFER }
+}
+
 /// A link over SCTP: an association with its own descriptor. Dropping it ends the association in order.
 #[derive(Debug)]
 pub struct SctpLink {
@@ -189,6 +207,8 @@ pub struct SctpLink {
     partial: Vec<u8>,
     /// What comes belongs to a message that is ignored.
     skipping: bool,
+    /// A whole message has come.
+    spoke: bool,
     /// Messages that the kernel did not take, and their bytes.
     queue: VecDeque<Box<[u8]>>,
     queued: usize,
@@ -199,6 +219,12 @@ pub struct SctpLink {
 
 impl SctpLink {
     fn new(socket: SctpSocket, ppid: u32) -> SctpLink {
+        let bounded =
+            socket.bound_buffers(FIRST_BUFFER, SEND_BUFFER).and_then(|()| socket.deliver_partially(PARTIAL));
+        // Messages of other streams would come between the parts of one.
+        if let Err(error) = bounded.and_then(|()| socket.interleave(false)) {
+            log::debug!("SCTP: bounds of an association: {error}");
+        }
         let peer = socket.peer_addresses(0).unwrap_or_default();
         let local = socket.local_addresses(0).unwrap_or_default();
         SctpLink {
@@ -206,6 +232,7 @@ impl SctpLink {
             ppid,
             partial: Vec::new(),
             skipping: false,
+            spoke: false,
             queue: VecDeque::new(),
             queued: 0,
             bound: QUEUE_BOUND,
@@ -274,6 +301,10 @@ impl SctpLink {
         }
         if self.partial.len() + length > LONGEST_MESSAGE {
             return Ok(Some(ReadStatus::Garbage));
+        }
+        if end && !std::mem::replace(&mut self.spoke, true) {
+            // No error ends a link: it only has less room.
+            let _ = self.socket.bound_buffers(room_of(self.ppid), SEND_BUFFER);
         }
         match (end, begins) {
             (true, true) => message(trimmed(part)),
@@ -353,6 +384,30 @@ impl SctpLink {
     /// Bytes kept with the link: unfinished message and send queue.
     pub fn buffered(&self) -> usize {
         self.partial.len() + self.queued
+    }
+
+    /// Whether the beginning of a message waits for its end, as far as the kernel has handed it out.
+    pub fn is_partial(&self) -> bool {
+        !self.partial.is_empty() || self.skipping
+    }
+
+    /// What the kernel keeps for the link: bytes that came and can't be received yet, or were not, and bytes that the
+    /// peer has not acknowledged.
+    pub fn kernel_memory(&self) -> (usize, usize) {
+        self.socket.memory().unwrap_or_default()
+    }
+
+    /// Whether the peer's host has gone, as far as heartbeats tell.
+    pub fn is_unreachable(&self) -> bool {
+        self.socket.is_unreachable(0).unwrap_or(false)
+    }
+
+    /// Ends the association at once, with all that the kernel keeps for it: a peer that takes nothing could keep an end
+    /// in order from coming.
+    pub fn abort(&self) {
+        if let Err(error) = self.socket.abort(0) {
+            log::debug!("SCTP: an association was gone before its abort: {error}");
+        }
     }
 
     fn status(&self) -> QueueStatus {

@@ -9,7 +9,8 @@ use super::descriptors::Held;
 use super::scope::unmapped;
 pub use super::sctp_event::{AssociationId, PathState, SctpNotification};
 use super::sctp_structs::{
-    AssociationParameters, InitMessage, PathParameters, Primary, RtoInfo, SackInfo, Statistics, Status,
+    AssociationParameters, InitMessage, PathInfo, PathParameters, Primary, RtoInfo, SackInfo, Statistics,
+    Status,
 };
 use super::sctp_sys as sys;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -29,8 +30,11 @@ const PRIMARY_ADDR: i32 = 6;
 const PEER_ADDR_PARAMS: i32 = 9;
 const EVENTS: i32 = 11;
 const STATUS: i32 = 14;
+const GET_PEER_ADDR_INFO: i32 = 15;
 const GET_ASSOC_STATS: i32 = 112;
 const DELAYED_SACK: i32 = 16;
+const FRAGMENT_INTERLEAVE: i32 = 18;
+const PARTIAL_DELIVERY_POINT: i32 = 19;
 const RECVNXTINFO: i32 = 33;
 
 /// What kernels before 4.20 know of `PathParameters`: all up to the flags.
@@ -444,6 +448,50 @@ impl SctpSocket {
         SockRef::from(&*self.fd).set_recv_buffer_size(bytes)
     }
 
+    /// Bounds what the kernel keeps for this socket (twice as much, since headers count): bytes that came and were not
+    /// received, and bytes that were sent and not acknowledged. More is not taken. Without this the bound is the memory
+    /// that all of SCTP may have.
+    pub fn bound_buffers(&self, incoming: usize, outgoing: usize) -> io::Result<()> {
+        let socket = SockRef::from(&*self.fd);
+        socket.set_recv_buffer_size(incoming)?;
+        socket.set_send_buffer_size(outgoing)
+    }
+
+    /// Associations to come tell their peers a window of `bytes`, without the bound of [`SctpSocket::bound_buffers`] on what
+    /// comes before they have sockets of their own. Kernels before 5.14 leave the window as it was.
+    pub fn set_window(&self, bytes: usize) -> io::Result<()> {
+        let socket = SockRef::from(&*self.fd);
+        // What is set is doubled, and half of that is the window.
+        let before = socket.recv_buffer_size()? / 2;
+        socket.set_recv_buffer_size(bytes)?;
+        sys::soften_buffers(self.as_fd()).or_else(|_| socket.set_recv_buffer_size(before))
+    }
+
+    /// Bounds what the kernel keeps for this socket of what came to what it is now. See [`SctpSocket::bound_buffers`].
+    pub fn bound_receive_buffer(&self) -> io::Result<()> {
+        let socket = SockRef::from(&*self.fd);
+        // What is set is doubled.
+        socket.set_recv_buffer_size(socket.recv_buffer_size()? / 2)
+    }
+
+    /// What the kernel keeps for this socket: bytes that came and were not received, and bytes that were sent and not
+    /// acknowledged, headers included.
+    pub fn memory(&self) -> io::Result<(usize, usize)> {
+        sys::memory(self.as_fd())
+    }
+
+    /// From so many bytes on, the beginning of a message is received although its end has not come (RFC 6458 section
+    /// 8.1.21). At most half of the receive buffer's bound.
+    pub fn deliver_partially(&self, from: u32) -> io::Result<()> {
+        sys::set(self.as_fd(), PARTIAL_DELIVERY_POINT, &from.to_ne_bytes())
+    }
+
+    /// Whether messages of other associations may come between the parts of one (RFC 6458 section 8.1.20). If not, an
+    /// association that does not end its message holds up all others of a one-to-many socket.
+    pub fn interleave(&self, others: bool) -> io::Result<()> {
+        sys::set(self.as_fd(), FRAGMENT_INTERLEAVE, &i32::from(others).to_ne_bytes())
+    }
+
     /// Makes room for messages of `bytes` to be sent, as far as the system's `net.core.wmem_max` allows.
     /// Whether there is more than before.
     pub fn enlarge_send_buffer(&self, bytes: usize) -> bool {
@@ -571,6 +619,25 @@ impl SctpSocket {
             retransmissions: stats.map_or(0, |stats| stats.retransmitted + stats.duplicates),
             unacknowledged: status.unacknowledged > 0 || status.primary_state != ACTIVE,
         })
+    }
+
+    /// Whether the peer answers at none of its addresses: of each, so many heartbeats in a row were lost as its parameters
+    /// say.
+    pub fn is_unreachable(&self, association: AssociationId) -> io::Result<bool> {
+        /// SCTP_INACTIVE.
+        const INACTIVE: i32 = 0;
+        if self.status(association)?.primary_state != INACTIVE {
+            return Ok(false);
+        }
+        for address in self.peer_addresses(association)? {
+            let address = sys::storage(Some(&self.in_socket_family(&address)));
+            let path = PathInfo { association, address, ..sys::zeroed() };
+            let path = sys::get_structure(self.as_fd(), GET_PEER_ADDR_INFO, path, size_of::<PathInfo>())?;
+            if path.state != INACTIVE {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The peer's addresses, the primary one first.

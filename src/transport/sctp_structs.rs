@@ -90,6 +90,16 @@ structures! {
         descriptor: i32,
         flags: i32,
     }
+    /// `struct sctp_paddrinfo`.
+    PathInfo: 152 {
+        association: AssociationNumber,
+        address: Storage,
+        state: i32,
+        congestion_window: u32,
+        srtt: u32,
+        rto: u32,
+        mtu: u32,
+    }
     /// `struct sctp_status` with the `struct sctp_paddrinfo` of the primary path.
     Status: 176 {
         association: AssociationNumber,

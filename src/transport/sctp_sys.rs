@@ -46,6 +46,34 @@ pub(super) fn new_socket(v6: bool, kind: i32) -> io::Result<OwnedFd> {
     }
 }
 
+/// What the kernel keeps for a socket (SO_MEMINFO): bytes that came and were not received, and bytes that are sent
+/// and not acknowledged.
+pub(super) fn memory(fd: BorrowedFd<'_>) -> io::Result<(usize, usize)> {
+    const RMEM_ALLOC: usize = 0;
+    const WMEM_QUEUED: usize = 5;
+    let mut numbers = [0_u32; 9];
+    let mut length = mem::size_of_val(&numbers) as libc::socklen_t;
+    let pointer = numbers.as_mut_ptr().cast();
+    // SAFETY: the kernel writes at most `length` bytes at `numbers`.
+    check(unsafe {
+        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, pointer, &mut length)
+    })?;
+    Ok((numbers[RMEM_ALLOC] as usize, numbers[WMEM_QUEUED] as usize))
+}
+
+/// What was set as size of a socket's buffers is where the kernel begins to be careful, not where it stops. Kernels
+/// before 5.14 can't.
+pub(super) fn soften_buffers(fd: BorrowedFd<'_>) -> io::Result<()> {
+    /// SO_BUF_LOCK.
+    const BUF_LOCK: libc::c_int = 72;
+    let nothing: libc::c_int = 0;
+    let length = mem::size_of_val(&nothing) as libc::socklen_t;
+    let pointer = ptr::from_ref(&nothing).cast();
+    // SAFETY: the kernel reads `length` bytes from `nothing`.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, BUF_LOCK, pointer, length) })?;
+    Ok(())
+}
+
 /// Sets an SCTP option.
 pub(super) fn set(fd: BorrowedFd<'_>, option: i32, value: &[u8]) -> io::Result<()> {
     let length = value.len() as libc::socklen_t;

@@ -267,6 +267,8 @@ fn messages_without_a_ppid_are_read_by_content() {
         return;
     }
     let (_near, _far, out, mut back) = pair("127.0.0.1:0");
+    // All of it is sent before any is read.
+    assert!(out.socket.enlarge_send_buffer(400_000));
     let none = SendInfo::default();
     let odd = [&[5, 0, 0, 9][..], &[0x61; 5], &[0; 3]].concat();
     // No header, an unknown type, lengths that do not fit: somebody's data.
@@ -287,6 +289,8 @@ fn other_ppids_are_ignored_and_oversized_messages_are_garbage() {
         return;
     }
     let (_near, _far, out, mut back) = pair("127.0.0.1:0");
+    // All of it is sent before any is read.
+    assert!(out.socket.enlarge_send_buffer(400_000));
     let foreign = SendInfo { ppid: 33_u32.to_be(), ..SendInfo::default() };
     let own = SendInfo { ppid: PPID_ASAP.to_be(), ..SendInfo::default() };
     out.socket.send(&[7; 100_000], foreign).unwrap();

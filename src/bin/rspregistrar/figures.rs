@@ -31,6 +31,7 @@ impl Figures {
         let mut bounds = machine.bounds();
         bounds.push(("links", links.open, links.most));
         bounds.push(("bytes of queues and half messages", links.held, links.most_held));
+        bounds.push(("bytes that the kernel keeps for associations", links.kernel, links.most_kernel));
         Figures {
             serving: machine.is_serving(),
             pools: space.pool_count(),

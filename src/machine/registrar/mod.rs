@@ -641,7 +641,8 @@ impl Registrar {
             Service::Enrp => Role::Enrp(links::PeerLink::default()),
         };
         if ends.service == Service::Asap && ends.protocol == LinkProtocol::Sctp {
-            self.associations.extend(ends.peer.iter().map(|&address| (address, link)));
+            // Where it came from: what else its INIT lists may be somebody else's.
+            self.associations.extend(ends.peer.first().map(|&address| (address, link)));
         }
         let mut distance = distance::Distance::default();
         if ends.service == Service::Enrp {
@@ -686,10 +687,10 @@ impl Registrar {
 
     fn remove_link(&mut self, link: LinkId) -> Option<LiveLink> {
         let state = self.links.remove(&link)?;
-        for address in &state.ends.peer {
-            if self.associations.get(address) == Some(&link) {
-                self.associations.remove(address);
-            }
+        if let Some(address) = state.ends.peer.first()
+            && self.associations.get(address) == Some(&link)
+        {
+            self.associations.remove(address);
         }
         if let Role::Enrp(links::PeerLink { peer: Some(peer), .. }) = state.role {
             self.peer_links.remove(&(peer, link));

@@ -9,6 +9,7 @@
 //!
 //! Over TLS the way to Up leads through Proving (see [`super::security`]).
 
+use super::hoards::Hoards;
 use super::{FIRST_BUDGET, HEAVY, READ_BUDGET, Reactor, ReactorTimer, deregister, register};
 use crate::machine::trust::Roles;
 use crate::machine::{
@@ -89,7 +90,7 @@ pub(super) struct Slot {
     rivals: Vec<Link>,
     pub phase: Phase,
     /// Whether a whole message ever came from it.
-    spoke: bool,
+    pub(super) spoke: bool,
     /// What the machine sent in this drain.
     batch: Vec<u8>,
     dirty: bool,
@@ -110,9 +111,18 @@ pub(super) struct Slot {
     partial_since: Option<Time>,
     /// A timer for `partial_since` or an earlier one is running.
     partial_timer: bool,
+    /// What the kernel was last found to keep for it.
+    pub(super) kernel: usize,
+    /// Since when the kernel has something of it that it doesn't hand out.
+    pub(super) stuck_since: Option<Time>,
 }
 
 impl Slot {
+    /// Whether something that came may lie there because it is not read.
+    pub fn is_left_alone(&self) -> bool {
+        self.congested || self.ready || !matches!(self.phase, Phase::Up)
+    }
+
     /// Whether the next address is dialled a moment after this one, without waiting for its end. Not without TLS what
     /// is to be tried with TLS before.
     fn next_may_not_wait(&self, secure: bool) -> bool {
@@ -122,7 +132,7 @@ impl Slot {
 
 #[derive(Debug, Default)]
 pub(super) struct Links {
-    slots: Slab<Slot>,
+    pub(super) slots: Slab<Slot>,
     /// Link numbers are ours, so nobody can choose colliding ones.
     by_id: HashMap<LinkId, usize, foldhash::fast::FixedState>,
     /// Slots with more to read than one turn's budget.
@@ -145,6 +155,8 @@ pub(super) struct Links {
     silent: VecDeque<(usize, LinkId)>,
     /// Bytes held for all links.
     held: usize,
+    /// The associations, and what the kernel keeps for them.
+    pub(super) hoards: Hoards,
 }
 
 impl Links {
@@ -206,6 +218,8 @@ impl Links {
             held: 0,
             partial_since: None,
             partial_timer: false,
+            kernel: 0,
+            stuck_since: None,
         };
         let index = self.slots.insert(slot);
         self.by_id.insert(id, index);
@@ -219,6 +233,7 @@ impl Links {
         }
         self.by_id.remove(&slot.id);
         self.held -= slot.held;
+        self.hoards.forget(slot.kernel);
         Some(slot)
     }
 
@@ -442,6 +457,10 @@ impl Reactor {
         let (peer, local) = (link.peer_addresses(), link.local_addresses());
         slot.phase = Phase::Up;
         slot.link = Some(link);
+        if protocol == LinkProtocol::Sctp {
+            self.watch_kernel_memory(index, id);
+        }
+        let Some(slot) = self.links.get_as(index, id) else { return };
         let ends = LinkEnds { service: slot.service, protocol, peer, local, roles };
         log::trace!("{id:?}: up, {ends:?}");
         self.set_queue_bound(index);
@@ -551,6 +570,9 @@ impl Reactor {
         let sent = (self.links.sent - sent) as usize;
         let Some(slot) = self.links.get_as(index, id) else { return };
         slot.spoke |= messages > 0;
+        if messages > 0 {
+            slot.stuck_since = None;
+        }
         slot.heavy = sent > HEAVY;
         slot.budget = match slot.heavy {
             true => (slot.budget * HEAVY / sent).max(1),
@@ -706,7 +728,8 @@ impl Reactor {
     }
 
     pub(super) fn close_timed_out(&mut self, index: usize, link: LinkId) {
-        if self.links.get_as(index, link).is_some() {
+        if let Some(slot) = self.links.get_as(index, link) {
+            slot.link.iter().for_each(Link::abort);
             self.remove(index);
         }
     }
@@ -774,11 +797,13 @@ impl Reactor {
                 self.changes.push_back((id, LinkChange::Drained));
             }
             QueueStatus::Empty => {}
-            QueueStatus::Waiting(bytes) if bytes > congestion && !slot.congested => {
-                slot.congested = true;
-                self.changes.push_back((id, LinkChange::Congested));
+            QueueStatus::Waiting(bytes) => {
+                if bytes > congestion && !slot.congested {
+                    slot.congested = true;
+                    self.changes.push_back((id, LinkChange::Congested));
+                }
+                self.try_again_soon(index, id);
             }
-            QueueStatus::Waiting(_) => {}
             QueueStatus::Overflow => {
                 self.counters.overflows += 1;
                 self.complain_about(index, "overflow", "it does not read what it asked for");
@@ -797,6 +822,9 @@ impl Reactor {
         let Some(slot) = self.links.get(index) else { return };
         let unknown = matches!(slot.phase, Phase::Closing | Phase::Refusing | Phase::Proving(None));
         let told = (!unknown).then_some(slot.id);
+        if let Some(link) = slot.link.as_ref().filter(|_| why != LinkDown::Closed) {
+            link.abort();
+        }
         self.remove(index);
         if let Some(id) = told {
             self.down(id, why);
