@@ -87,7 +87,8 @@ pub unsafe extern "C" fn rsp_send_cookie(
 
 /// Receives data, a notification or a cookie echo. msg_flags: set it to 0 or MSG_DONTWAIT before; out come
 /// MSG_RSERPOOL_NOTIFICATION, MSG_RSERPOOL_COOKIE_ECHO, and MSG_EOR when the message ends here; what
-/// did not fit into the buffer comes with the next calls. rinfo may be NULL; buffer NULL: throw away.
+/// did not fit into the buffer comes with the next calls. rinfo may be NULL; buffer NULL: throw away. What the buffer holds
+/// behind the bytes that were returned, or after an error, is undefined: it need not be what was there before.
 /// timeout: milliseconds; negative, or O_NONBLOCK: don't wait. Returns the number of bytes, 0: end of the session.
 /// -1: EOPNOTSUPP (MSG_WAITALL, MSG_TRUNC, MSG_ERRQUEUE), EBADF, EAGAIN, EINTR, EINVAL (buffer too small for the notification, which stays), EFAULT, ENOTCONN (no
 /// session to come). RFC 5352 sections 6.6 and 3.8.
