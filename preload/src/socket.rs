@@ -142,11 +142,24 @@ pub fn break_off(fd: c_int, known: u64) {
     if cookie(fd) != Some(known) || state(fd) != Some(TCP_ESTABLISHED) {
         return;
     }
-    let mut unread: c_int = 0;
-    // SAFETY: the pointer is a number's.
-    let asked = unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut unread) };
-    if asked != 0 || unread != 0 || disconnect(fd) != 0 {
-        // SAFETY: no memory is involved.
-        unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
+    // A number of our own: as soon as it hears of this the program may close its one, and open something else with it.
+    // SAFETY: no memory is involved.
+    let own = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+    let at = if own < 0 { fd } else { own };
+    if cookie(at) == Some(known) {
+        let mut unread: c_int = 0;
+        // SAFETY: the pointer is a number's.
+        let asked = unsafe { libc::ioctl(at, libc::FIONREAD, &raw mut unread) };
+        let reset = asked == 0 && unread == 0 && disconnect(at) == 0;
+        // After a reset by the peer a socket is readable as well; here this makes it so, for programs that wait for
+        // nothing else, and then says ENOTCONN.
+        if !reset || own >= 0 {
+            // SAFETY: no memory is involved.
+            unsafe { libc::shutdown(at, libc::SHUT_RDWR) };
+        }
+    }
+    if own >= 0 {
+        // SAFETY: it is ours.
+        unsafe { libc::close(own) };
     }
 }

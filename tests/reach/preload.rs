@@ -166,12 +166,16 @@ fn connections_of_a_lost_element_break_at_once() {
     let _kept = two.register(&registrar, "WebPool", &[]);
     let script = format!(
         "{LINE}
-import os, socket, sys
+import os, select, socket, sys
 pair = {{}}
 while len(pair) < 2:
     s = socket.create_connection(('webpool.pool', 80))
     pair[line(s)] = s
 print('connected', flush=True)
+# Some programs look at nothing but whether there is something to read.
+poll = select.epoll()
+poll.register(pair['one'], select.EPOLLIN)
+while not any(events & select.EPOLLIN for _, events in poll.poll()): pass
 try:
     print('end', pair['one'].recv(9), flush=True)
 except OSError:
