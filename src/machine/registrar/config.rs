@@ -58,7 +58,7 @@ pub struct Config {
     /// associations with several paths: when one path is lost, each side waits for its retransmission time-out
     /// (rsplib's: 1 s) before it takes another.
     pub path_change_timeout: Duration,
-    /// The same where it found two losses within 30 s, or one and there are several paths: each
+    /// The same where it found two losses within 30 s, or one and there are several paths or the link is an association: each
     /// transmission may get lost, and so may its acknowledgement.
     pub lossy_link_timeout: Duration,
     /// With more links than this rate can watch, the interval stretches.

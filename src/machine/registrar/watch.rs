@@ -7,12 +7,16 @@
 //! How long an answer may take depends on the link, which only the kernel knows ([`Output::Measure`]). Where
 //! what we sent was acknowledged and nothing was lost lately, the process had its keep-alive and hangs. Where
 //! something is stuck or gets lost, the answer may be on its way for as long as it takes to send it again.
+//!
+//! A lost *answer* shows nowhere at our end, and over SCTP its sender waits a second or longer before it sends it again. So
+//! a missing answer is asked for again there: the next one arrives behind the gap, which our kernel does know of, and a few of
+//! them have the lost one sent again at once (RFC 9260 section 7.2.4).
 
 use super::asap::AsapLink;
 use super::chores::Chore;
 use super::{LinkId, Registrar, Timer, dialect, reach};
 use crate::handlespace::{ElementKey, marks};
-use crate::machine::{Measurement, Output, Time};
+use crate::machine::{LinkProtocol, Measurement, Output, Time};
 use crate::wire::{Asap, CauseCode, OperationError, PeId, PoolElement, PoolHandle};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -73,6 +77,8 @@ const ROUGH: Duration = Duration::from_secs(30);
 /// How long the driver may take to measure, and how often a link is measured while an answer is missing.
 const MEASURING: Duration = Duration::from_millis(10);
 const MEASURED_AGAIN: Duration = Duration::from_millis(250);
+/// How often it is asked for, where it is asked for again, before the shortest time is over in which it may come.
+const ASKED_BEFORE: u32 = 3;
 /// For how many elements of a link one measurement decides at once.
 const DECISIONS: usize = 64;
 
@@ -174,10 +180,17 @@ impl Registrar {
         if let Some(side) = self.side_mut(key) {
             side.probed = Some(now);
         }
-        self.timers.set(Timer::Probe(key), now + self.answer_patience(link));
+        let patience = self.answer_patience(link);
+        let next = if self.asks_again(link) { patience / ASKED_BEFORE } else { patience };
+        self.timers.set(Timer::Probe(key), now + next);
         // What was lost before is no reason to wait longer for this answer.
         self.outbox.push(Output::Measure { link });
         self.send_keep_alive(link, key, false);
+    }
+
+    /// Whether a missing answer is asked for again while it may still come.
+    fn asks_again(&self, link: LinkId) -> bool {
+        self.links.get(&link).is_some_and(|state| state.ends.protocol == LinkProtocol::Sctp)
     }
 
     /// How long an answer may take over a link on which nothing gets lost.
@@ -193,7 +206,9 @@ impl Registrar {
         let Some(state) = self.links.get(&link) else { return patience };
         let paths = usize::from(reach::has_several_paths(&state.ends));
         let trouble = state.road.losses(self.now).max(usize::from(state.road.stuck));
-        match trouble + paths {
+        // SCTP waits at least a second before it sends again, and twice as long each time (RFC 9260 section 6.3.3).
+        let weight = if state.ends.protocol == LinkProtocol::Sctp { 2 } else { 1 };
+        match weight * trouble + paths {
             0 => patience,
             1 => patience.max(self.config.path_change_timeout),
             _ => patience.max(self.config.lossy_link_timeout),
@@ -235,10 +250,16 @@ impl Registrar {
     pub(super) fn probe_unanswered(&mut self, key: ElementKey) {
         let overslept = self.overslept;
         let Some(side) = self.side_mut(key) else { return };
-        let (Some(_), Some(link)) = (side.probed, side.link) else { return };
+        let (Some(probed), Some(link)) = (side.probed, side.link) else { return };
         if overslept {
             side.probed = None;
             return self.probe(key);
+        }
+        let patience = self.answer_patience(link);
+        let due = probed + patience;
+        if self.now < due && self.asks_again(link) {
+            self.timers.set(Timer::Probe(key), due.min(self.now + patience / ASKED_BEFORE));
+            return self.send_keep_alive(link, key, false);
         }
         let Some(client) = self.client(link) else { return };
         match client.unanswered.insert(key) {
@@ -272,7 +293,11 @@ impl Registrar {
         let most = if hearsay { self.answer_patience(link) } else { self.most_patience(link) };
         let end = probed + most;
         if self.now < end {
-            return self.timers.set(Timer::Probe(key), end.min(self.now + MEASURED_AGAIN));
+            self.timers.set(Timer::Probe(key), end.min(self.now + MEASURED_AGAIN));
+            if self.asks_again(link) {
+                self.send_keep_alive(link, key, false);
+            }
+            return;
         }
         self.timers.clear(&Timer::Probe(key));
         if let Some(side) = self.side_mut(key) {

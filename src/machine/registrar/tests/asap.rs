@@ -679,6 +679,31 @@ fn patience_follows_the_link() {
     }
 }
 
+/// Over SCTP a lost answer would come a second later, and shows by what arrives behind it.
+#[test]
+fn over_sctp_a_missing_answer_is_asked_for_again() {
+    for (protocol, asked) in [(LinkProtocol::Sctp, [1, 1, 0]), (LinkProtocol::Tcp, [0, 0, 0])] {
+        let mut bench = Bench::serving();
+        let pe = bench.accept(Service::Asap, protocol, "10.0.0.9:40000");
+        bench.asap(pe, registration(1));
+        bench.asap(pe, report(1));
+        let keep_alives = |effects: Vec<Effect>| {
+            let is_one = |effect: &&Effect| matches!(effect, Effect::Asap(to, Asap::EndpointKeepAlive { .. }) if *to == pe);
+            effects.iter().filter(is_one).count()
+        };
+        let seen = [251, 250, 240].map(|after| keep_alives(bench.wait(ms(after))));
+        assert_eq!(seen, asked, "{protocol:?}");
+        // What waits in our kernel behind the lost one.
+        bench.ways.insert(pe, Measurement { unacknowledged: true, ..Measurement::default() });
+        let again = keep_alives(bench.wait(ms(if protocol == LinkProtocol::Sctp { 9000 } else { 2200 })));
+        assert_eq!(again > 5, protocol == LinkProtocol::Sctp, "{again}");
+        assert!(bench.registrar.handlespace().find(&pool("echo"), PeId(1)).is_some());
+        bench.ways.insert(pe, Measurement::default());
+        let gone = bench.wait(ms(300));
+        assert!(gone.ends_with(&[Close(pe), removed(1, "no answer to keep-alive")]), "{gone:?}");
+    }
+}
+
 #[test]
 fn a_process_hears_that_an_element_of_it_is_out() {
     let mut bench = Bench::serving();
