@@ -180,12 +180,24 @@ struct Server {
 
 impl Server {
     fn start(kind: &str, whose: &str) -> Server {
-        let mut child = Command::new(std::env::current_exe().expect("own path"))
-            .arg(format!("--serve-{kind}"))
-            .env("RSP_TLS_DIR", whose)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the server starts");
+        Server::run(Server::command(kind, whose))
+    }
+
+    /// Another element of a pool.
+    fn join(pool: &str, whose: &str) -> Server {
+        let mut command = Server::command("pooled", whose);
+        command.env("RSP_BENCH_POOL", pool);
+        Server::run(command)
+    }
+
+    fn command(kind: &str, whose: &str) -> Command {
+        let mut command = Command::new(std::env::current_exe().expect("own path"));
+        command.arg(format!("--serve-{kind}")).env("RSP_TLS_DIR", whose).stdout(Stdio::piped());
+        command
+    }
+
+    fn run(mut command: Command) -> Server {
+        let mut child = command.spawn().expect("the server starts");
         let mut place = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut place).expect("a line");
         Server { child, place: place.trim().into() }
@@ -299,9 +311,9 @@ fn compare() {
 /// From SIGKILL of the element in use until the next one has answered.
 fn failovers(whose: &str) {
     let mut times = Vec::new();
-    for _ in 0..10 {
-        let mut servers = vec![Server::start("pooled", whose), Server::start("pooled", whose)];
-        let place = servers[0].place.clone();
+    for round in 0..10 {
+        let place = format!("BenchFailover{round}");
+        let mut servers = vec![Server::join(&place, whose), Server::join(&place, whose)];
         let mut sds = Vec::new();
         // Sessions go round: one of two is with the first.
         for _ in 0..2 {

@@ -97,7 +97,9 @@ impl Side for Pooled {
     type Listener = RawFd;
 
     fn listen() -> (RawFd, String) {
-        let place = format!("BenchPool{}", std::process::id());
+        // A pool of its own, unless it is told which one to join.
+        let own = || format!("BenchPool{}", std::process::id());
+        let place = std::env::var("RSP_BENCH_POOL").unwrap_or_else(|_| own());
         (listen(&place), place)
     }
     fn accept(listener: &RawFd) -> RawFd {
