@@ -1,9 +1,11 @@
-//! Lists of millions that grow in steps: what is in them never moves, so that nobody pays for a copy of all
+//! Lists of millions that grow in steps: beyond the first thousands nothing in them moves, so that nobody pays for a copy of all
 //! when one more comes.
 
 use std::ops::{Index, IndexMut};
 
-const CHUNK: usize = 256;
+/// Large, so that the list of chunks of a million elements stays in the nearest cache (61 entries); and small enough that
+/// to move the one chunk that grows by need takes a fraction of a millisecond.
+const CHUNK: usize = 1 << 14;
 
 /// A list that only grows.
 #[derive(Debug)]
@@ -109,7 +111,7 @@ mod tests {
         assert!(places.into_iter().eq(0..count) && (0..count).all(|at| list[at] == at));
         assert_eq!((list.len(), list.get(count)), (count, None));
         let before: Vec<*const usize> = (0..count).map(|at| &raw const list[at]).collect();
-        for more in 0..1000 * CHUNK {
+        for more in 0..100 * CHUNK {
             list.push(more);
         }
         assert!((CHUNK..10 * CHUNK).all(|at| &raw const list[at] == before[at]));

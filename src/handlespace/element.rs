@@ -1,4 +1,4 @@
-//! Elements as they are kept: one cache line each, in chunks that never move.
+//! Elements as they are kept: one cache line each, in chunks (`chunks.rs`).
 
 use super::ElementKey;
 use super::chunks::{Chunks, Places};
