@@ -141,7 +141,10 @@ fn main() {
         _ => match (number("--idle="), number("--restart=")) {
             (Some(count), _) => scale::idle(count),
             (_, Some(count)) => scale::restart(count),
-            _ => compare(),
+            _ => match argument.strip_prefix("--elements=") {
+                Some(what) => scale::serve_elements(what),
+                None => compare(),
+            },
         },
     }
 }

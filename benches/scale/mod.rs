@@ -108,26 +108,51 @@ pub fn idle(count: usize) {
     let _ = std::fs::remove_dir_all(dir);
 }
 
-/// `count` processes with an element each (threads of ours, each with the library's event thread and a link of its own): how long
-/// after SIGKILL of their registrar the one that is started in its place has all of them.
-pub fn restart(count: usize) {
+/// So many elements are in one process: four descriptors each, of the 4096 that are allowed nearly everywhere.
+const TOGETHER: usize = 1000;
+
+/// Elements in a process of their own, each as if it had the process for itself: with the library's event thread and a link.
+struct Elements(Child);
+
+impl Drop for Elements {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Elements {
+    /// All of them are registered.
+    fn start(dir: &Path, asap: SocketAddr, first: usize, count: usize) -> Elements {
+        let mut child = Command::new(std::env::current_exe().expect("own path"))
+            .arg(format!("--elements={first},{count},{asap}"))
+            .env("RSP_TLS_DIR", dir.join("server"))
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("elements start");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+        assert_eq!(line, "registered\n");
+        Elements(child)
+    }
+}
+
+/// What such a process does: `FIRST,COUNT,REGISTRAR`.
+pub fn serve_elements(what: &str) {
     host::raise_descriptor_limit();
-    let dir = authority();
-    let port =
-        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
-    let registrar = Registrar::start(&dir, port);
+    let words: Vec<&str> = what.splitn(3, ',').collect();
+    let number = |at: usize| words[at].parse::<u32>().expect("a number");
     let mut settings = Settings { announce: None, ..Settings::default() };
-    assert!(settings.tls.set("dir", &dir.join("server").display().to_string()));
-    settings.add_registrar(&registrar.asap.to_string()).expect("an address");
-    let begin = Instant::now();
-    let processes: Vec<Runtime> = (0..count)
-        .map(|number| {
+    assert!(settings.tls.set("dir", &std::env::var("RSP_TLS_DIR").expect("set")));
+    settings.add_registrar(words[2]).expect("an address");
+    let _runtimes: Vec<Runtime> = (number(0)..number(0) + number(1))
+        .map(|id| {
             let runtime = Runtime::start(settings.clone()).expect("it starts");
             let at = vec![IpAddr::from(Ipv4Addr::LOCALHOST)];
             let registration = Registration {
-                handle: PoolHandle::new(format!("Bench{}", number % 100).as_bytes()).expect("a handle"),
+                handle: PoolHandle::new(format!("Bench{}", id % 100).as_bytes()).expect("a handle"),
                 element: PoolElement {
-                    id: PeId(number as u32 + 1),
+                    id: PeId(id),
                     home: RegistrarId(0),
                     life: 300_000,
                     transport: Transport::new(Protocol::Tcp, TransportUse::DataOnly, 7, at),
@@ -141,8 +166,26 @@ pub fn restart(count: usize) {
             runtime
         })
         .collect();
+    println!("registered");
+    loop {
+        std::thread::park();
+    }
+}
+
+/// `count` elements as of processes of their own: how long after SIGKILL of their registrar the one that is started in its place has
+/// all of them.
+pub fn restart(count: usize) {
+    let dir = authority();
+    let port =
+        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+    let registrar = Registrar::start(&dir, port);
+    let begin = Instant::now();
+    let _elements: Vec<Elements> = (0..count)
+        .step_by(TOGETHER)
+        .map(|first| Elements::start(&dir, registrar.asap, first + 1, TOGETHER.min(count - first)))
+        .collect();
     assert_eq!(registrar.elements(), count);
-    println!("{count} processes registered one after the other, in {:.1} s", begin.elapsed().as_secs_f64());
+    println!("{count} elements registered one after the other, in {:.1} s", begin.elapsed().as_secs_f64());
     let begin = Instant::now();
     drop(registrar);
     let registrar = Registrar::start(&dir, port);
@@ -163,7 +206,5 @@ pub fn restart(count: usize) {
         half.unwrap_or_default().as_secs_f64(),
         begin.elapsed().as_secs_f64()
     );
-    // Their threads end with us.
-    std::mem::forget(processes);
     let _ = std::fs::remove_dir_all(dir);
 }
