@@ -37,11 +37,8 @@ pub fn instead(fd: c_int, behind: &Behind, asked: SocketAddr) -> Option<c_int> {
     {
         return None;
     }
-    let family = option(fd, libc::SOL_SOCKET, libc::SO_DOMAIN).unwrap_or(if asked.is_ipv6() {
-        libc::AF_INET6
-    } else {
-        libc::AF_INET
-    });
+    // A socket takes addresses of its own family alone; another's mistake the kernel tells it as ever.
+    let family = if asked.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
     let before = errno();
     let result = match behind {
         Behind::Nobody => fail(libc::ECONNREFUSED),
@@ -69,7 +66,7 @@ fn to_pool(fd: c_int, family: c_int, handle: &PoolHandle) -> c_int {
     if let Some(same) = guest.connection(fd).filter(|connection| connection.cookie == cookie) {
         return again(fd, guest, &same);
     }
-    guest.settle();
+    guest.settle(fd);
     // SAFETY: no memory is involved.
     let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
     let waits = flags >= 0 && flags & libc::O_NONBLOCK == 0;

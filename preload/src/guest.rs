@@ -163,21 +163,25 @@ impl Guest {
         }
     }
 
-    /// Looks after connects that went on by themselves: not every program asks its socket what became of them.
-    pub fn settle(&self) {
+    /// Looks after connects that went on by themselves: not every program asks its socket what became of them. The one
+    /// of this descriptor, which connects anew, is gone.
+    pub fn settle(&self, anew: i32) {
         let mut failed = Vec::new();
         let mut under_way = self.under_way.lock();
         for _ in 0..under_way.len().min(LOOKS) {
             let Some((fd, cookie, since)) = under_way.pop_front() else { break };
-            let known = || self.connection(fd).filter(|connection| connection.cookie == cookie);
+            // What is connected has not failed, whichever socket it is: most are, and need no second look.
+            let waits = match (fd != anew).then(|| socket::state(fd)).flatten() {
+                Some(TCP_CLOSE) => false,
+                Some(TCP_SYN_SENT) => since.elapsed() < PATIENCE,
+                _ => continue,
+            };
             if socket::cookie(fd) != Some(cookie) {
                 continue;
             }
-            match socket::state(fd) {
-                Some(TCP_CLOSE) => failed.extend(known()),
-                Some(TCP_SYN_SENT) if since.elapsed() >= PATIENCE => failed.extend(known()),
-                Some(TCP_SYN_SENT) => under_way.push_back((fd, cookie, since)),
-                _ => {}
+            match waits {
+                true => under_way.push_back((fd, cookie, since)),
+                false => failed.extend(self.connection(fd).filter(|connection| connection.cookie == cookie)),
             }
         }
         drop(under_way);
