@@ -22,6 +22,7 @@ use crate::machine::{LinkChange, LinkDown, LinkId, Output, Service, Time};
 use crate::transport::descriptors::above_standard;
 use crate::transport::interfaces::Interface;
 use crate::transport::sctp::{EndpointEvent, SctpEndpoint};
+use crate::transport::sctp_socket;
 use crate::transport::tcp::{QUEUE_BOUND, TcpListener};
 use crate::transport::{Link, ReadStatus};
 use crate::wire::{PPID_ASAP, PPID_ENRP};
@@ -132,7 +133,7 @@ impl Default for Limits {
             links: 1 << 20,
             queue: QUEUE_BOUND,
             buffered: 128 << 20,
-            kernel: hoards::bound(),
+            kernel: sctp_socket::memory_share(),
             dial: Duration::from_secs(5),
             partial: Duration::from_secs(10),
             close: Duration::from_secs(5),

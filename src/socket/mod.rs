@@ -10,7 +10,7 @@
 //! | `api` | the RSerPool socket API: [`Library`] | `mod`, `connect`, `sendto`, `poll`, `waitset`, `report`, `fork` |
 //! | `descriptor` | what an application's number stands for | `entry`, `base`, `endpoint`, `addresses`, `listener`, `many`, `strangers`, `door`, `partners`, `table` |
 //! | `session` | one session: its state, what its owner is told | `mod`, `receiving`, `sending`, `hub`, `pool`, `told` |
-//! | `channel` | one connection of a session | `conn`, `carrier`, `sender`, `receiver`, `ahead`, `association`, `linger`, `silence`, `parameters`, `stranger` |
+//! | `channel` | one connection of a session | `conn`, `carrier`, `sender`, `receiver`, `ahead`, `association`, `linger`, `silence`, `hoards`, `parameters`, `stranger` |
 //! | `readiness` | being readable, waiting, waking | `mod`, `wait`, `waitset`, `attendant` |
 //!
 //! Below all of them: `error`.

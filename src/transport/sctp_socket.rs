@@ -16,6 +16,7 @@ use super::sctp_sys as sys;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::time::{ClockId, clock_getres};
 use socket2::SockRef;
+use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -47,6 +48,15 @@ const NOTIFICATION_ROOM: usize = 512;
 pub fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
     *AVAILABLE.get_or_init(|| sys::new_socket(false, libc::SOCK_STREAM).is_ok())
+}
+
+/// What the kernel may keep for all associations of a process, bytes: a quarter of what SCTP may have on this machine,
+/// since others are here, too, and 64 MiB at most.
+pub fn memory_share() -> usize {
+    const MOST: usize = 64 << 20;
+    let limits = fs::read_to_string("/proc/sys/net/sctp/sctp_mem").unwrap_or_default();
+    let pages: Option<usize> = limits.split_whitespace().next_back().and_then(|most| most.parse().ok());
+    pages.map_or(MOST, |pages| (pages.saturating_mul(4096) / 4).min(MOST))
 }
 
 /// How associations of a socket are handled.
@@ -478,6 +488,12 @@ impl SctpSocket {
     /// acknowledged, headers included.
     pub fn memory(&self) -> io::Result<(usize, usize)> {
         sys::memory(self.as_fd())
+    }
+
+    /// Whether something can be received now.
+    pub fn is_readable(&self) -> bool {
+        let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
     }
 
     /// From so many bytes on, the beginning of a message is received although its end has not come (RFC 6458 section

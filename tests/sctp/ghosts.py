@@ -125,14 +125,16 @@ class Ghost:
         self.tsn = (self.tsn + 1) & 0xffffffff
 
 
-def crowd(network, count, to, **more):
-    """So many associations, each from another host: those that came up."""
+def crowd(network, count, to, burst=50, **more):
+    """So many associations, each from another host, `burst` at a time: those that came up."""
     ghosts = [Ghost(network, host(number), to, **more) for number in range(count)]
     for _ in range(4):
-        waiting = [ghost for ghost in ghosts if ghost.state == SILENT]
+        # Of a listener that has too many to accept comes an ABORT.
+        waiting = [ghost for ghost in ghosts if ghost.state != UP]
         for number, ghost in enumerate(waiting):
+            ghost.state = SILENT
             ghost.begin()
-            if number % 50 == 0:
+            if number % burst == 0:
                 time.sleep(0.02)
         end = time.monotonic() + 3
         while time.monotonic() < end and any(ghost.state == SILENT for ghost in waiting):

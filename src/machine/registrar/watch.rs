@@ -181,15 +181,16 @@ impl Registrar {
             side.probed = Some(now);
         }
         let patience = self.answer_patience(link);
-        let next = if self.asks_again(link) { patience / ASKED_BEFORE } else { patience };
+        let next = if self.resends_late(link) { patience / ASKED_BEFORE } else { patience };
         self.timers.set(Timer::Probe(key), now + next);
         // What was lost before is no reason to wait longer for this answer.
         self.outbox.push(Output::Measure { link });
         self.send_keep_alive(link, key, false);
     }
 
-    /// Whether a missing answer is asked for again while it may still come.
-    fn asks_again(&self, link: LinkId) -> bool {
+    /// Whether what is lost is sent again only after a second, and after twice as long each time, as SCTP does (RFC 9260
+    /// section 6.3.3): a missing answer is asked for again while it may still come, and one loss is much.
+    fn resends_late(&self, link: LinkId) -> bool {
         self.links.get(&link).is_some_and(|state| state.ends.protocol == LinkProtocol::Sctp)
     }
 
@@ -206,8 +207,7 @@ impl Registrar {
         let Some(state) = self.links.get(&link) else { return patience };
         let paths = usize::from(reach::has_several_paths(&state.ends));
         let trouble = state.road.losses(self.now).max(usize::from(state.road.stuck));
-        // SCTP waits at least a second before it sends again, and twice as long each time (RFC 9260 section 6.3.3).
-        let weight = if state.ends.protocol == LinkProtocol::Sctp { 2 } else { 1 };
+        let weight = if self.resends_late(link) { 2 } else { 1 };
         match weight * trouble + paths {
             0 => patience,
             1 => patience.max(self.config.path_change_timeout),
@@ -257,7 +257,7 @@ impl Registrar {
         }
         let patience = self.answer_patience(link);
         let due = probed + patience;
-        if self.now < due && self.asks_again(link) {
+        if self.now < due && self.resends_late(link) {
             self.timers.set(Timer::Probe(key), due.min(self.now + patience / ASKED_BEFORE));
             return self.send_keep_alive(link, key, false);
         }
@@ -294,7 +294,7 @@ impl Registrar {
         let end = probed + most;
         if self.now < end {
             self.timers.set(Timer::Probe(key), end.min(self.now + MEASURED_AGAIN));
-            if self.asks_again(link) {
+            if self.resends_late(link) {
                 self.send_keep_alive(link, key, false);
             }
             return;

@@ -12,7 +12,6 @@ use crate::machine::{LinkDown, LinkId};
 use crate::transport::Link;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
-use std::fs;
 use std::time::Duration;
 
 /// How often some of the associations are looked at.
@@ -25,8 +24,6 @@ const LOOKS: usize = 1024;
 const SMALL: usize = 4096;
 /// What the kernel had no room for is tried again after that.
 const AGAIN: Duration = Duration::from_millis(100);
-/// What all associations may have if the kernel does not say what it has for them, and the most of that.
-const MOST: usize = 64 << 20;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -53,13 +50,6 @@ impl Hoards {
     pub fn total(&self) -> usize {
         self.total
     }
-}
-
-/// A quarter of what SCTP may have on this machine: others are here, too.
-pub(super) fn bound() -> usize {
-    let limits = fs::read_to_string("/proc/sys/net/sctp/sctp_mem").unwrap_or_default();
-    let pages: Option<usize> = limits.split_whitespace().next_back().and_then(|most| most.parse().ok());
-    pages.map_or(MOST, |pages| (pages.saturating_mul(4096) / 4).min(MOST))
 }
 
 impl Reactor {

@@ -19,13 +19,19 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{Relaxed, SeqCst},
+};
+use std::time::Duration;
 
 /// Control messages that wait for the session to look at them.
 const MAX_CONTROLS: usize = 64;
 /// The send buffer is enlarged for messages up to this size; the system allows up to twice its
 /// `net.core.wmem_max`.
 const MAX_SEND_BUFFER: usize = 16 << 20;
+/// While the kernel has no memory for SCTP, a socket is writable and takes nothing: it is tried again after that.
+const NO_MEMORY: Duration = Duration::from_millis(20);
 
 /// An association.
 #[derive(Debug)]
@@ -37,6 +43,8 @@ pub(crate) struct Association {
     ended: AtomicBool,
     /// We broke it.
     given_up: AtomicBool,
+    /// A whole message has come.
+    spoke: AtomicBool,
     arrivals: Mutex<Arrivals>,
 }
 
@@ -57,6 +65,15 @@ enum Gathering {
     Part(Vec<u8>),
     /// It is too long to be one.
     Refused,
+}
+
+/// What a look at an association came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// Its peer's host answers nothing.
+    Gone,
+    /// Bytes that can't be received, and whether it ever said anything whole.
+    Bytes(usize, bool),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,8 +137,8 @@ impl Arrivals {
 impl Association {
     /// An association that is up. `control`: the peer has a control channel.
     pub(crate) fn new(socket: SctpSocket, control: bool) -> Association {
-        let (ended, given_up) = (AtomicBool::new(false), AtomicBool::new(false));
-        Association { socket, control, ended, given_up, arrivals: Mutex::default() }
+        let [ended, given_up, spoke] = [const { AtomicBool::new(false) }; 3];
+        Association { socket, control, ended, given_up, spoke, arrivals: Mutex::default() }
     }
 
     /// Whether we broke it.
@@ -178,6 +195,9 @@ impl Association {
                 return None;
             }
         };
+        if matches!(incoming, Incoming::Data { end: true, .. }) && !self.spoke.load(Relaxed) {
+            self.spoke.store(true, Relaxed);
+        }
         match incoming {
             Incoming::Closed if self.is_given_up() => {
                 arrivals.end = Some(AssociationEnd::Broken(Errno::ECONNABORTED as i32));
@@ -287,7 +307,7 @@ impl Association {
             flags: out.flags,
             time_to_live: out.time_to_live,
         };
-        let mut enlarged = false;
+        let (mut enlarged, mut writable) = (false, false);
         loop {
             if self.ended.load(SeqCst) {
                 return Err(SocketError::SessionOver);
@@ -295,7 +315,14 @@ impl Association {
             match self.socket.send(out.data, info) {
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    if !patience.writable(self.as_fd())? {
+                    // Writable, and yet: the kernel looks at this socket's memory only, not at SCTP's.
+                    let in_time = if std::mem::take(&mut writable) {
+                        patience.pause(NO_MEMORY)?
+                    } else {
+                        writable = patience.writable(self.as_fd())?;
+                        writable
+                    };
+                    if !in_time {
                         return Err(SocketError::WouldBlock);
                     }
                 }
@@ -326,6 +353,16 @@ impl Association {
         if let Err(error) = self.socket.give_up() {
             log::debug!("an association was gone before its abort: {error}");
         }
+    }
+
+    /// What the kernel keeps that can't be received.
+    pub(crate) fn kept(&self) -> Kept {
+        if self.socket.is_unreachable(0).unwrap_or(false) {
+            return Kept::Gone;
+        }
+        let came = self.socket.memory().map_or(0, |(came, _)| came);
+        let waits = came > 0 && !self.socket.is_readable();
+        Kept::Bytes(if waits { came } else { 0 }, self.spoke.load(Relaxed))
     }
 
     /// Applies parameters to it.

@@ -1,7 +1,7 @@
 //! One connection of a session, whatever it runs over.
 
 use crate::runtime::counters::COUNTERS;
-use crate::socket::channel::association::{Arrivals, Association};
+use crate::socket::channel::association::{Arrivals, Association, Kept};
 use crate::socket::channel::carrier::Carrier;
 use crate::socket::channel::parameters::{SessionParameters, liveness};
 use crate::socket::channel::receiver::{Arrival, Piece, Receiver};
@@ -180,6 +180,19 @@ impl Conn {
         match self.patience.load(Relaxed) {
             0 => None,
             milliseconds => Some(Duration::from_millis(u64::from(milliseconds))),
+        }
+    }
+
+    /// Whether it is one over SCTP.
+    pub(crate) fn is_association(&self) -> bool {
+        matches!(self.kind, ConnKind::Sctp(_))
+    }
+
+    /// What the kernel keeps that can't be received, over SCTP.
+    pub(crate) fn kept(&self) -> Kept {
+        match &self.kind {
+            ConnKind::Sctp(association) => association.kept(),
+            ConnKind::Mapping { .. } | ConnKind::Plain { .. } => Kept::Bytes(0, true),
         }
     }
 

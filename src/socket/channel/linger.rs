@@ -1,9 +1,10 @@
 //! What has to go on when the caller is gone: the rest of a message that the kernel did not take at
-//! once, the graceful end of a closed session, looking whether peers answer. One thread, started when there is something to do.
+//! once, the graceful end of a closed session, looking whether peers answer and what the kernel keeps for them. One thread, started when there is something to do.
 
 #![expect(clippy::disallowed_methods, reason = "lingering ends in real time")]
 
 use crate::socket::channel::conn::Conn;
+use crate::socket::channel::hoards::SessionHoards;
 use crate::socket::channel::silence::Silence;
 use crate::socket::readiness::attendant::{Attendant, Duty, Post};
 use crate::transport::stream;
@@ -37,6 +38,7 @@ pub(crate) struct LingerDuty {
     post: Post,
     work: Mutex<Work>,
     silence: Silence,
+    hoards: SessionHoards,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +72,16 @@ impl Linger {
         }
         if let Ok(shared) = self.0.shared()
             && shared.silence.listen(conn)
+        {
+            shared.post.ring();
+        }
+    }
+
+    /// `conn` is a session's from now on: of an association, sees to what the kernel keeps for it.
+    pub(crate) fn watch(&self, conn: &Arc<Conn>) {
+        if conn.is_association()
+            && let Ok(shared) = self.0.shared()
+            && shared.hoards.watch(conn)
         {
             shared.post.ring();
         }
@@ -151,7 +163,12 @@ impl Duty for LingerDuty {
     const NAME: &'static str = "rsp-linger";
 
     fn new(post: Post) -> LingerDuty {
-        LingerDuty { post, work: Mutex::default(), silence: Silence::default() }
+        LingerDuty {
+            post,
+            work: Mutex::default(),
+            silence: Silence::default(),
+            hoards: SessionHoards::default(),
+        }
     }
 
     fn post(&self) -> &Post {
@@ -176,7 +193,7 @@ impl Duty for LingerDuty {
             }
             let next = self.expire(&mut work, now).into_iter().chain(end);
             drop(work);
-            let next = next.chain(self.silence.look()).min();
+            let next = next.chain(self.silence.look()).chain(self.hoards.look()).min();
             let timeout = next.map_or(EpollTimeout::NONE, |next| {
                 let left = next.saturating_duration_since(now).as_millis() + 1;
                 EpollTimeout::try_from(left.min(60_000) as i32).unwrap_or(EpollTimeout::NONE)

@@ -10,6 +10,7 @@
 //! | `association` | a session over the kernel's SCTP |
 //! | `linger` | what goes on when the caller is gone: backlogs, ends in order |
 //! | `silence` | noticing that a peer's host is gone |
+//! | `hoards` | what the kernel keeps for sessions over SCTP, and whose hosts are gone |
 //! | `parameters` | session parameters, and what they are for TCP |
 //! | `stranger` | a connection for the fuzz target |
 
@@ -17,6 +18,7 @@ pub(crate) mod ahead;
 pub(crate) mod association;
 pub(crate) mod carrier;
 pub(crate) mod conn;
+pub(crate) mod hoards;
 pub(crate) mod linger;
 pub(crate) mod parameters;
 pub(crate) mod receiver;

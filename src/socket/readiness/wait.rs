@@ -234,6 +234,12 @@ impl<'a> Patience<'a> {
         self.any_ready(&[socket], flags, Deadline::Never)
     }
 
+    /// Waits `so_long`, for what nobody tells of. `Ok(false)`: time is over.
+    pub(crate) fn pause(&self, so_long: Duration) -> Result<bool> {
+        self.any_ready(&[], PollFlags::empty(), Deadline::after(so_long))?;
+        Ok(!self.deadline().passed())
+    }
+
     /// Waits for one of `sockets`, but not beyond `until`. `Ok(false)`: time is over.
     pub(crate) fn any_ready(
         &self,

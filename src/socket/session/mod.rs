@@ -151,6 +151,9 @@ impl Session {
             status: String::new(),
             last_ppid: 0,
         };
+        if let Some(conn) = &state.conn {
+            linger.watch(conn);
+        }
         Session { id, home, linger, side, state: Mutex::new(state) }
     }
 
@@ -397,6 +400,7 @@ impl Session {
         let announce = failover && self.as_user().is_some_and(|user| user.notified);
         self.update(|state| {
             self.readiness().add(conn.as_fd(), self.id as u64)?;
+            self.linger.watch(&conn);
             state.inbox.moved(announce);
             state.conn = Some(conn);
             state.since = Some(wait::now());
