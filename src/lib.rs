@@ -46,7 +46,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! These three and what they name are the crate's API, by semantic versioning. The other rooms are public for the
+//! These three and what they name (beside them, at the crate's root) are the crate's API, by semantic versioning; structures that only
+//! tell something, and errors, are `#[non_exhaustive]`. The other rooms, and of these three the messages and the registrar, are public for the
 //! programs, tests and benchmarks beside them and may change at any time; they are hidden here. `docs/ARCHITECTURE.md` draws all of
 //! them and says which may use which. The C API is in `include/rserpool/rserpool.h`.
 
@@ -73,7 +74,11 @@ pub mod handlespace;
 pub mod machine;
 pub mod wire;
 
-pub use machine::client::{Registration, RequestError};
+// What the API's rooms name of the others.
+pub use machine::client::{Registration, RequestError, Resolution};
+pub use machine::seal::CookieKey;
+pub use machine::{LinkProtocol, Target, Time};
+pub use transport::allow::Networks;
 
 // The rooms that do input and output: clocks, sockets and threads are theirs.
 // Its texts are the C headers'.

@@ -564,3 +564,44 @@ fn every_function_has_a_python_prototype() {
         functions().into_iter().filter(|function| function != "rsp_socket_internal" && !known(function));
     report(missing.map(|function| format!("{function}: not in python/src/rserpool/_abi.py")).collect());
 }
+
+/// The crate's API grows without breaking its users: what is public in it is named here, and what only tells something, an
+/// error or how something is to be done, may get more fields (cargo-semver-checks).
+#[test]
+fn the_api_is_what_it_says_and_can_grow() {
+    let shown = |file: &str| -> Vec<String> {
+        let text = read(&root().join(file));
+        let lines: Vec<&str> = text.lines().collect();
+        let name =
+            |line: &str| line.strip_prefix("pub mod ").map(|name| name.trim_end_matches(';').to_owned());
+        let is_hidden = |n: usize| {
+            let mut attributes = lines[..n].iter().rev().take_while(|line| line.starts_with("#["));
+            attributes.any(|line| line.contains("doc(hidden)"))
+        };
+        let modules = lines.iter().enumerate().filter_map(|(n, line)| Some((n, name(line)?)));
+        modules.filter(|(n, _)| !is_hidden(*n)).map(|(_, name)| name).collect()
+    };
+    assert_eq!(shown("src/lib.rs"), ["wire", "runtime", "socket"]);
+    assert_eq!(shown("src/runtime/mod.rs"), ["why"]);
+    assert_eq!(shown("src/wire/mod.rs"), ["handle", "param", "policy"]);
+    let mut problems = Vec::new();
+    for file in files("src/runtime", &[".rs"]).into_iter().chain(files("src/socket", &[".rs"])) {
+        let text = read(&file);
+        let lines: Vec<&str> = text.lines().collect();
+        for (n, line) in lines.iter().enumerate() {
+            let Some(rest) = line.strip_prefix("pub struct ").or_else(|| line.strip_prefix("pub enum "))
+            else {
+                continue;
+            };
+            let item: String = rest.chars().take_while(|c| c.is_alphanumeric()).collect();
+            let grows = ["Stats", "Status", "Error", "Parameters", "Note", "Notification"]
+                .iter()
+                .any(|end| item.ends_with(end));
+            let mut attributes = lines[..n].iter().rev().take_while(|line| line.starts_with("#["));
+            if grows && !attributes.any(|line| line.contains("non_exhaustive")) {
+                problems.push(format!("{}: {item} is not #[non_exhaustive]", name(&file)));
+            }
+        }
+    }
+    report(problems);
+}

@@ -20,12 +20,14 @@
 //! | `counters` | what the library did, for programs that export it |
 //! | `why` | what lies behind an error, in words |
 
+#[doc(hidden)]
 pub mod address;
 mod advertise;
 mod cache;
 mod calls;
 pub(crate) mod complaints;
 pub(crate) mod counters;
+#[doc(hidden)]
 pub mod csp;
 mod directory;
 mod groups;
@@ -33,6 +35,7 @@ mod library;
 mod names;
 mod pool;
 mod reactor;
+#[doc(hidden)]
 pub mod registrar;
 mod security;
 mod serving;
@@ -46,10 +49,19 @@ pub mod why;
 pub use calls::Runtime;
 pub use directory::{Answer, Directory};
 pub use pool::{Follower, Pool};
+pub use security::{Tls, TlsStatus};
+pub use settings::Settings;
+
+// For the programs beside the library, and what is preloaded.
+#[doc(hidden)]
 pub use reactor::Waker;
-pub use security::{Keeper, SessionSecurity, Tls, TlsStatus};
+#[doc(hidden)]
+pub use security::{Keeper, SessionSecurity};
+#[doc(hidden)]
 pub use serving::keeper_name;
-pub use settings::{MIN_CSP_INTERVAL, Settings, advertised, parse_announce, parse_transport, targets};
+#[doc(hidden)]
+pub use settings::{MIN_CSP_INTERVAL, advertised, parse_announce, parse_transport, targets};
+#[doc(hidden)]
 pub use thread::is_event_thread;
 
 /// Where users reach an element. Asked from the event thread whenever the interfaces change; must not block.

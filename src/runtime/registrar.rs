@@ -106,6 +106,7 @@ impl Default for Options {
 
 /// Counters of the connections, for the status page.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LinkStats {
     /// Connections up, being made or being closed.
     pub open: usize,

@@ -162,6 +162,7 @@ fn load(files: &Files, log_keys: bool) -> Result<Credentials, String> {
 
 /// What the operator may want to see of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TlsStatus {
     /// When our certificate is no longer valid, seconds since 1970.
     pub certificate_expires: u64,

@@ -15,6 +15,7 @@ const MAX_TRIED: usize = 8;
 
 /// Something that went wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Note {
     /// What a request ended with; `None`: an element that did not answer.
     pub error: Option<RequestError>,

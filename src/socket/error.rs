@@ -5,6 +5,7 @@ use std::{fmt, io};
 
 /// What happened.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum SocketError {
     /// The number is no descriptor of ours, or was closed meanwhile.
     Closed,

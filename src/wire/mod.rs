@@ -11,38 +11,60 @@
 //! Where RFC and rsplib 3.4.4 differ, both readings are accepted, and what is sent is what both
 //! understand. Parameters may come in any order, among others that have no business there. Nothing in this room knows the rest of the crate, a clock, a socket or randomness.
 
+#[doc(hidden)]
 pub mod asap;
+#[doc(hidden)]
 pub mod cause;
+#[doc(hidden)]
 pub mod code;
+#[doc(hidden)]
 pub mod csp;
+#[doc(hidden)]
 pub mod enrp;
+#[doc(hidden)]
 pub mod error;
+#[doc(hidden)]
 pub mod frame;
 pub mod handle;
 pub mod param;
 pub mod policy;
 pub(crate) mod reader;
+#[doc(hidden)]
 pub mod scope;
+#[doc(hidden)]
 pub mod session_frame;
+#[doc(hidden)]
 pub mod show;
 pub(crate) mod writer;
 
 #[cfg(test)]
 mod tests;
 
-pub use asap::{ALL_ITEMS, Asap};
-pub use cause::{Cause, CauseCode, DecodeError};
-pub use code::{AsapType, EnrpType, ParamType, Unknown};
-pub use csp::{CspAssociation, CspId, CspReport};
-pub use enrp::{Enrp, EnrpMessage};
+pub use cause::{Cause, CauseCode};
 pub use error::OperationError;
 pub use handle::{MAX_HANDLE, PeId, PoolHandle, RegistrarId};
-pub use param::{PoolElement, Protocol, ServerInformation, Transport, TransportUse};
+pub use param::{PoolElement, Protocol, Transport, TransportUse};
 pub use policy::{Policy, PolicyType, policy_name, policy_type_by_name};
+
+// Messages and what they are made of: for machines, programs and tests.
+#[doc(hidden)]
+pub use asap::{ALL_ITEMS, Asap};
+#[doc(hidden)]
+pub use cause::DecodeError;
+#[doc(hidden)]
+pub use code::{AsapType, EnrpType, ParamType, Unknown};
+#[doc(hidden)]
+pub use csp::{CspAssociation, CspId, CspReport};
+#[doc(hidden)]
+pub use enrp::{Enrp, EnrpMessage};
+#[doc(hidden)]
+pub use param::ServerInformation;
+#[doc(hidden)]
 pub use writer::{Lengths, MAX_MESSAGE};
 
 /// The result of decoding: the message, and the unknown parameters that the sender wants reported
 /// (type bits `01` and `11`, RFC 5354 section 3.13), each as its whole TLV.
+#[doc(hidden)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decoded<M> {
     /// The message itself.

@@ -138,6 +138,7 @@ pub struct Resolution {
 
 /// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RequestError {
     /// No registrar could be reached (RSPERR 0x1007).
     NoRegistrar,

@@ -7,6 +7,7 @@ use std::time::Duration;
 /// change, 0 leaves a value as it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub struct SessionParameters {
     pub rto_initial: u32,
     pub rto_min: u32,

@@ -8,6 +8,7 @@ pub type SessionId = i32;
 
 /// How to connect and fail over (tags of `rsp_connect_tags`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ConnectOptions {
     /// `TAG_RspSession_ConnectTimeout`, default 5 s.
     pub connect_timeout: Duration,
@@ -17,6 +18,7 @@ pub struct ConnectOptions {
 
 /// Options of one message to send.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SendOptions {
     /// Which session; ignored on a connected descriptor.
     pub session: SessionId,
@@ -48,6 +50,7 @@ pub enum Recipient {
 
 /// How a message is sent to a pool.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ToPool {
     /// To whom.
     pub recipient: Recipient,
@@ -86,6 +89,7 @@ impl Undelivered {
 /// A notification (`union rserpool_notification`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Notification {
     SessionAdd { session: SessionId },
     SessionRemove { session: SessionId },
@@ -96,6 +100,7 @@ pub enum Notification {
 
 /// What one receive call delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Received {
     /// Application data.
     Data {
