@@ -1,16 +1,21 @@
-//! Log lines that others can cause: each cause once, then at most once a minute with a count.
+//! Log lines that others can cause: each cause once, then at most once a minute with a count. A cause is what
+//! happened and whose doing it was: nobody's line is left out for what somebody else does.
 
 #![expect(clippy::disallowed_methods, reason = "a minute of real time")]
 
 use crate::machine::Time;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 const INTERVAL: Duration = Duration::from_secs(60);
-/// Causes told apart; what comes on top counts as one.
-const MAX_CAUSES: usize = 256;
+/// Causes told apart. Where there are more, everybody else's of one kind count as one.
+const MAX_CAUSES: usize = 4096;
+/// Things that are told of by name, of one cause in a minute.
+const MOST_NAMES: usize = 16;
 
 /// How many lines of a kind were left out before this one, as text behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,30 +30,36 @@ impl fmt::Display for LeftOut {
     }
 }
 
-/// When a cause was last logged, and how often it came since. `T`: a clock's time.
+/// What was told of a cause in the minute since `since`, and how often it came besides. `T`: a clock's time.
 #[derive(Debug)]
 struct Throttle<T> {
-    last: Option<T>,
+    since: Option<T>,
+    names: Vec<u64>,
     left_out: u64,
 }
 
 impl<T: Copy + PartialOrd + std::ops::Add<Duration, Output = T>> Throttle<T> {
     const fn new() -> Throttle<T> {
-        Throttle { last: None, left_out: 0 }
+        Throttle { since: None, names: Vec::new(), left_out: 0 }
     }
 
-    /// Whether a line is due; if so, how many were left out.
-    fn due(&mut self, now: T) -> Option<LeftOut> {
-        if self.is_held_back(now) {
+    /// Whether a line about `name` is due: the first one of it in a minute, for so many names. If so, how many were
+    /// left out.
+    fn due(&mut self, now: T, name: u64, names: usize) -> Option<LeftOut> {
+        if !self.is_recent(now, INTERVAL) {
+            self.since = Some(now);
+            self.names.clear();
+        }
+        if self.names.len() >= names || self.names.contains(&name) {
             self.left_out += 1;
             return None;
         }
-        self.last = Some(now);
+        self.names.push(name);
         Some(LeftOut(std::mem::take(&mut self.left_out)))
     }
 
-    fn is_held_back(&self, now: T) -> bool {
-        self.last.is_some_and(|last| now < last + INTERVAL)
+    fn is_recent(&self, now: T, span: Duration) -> bool {
+        self.since.is_some_and(|since| now < since + span)
     }
 }
 
@@ -63,97 +74,148 @@ impl Occasionally {
 
     /// How many were left out since the last time, or `None`: keep quiet.
     pub(crate) fn now(&self) -> Option<LeftOut> {
-        self.0.lock().due(Instant::now())
+        self.0.lock().due(Instant::now(), 0, 1)
     }
 }
 
-/// Many causes, known by name.
+/// What happened, and the host whose doing it was (`None`: nobody's, or somebody of the crowd that is not told apart).
+type Deed = (Cow<'static, str>, Option<IpAddr>);
+
+/// Many causes.
 #[derive(Debug, Default)]
 pub(crate) struct Complaints {
-    causes: HashMap<String, Throttle<Time>>,
+    causes: HashMap<Deed, Throttle<Time>>,
+    /// Kinds that are news, and no warning.
+    news: BTreeSet<&'static str>,
+    looked: Option<Time>,
 }
 
 impl Complaints {
     /// Logs `detail` as a warning unless `cause` was logged less than a minute ago.
-    pub fn note(&mut self, now: Time, cause: &str, detail: fmt::Arguments<'_>) {
-        if let Some(left_out) = self.due(now, cause) {
+    pub fn note(
+        &mut self,
+        now: Time,
+        cause: impl Into<Cow<'static, str>>,
+        by: Option<IpAddr>,
+        detail: fmt::Arguments<'_>,
+    ) {
+        if let Some(left_out) = self.due(now, (cause.into(), by), 0, 1) {
             log::warn!("{detail}{left_out}");
         }
     }
 
-    fn due(&mut self, now: Time, cause: &str) -> Option<LeftOut> {
-        if let Some(throttle) = self.causes.get_mut(cause) {
-            return throttle.due(now);
+    /// Whether a line is due that tells of something by its name: once a minute each, and at most 16 of a cause. If so, how
+    /// many of the cause were left out.
+    pub fn news(&mut self, now: Time, cause: &'static str, by: Option<IpAddr>, name: u64) -> Option<LeftOut> {
+        self.news.insert(cause);
+        self.due(now, (cause.into(), by), name, MOST_NAMES)
+    }
+
+    fn due(&mut self, now: Time, cause: Deed, name: u64, names: usize) -> Option<LeftOut> {
+        if self.causes.len() >= MAX_CAUSES && !self.causes.contains_key(&cause) {
+            let crowd = (cause.0, None);
+            let known = self.causes.contains_key(&crowd) || self.causes.len() < 2 * MAX_CAUSES;
+            let crowd = if known { crowd } else { Deed::default() };
+            return self.causes.entry(crowd).or_insert_with(Throttle::new).due(now, name, 1);
         }
-        if self.causes.len() >= MAX_CAUSES {
-            self.causes.retain(|_, throttle| throttle.is_held_back(now));
+        self.causes.entry(cause).or_insert_with(Throttle::new).due(now, name, names)
+    }
+
+    /// Tells of what was left out, where no line came in the minute after it to say so, and forgets what is over.
+    pub fn settle(&mut self, now: Time) {
+        if self.looked.is_some_and(|looked| now < looked + INTERVAL / 60) {
+            return;
         }
-        let known = if self.causes.len() >= MAX_CAUSES { "" } else { cause };
-        self.causes.entry(known.to_string()).or_insert_with(Throttle::new).due(now)
+        self.looked = Some(now);
+        let news = &self.news;
+        self.causes.retain(|cause, throttle| {
+            let stays = throttle.is_recent(now, if throttle.left_out > 0 { 2 * INTERVAL } else { INTERVAL });
+            if !stays && throttle.left_out > 0 {
+                let level = if news.contains(&*cause.0) { log::Level::Info } else { log::Level::Warn };
+                log::log!(level, "{}", rest(cause, throttle.left_out));
+            }
+            stays
+        });
     }
 }
 
-/// Lines of one kind that are news up to a number and an attack beyond it: so many a minute.
-#[derive(Debug, Default)]
-pub(crate) struct Sparing {
-    since: Option<Time>,
-    lines: u32,
-    left_out: u64,
-}
-
-impl Sparing {
-    /// Lines of one kind in a minute.
-    pub(crate) const MOST: u32 = 16;
-
-    /// How many were left out since the last line, or `None`: this one is left out.
-    pub(crate) fn due(&mut self, now: Time) -> Option<LeftOut> {
-        if self.since.is_none_or(|since| now >= since + INTERVAL) {
-            (self.since, self.lines) = (Some(now), 0);
-        }
-        if self.lines >= Sparing::MOST {
-            self.left_out += 1;
-            return None;
-        }
-        self.lines += 1;
-        Some(LeftOut(std::mem::take(&mut self.left_out)))
-    }
+/// The last line of a cause that came to its end.
+fn rest((what, by): &Deed, count: u64) -> String {
+    let by = by.map_or(String::new(), |host| format!(" by {host}"));
+    format!("{count} times more, and not any more: {what}{by}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn some_a_minute() {
-        let (mut sparing, start) = (Sparing::default(), Time(5));
-        let said =
-            |sparing: &mut Sparing, now| (0..1000).filter_map(|_| sparing.due(now)).collect::<Vec<_>>();
-        assert_eq!(said(&mut sparing, start), vec![LeftOut(0); 16]);
-        assert_eq!(said(&mut sparing, start + Duration::from_secs(59)), []);
-        let later = said(&mut sparing, start + INTERVAL);
-        assert_eq!((later.len(), later[0], later[1]), (16, LeftOut(1984), LeftOut(0)));
+    const START: Time = Time(5);
+
+    fn host(number: u32) -> Option<IpAddr> {
+        Some(std::net::Ipv4Addr::from(number).into())
+    }
+
+    fn due(complaints: &mut Complaints, now: Time, cause: &'static str, by: u32) -> Option<LeftOut> {
+        complaints.due(now, (cause.into(), host(by)), 0, 1)
     }
 
     #[test]
     fn once_then_once_a_minute() {
         let mut complaints = Complaints::default();
-        let start = Time(5);
-        assert_eq!(complaints.due(start, "garbage"), Some(LeftOut(0)));
+        assert_eq!(due(&mut complaints, START, "garbage", 1), Some(LeftOut(0)));
         for _ in 0..10_000 {
-            assert_eq!(complaints.due(start + Duration::from_secs(59), "garbage"), None);
+            assert_eq!(due(&mut complaints, START + Duration::from_secs(59), "garbage", 1), None);
         }
-        assert_eq!(complaints.due(start, "other"), Some(LeftOut(0)));
-        assert_eq!(complaints.due(start + INTERVAL, "garbage"), Some(LeftOut(10_000)));
-        assert_eq!(complaints.due(start + INTERVAL, "garbage"), None);
+        assert_eq!(due(&mut complaints, START, "other", 1), Some(LeftOut(0)));
+        assert_eq!(due(&mut complaints, START, "garbage", 2), Some(LeftOut(0)), "another host's");
+        assert_eq!(due(&mut complaints, START + INTERVAL, "garbage", 1), Some(LeftOut(10_000)));
+        assert_eq!(due(&mut complaints, START + INTERVAL, "garbage", 1), None);
     }
 
     #[test]
-    fn the_table_is_bounded() {
+    fn names_are_told_once_a_minute_each_and_some_of_them() {
         let mut complaints = Complaints::default();
-        let logged = (0..100_000).filter(|n| complaints.due(Time(1), &format!("{n}")).is_some()).count();
+        let mut said = |now, by| {
+            (0..10_000)
+                .filter_map(|number| complaints.news(now, "registered", host(by), number % 1000))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(said(START, 1), vec![LeftOut(0); MOST_NAMES]);
+        assert_eq!(said(START + Duration::from_secs(59), 1), []);
+        assert_eq!(said(START + Duration::from_secs(59), 2).len(), MOST_NAMES, "another host's are told");
+        let later = said(START + INTERVAL, 1);
+        assert_eq!((later.len(), later[0], later[1]), (MOST_NAMES, LeftOut(20_000 - 16), LeftOut(0)));
+        // One that comes and goes for ever.
+        let again = |_| complaints.news(START, "removed", host(1), 7);
+        assert_eq!((0..1000).filter_map(again).count(), 1);
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_no_kind_is_muted_by_another() {
+        let mut complaints = Complaints::default();
+        let many = 0..100_000;
+        let logged = many.filter(|&by| due(&mut complaints, Time(1), "garbage", by).is_some()).count();
         assert_eq!(logged, MAX_CAUSES + 1);
-        assert!(complaints.causes.len() <= MAX_CAUSES + 1);
-        assert_eq!(complaints.due(Time(1) + INTERVAL, "fresh"), Some(LeftOut(0)));
-        assert_eq!(complaints.causes.len(), 1);
+        assert_eq!(due(&mut complaints, Time(1), "half", 1), Some(LeftOut(0)));
+        for number in 0..100_000 {
+            complaints.due(Time(1), (format!("{number}").into(), None), 0, 1);
+        }
+        assert!(complaints.causes.len() <= 2 * MAX_CAUSES + 1);
+        complaints.settle(Time(1) + 2 * INTERVAL);
+        assert_eq!(complaints.causes.len(), 0);
+    }
+
+    #[test]
+    fn what_was_left_out_is_told_in_the_end() {
+        let mut complaints = Complaints::default();
+        for _ in 0..10 {
+            due(&mut complaints, START, "half a message", 1);
+        }
+        let cause: Deed = ("half a message".into(), host(1));
+        complaints.settle(START + INTERVAL + Duration::from_secs(59));
+        assert_eq!(complaints.causes[&cause].left_out, 9, "a line may still come that says it");
+        assert_eq!(rest(&cause, 9), "9 times more, and not any more: half a message by 0.0.0.1");
+        complaints.settle(START + 2 * INTERVAL);
+        assert!(complaints.causes.is_empty());
     }
 }

@@ -538,7 +538,8 @@ impl LibraryState {
             Event::Unregistered { handle, id, error } => {
                 let why = error.map_or_else(|| "no reason given".to_string(), |error| error.to_string());
                 reactor.complain(
-                    &format!("unregistered {handle} {why}"),
+                    format!("an element of {handle} was taken out"),
+                    None,
                     format_args!(
                         "the registrar took {id} out of \"{handle}\": {why}; it is registered again"
                     ),
@@ -546,17 +547,20 @@ impl LibraryState {
             }
             Event::NoRegistrar { at, roles } => reactor.complain(
                 "no registrar",
+                at.map(|at| at.ip()),
                 format_args!(
                     "{} is no registrar: its certificate says {roles}",
                     at.map_or("a peer".into(), |at| at.to_string())
                 ),
             ),
             Event::RegistrationWarned { handle, id, error } => reactor.complain(
-                &format!("warning {handle} {error:?}"),
+                format!("a registration in {handle} was warned of"),
+                None,
                 format_args!("{id} is registered in \"{handle}\", but the registrar says: {error}"),
             ),
             Event::RegistrationFailed { handle, id, error } => reactor.complain(
-                &format!("registration {handle} {error:?}"),
+                format!("a registration in {handle} failed"),
+                None,
                 format_args!("{id} could not be registered in \"{handle}\": {error:?}; it is tried again"),
             ),
         }

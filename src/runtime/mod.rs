@@ -16,7 +16,7 @@
 //! | `security` | what a process proves itself by, kept up to date |
 //! | `advertise` | where users reach elements, if that is not where they listen |
 //! | `names` | hosts that are given by name, looked up again when nobody answers |
-//! | `complaints` | log lines that others can cause: once per cause and minute |
+//! | `complaints` | log lines that others can cause: once per cause, host and minute |
 //! | `counters` | what the library did, for programs that export it |
 //! | `why` | what lies behind an error, in words |
 

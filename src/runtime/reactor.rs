@@ -17,7 +17,7 @@ mod security_tests;
 mod tests;
 mod waker;
 
-use super::complaints::Complaints;
+use super::complaints::{Complaints, LeftOut};
 use crate::machine::{LinkChange, LinkDown, LinkId, Output, Service, Time};
 use crate::transport::descriptors::above_standard;
 use crate::transport::interfaces::Interface;
@@ -25,6 +25,7 @@ use crate::transport::sctp::{EndpointEvent, SctpEndpoint};
 use crate::transport::sctp_socket;
 use crate::transport::tcp::{QUEUE_BOUND, TcpListener};
 use crate::transport::{Link, ReadStatus};
+use crate::wire::scope::host_of;
 use crate::wire::{PPID_ASAP, PPID_ENRP};
 use groups::Groups;
 use links::Links;
@@ -32,10 +33,11 @@ use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
 use nix::time::ClockId;
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -310,9 +312,19 @@ impl Reactor {
         self.links.len()
     }
 
-    /// Logs what must appear once per cause, however often it happens.
-    pub fn complain(&mut self, cause: &str, detail: std::fmt::Arguments<'_>) {
-        self.complaints.note(self.now, cause, detail);
+    /// Logs what must appear once per cause, however often it happens; `by`: whose doing it is.
+    pub fn complain(
+        &mut self,
+        cause: impl Into<Cow<'static, str>>,
+        by: Option<IpAddr>,
+        detail: std::fmt::Arguments<'_>,
+    ) {
+        self.complaints.note(self.now, cause, by.map(host_of), detail);
+    }
+
+    /// Whether a line is due that tells of something by its name; if so, how many of its kind were left out.
+    pub fn news(&mut self, cause: &'static str, by: Option<IpAddr>, name: u64) -> Option<LeftOut> {
+        self.complaints.news(self.now, cause, by.map(host_of), name)
     }
 
     /// Accepts links of a service over TCP at `local`, from those whom `admission` lets in; where it listens
@@ -397,6 +409,7 @@ impl Reactor {
         self.look_again();
         self.fire_timers(handler);
         self.report_changes(handler);
+        self.complaints.settle(self.now);
         self.flush();
         Ok(())
     }
@@ -533,7 +546,7 @@ impl Reactor {
                 Ok(None) => return,
                 Ok(Some(link)) => self.accepted(service, Link::Tcp(link), admission),
                 Err(error) => {
-                    self.complain("accept", format_args!("can't accept connections for now: {error}"));
+                    self.complain("accept", None, format_args!("can't accept connections for now: {error}"));
                     self.arm(ACCEPT_REST, ReactorTimer::Accept { listener });
                     return;
                 }
@@ -561,7 +574,7 @@ impl Reactor {
             Ok(ReadStatus::More) => self.accepting.push(listener),
             Ok(_) => {}
             Err(error) => {
-                self.complain("associate", format_args!("{service:?} over SCTP: {error}"));
+                self.complain("associate", None, format_args!("{service:?} over SCTP: {error}"));
                 self.arm(ACCEPT_REST, ReactorTimer::Accept { listener });
             }
         }

@@ -1,14 +1,15 @@
 //! A registrar's loop: one registrar machine on the reactor. Its caller brings the rest (signals, a
 //! status page) as sources of the same poll.
 
-use super::complaints::Sparing;
 use super::groups::{GroupPurpose, MissingGroups};
 use super::names::Names;
 use super::reactor::{Admission, Clock, Input, Limits, Reactor, Waker};
 use super::settings::is_available;
 use super::thread::spawn;
 use super::{Keeper, Tls, TlsStatus, targets};
-use crate::machine::registrar::{Config, Event, Histogram, Impossible, Operated, Operation, Registrar, What};
+use crate::machine::registrar::{
+    Config, Event, Happening, Histogram, Impossible, Operated, Operation, Registrar, What,
+};
 use crate::machine::{LinkId, LinkProtocol, Output, Service, Target, Time};
 use crate::transport::allow::Networks;
 use crate::transport::host;
@@ -23,6 +24,7 @@ use crate::wire::{
 };
 use mio::{Registry, Token};
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -161,8 +163,6 @@ pub struct Server {
     allowed: Networks,
     /// Links to be measured when nobody reads from them any more.
     unmeasured: BTreeSet<LinkId>,
-    /// Lines about registrars, refusals and reports.
-    sparing: [Sparing; 3],
 }
 
 /// Where a service listens.
@@ -251,7 +251,6 @@ impl Server {
             keeper,
             told: 0,
             unmeasured: BTreeSet::new(),
-            sparing: <[Sparing; 3]>::default(),
             turns,
             announced: (clients, registrars),
             allowed: options.allow,
@@ -445,22 +444,15 @@ impl Server {
         let mut known = self.machine.happenings_after(told).peekable();
         let first = known.peek().map_or(last + 1, |first| first.number);
         if first > told + 1 {
-            log::info!("{} changes more than are kept to be told", first - told - 1);
+            let missed = format_args!("{} changes more than are kept to be told", first - told - 1);
+            self.reactor.complain("more changes than are kept", None, missed);
         }
-        let now = self.reactor.now();
-        for happening in known {
-            let kind = match happening.what {
-                What::PeerFound { .. } | What::PeerDead { .. } => 0,
-                What::Refused { .. } => 1,
-                What::Reported { .. } => 2,
-                _ => {
-                    tell(&happening.what, self.machine.id(), "");
-                    continue;
-                }
-            };
-            // Whoever can reach us can cause as many as he likes.
-            if let Some(left_out) = self.sparing[kind].due(now) {
-                tell(&happening.what, self.machine.id(), left_out);
+        for Happening { by, what, .. } in known {
+            // What is nobody's doing is told of each host by itself as well.
+            let by = by.or(what.address().map(|address| address.ip()));
+            let (cause, name) = cause(what);
+            if let Some(left_out) = self.reactor.news(cause, by, name) {
+                tell(what, self.machine.id(), left_out);
             }
         }
     }
@@ -509,6 +501,29 @@ impl Server {
     }
 }
 
+/// What happened in words that say nothing of whom, and to which thing it did.
+fn cause(what: &What) -> (&'static str, u64) {
+    let name = |named: (Option<&PoolHandle>, u32)| {
+        let mut hasher = DefaultHasher::new();
+        named.hash(&mut hasher);
+        hasher.finish()
+    };
+    let (cause, named) = match what {
+        What::Registered { handle, id, .. } => ("an element was registered", (Some(handle), id.0)),
+        What::Removed { handle, id, .. } => ("an element was removed", (Some(handle), id.0)),
+        What::Refused { handle, id, .. } => ("a request was refused", (Some(handle), id.0)),
+        What::Reported { handle, id, .. } => ("an element was reported", (Some(handle), id.0)),
+        What::Moved { handle, id, .. } => ("an element has another registrar", (Some(handle), id.0)),
+        What::Operated { handle, id, .. } => ("an operator changed an element", (Some(handle), id.0)),
+        What::PeerFound { id, .. } => ("a registrar is there", (None, id.0)),
+        What::PeerDead { id, .. } => ("a registrar is dead", (None, id.0)),
+        What::TakingOver { target, .. } => ("a takeover began", (None, target.0)),
+        What::TakenOver { target, .. } => ("a takeover was done", (None, target.0)),
+        What::Serving => ("service began", (None, 0)),
+    };
+    (cause, name(named))
+}
+
 /// What happened to an element or a registrar, in a line. `more`: what of this kind got none.
 fn tell(what: &What, ourselves: RegistrarId, more: impl std::fmt::Display) {
     let at = |address: &Option<SocketAddr>| show::at(*address);
@@ -516,13 +531,16 @@ fn tell(what: &What, ourselves: RegistrarId, more: impl std::fmt::Display) {
     match what {
         // The words by which scripts find it in rsplib's log, as with `Serving`.
         What::Registered { handle, id, home, address, size } if *home == ourselves => {
-            log::info!("Successfully registered {handle}/{id}{}, {size} in its pool", at(address));
+            log::info!("Successfully registered {handle}/{id}{}, {size} in its pool{more}", at(address));
         }
         What::Registered { handle, id, home, address, size } => {
-            log::info!("Registrar {home} has {handle}/{id}{}, {size} in its pool", at(address));
+            log::info!("Registrar {home} has {handle}/{id}{}, {size} in its pool{more}", at(address));
         }
         What::Removed { handle, id, reason, address, left, .. } => {
-            log::info!("Removed {handle}/{id}: {reason}; it was{}, {left} left in its pool", at(address));
+            log::info!(
+                "Removed {handle}/{id}: {reason}; it was{}, {left} left in its pool{more}",
+                at(address)
+            );
         }
         What::Refused { handle, id, cause, from } => {
             log::info!("Refused {handle}/{id}{}: {cause:?}{more}", by(from));
@@ -531,18 +549,22 @@ fn tell(what: &What, ourselves: RegistrarId, more: impl std::fmt::Display) {
             log::info!("Reported as unreachable{}: {handle}/{id}{}{more}", by(from), at(address));
         }
         What::Moved { handle, id, address, from, to, to_address } => {
-            log::info!("{handle}/{id}{} has registrar {to}{} instead of {from}", at(address), at(to_address));
+            log::info!(
+                "{handle}/{id}{} has registrar {to}{} instead of {from}{more}",
+                at(address),
+                at(to_address)
+            );
         }
         What::Operated { handle, id, address, action } => {
-            log::info!("{handle}/{id}{}: {action}", at(address))
+            log::info!("{handle}/{id}{}: {action}{more}", at(address))
         }
         What::PeerFound { id, address } => log::info!("registrar {id}{} is there{more}", at(address)),
         What::PeerDead { id, address } => log::warn!("registrar {id}{} is dead{more}", at(address)),
         What::TakingOver { target, address } => {
-            log::info!("taking over from registrar {target}{}", at(address));
+            log::info!("taking over from registrar {target}{}{more}", at(address));
         }
         What::TakenOver { target, address, by, by_address, elements } => log::info!(
-            "registrar {by}{} took over {elements} elements from registrar {target}{}",
+            "registrar {by}{} took over {elements} elements from registrar {target}{}{more}",
             at(by_address),
             at(address)
         ),
@@ -604,7 +626,7 @@ fn report(reactor: &mut Reactor, event: Event) {
         | Event::TakeoverStarted { .. }
         | Event::TakeoverDone { .. }
         | Event::Serving => {}
-        Event::Complaint { cause, about } => reactor.complain(cause, format_args!("{about}")),
+        Event::Complaint { cause, by, about } => reactor.complain(cause, by, format_args!("{about}")),
     }
 }
 

@@ -292,7 +292,7 @@ impl Keeper {
                 Err(error) => {
                     self.failures += 1;
                     let text = format_args!("TLS: {error}; what was loaded before stays");
-                    self.complaints.note(now, "load", text);
+                    self.complaints.note(now, "load", None, text);
                 }
             }
         }

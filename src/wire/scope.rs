@@ -115,6 +115,18 @@ pub fn unmapped(address: &SocketAddr) -> SocketAddr {
     }
 }
 
+/// By what a host is told from others: an IPv6 one by its network's 64 bits, in which it takes as many addresses as
+/// it likes (RFC 8981).
+pub fn host_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(ip) if !ip.is_loopback() && !ip.is_unicast_link_local() => {
+            let [a, b, c, d, ..] = ip.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -392,6 +392,59 @@ fn the_log_does_not_grow_with_what_comes() {
     }
 }
 
+/// Who registers, deregisters, is refused and leaves in a loop, and registrars that come and go, cost lines by name up to a
+/// number; others' lines come all the same.
+#[test]
+fn the_log_tells_of_each_host_however_often_others_come_and_go() {
+    const ROUNDS: u32 = 300;
+    let _alone = MACHINE.write();
+    let registrar = Registrar::start(&["--loglevel=info"]);
+    let _first = element(registrar.asap, "first", 1);
+    let mut stranger = connect_from(ELSEWHERE, registrar.asap);
+    for round in 0..ROUNDS {
+        // One that comes and goes, many that come, what is refused, a report and an answer.
+        let id = PeId(1000 + round);
+        let one = elsewhere(7, RegistrarId(0));
+        let messages = [
+            Asap::Registration { handle: handle("coming"), element: one },
+            Asap::Deregistration { handle: handle("coming"), id: PeId(7) },
+            Asap::Registration { handle: handle("many"), element: elsewhere(id.0, RegistrarId(0)) },
+            Asap::Registration { handle: handle("first"), element: elsewhere(1, RegistrarId(0)) },
+            Asap::EndpointUnreachable { handle: handle("many"), id },
+            Asap::Error { error: rserpool::wire::CauseCode(7).into() },
+        ];
+        let bytes: Vec<u8> = messages.iter().flat_map(Asap::encode).collect();
+        stranger.write_all(&bytes).expect("sent");
+        for _ in 0..4 {
+            answer(&mut stranger).expect("an answer");
+        }
+    }
+    for round in 0..60 {
+        let liar = Peer::join(registrar.enrp, 0x0bad_2000 + round);
+        liar.update(UpdateAction::Add, "theirs", elsewhere(round, liar.id));
+    }
+    drop(stranger);
+    let log = || registrar.process.log();
+    let count = |text: &str| log().lines().filter(|line| line.contains(text)).count();
+    waited_for("what it had is removed", || count("Removed many/") > 0);
+    waited_for("a registrar of theirs", || count("registrar 0x0bad20") > 0);
+    let _mine = element(registrar.asap, "mine", 2);
+    let mut brief = element(registrar.asap, "brief", 3);
+    let leave = Asap::Deregistration { handle: handle("brief"), id: PeId(3) };
+    brief.write_all(&leave.encode()).expect("sent");
+    let said = Asap::Error { error: rserpool::wire::CauseCode(8).into() };
+    brief.write_all(&said.encode()).expect("sent");
+    waited_for("what another host complains of", || count("the client at 127.0.0.1:") == 1);
+    waited_for("the line of another host", || count("Successfully registered mine/0x00000002") == 1);
+    waited_for("its end", || count("Removed brief/0x00000003") == 1);
+    check_log(
+        &registrar.process,
+        // Registered here and elsewhere, removed, refused, reported, and there: by name. And what is about others.
+        6 * 16 + 11,
+        &["Successfully registered coming/", "Removed coming/", "Refused first/"],
+    );
+}
+
 /// Connections that greet an element and then say nothing take all its descriptors: they make room.
 #[test]
 fn silent_sessions_make_room_for_others() {

@@ -8,7 +8,7 @@ use crate::machine::{LinkEnds, LinkProtocol, Target};
 use crate::wire::scope::Scope;
 use crate::wire::{
     Asap, Cause, CauseCode, DecodeError, EnrpMessage, MAX_MESSAGE, OperationError, PeId, PoolElement,
-    PoolHandle, Protocol, Transport, TransportUse,
+    PoolHandle, Protocol, Transport, TransportUse, scope,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +16,8 @@ use std::net::{IpAddr, SocketAddr};
 /// An ASAP link: a process with elements, users, or both.
 #[derive(Debug, Default)]
 pub(super) struct AsapLink {
+    /// Where its other end is.
+    pub host: Option<IpAddr>,
     /// We dialled it, and it has said nothing yet.
     pub silent: bool,
     /// We dialled it to ask these, and wait for it to say that it speaks ASAP.
@@ -41,6 +43,12 @@ pub(super) struct AsapLink {
     pub held: usize,
     pub resolutions: Bucket,
     reports: Bucket,
+}
+
+impl AsapLink {
+    pub(super) fn new(host: Option<IpAddr>) -> AsapLink {
+        AsapLink { host, ..AsapLink::default() }
+    }
 }
 
 /// A question for a pool that there is not yet.
@@ -456,7 +464,7 @@ impl Registrar {
             let address = self.element_address(key);
             self.chronicle.note(now, What::Reported { handle: handle.clone(), id, address, from });
             if let Some(from) = from {
-                self.reported_unreachable(key, reach::host_of(from.ip()));
+                self.reported_unreachable(key, scope::host_of(from.ip()));
             }
         }
     }

@@ -4,7 +4,7 @@
 use crate::machine::Time;
 use crate::wire::{CauseCode, PeId, PoolHandle, RegistrarId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Bounds on what is remembered of the past: happenings, and bytes of their handles.
@@ -24,6 +24,8 @@ pub struct Happening {
     pub number: u64,
     /// When.
     pub at: Time,
+    /// The host whose message or link it came from, an IPv6 one by its network; `None`: from nobody's.
+    pub by: Option<IpAddr>,
     /// What.
     pub what: What,
 }
@@ -94,6 +96,23 @@ impl What {
         }
     }
 
+    /// Where is what it is about.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match *self {
+            What::Registered { address, .. }
+            | What::Removed { address, .. }
+            | What::Reported { address, .. }
+            | What::Moved { address, .. }
+            | What::Operated { address, .. }
+            | What::PeerFound { address, .. }
+            | What::PeerDead { address, .. }
+            | What::TakingOver { address, .. }
+            | What::TakenOver { address, .. } => address,
+            What::Refused { from, .. } => from,
+            What::Serving => None,
+        }
+    }
+
     fn bytes(&self) -> usize {
         self.handle().map_or(0, |handle| handle.as_bytes().len())
     }
@@ -119,6 +138,8 @@ pub struct PoolRecord {
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Chronicle {
+    /// Whose doing it is what happens in this call.
+    by: Option<IpAddr>,
     happenings: VecDeque<Happening>,
     bytes: usize,
     numbers: u64,
@@ -133,10 +154,19 @@ impl Chronicle {
         (self.bytes + self.pool_bytes, MAX_BYTES + MAX_POOL_BYTES)
     }
 
+    /// What happens from now on is the doing of this host.
+    pub(super) fn done_by(&mut self, host: Option<IpAddr>) {
+        self.by = host;
+    }
+
+    pub(super) fn by(&self) -> Option<IpAddr> {
+        self.by
+    }
+
     pub(super) fn note(&mut self, at: Time, what: What) {
         self.numbers += 1;
         self.bytes += what.bytes();
-        self.happenings.push_back(Happening { number: self.numbers, at, what });
+        self.happenings.push_back(Happening { number: self.numbers, at, by: self.by, what });
         while self.happenings.len() > MAX_HAPPENINGS || self.bytes > MAX_BYTES && self.happenings.len() > 1 {
             if let Some(old) = self.happenings.pop_front() {
                 self.bytes -= old.what.bytes();

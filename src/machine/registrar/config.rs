@@ -3,7 +3,7 @@
 use crate::machine::Target;
 use crate::wire::scope::Scope;
 use crate::wire::{Lengths, PeId, PoolHandle, RegistrarId, Transport};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Whose registrar a peer is, as far as that makes a difference.
@@ -194,9 +194,10 @@ pub enum Event {
     /// The handlespace is whole: ASAP service starts.
     Serving,
     /// A line for the log. It comes every time: whoever writes it has it appear once a minute for each cause,
-    /// with a count.
+    /// with a count. `by`: the host whose message or link it came from.
     Complaint {
         cause: &'static str,
+        by: Option<IpAddr>,
         about: String,
     },
 }

@@ -78,7 +78,7 @@ use super::{
 };
 use crate::handlespace::chunks::Chunks;
 use crate::handlespace::{Bounds, ElementKey, Handlespace, Sum};
-use crate::wire::{CauseCode, PeId, PoolHandle, RegistrarId, Transport};
+use crate::wire::{CauseCode, PeId, PoolHandle, RegistrarId, Transport, scope};
 use fastrand::Rng;
 use outbox::Outbox;
 use std::collections::{BTreeMap, BTreeSet};
@@ -351,7 +351,7 @@ impl Registrar {
 
     /// One whole message.
     pub fn handle_message(&mut self, now: Time, link: LinkId, bytes: &[u8]) {
-        self.begin(now);
+        self.begin_for(now, link);
         let Some(state) = self.links.get_mut(&link) else { return };
         state.heard = now;
         let measure = state.distance.is_due(now);
@@ -367,7 +367,7 @@ impl Registrar {
 
     /// The answer to [`Output::Measure`].
     pub fn handle_measurement(&mut self, now: Time, link: LinkId, measured: Measurement) {
-        self.begin(now);
+        self.begin_for(now, link);
         let Some(state) = self.links.get_mut(&link) else { return };
         state.road.note(now, &measured);
         if let Some(round_trip) = measured.round_trip {
@@ -379,7 +379,7 @@ impl Registrar {
 
     /// A link came, went, filled or drained.
     pub fn handle_link(&mut self, now: Time, link: LinkId, change: LinkChange) {
-        self.begin(now);
+        self.begin_for(now, link);
         if self.leaving {
             return;
         }
@@ -399,6 +399,7 @@ impl Registrar {
     /// A datagram from the ENRP group.
     pub fn handle_announce(&mut self, now: Time, service: Service, from: SocketAddr, bytes: &[u8]) {
         self.begin(now);
+        self.chronicle.done_by(Some(scope::host_of(from.ip())));
         if service == Service::Enrp && !self.leaving {
             self.multicast_message(from, bytes);
         }
@@ -553,7 +554,15 @@ impl Registrar {
     /// What every call begins with.
     fn begin(&mut self, now: Time) {
         self.now = now;
+        self.chronicle.done_by(None);
         self.chores.refill(self.peers.table.len());
+    }
+
+    /// The same where it is the doing of who is at the other end of a link.
+    fn begin_for(&mut self, now: Time, link: LinkId) {
+        self.begin(now);
+        let ends = self.links.get(&link).map(|state| &state.ends);
+        self.chronicle.done_by(ends.and_then(reach::host));
     }
 
     /// What every call ends with.
@@ -587,7 +596,8 @@ impl Registrar {
     /// else chose.
     fn complain(&mut self, cause: &'static str, about: impl FnOnce() -> String) {
         let about = about();
-        self.event(Event::Complaint { cause, about });
+        let by = self.chronicle.by();
+        self.event(Event::Complaint { cause, by, about });
     }
 
     /// What is kept for others, by cause.
@@ -637,7 +647,7 @@ impl Registrar {
             return self.dial_failed(dial, false);
         }
         let role = match ends.service {
-            Service::Asap => Role::Asap(asap::AsapLink::default()),
+            Service::Asap => Role::Asap(asap::AsapLink::new(reach::host(&ends))),
             Service::Enrp => Role::Enrp(links::PeerLink::default()),
         };
         if ends.service == Service::Asap && ends.protocol == LinkProtocol::Sctp {

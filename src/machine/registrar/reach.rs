@@ -2,10 +2,10 @@
 
 use crate::machine::LinkEnds;
 pub(super) use crate::machine::reach::{check_element, is_local, usable_from};
-use crate::wire::scope::{Scope, reaches, scope};
+use crate::wire::scope::{Scope, host_of, reaches, scope};
 use crate::wire::show;
 use crate::wire::{PoolElement, Transport};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 /// Whether an address given over this link is one that others may be told: it reaches far enough,
 /// or means this host and was given on this host.
@@ -20,16 +20,9 @@ pub(super) fn same_host(link: &LinkEnds, other: &LinkEnds) -> bool {
     other.peer.iter().any(|peer| Some(peer.ip().to_canonical()) == from)
 }
 
-/// By what a host is told from others: an IPv6 one by its network's 64 bits, in which it takes as many addresses as
-/// it likes (RFC 8981).
-pub(super) fn host_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(ip) if !ip.is_loopback() && !ip.is_unicast_link_local() => {
-            let [a, b, c, d, ..] = ip.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        other => other,
-    }
+/// The host at the other end of a link.
+pub(super) fn host(ends: &LinkEnds) -> Option<IpAddr> {
+    ends.peer.first().map(|peer| host_of(peer.ip()))
 }
 
 /// Whether a link comes from an address that is known of an element.

@@ -526,6 +526,7 @@ impl Registrar {
         closed: bool,
         units: &mut usize,
     ) -> bool {
+        self.chronicle.done_by(client.host);
         while *units > 0
             && let Some(key) = client.elements.pop_first()
         {

@@ -104,7 +104,7 @@ impl Reactor {
         }
         // A host often has no route for the group of one family.
         if let Some(error) = failure.filter(|_| sent == 0) {
-            self.complain("announce", format_args!("{service:?} announcement not sent: {error}"));
+            self.complain("announce", None, format_args!("{service:?} announcement not sent: {error}"));
         }
     }
 
@@ -129,7 +129,7 @@ impl Reactor {
                     break;
                 }
                 Err(error) => {
-                    self.complain("group", format_args!("{service:?} group: {error}"));
+                    self.complain("group", None, format_args!("{service:?} group: {error}"));
                     more = false;
                     break;
                 }
@@ -157,7 +157,7 @@ impl Reactor {
         let list = match interfaces() {
             Ok(list) => list,
             Err(error) => {
-                self.complain("interfaces", format_args!("can't list the interfaces: {error}"));
+                self.complain("interfaces", None, format_args!("can't list the interfaces: {error}"));
                 return None;
             }
         };

@@ -424,7 +424,11 @@ impl Reactor {
             let bound = self.limits.links;
             let Some(silent) = self.links.oldest_silent() else {
                 self.counters.refused += 1;
-                return self.complain("full", format_args!("{bound} connections: no more are taken"));
+                return self.complain(
+                    "full",
+                    peers.first().map(SocketAddr::ip),
+                    format_args!("{bound} connections: no more are taken"),
+                );
             };
             // Whoever never said anything useful goes first.
             self.counters.refused += 1;
@@ -439,7 +443,7 @@ impl Reactor {
             register(self.poll.registry(), &link, Token(index), Interest::READABLE | Interest::WRITABLE)
         {
             self.links.remove(index);
-            return self.complain("register", format_args!("can't watch a connection: {error}"));
+            return self.complain("register", None, format_args!("can't watch a connection: {error}"));
         }
         match (admission, link) {
             (Admission::Plain, link) | (_, link @ Link::Sctp(_)) => self.up(index, id, link),
@@ -663,12 +667,16 @@ impl Reactor {
         self.drop_up(index, id, LinkDown::Garbage);
     }
 
-    pub(super) fn complain_about(&mut self, index: usize, cause: &str, what: &str) {
+    pub(super) fn complain_about(&mut self, index: usize, cause: &'static str, what: &str) {
         let Some(slot) = self.links.get(index) else { return };
         let peer = slot.link.as_ref().and_then(|link| link.peer_addresses().first().copied());
         let service = slot.service;
         if let Some(peer) = peer {
-            self.complain(cause, format_args!("{service:?} connection from {peer} dropped: {what}"));
+            self.complain(
+                cause,
+                Some(peer.ip()),
+                format_args!("{service:?} connection from {peer} dropped: {what}"),
+            );
         }
     }
 

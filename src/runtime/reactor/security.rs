@@ -81,7 +81,8 @@ impl Reactor {
         }
         self.counters.refused += 1;
         let from = peer.map_or("nowhere".into(), |peer| peer.to_string());
-        self.complain("allow", format_args!("{what} from {from} refused: not from an allowed network"));
+        let by = peer.map(|peer| peer.ip());
+        self.complain("allow", by, format_args!("{what} from {from} refused: not from an allowed network"));
         false
     }
 
@@ -253,6 +254,7 @@ impl Reactor {
         let Some(slot) = self.links.get(index) else { return };
         let (id, service) = (slot.id, slot.service);
         let peer = slot.link.as_ref().and_then(|link| link.peer_addresses().first().copied());
+        let by = peer.map(|peer| peer.ip());
         let peer = peer.map_or("a peer".into(), |peer| peer.to_string());
         let (cause, hint) = match failure {
             Failure::Plain => ("plain", "; tls=allow admits peers without TLS beside the others"),
@@ -270,7 +272,7 @@ impl Reactor {
                 // A peer that has a certificate, or wants ours, will not be better without.
                 let has_tls = matches!(failure, Failure::Refused(_) | Failure::Distrusted(..));
                 if !without || has_tls {
-                    self.complain(cause, format_args!("{service:?} at {peer}: {failure}"));
+                    self.complain(cause, by, format_args!("{service:?} at {peer}: {failure}"));
                 }
                 let Some(slot) = self.links.get_as(index, id) else { return };
                 let skip = usize::from(without && has_tls);
@@ -285,7 +287,7 @@ impl Reactor {
             }
             _ => {
                 let text = format!("{service:?} connection from {peer} refused: {failure}{hint}");
-                self.complain(cause, format_args!("{text}"));
+                self.complain(cause, by, format_args!("{text}"));
                 self.refuse(index, id);
             }
         }
