@@ -11,6 +11,7 @@ mod statements;
 mod strangers;
 mod takeover;
 mod trust;
+mod watch;
 
 use super::{Config, Event, Registrar};
 use crate::machine::{
