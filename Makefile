@@ -83,7 +83,7 @@ interop-bench: all
 	interop/side-by-side
 
 reach: build
-	scripts/needs nginx:nginx-light curl:curl redis-server:redis-server memcached:memcached node:nodejs git:git rsync:rsync psql:postgresql \
+	scripts/needs nginx:nginx-light curl:curl redis-server:redis-server memcached:memcached node:nodejs git:git rsync:rsync psql:postgresql wget:wget socat:socat perl:perl \
 	    java:default-jdk-headless go:golang-go wrk:wrk redis-benchmark:redis-tools haproxy:haproxy cmake:cmake dpkg-source:dpkg-dev /usr/lib/python3/dist-packages/requests:python3-requests /usr/lib/python3/dist-packages/aiohttp:python3-aiohttp \
 	    /usr/lib/python3.11/test/test_socket.py:libpython3.11-testsuite
 	scripts/reach
