@@ -406,8 +406,9 @@ impl Client {
         let Some(number) = self.asks.find_sent(Kind::Deregistration, &key.0, key.1) else {
             let home = self.home.as_ref().map(|home| home.link);
             let Some(own) = self.elements.own.get_mut(&key) else { return };
-            if own.registered.is_none() && error.is_none() && own.setbacks.0 > 0 && home.is_some() {
-                // It was refused, as another one had its identifier, which is free now.
+            if own.registered != home && error.is_none() && own.setbacks.0 > 0 && home.is_some() {
+                // It was refused here, as another one had its identifier, which is free now. It may be known by the link of
+                // a home before this one.
                 return self.ask_registration(now, key);
             }
             if own.registered.is_none() || own.registered != home {

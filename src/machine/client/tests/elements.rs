@@ -423,3 +423,14 @@ fn an_element_whose_identifier_was_taken_is_back_when_it_is_free() {
     bench.receive(link(1), registered("echo", 7)).forget();
     bench.receive(link(1), deregistered("time", 9)).expect([]);
 }
+
+#[test]
+fn the_same_where_it_was_registered_at_a_home_before() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, registration("echo", 7)).receive(link(1), registered("echo", 7));
+    bench.at(2_000).down(link(1), LinkDown::Closed).up(link(2), A);
+    let error = Some(CauseCode::NON_UNIQUE_PE_ID.into());
+    let refused = Asap::RegistrationResponse { rejected: true, handle: handle("echo"), id: PeId(7), error };
+    bench.receive(link(2), refused).at(2_100).forget();
+    bench.receive(link(2), deregistered("echo", 7)).expect([Send(link(2), register("echo", 7))]);
+}
