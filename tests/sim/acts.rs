@@ -307,6 +307,9 @@ impl World {
         if registrar && !self.registrar(host).is_serving() {
             self.tally.fault("registrar killed while it joined");
         }
+        if self.is_strange(host) {
+            self.stranger_ended = self.now;
+        }
         self.gone(host);
         let numbers: Vec<usize> = self.network.connections.keys().copied().collect();
         for number in numbers {

@@ -144,10 +144,12 @@ fn no_ghosts(world: &mut World, handle: &PoolHandle, resolution: &Resolution) {
         return;
     }
     let bound = world.stale_bound();
+    // What has the name of one that left may have been a stranger's own: that left when the stranger ended.
+    let ended = if world.plan.tls { Time(0) } else { world.stranger_ended };
     for element in &resolution.elements {
         world.tally.check("no element is resolved long after it left");
         if let Some(&left) = world.left.get(&(handle.clone(), element.id)) {
-            let ago = world.now - left.max(world.woken);
+            let ago = world.now - left.max(world.woken).max(ended);
             let name = if world.plan.slow.is_empty() { "ms stale" } else { "ms stale, rsplib's timers" };
             world.tally.worst(name, ago.as_millis() as u64);
             assert!(ago <= bound, "{handle:?} {} is resolved {ago:?} after it left", element.id);
@@ -248,7 +250,14 @@ pub fn no_spin(world: &mut World, host: HostId) {
 /// No registrar holds elements of a dead one for longer than a takeover takes.
 fn no_orphans(world: &mut World, host: HostId) {
     let registrar = world.registrar(host);
-    let alive: Vec<RegistrarId> = world.registrars().map(|(_, registrar)| registrar.id()).collect();
+    let mut alive: Vec<RegistrarId> = world.registrars().map(|(_, registrar)| registrar.id()).collect();
+    if !world.plan.tls {
+        // A dead one's identifier may be a stranger's, over links that answer.
+        alive.extend(world.hosts.iter().flat_map(|host| match &host.machine {
+            Machine::Stranger(stranger) => stranger.names(),
+            _ => BTreeSet::new(),
+        }));
+    }
     let mut dead = BTreeSet::new();
     if registrar.is_serving() {
         let homes = registrar.handlespace().elements_after(None).map(|element| element.home());

@@ -173,6 +173,8 @@ pub struct World {
     pub disturbed: Time,
     /// When a host last woke from a pause.
     pub woken: Time,
+    /// When a stranger last ended.
+    pub stranger_ended: Time,
     pub memory: super::checks::Memory,
     /// What the host whose turn it is asked its kernel.
     measured: Vec<(LinkId, Measurement)>,
@@ -234,6 +236,7 @@ impl World {
             touched: BTreeSet::new(),
             disturbed: Time(0),
             woken: Time(0),
+            stranger_ended: Time(0),
             memory: super::checks::Memory::default(),
             measured: Vec::new(),
             trace: std::env::var_os("RSP_TRACE").is_some(),
