@@ -14,6 +14,15 @@ const FOUND: &[(u64, &str)] = &[
     (0x83, "by hand: what a registrar does not list any more is kept"),
 ];
 
+/// Seeds of mixed faults and strangers without TLS, and what they found.
+const FOUND_WITHOUT_TLS: &[(u64, &str)] = &[
+    (53, "an element that was refused did not come back when its home said that its identifier was free"),
+    (106, "the same"),
+    (131, "the same"),
+    (67, "the check took a stranger's element for one that had left"),
+    (84, "the check took a registrar for dead, for which a stranger passed"),
+];
+
 #[test]
 fn seeds_that_once_failed() {
     let mut last = None;
@@ -22,5 +31,9 @@ fn seeds_that_once_failed() {
         if last.replace(seed) != Some(seed) {
             run(seed);
         }
+    }
+    for &(seed, what) in FOUND_WITHOUT_TLS {
+        println!("{seed}: {what}");
+        super::strangers::mixed_faults_without_tls(seed);
     }
 }

@@ -374,9 +374,13 @@ fn seeds_of_mixed_faults_and_strangers() {
     super::run_seeds("seeds_of_mixed_faults_and", 15, 10, run);
 }
 
+/// One run of mixed faults and strangers without TLS.
+pub fn mixed_faults_without_tls(seed: u64) -> Tally {
+    super::faults_and_strangers(seed, 1 + seed as usize % 2, false)
+}
+
 /// Without TLS strangers are let in as whoever they say they are: what that does to the checks, `docs/simulation.md` says.
 #[test]
 fn seeds_without_tls_of_mixed_faults_and_strangers() {
-    let run = |seed| super::faults_and_strangers(seed, 1 + seed as usize % 2, false);
-    super::run_seeds("seeds_without_tls", 20, 10, run);
+    super::run_seeds("seeds_without_tls", 20, 10, mixed_faults_without_tls);
 }
