@@ -93,6 +93,8 @@ impl Bench {
     fn call(&mut self, what: &'static str, act: impl FnOnce(&mut Registrar, Time)) {
         let begin = processor_time();
         act(&mut self.machine, self.now);
+        // As the program does in each turn.
+        super::allocator::tidies_up_a_little();
         let took = processor_time() - begin;
         while let Some(output) = self.machine.poll_output() {
             match output {

@@ -7,7 +7,7 @@ use super::dns_sockets::{Dns, TOKENS};
 use super::http::Http;
 use super::page::Site;
 use super::signals::Asked;
-use super::{daemon, logging};
+use super::{allocator, daemon, logging};
 use mio::Token;
 use rserpool::machine::Time;
 use rserpool::runtime::csp::Reporter;
@@ -201,6 +201,7 @@ impl Process<'_> {
             let names = self.dns.as_ref().and_then(|dns| dns.poll_timeout(self.server.now()));
             let until = [page, report, watchdog, status, names].into_iter().flatten().min();
             self.server.turn(until, &mut tokens)?;
+            allocator::tidies_up_a_little();
             for token in tokens.drain(..) {
                 self.name_ready(token);
                 if let Some(http) = &mut self.http {

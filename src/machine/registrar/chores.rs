@@ -39,7 +39,7 @@ pub(super) enum Chore {
 }
 
 /// Units of work in one call; a unit is about one element, and telling so many peers of it.
-pub(super) const BUDGET: usize = 512;
+pub(super) const BUDGET: usize = 256;
 const PEERS_OF_A_UNIT: usize = 16;
 
 /// What is still to be done.

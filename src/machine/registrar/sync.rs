@@ -735,6 +735,9 @@ impl Registrar {
 /// Pools with some of their elements, as in a table response.
 type PoolList = Vec<(PoolHandle, Vec<PoolElement>)>;
 
+/// Elements that are told of only, and not looked up or changed, of which so many are as much work as one elsewhere.
+const TOLD_OF_A_UNIT: usize = 2;
+
 /// Takes elements as long as they fit, at least one, from so many at most. Returns them, the name of the last one
 /// that was looked at, and whether more follow.
 fn table_part<'a>(
@@ -746,11 +749,11 @@ fn table_part<'a>(
     let mut pools: PoolList = Vec::new();
     let (mut size, mut count) = (EnrpMessage::HEADER_LEN, 0);
     let mut last = None;
-    for element in elements {
+    for (number, element) in elements.enumerate() {
         if *units == 0 && last.is_some() {
             return (pools, last, true);
         }
-        *units = units.saturating_sub(1);
+        *units = units.saturating_sub(usize::from(number % TOLD_OF_A_UNIT == 0));
         let handle = element.handle();
         let record = element.to_element();
         if !dialect.can_hold(handle, &record) {
