@@ -1,5 +1,6 @@
 //! Log lines that others can cause: each cause once, then at most once a minute with a count. A cause is what
-//! happened and whose doing it was: nobody's line is left out for what somebody else does.
+//! happened and whose doing it was: nobody's line is left out for what somebody else does. Of very many hosts that do the same, most
+//! count as one crowd.
 
 #![expect(clippy::disallowed_methods, reason = "a minute of real time")]
 
@@ -14,8 +15,18 @@ use std::time::{Duration, Instant};
 const INTERVAL: Duration = Duration::from_secs(60);
 /// Causes told apart. Where there are more, everybody else's of one kind count as one.
 const MAX_CAUSES: usize = 4096;
-/// Things that are told of by name, of one cause in a minute.
-const MOST_NAMES: usize = 16;
+
+/// What one kind of line may come to in a minute.
+#[derive(Debug, Clone, Copy)]
+struct Most {
+    /// Hosts told apart. Everybody else's count as one.
+    hosts: usize,
+    /// Things that are told of by name, of each host.
+    names: usize,
+}
+
+const WARNINGS: Most = Most { hosts: 1, names: 1 };
+const NEWS: Most = Most { hosts: 16, names: 16 };
 
 /// How many lines of a kind were left out before this one, as text behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +96,8 @@ type Deed = (Cow<'static, str>, Option<IpAddr>);
 #[derive(Debug, Default)]
 pub(crate) struct Complaints {
     causes: HashMap<Deed, Throttle<Time>>,
+    /// How many hosts are told apart in `causes` for what happened.
+    hosts: HashMap<Cow<'static, str>, usize>,
     /// Kinds that are news, and no warning.
     news: BTreeSet<&'static str>,
     looked: Option<Time>,
@@ -99,26 +112,33 @@ impl Complaints {
         by: Option<IpAddr>,
         detail: fmt::Arguments<'_>,
     ) {
-        if let Some(left_out) = self.due(now, (cause.into(), by), 0, 1) {
+        if let Some(left_out) = self.due(now, (cause.into(), by), 0, WARNINGS) {
             log::warn!("{detail}{left_out}");
         }
     }
 
-    /// Whether a line is due that tells of something by its name: once a minute each, and at most 16 of a cause. If so, how
+    /// Whether a line is due that tells of something by its name: once a minute each, and at most 16 of a host. If so, how
     /// many of the cause were left out.
     pub fn news(&mut self, now: Time, cause: &'static str, by: Option<IpAddr>, name: u64) -> Option<LeftOut> {
         self.news.insert(cause);
-        self.due(now, (cause.into(), by), name, MOST_NAMES)
+        self.due(now, (cause.into(), by), name, NEWS)
     }
 
-    fn due(&mut self, now: Time, cause: Deed, name: u64, names: usize) -> Option<LeftOut> {
-        if self.causes.len() >= MAX_CAUSES && !self.causes.contains_key(&cause) {
-            let crowd = (cause.0, None);
-            let known = self.causes.contains_key(&crowd) || self.causes.len() < 2 * MAX_CAUSES;
-            let crowd = if known { crowd } else { Deed::default() };
-            return self.causes.entry(crowd).or_insert_with(Throttle::new).due(now, name, 1);
+    fn due(&mut self, now: Time, cause: Deed, name: u64, most: Most) -> Option<LeftOut> {
+        if let Some(throttle) = self.causes.get_mut(&cause) {
+            return throttle.due(now, name, most.names);
         }
-        self.causes.entry(cause).or_insert_with(Throttle::new).due(now, name, names)
+        let hosts = self.hosts.get(&cause.0).copied().unwrap_or(0);
+        if cause.1.is_some() && (hosts >= most.hosts || self.causes.len() >= MAX_CAUSES) {
+            return self.due(now, (cause.0, None), name, most);
+        }
+        if self.causes.len() >= 2 * MAX_CAUSES {
+            return self.causes.entry(Deed::default()).or_insert_with(Throttle::new).due(now, name, 1);
+        }
+        if cause.1.is_some() {
+            *self.hosts.entry(cause.0.clone()).or_default() += 1;
+        }
+        self.causes.entry(cause).or_insert_with(Throttle::new).due(now, name, most.names)
     }
 
     /// Tells of what was left out, where no line came in the minute after it to say so, and forgets what is over.
@@ -127,15 +147,22 @@ impl Complaints {
             return;
         }
         self.looked = Some(now);
-        let news = &self.news;
+        let (news, hosts) = (&self.news, &mut self.hosts);
         self.causes.retain(|cause, throttle| {
             let stays = throttle.is_recent(now, if throttle.left_out > 0 { 2 * INTERVAL } else { INTERVAL });
             if !stays && throttle.left_out > 0 {
                 let level = if news.contains(&*cause.0) { log::Level::Info } else { log::Level::Warn };
                 log::log!(level, "{}", rest(cause, throttle.left_out));
             }
+            if !stays
+                && cause.1.is_some()
+                && let Some(count) = hosts.get_mut(&cause.0)
+            {
+                *count -= 1;
+            }
             stays
         });
+        self.hosts.retain(|_, count| *count > 0);
     }
 }
 
@@ -156,7 +183,7 @@ mod tests {
     }
 
     fn due(complaints: &mut Complaints, now: Time, cause: &'static str, by: u32) -> Option<LeftOut> {
-        complaints.due(now, (cause.into(), host(by)), 0, 1)
+        complaints.due(now, (cause.into(), host(by)), 0, WARNINGS)
     }
 
     #[test]
@@ -180,11 +207,11 @@ mod tests {
                 .filter_map(|number| complaints.news(now, "registered", host(by), number % 1000))
                 .collect::<Vec<_>>()
         };
-        assert_eq!(said(START, 1), vec![LeftOut(0); MOST_NAMES]);
+        assert_eq!(said(START, 1), vec![LeftOut(0); NEWS.names]);
         assert_eq!(said(START + Duration::from_secs(59), 1), []);
-        assert_eq!(said(START + Duration::from_secs(59), 2).len(), MOST_NAMES, "another host's are told");
+        assert_eq!(said(START + Duration::from_secs(59), 2).len(), NEWS.names, "another host's are told");
         let later = said(START + INTERVAL, 1);
-        assert_eq!((later.len(), later[0], later[1]), (MOST_NAMES, LeftOut(20_000 - 16), LeftOut(0)));
+        assert_eq!((later.len(), later[0], later[1]), (NEWS.names, LeftOut(20_000 - 16), LeftOut(0)));
         // One that comes and goes for ever.
         let again = |_| complaints.news(START, "removed", host(1), 7);
         assert_eq!((0..1000).filter_map(again).count(), 1);
@@ -195,14 +222,16 @@ mod tests {
         let mut complaints = Complaints::default();
         let many = 0..100_000;
         let logged = many.filter(|&by| due(&mut complaints, Time(1), "garbage", by).is_some()).count();
-        assert_eq!(logged, MAX_CAUSES + 1);
+        assert_eq!(logged, WARNINGS.hosts + 1);
         assert_eq!(due(&mut complaints, Time(1), "half", 1), Some(LeftOut(0)));
+        let mut news = |by| complaints.news(Time(1), "registered", host(by), u64::from(by)).is_some();
+        assert_eq!((0..100_000).filter(|&by| news(by)).count(), NEWS.hosts + NEWS.names);
         for number in 0..100_000 {
-            complaints.due(Time(1), (format!("{number}").into(), None), 0, 1);
+            complaints.due(Time(1), (format!("{number}").into(), host(number)), 0, WARNINGS);
         }
         assert!(complaints.causes.len() <= 2 * MAX_CAUSES + 1);
         complaints.settle(Time(1) + 2 * INTERVAL);
-        assert_eq!(complaints.causes.len(), 0);
+        assert_eq!((complaints.causes.len(), complaints.hosts.len()), (0, 0));
     }
 
     #[test]
