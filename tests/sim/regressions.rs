@@ -12,6 +12,7 @@ const FOUND: &[(u64, &str)] = &[
     (0x9, "by hand: the checksum for rsplib's registrars misses what was taken over"),
     (0x7a, "by hand: checksums that differ lead to nothing"),
     (0x83, "by hand: what a registrar does not list any more is kept"),
+    (0x985e7, "what a link that was left brought late took an element to it, and with its end away"),
 ];
 
 /// Seeds of mixed faults and strangers without TLS, and what they found.

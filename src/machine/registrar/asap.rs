@@ -396,13 +396,13 @@ impl Registrar {
         }
     }
 
-    /// The element, if its process has registered it over a link that it opened after this one: then what comes over
-    /// this one was said before, and this one is left.
+    /// The element, if its process has registered it over a link that it opened after this one, whoever opened this one: then what
+    /// comes over this one was said before, and this one is left.
     fn registered_since(&self, link: LinkId, handle: &PoolHandle, id: PeId) -> Option<ElementKey> {
         let key = self.space.find(handle, id)?;
         let registered = self.side(key)?.link.filter(|&registered| registered != link)?;
         let (old, new) = (self.links.get(&link)?, self.links.get(&registered)?);
-        let later = link.is_incoming() && registered.is_incoming() && new.since > old.since;
+        let later = registered.is_incoming() && new.since > old.since;
         later.then_some(key)
     }
 

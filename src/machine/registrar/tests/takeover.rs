@@ -291,6 +291,24 @@ fn an_inherited_element_that_hangs_goes() {
 }
 
 #[test]
+fn what_comes_late_over_a_link_that_was_dialled_takes_no_element_back() {
+    let mut bench = Bench::serving();
+    let b = bench.peer(B);
+    bench.enrp(b, B, update(1, B));
+    kill(&mut bench, b);
+    let (dialled, _) = bench.answer_dial();
+    bench.asap(dialled, ack(1));
+    bench.wait(ms(10));
+    // The process has turned to a link of its own; what it said before comes now, and the end of that link.
+    let own = bench.pe();
+    assert_eq!(bench.asap(own, registration(1)).last(), Some(&registered(own, 1)));
+    assert_eq!(bench.asap(dialled, registration(1)), [registered(dialled, 1)]);
+    let gone = bench.change(dialled, LinkChange::Down(LinkDown::Closed));
+    assert!(gone.is_empty(), "{gone:?}");
+    assert_eq!(bench.content("echo"), [(1, SELF)]);
+}
+
+#[test]
 fn an_inherited_element_that_cannot_be_dialled_has_time_to_register() {
     let mut bench = Bench::serving();
     let b = bench.peer(B);
