@@ -105,6 +105,15 @@ impl Road {
         }
     }
 
+    /// The process came this way at `since`, while the one that it had was up: that it gave that one up counts as a loss.
+    fn instead_of(&mut self, since: Time, before: [Option<Time>; 2]) {
+        let mut known: Vec<_> = before.into_iter().chain(self.losses).chain([Some(since)]).collect();
+        known.sort_unstable();
+        known.dedup();
+        known.reverse();
+        self.losses = [known.first().copied().flatten(), known.get(1).copied().flatten()];
+    }
+
     /// How many losses were found lately, at most two.
     fn losses(&self, now: Time) -> usize {
         self.losses.iter().flatten().filter(|&&time| now - time < ROUGH).count()
@@ -115,11 +124,15 @@ impl Registrar {
     /// Notes that an element is registered over `link`.
     pub(super) fn attach(&mut self, key: ElementKey, link: LinkId) {
         let Some(side) = self.side(key) else { return };
+        let now = self.now;
         if side.link != Some(link) {
+            let before = side.link.and_then(|left| self.links.get(&left)).map(|left| left.road.losses);
+            if let Some((before, state)) = before.zip(self.links.get_mut(&link)) {
+                state.road.instead_of(state.since, before);
+            }
             self.detach(key);
             self.reports.remove(&key);
         }
-        let now = self.now;
         if let Some(side) = self.side_mut(key) {
             side.link = Some(link);
             side.heard = now;

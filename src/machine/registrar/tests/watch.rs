@@ -191,6 +191,36 @@ fn patience_follows_the_link() {
     }
 }
 
+/// Of a link that is new no loss is known; that the process gave up the one before it is one.
+#[test]
+fn who_comes_by_another_link_had_losses_on_the_one_before() {
+    // Over which protocol, whether the link before it was given up while it was up, and how long an answer may take.
+    let cases = [
+        (LinkProtocol::Tcp, true, 3000),
+        (LinkProtocol::Sctp, true, 10_000),
+        (LinkProtocol::Tcp, false, 750),
+        (LinkProtocol::Sctp, false, 750),
+    ];
+    for (protocol, up, patience) in cases {
+        let mut bench = Bench::serving();
+        let left = bench.accept(Service::Asap, protocol, "10.0.0.9:40000");
+        for id in [1, 2] {
+            bench.asap(left, registration(id));
+        }
+        if !up {
+            bench.change(left, LinkChange::Down(LinkDown::Closed));
+        }
+        let pe = bench.accept(Service::Asap, protocol, "10.0.0.9:40001");
+        for id in [1, 2] {
+            bench.asap(pe, registration(id));
+        }
+        bench.asap(pe, report(1));
+        let is_gone = |effects: Vec<Effect>| effects.contains(&removed(1, "no answer to keep-alive"));
+        assert!(!is_gone(bench.wait(ms(patience - 20))), "{protocol:?} {up}");
+        assert!(is_gone(bench.wait(ms(300))), "{protocol:?} {up}");
+    }
+}
+
 /// Over SCTP a lost answer would come a second later, and shows by what arrives behind it.
 #[test]
 fn over_sctp_a_missing_answer_is_asked_for_again() {
