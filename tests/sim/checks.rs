@@ -53,17 +53,20 @@ impl World {
             + Duration::from_secs(1)
     }
 
-    /// How long after its end an element may be resolved: its registrar dies with it, so does whoever
-    /// announced to take over, its process is dialled twice in vain, or the second time as a partition ends, and
-    /// then does not answer. Sleep of those asked comes on top.
-    pub fn stale_bound(&self) -> Duration {
+    /// How long after its end at `left` an element may be resolved. Its registrar may wait for an answer that was lost, measure
+    /// its link once more, and have a slow clock. Or its registrar dies with it, so does whoever announced to take over, its process
+    /// is dialled twice in vain, or the second time as a partition ends, and then does not answer. Where somebody was harmed
+    /// since, one may follow on the other: its registrar dies as it is about to give the element up. Sleep of those asked comes on top.
+    pub fn stale_bound(&self, left: Time) -> Duration {
         let config = timers(!self.plan.slow.is_empty());
         let answer = config.endpoint_keep_alive_timeout_interval;
         let keep_alive = config.endpoint_keep_alive_transmission_interval.mul_f64(1.5)
-            + answer.max(config.lossy_link_timeout);
+            + answer.max(config.lossy_link_timeout)
+            + Duration::from_millis(500);
         let (dial, pause) = (2 * answer, Duration::from_millis(500));
         let dials = dial + pause + dial + answer;
-        keep_alive.max(self.takeover_bound() + config.takeover_expiry_interval + dials)
+        let chain = self.takeover_bound() + config.takeover_expiry_interval + dials;
+        if self.disturbed > left { keep_alive + chain } else { keep_alive.max(chain) }
     }
 
     /// Whether nothing was done to anybody for so long.
@@ -143,7 +146,6 @@ fn no_ghosts(world: &mut World, handle: &PoolHandle, resolution: &Resolution) {
         // Whoever is let in may register what it likes.
         return;
     }
-    let bound = world.stale_bound();
     // What has the name of one that left may have been a stranger's own: that left when the stranger ended.
     let ended = if world.plan.tls { Time(0) } else { world.stranger_ended };
     for element in &resolution.elements {
@@ -152,7 +154,11 @@ fn no_ghosts(world: &mut World, handle: &PoolHandle, resolution: &Resolution) {
             let ago = world.now - left.max(world.woken).max(ended);
             let name = if world.plan.slow.is_empty() { "ms stale" } else { "ms stale, rsplib's timers" };
             world.tally.worst(name, ago.as_millis() as u64);
-            assert!(ago <= bound, "{handle:?} {} is resolved {ago:?} after it left", element.id);
+            assert!(
+                ago <= world.stale_bound(left),
+                "{handle:?} {} is resolved {ago:?} after it left",
+                element.id
+            );
         }
     }
 }

@@ -12,6 +12,12 @@ const FOUND: &[(u64, &str)] = &[
     (0x9, "by hand: the checksum for rsplib's registrars misses what was taken over"),
     (0x7a, "by hand: checksums that differ lead to nothing"),
     (0x83, "by hand: what a registrar does not list any more is kept"),
+    (
+        0xc6336,
+        "an answer to a keep-alive without the H flag was taken for one to the question whose an element is",
+    ),
+    (0xc688d, "the bound left out that a registrar may die as it is about to give an element up"),
+    (0xcddd6, "the same"),
     (0x985e7, "what a link that was left brought late took an element to it, and with its end away"),
 ];
 

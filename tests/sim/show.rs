@@ -2,14 +2,17 @@
 
 use super::world::Input;
 use rserpool::machine::Output;
-use rserpool::wire::frame;
+use rserpool::wire::{Asap, EnrpMessage, frame, show};
 
+/// Which of the two protocols a link speaks is not known here: what is valid in one of them is none of the other, as a rule.
 fn bytes(bytes: &[u8]) -> String {
     let mut text = String::new();
     let mut rest = bytes;
     while let Ok(Some(length)) = frame::first_message(rest) {
-        text += &format!("[type {} flags {} length {length}] ", rest[0], rest[1]);
-        rest = &rest[length..];
+        let (message, behind) = rest.split_at(length);
+        let is_enrp = EnrpMessage::decode(message).is_ok() || Asap::decode(message).is_err();
+        text += &format!("[{}] ", if is_enrp { show::enrp(message) } else { show::asap(message) });
+        rest = behind;
     }
     text
 }

@@ -161,6 +161,10 @@ impl Claims {
         Some(claim)
     }
 
+    fn is_asked(&self, number: u64, link: LinkId) -> bool {
+        self.by_number.get(&number).is_some_and(|claim| claim.step == Step::Asked(link))
+    }
+
     pub(super) fn has(&self, handle: &PoolHandle, id: PeId) -> bool {
         self.number(handle, id).is_some()
     }
@@ -560,11 +564,23 @@ impl Registrar {
         }
     }
 
+    /// Whether an element was asked whose it is, over `link`: it is not asked anything else meanwhile, since answers are alike.
+    pub(super) fn is_claimed_over(&self, key: ElementKey, link: LinkId) -> bool {
+        let Some(element) = self.space.get(key) else { return false };
+        let number = self.claims.number(element.handle(), element.id());
+        number.is_some_and(|number| self.claims.is_asked(number, link))
+    }
+
     /// An element answered a keep-alive: if that was a claim, it is ours.
     pub(super) fn claim_answered(&mut self, link: LinkId, handle: &PoolHandle, id: PeId) {
         let Some(number) = self.claims.number(handle, id) else { return };
         // Only where it was asked: anybody can answer.
-        if self.claims.by_number.get(&number).is_none_or(|claim| claim.step != Step::Asked(link)) {
+        if !self.claims.is_asked(number, link) {
+            return;
+        }
+        // A keep-alive without the H flag went before, which also a process answers that is another registrar's.
+        let earlier = self.space.find(handle, id).and_then(|key| self.side(key));
+        if earlier.is_some_and(|side| side.link == Some(link) && side.probed.is_some()) {
             return;
         }
         let Some(claim) = self.end_claim(number) else { return };

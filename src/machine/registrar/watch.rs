@@ -189,6 +189,9 @@ impl Registrar {
     pub(super) fn probe(&mut self, key: ElementKey) {
         let Some(side) = self.side(key) else { return };
         let (Some(link), None) = (side.link, side.probed) else { return };
+        if self.is_claimed_over(key, link) {
+            return;
+        }
         let now = self.now;
         if let Some(side) = self.side_mut(key) {
             side.probed = Some(now);
@@ -199,6 +202,13 @@ impl Registrar {
         // What was lost before is no reason to wait longer for this answer.
         self.outbox.push(Output::Measure { link });
         self.send_keep_alive(link, key, false);
+    }
+
+    /// Asks an element once more, whose answer is missing.
+    fn ask_again(&mut self, link: LinkId, key: ElementKey) {
+        if !self.is_claimed_over(key, link) {
+            self.send_keep_alive(link, key, false);
+        }
     }
 
     /// Whether what is lost is sent again only after a second, and after twice as long each time, as SCTP does (RFC 9260
@@ -272,7 +282,7 @@ impl Registrar {
         let due = probed + patience;
         if self.now < due && self.resends_late(link) {
             self.timers.set(Timer::Probe(key), due.min(self.now + patience / ASKED_BEFORE));
-            return self.send_keep_alive(link, key, false);
+            return self.ask_again(link, key);
         }
         let Some(client) = self.client(link) else { return };
         match client.unanswered.insert(key) {
@@ -308,7 +318,7 @@ impl Registrar {
         if self.now < end {
             self.timers.set(Timer::Probe(key), end.min(self.now + MEASURED_AGAIN));
             if self.resends_late(link) {
-                self.send_keep_alive(link, key, false);
+                self.ask_again(link, key);
             }
             return;
         }

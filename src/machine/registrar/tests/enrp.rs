@@ -540,6 +540,41 @@ fn an_element_that_does_not_speak_for_us_is_the_peers() {
     assert_eq!(bench.content("echo"), [(1, B)]);
 }
 
+/// Answers are alike: that to a keep-alive without the H flag says nothing of whose the element is.
+#[test]
+fn a_process_that_answers_keep_alives_alone_does_not_speak_for_us() {
+    for probed_before in [false, true] {
+        // Between two keep-alives there is time for a question, and while its answer may come for two keep-alives.
+        let long = Duration::from_secs(5);
+        let (mut bench, _) = Bench::new(Config { endpoint_keep_alive_timeout_interval: long, ..config() });
+        let peer = bench.peer(B);
+        let pe = bench.pe();
+        bench.asap(pe, registration(1));
+        if probed_before {
+            bench.asap(pe, Asap::EndpointUnreachable { handle: pool("echo"), id: PeId(1) });
+        }
+        bench.enrp(peer, B, update(1, B));
+        let mut asked = 0;
+        for _ in 0..70 {
+            for effect in bench.wait(ms(100)) {
+                if let Effect::Asap(link, Asap::EndpointKeepAlive { home, .. }) = effect {
+                    asked += u32::from(home);
+                    if !home {
+                        bench.asap(link, ack(1));
+                    }
+                }
+            }
+            if probed_before && asked == 1 {
+                bench.asap(pe, ack(1));
+                asked += 1;
+            }
+            bench.enrp(peer, B, presence_from(B, checksum(&[1]), false));
+        }
+        assert!(asked > 0);
+        assert_eq!(bench.content("echo"), [(1, B)], "asked before: {probed_before}");
+    }
+}
+
 #[test]
 fn quarrels_end_with_the_one_where_it_is_registered() {
     let mut bench = Bench::serving();
