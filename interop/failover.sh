@@ -8,9 +8,10 @@
 capture "$LAB_OUT/cap.pcap" sctp or udp or tcp
 ours reg h1 0x00000b01
 ready reg
-case ${1:?case} in
-    debian) ELEMENT=stock PROGRAM=stock patience=35 ;;
-    preload) ELEMENT="with-lib $BUILD/librserpool.so" PROGRAM=$ELEMENT patience=20 ;;
+run_by "${1:?case}"
+case $1 in
+    debian) patience=35 ;;
+    preload) patience=20 ;;
 esac
 JOB_SECONDS=100
 tested="echo pingpong calcapp scripting"

@@ -5,10 +5,7 @@
 . "$(dirname "$0")/common.inc"
 capture "$LAB_OUT/cap.pcap" sctp or udp or tcp
 capture -n 1 "$LAB_OUT/cap1.pcap" sctp or udp or tcp
-case ${1:?case} in
-    debian) ELEMENT=stock PROGRAM=stock ;;
-    preload) ELEMENT="with-lib $BUILD/librserpool.so" PROGRAM=$ELEMENT ;;
-esac
+run_by "${1:?case}"
 ours reg h1 0x00000b01
 ready reg
 theirs peer h2 0x00000b02

@@ -4,10 +4,7 @@
 # lab: --hosts 3 --nets 2
 # cases: debian preload
 . "$(dirname "$0")/common.inc"
-case ${1:?case} in
-    debian) ELEMENT=stock PROGRAM=stock ;;
-    preload) ELEMENT="with-lib $BUILD/librserpool.so" PROGRAM=$ELEMENT ;;
-esac
+run_by "${1:?case}"
 ours reg h1 0x00000b01
 ready reg
 server pingpong pe h2 -identifier=0x00000201 -rereginterval=4000 $(only reg)

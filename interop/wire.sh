@@ -13,7 +13,7 @@ case $transport in
 esac >"$LOGS/types"
 echo "enrp 1 2 3 4 5 6 7 8 9 10" >>"$LOGS/types"
 export RSP_TRANSPORT=$transport
-ELEMENT="with-lib $BUILD/librserpool.so" PROGRAM=$ELEMENT
+run_by preload
 for n in 1 2 3; do ours r$n h$n 0x00000b0$n -transport=$transport; ready r$n; done
 check "registrars meet" 10 peers r1 2
 # The second one is at a registrar of its own, so that this one has something to leave behind.
