@@ -7,7 +7,7 @@ use super::peers::{HEARSAY_DIALS, Life, POLITENESS, Standing, said_address, tell
 use super::reach;
 use super::{Dial, LinkId, Registrar, Role, Service, Timer};
 use crate::machine::{LinkProtocol, Output, Target, Time};
-use crate::wire::scope::{Scope, host_of, reaches};
+use crate::wire::scope::{Scope, reaches};
 use crate::wire::{Enrp, MAX_MESSAGE, Protocol, RegistrarId, ServerInformation, Transport};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -94,8 +94,7 @@ impl Registrar {
 
     /// How many links to a peer come from the host of this one.
     fn links_alike(&self, id: RegistrarId, link: LinkId) -> usize {
-        let host =
-            |link: &LinkId| self.links.get(link)?.ends.peer.first().map(|address| host_of(address.ip()));
+        let host = |link: &LinkId| reach::host(&self.links.get(link)?.ends);
         let ours = host(&link);
         self.links_of(id).iter().filter(|&other| host(other) == ours).count()
     }
