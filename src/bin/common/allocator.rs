@@ -17,7 +17,7 @@ pub fn never_tidies_up_at_once() {
     }
 }
 
-/// Has what was freed since the last turn sorted, 10 000 pieces at most. Some 0.1 µs where there is nothing.
+/// Has what was freed since the last turn sorted, 10 000 pieces at most.
 pub fn tidies_up_a_little() {
     if cfg!(target_env = "gnu") {
         // Not the size of the time before: that piece is the first in line, and to find it would end the search.
