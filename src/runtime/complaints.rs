@@ -5,11 +5,13 @@
 #![expect(clippy::disallowed_methods, reason = "a minute of real time")]
 
 use crate::machine::Time;
+use crate::wire::scope::host_of;
 use parking_lot::Mutex;
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -74,21 +76,6 @@ impl<T: Copy + PartialOrd + std::ops::Add<Duration, Output = T>> Throttle<T> {
     }
 }
 
-/// One cause, known by the place in the source.
-#[derive(Debug)]
-pub(crate) struct Occasionally(Mutex<Throttle<Instant>>);
-
-impl Occasionally {
-    pub(crate) const fn new() -> Occasionally {
-        Occasionally(Mutex::new(Throttle::new()))
-    }
-
-    /// How many were left out since the last time, or `None`: keep quiet.
-    pub(crate) fn now(&self) -> Option<LeftOut> {
-        self.0.lock().due(Instant::now(), 0, 1)
-    }
-}
-
 /// What happened, and the host whose doing it was (`None`: nobody's, or somebody of the crowd that is not told apart).
 type Deed = (Cow<'static, str>, Option<IpAddr>);
 
@@ -143,8 +130,16 @@ impl Complaints {
 
     /// Tells of what was left out, where no line came in the minute after it to say so, and forgets what is over.
     pub fn settle(&mut self, now: Time) {
+        for (level, line) in self.rests(now) {
+            log::log!(level, "{line}");
+        }
+    }
+
+    /// What [`Complaints::settle`] has to tell.
+    fn rests(&mut self, now: Time) -> Vec<(log::Level, String)> {
+        let mut lines = Vec::new();
         if self.looked.is_some_and(|looked| now < looked + INTERVAL / 60) {
-            return;
+            return lines;
         }
         self.looked = Some(now);
         let (news, hosts) = (&self.news, &mut self.hosts);
@@ -152,7 +147,7 @@ impl Complaints {
             let stays = throttle.is_recent(now, if throttle.left_out > 0 { 2 * INTERVAL } else { INTERVAL });
             if !stays && throttle.left_out > 0 {
                 let level = if news.contains(&*cause.0) { log::Level::Info } else { log::Level::Warn };
-                log::log!(level, "{}", rest(cause, throttle.left_out));
+                lines.push((level, rest(cause, throttle.left_out)));
             }
             if !stays
                 && cause.1.is_some()
@@ -163,6 +158,71 @@ impl Complaints {
             stays
         });
         self.hosts.retain(|_, count| *count > 0);
+        lines
+    }
+}
+
+/// Where their lines come from, for whoever picks some.
+const SESSIONS_ROOM: &str = "rserpool::socket";
+
+/// What peers of this process's sessions do: complaints from any thread. No line is written while others wait.
+pub(crate) static SESSIONS: LazyLock<SharedComplaints> = LazyLock::new(SharedComplaints::default);
+
+/// [`Complaints`] that threads share.
+#[derive(Debug)]
+pub(crate) struct SharedComplaints {
+    began: Instant,
+    all: Mutex<Complaints>,
+}
+
+impl Default for SharedComplaints {
+    fn default() -> SharedComplaints {
+        SharedComplaints { began: Instant::now(), all: Mutex::default() }
+    }
+}
+
+impl SharedComplaints {
+    /// See [`Complaints::note`].
+    pub(crate) fn note(
+        &self,
+        cause: impl Into<Cow<'static, str>>,
+        by: Option<IpAddr>,
+        detail: fmt::Arguments<'_>,
+    ) {
+        let cause = (cause.into(), by.map(host_of));
+        if let Some(left_out) = self.ask(|all, now| all.due(now, cause, 0, WARNINGS)) {
+            log::warn!(target: SESSIONS_ROOM, "{detail}{left_out}");
+        }
+    }
+
+    /// Logs `detail`, which tells of something by its name. See [`Complaints::news`].
+    pub(crate) fn news(
+        &self,
+        cause: &'static str,
+        by: Option<IpAddr>,
+        name: u64,
+        detail: fmt::Arguments<'_>,
+    ) {
+        if let Some(left_out) = self.ask(|all, now| all.news(now, cause, by.map(host_of), name)) {
+            log::info!(target: SESSIONS_ROOM, "{detail}{left_out}");
+        }
+    }
+
+    /// See [`Complaints::settle`].
+    pub(crate) fn settle(&self) {
+        self.ask(|_, _| ());
+    }
+
+    fn ask<R>(&self, ask: impl FnOnce(&mut Complaints, Time) -> R) -> R {
+        let now = Time(0) + self.began.elapsed();
+        let mut all = self.all.lock();
+        let rests = all.rests(now);
+        let answer = ask(&mut all, now);
+        drop(all);
+        for (level, line) in rests {
+            log::log!(target: SESSIONS_ROOM, level, "{line}");
+        }
+        answer
     }
 }
 
@@ -170,6 +230,37 @@ impl Complaints {
 fn rest((what, by): &Deed, count: u64) -> String {
     let by = by.map_or(String::new(), |host| format!(" by {host}"));
     format!("{count} times more, and not any more: {what}{by}")
+}
+
+/// For tests: the lines that are written.
+#[cfg(test)]
+pub(crate) mod written {
+    use parking_lot::Mutex;
+    use std::sync::Once;
+
+    static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+    struct Ear;
+
+    impl log::Log for Ear {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            LINES.lock().push(format!("{} {}", record.level(), record.args()));
+        }
+        fn flush(&self) {}
+    }
+
+    /// The lines from INFO on, of all tests since somebody asked first, that have `text` in them.
+    pub(crate) fn lines(text: &str) -> Vec<String> {
+        static HEARD: Once = Once::new();
+        HEARD.call_once(|| {
+            log::set_logger(&Ear).expect("nobody else listens");
+            log::set_max_level(log::LevelFilter::Info);
+        });
+        LINES.lock().iter().filter(|line| line.contains(text)).cloned().collect()
+    }
 }
 
 #[cfg(test)]
@@ -246,5 +337,25 @@ mod tests {
         assert_eq!(rest(&cause, 9), "9 times more, and not any more: half a message by 0.0.0.1");
         complaints.settle(START + 2 * INTERVAL);
         assert!(complaints.causes.is_empty());
+    }
+
+    /// Of whom sessions have, whatever one of them does.
+    #[test]
+    fn who_does_the_same_as_somebody_else_is_told_of() {
+        let peers = SharedComplaints::default();
+        let lines = || written::lines("is odd (a test's)");
+        assert_eq!(lines().len(), 0);
+        let complain = |by: u32| {
+            let at = host(by);
+            peers.note("an odd peer", at, format_args!("{} is odd (a test's)", at.unwrap()));
+        };
+        (0..1000).for_each(|_| complain(1));
+        assert_eq!(lines(), ["WARN 0.0.0.1 is odd (a test's)"]);
+        complain(2);
+        complain(2);
+        assert_eq!(lines()[1..], ["WARN 0.0.0.2 is odd (a test's)"]);
+        // Very many are a crowd.
+        (3..1000).for_each(complain);
+        assert_eq!(lines().len(), 2);
     }
 }

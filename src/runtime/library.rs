@@ -2,6 +2,7 @@
 
 use super::advertise::Advertised;
 use super::cache::Cache;
+use super::complaints::SESSIONS;
 use super::counters;
 use super::csp::{Component, Reporter};
 use super::directory::Replier;
@@ -630,6 +631,7 @@ impl LibraryState {
     }
 
     fn tidy(&mut self, now: Time) {
+        SESSIONS.settle();
         if now - self.tidied >= TIDYING {
             self.tidied = now;
             if let Some(shared) = self.shared.upgrade() {

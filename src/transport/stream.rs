@@ -2,6 +2,7 @@
 //! system call or two. Nothing here blocks but what says so; nothing raises SIGPIPE.
 
 use super::tcp_socket as tcp;
+use crate::wire::scope::unmapped;
 use crate::wire::show;
 use socket2::{Domain, SockRef};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -25,10 +26,14 @@ pub struct Liveness {
     pub patience: Duration,
 }
 
-/// Whom a socket is connected with, as words behind a name; empty when it is not any more.
+/// Whom a socket is connected with; `None` when it is not any more.
+pub fn peer(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
+    SockRef::from(&socket).peer_addr().ok().and_then(|peer| peer.as_socket()).map(|peer| unmapped(&peer))
+}
+
+/// The same as words behind a name.
 pub fn far_end(socket: BorrowedFd<'_>) -> String {
-    let peer = SockRef::from(&socket).peer_addr().ok().and_then(|peer| peer.as_socket());
-    show::at(peer)
+    show::at(peer(socket))
 }
 
 /// Bytes that the other end has acknowledged, and those that came from it.

@@ -476,3 +476,54 @@ fn silent_sessions_make_room_for_others() {
         assert!(server.runs());
     }
 }
+
+/// What one host does at a session port over and over costs few lines, and does not keep quiet who else does the same.
+#[test]
+fn an_element_tells_of_each_host_that_misbehaves() {
+    let _alone = MACHINE.write();
+    let registrar = Registrar::start(&[]);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("hosts-{}", std::process::id()));
+    build_examples(&folder);
+    let greeting = Greeting::ours(false).encode();
+    let mischief = [b"GET / HTTP/1.1\r\n\r\n".to_vec(), [&greeting[..], &[0xff; 500]].concat()];
+    for attack in [false, true] {
+        let name = if attack { "Attacked" } else { "Quiet" };
+        let mut command = Command::new(folder.join("echo_server"));
+        command.args([name, &registrar.switch]);
+        let mut server = Process::start(&mut command);
+        server.line_after("element ");
+        server.ignore_the_rest();
+        let elements = look(&mut connect(registrar.asap), name);
+        let address = elements[0].transport.socket_addresses().next().expect("an address");
+        let misbehave = |from: &str, times: usize| {
+            for _ in 0..times {
+                for bytes in &mischief {
+                    let mut stream = connect_from(&format!("{from}:0"), address);
+                    let _ = stream.write_all(bytes);
+                    // Until it is over.
+                    let _ = stream.read_to_end(&mut Vec::new());
+                }
+            }
+        };
+        if attack {
+            misbehave("127.0.0.3", 500);
+            misbehave("127.0.0.4", 1);
+        }
+        Session::open(address).echo(b"hello");
+        let told = |what: &str, host: &str| {
+            let log = server.log();
+            log.lines().filter(|line| line.contains(what) && line.contains(host)).count()
+        };
+        for what in [" refused: ", " broke the protocol: "] {
+            let minutes = 1 + server.age().as_secs() as usize / 60;
+            for host in ["127.0.0.3", "127.0.0.4"] {
+                let count = told(what, host);
+                assert!(
+                    (usize::from(attack)..=usize::from(attack) * minutes).contains(&count),
+                    "{count} of {host}"
+                );
+            }
+        }
+        check_log(&server, if attack { 4 } else { 0 }, &[]);
+    }
+}

@@ -74,13 +74,16 @@ def chunk(kind, flags, value):
 
 
 class Ghost:
-    """One end of an association. `lists`: what its INIT lists beside the address that it comes from."""
+    """One end of an association. `lists`: what its INIT lists beside the address that it comes from. `full`: it takes no
+    data, and says so as often as it is sent some."""
 
-    def __init__(self, network, ip, to, port=None, lists=(), window=1 << 20):
+    def __init__(self, network, ip, to, port=None, lists=(), window=1 << 20, full=False):
         self.network, self.ip, self.to = network, ip, to
         self.ports = (port or random.randrange(20000, 60000), to[1])
         self.tag, self.theirs, self.tsn, self.state = random.randrange(1, 1 << 32), 0, random.randrange(1 << 32), SILENT
-        self.lists, self.window, self.got, self.ssn = lists, window, [], {}
+        # With the least window that there may be, nothing comes beside the chunk that is refused.
+        self.lists, self.window, self.full = lists, 1500 if full else window, full
+        self.last, self.got, self.ssn = 0, [], {}
         network.ghosts[ip, self.ports[0]] = self
 
     def begin(self):
@@ -94,6 +97,7 @@ class Ghost:
     def heard(self, kind, flags, value, at):
         if kind == INIT_ACK and self.state == SILENT:
             self.theirs, rest = struct.unpack("!I", value[:4])[0], value[16:]
+            self.last = (struct.unpack("!I", value[12:16])[0] - 1) & 0xffffffff
             while len(rest) >= 4:
                 what, length = struct.unpack("!HH", rest[:4])
                 if what == 7:
@@ -102,9 +106,10 @@ class Ghost:
         elif kind == COOKIE_ACK:
             self.state = UP
         elif kind == DATA:
-            tsn = struct.unpack("!I", value[:4])[0]
-            self.got.append(value[12:])
-            self.chunks(chunk(SACK, 0, struct.pack("!IIHH", tsn, self.window, 0, 0)))
+            if not self.full:
+                self.last = struct.unpack("!I", value[:4])[0]
+                self.got.append(value[12:])
+            self.chunks(chunk(SACK, 0, struct.pack("!IIHH", self.last, 0 if self.full else self.window, 0, 0)))
         elif kind == HEARTBEAT and at == self.ip:
             self.chunks(chunk(HEARTBEAT_ACK, 0, value))
         elif kind == SHUTDOWN:

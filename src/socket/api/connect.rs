@@ -3,7 +3,7 @@
 use super::Library;
 use crate::machine::LinkProtocol;
 use crate::machine::trust::Roles;
-use crate::runtime::complaints::Occasionally;
+use crate::runtime::complaints::SESSIONS;
 use crate::runtime::counters::{COUNTERS, count};
 use crate::runtime::{Watcher, why};
 use crate::socket::channel::association::Association;
@@ -19,7 +19,7 @@ use crate::transport::tls::{Failure, Judge, Mode, Purpose};
 use crate::transport::{dials::Dials, stream};
 use crate::wire::show;
 use crate::wire::{PeId, PoolElement, PoolHandle, Protocol, Transport, TransportUse};
-use log::{debug, info, warn};
+use log::{debug, info};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use std::io;
@@ -118,10 +118,11 @@ impl Library {
         session.lose();
         entry.readiness().check_open()?;
         if let Some(error) = failure.as_ref().filter(|error| unsupported(error)) {
-            static QUIET: Occasionally = Occasionally::new();
-            if let Some(more) = QUIET.now() {
-                warn!("no element of {handle:?} can be reached over {}: {error}{more}", self.known(entry));
-            }
+            SESSIONS.note(
+                format!("no element of {handle:?} can be reached"),
+                None,
+                format_args!("no element of {handle:?} can be reached over {}: {error}", self.known(entry)),
+            );
         }
         // Whoever calls again and again must not do it without pause.
         let pause = Deadline::after(user.options.retry_delay);
@@ -326,12 +327,13 @@ enum Untrue {
 /// An element is not used because of a certificate, its or ours. Others may see that differently, so nobody is told
 /// but who asks.
 pub(super) fn distrust(handle: &PoolHandle, id: PeId, at: Option<SocketAddr>, why: &str) {
-    let at = show::at(at);
+    let (host, at) = (at.map(|at| at.ip()), show::at(at));
     why::refused(format_args!("element {id}{at} of pool {handle:?}: {why}"));
-    static QUIET: Occasionally = Occasionally::new();
-    if let Some(more) = QUIET.now() {
-        warn!("element {id}{at} of {handle:?} is not used: {why}{more}");
-    }
+    SESSIONS.note(
+        "an element is not used",
+        host,
+        format_args!("element {id}{at} of {handle:?} is not used: {why}"),
+    );
 }
 
 /// Whether an element is left out only because of what it runs over, or of its kind of addresses.

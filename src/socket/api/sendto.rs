@@ -5,6 +5,7 @@
 use super::Library;
 use super::connect::distrust;
 use crate::runtime::Watcher;
+use crate::runtime::complaints::SESSIONS;
 use crate::socket::channel::conn::Conn;
 use crate::socket::descriptor::entry::{Entry, EntryRole, Style};
 use crate::socket::descriptor::many::Many;
@@ -15,7 +16,7 @@ use crate::socket::session::Session;
 use crate::socket::session::told::{ConnectOptions, Recipient, SendOptions, ToPool};
 use crate::transport::sctp_socket::send_flags;
 use crate::transport::stream;
-use crate::wire::{ALL_ITEMS, PeId, PoolElement, PoolHandle, Protocol, Transport, TransportUse};
+use crate::wire::{ALL_ITEMS, PeId, PoolElement, PoolHandle, Protocol, Transport, TransportUse, show};
 use std::os::fd::{AsFd, RawFd};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -40,8 +41,13 @@ impl Watcher for Left {
         if let (Some(many), Some(session), Some(conn)) =
             (self.many.upgrade(), self.session.upgrade(), self.conn.upgrade())
         {
-            let (id, at) = (session.pe_id(), stream::far_end(conn.as_fd()));
-            log::info!("element {id}{at} left its pool: nothing more is sent to it");
+            let (id, peer) = (session.pe_id(), stream::peer(conn.as_fd()));
+            SESSIONS.news(
+                "an element left its pool",
+                peer.map(|peer| peer.ip()),
+                u64::from(id.0),
+                format_args!("element {id}{} left its pool: nothing more is sent to it", show::at(peer)),
+            );
             many.partners().lost(session.id);
             // Its socket shows the end to whoever receives.
             conn.abort();

@@ -4,23 +4,24 @@
 //! no greeting, no framing, nothing is read ahead. What the kernel tells of the association becomes the
 //! end of the session, or nothing.
 
-use crate::runtime::complaints::Occasionally;
+use crate::runtime::complaints::SESSIONS;
 use crate::socket::channel::parameters::SessionParameters;
 use crate::socket::channel::receiver::{Arrival, Piece};
 use crate::socket::channel::sender::Outgoing;
 use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::wait::Patience;
-use crate::transport::scratch;
 use crate::transport::sctp_socket::{Incoming, Parameters, SctpNotification, SctpSocket, SendInfo, Upcoming};
+use crate::transport::{scratch, stream};
 use crate::wire::PPID_ASAP;
 use crate::wire::frame::LONGEST_MESSAGE;
+use crate::wire::show;
 use nix::errno::Errno;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{
-    AtomicBool,
+    AtomicBool, AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
 use std::time::Duration;
@@ -30,6 +31,8 @@ const MAX_CONTROLS: usize = 64;
 /// The send buffer is enlarged for messages up to this size; the system allows up to twice its
 /// `net.core.wmem_max`.
 const MAX_SEND_BUFFER: usize = 16 << 20;
+/// What a message takes in the kernel beside its bytes, roughly.
+const OVERHEAD: usize = 900;
 /// While the kernel has no memory for SCTP, a socket is writable and takes nothing: it is tried again after that.
 const NO_MEMORY: Duration = Duration::from_millis(20);
 
@@ -45,6 +48,8 @@ pub(crate) struct Association {
     given_up: AtomicBool,
     /// A whole message has come.
     spoke: AtomicBool,
+    /// What the kernel was given to send, as it counts.
+    sent: AtomicU64,
     arrivals: Mutex<Arrivals>,
 }
 
@@ -72,8 +77,20 @@ enum Gathering {
 pub(crate) enum Kept {
     /// Its peer's host answers nothing.
     Gone,
-    /// Bytes that can't be received, and whether it ever said anything whole.
-    Bytes(usize, bool),
+    Bytes(KeptBytes),
+}
+
+/// What the kernel keeps for an association, headers included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct KeptBytes {
+    /// What came and can't be received.
+    pub(crate) stuck: usize,
+    /// What was sent and is not acknowledged, or waits to be sent.
+    pub(crate) unacknowledged: usize,
+    /// All that was ever sent, roughly.
+    pub(crate) sent: u64,
+    /// Whether the peer ever said anything whole.
+    pub(crate) spoke: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,30 +115,26 @@ impl Arrivals {
         self.inside
     }
 
-    /// A part of a control message, the last one perhaps.
-    fn gather(&mut self, part: &[u8], end: bool) {
+    /// A part of a control message, the last one perhaps; `false`: it has just become too long to be one.
+    fn gather(&mut self, part: &[u8], end: bool) -> bool {
         let before = match self.gathering.take() {
             None => Gathering::Part(Vec::new()),
             Some(before) => before,
         };
+        let was_refused = matches!(before, Gathering::Refused);
         let now = match before {
             Gathering::Part(bytes) if bytes.len() + part.len() <= LONGEST_MESSAGE => {
                 Gathering::Part([&bytes, part].concat())
             }
-            Gathering::Part(_) => {
-                static QUIET: Occasionally = Occasionally::new();
-                if let Some(more) = QUIET.now() {
-                    log::warn!("a session's peer sent a control message that is too long to be one{more}");
-                }
-                Gathering::Refused
-            }
-            Gathering::Refused => Gathering::Refused,
+            Gathering::Part(_) | Gathering::Refused => Gathering::Refused,
         };
+        let refused = matches!(now, Gathering::Refused);
         match now {
             Gathering::Part(whole) if end => self.controls.push_back(whole),
             Gathering::Refused if end => {}
             unfinished => self.gathering = Some(unfinished),
         }
+        was_refused || !refused
     }
 
     fn ended(&self, end: AssociationEnd) -> Arrival {
@@ -138,7 +151,8 @@ impl Association {
     /// An association that is up. `control`: the peer has a control channel.
     pub(crate) fn new(socket: SctpSocket, control: bool) -> Association {
         let [ended, given_up, spoke] = [const { AtomicBool::new(false) }; 3];
-        Association { socket, control, ended, given_up, spoke, arrivals: Mutex::default() }
+        let sent = AtomicU64::new(0);
+        Association { socket, control, ended, given_up, spoke, sent, arrivals: Mutex::default() }
     }
 
     /// Whether we broke it.
@@ -211,7 +225,17 @@ impl Association {
             Incoming::Data { length, end, ppid, .. }
                 if arrivals.gathering.is_some() || (!arrivals.inside && self.is_control(ppid)) =>
             {
-                arrivals.gather(&buffer[..length], end);
+                if !arrivals.gather(&buffer[..length], end) {
+                    let peer = stream::peer(self.as_fd());
+                    SESSIONS.note(
+                        "a session's control message is too long to be one",
+                        peer.map(|peer| peer.ip()),
+                        format_args!(
+                            "a session's peer{} sent a control message that is too long to be one",
+                            show::at(peer)
+                        ),
+                    );
+                }
                 None
             }
             Incoming::Data { length, end, stream, ppid, .. } => {
@@ -313,7 +337,10 @@ impl Association {
                 return Err(SocketError::SessionOver);
             }
             match self.socket.send(out.data, info) {
-                Ok(_) => return Ok(()),
+                Ok(length) => {
+                    self.sent.fetch_add((length + OVERHEAD) as u64, Relaxed);
+                    return Ok(());
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     // Writable, and yet: the kernel looks at this socket's memory only, not at SCTP's.
                     let in_time = if std::mem::take(&mut writable) {
@@ -355,14 +382,17 @@ impl Association {
         }
     }
 
-    /// What the kernel keeps that can't be received.
+    /// What the kernel keeps for it.
     pub(crate) fn kept(&self) -> Kept {
         if self.socket.is_unreachable(0).unwrap_or(false) {
             return Kept::Gone;
         }
-        let came = self.socket.memory().map_or(0, |(came, _)| came);
+        // Before looking, or what is sent meanwhile would count as acknowledged.
+        let sent = self.sent.load(Relaxed);
+        let (came, unacknowledged) = self.socket.memory().unwrap_or_default();
         let waits = came > 0 && !self.socket.is_readable();
-        Kept::Bytes(if waits { came } else { 0 }, self.spoke.load(Relaxed))
+        let stuck = if waits { came } else { 0 };
+        Kept::Bytes(KeptBytes { stuck, unacknowledged, sent, spoke: self.spoke.load(Relaxed) })
     }
 
     /// Applies parameters to it.

@@ -2,10 +2,12 @@
 //! know of it.
 
 use crate::runtime::SessionSecurity;
+use crate::runtime::complaints::SESSIONS;
 use crate::socket::channel::ahead::Ahead;
 use crate::transport::descriptors::Held;
 use crate::transport::stream;
 use crate::transport::tls::{Credentials, Engine, FIRST_BYTE, Failure, Judge, Mode, Purpose, TlsStream};
+use crate::wire::show;
 use parking_lot::{Mutex, MutexGuard};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -79,9 +81,14 @@ impl Secure {
                 && stream.engine().is_proved()
                 && !stream.engine().is_believed_by(&credentials)
             {
-                let peer = stream::far_end(socket);
-                log::warn!(
-                    "a session ends: the certificate of its peer{peer} is no longer valid, or revoked"
+                let peer = stream::peer(socket);
+                SESSIONS.note(
+                    "a session's certificate is no longer valid",
+                    peer.map(|peer| peer.ip()),
+                    format_args!(
+                        "a session ends: the certificate of its peer{} is no longer valid, or revoked",
+                        show::at(peer)
+                    ),
                 );
                 return Err(io::Error::from_raw_os_error(libc::EPROTO));
             }

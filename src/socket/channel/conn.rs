@@ -1,7 +1,8 @@
 //! One connection of a session, whatever it runs over.
 
+use crate::runtime::complaints::SESSIONS;
 use crate::runtime::counters::COUNTERS;
-use crate::socket::channel::association::{Arrivals, Association, Kept};
+use crate::socket::channel::association::{Arrivals, Association, Kept, KeptBytes};
 use crate::socket::channel::carrier::Carrier;
 use crate::socket::channel::parameters::{SessionParameters, liveness};
 use crate::socket::channel::receiver::{Arrival, Piece, Receiver};
@@ -10,6 +11,7 @@ use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::wait::{Deadline, Patience};
 use crate::transport::stream;
 use crate::wire::session_frame::FrameHeader;
+use crate::wire::show;
 use parking_lot::{Mutex, MutexGuard};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -188,11 +190,11 @@ impl Conn {
         matches!(self.kind, ConnKind::Sctp(_))
     }
 
-    /// What the kernel keeps that can't be received, over SCTP.
+    /// What the kernel keeps for it, over SCTP.
     pub(crate) fn kept(&self) -> Kept {
         match &self.kind {
             ConnKind::Sctp(association) => association.kept(),
-            ConnKind::Mapping { .. } | ConnKind::Plain { .. } => Kept::Bytes(0, true),
+            ConnKind::Mapping { .. } | ConnKind::Plain { .. } => Kept::Bytes(KeptBytes::default()),
         }
     }
 
@@ -343,6 +345,19 @@ impl Conn {
             ConnKind::Mapping { socket, .. } | ConnKind::Plain { socket, .. } => socket.abort(),
             ConnKind::Sctp(association) => association.abort(),
         }
+    }
+
+    /// The peer's host answers nothing any more: the connection is over.
+    pub(crate) fn host_is_gone(&self) {
+        let peer = stream::peer(self.as_fd());
+        let host = peer.map(|peer| peer.ip());
+        SESSIONS.news(
+            "a session's peer answers nothing any more",
+            host,
+            0,
+            format_args!("a session's peer{} answers nothing any more: its host is gone", show::at(peer)),
+        );
+        self.abort();
     }
 
     /// Which of the peer's addresses is in use.

@@ -1,21 +1,27 @@
 //! What the kernel keeps for sessions over SCTP, and hosts that are gone.
 //!
 //! Of a message whose end does not come the kernel keeps the beginning, and tells nobody; and all associations of the
-//! machine share what SCTP may have (`net.sctp.sctp_mem`). One association can't take more than its receive buffer. When all
-//! together keep too much that can't be received, those that never said anything go first, then who keeps most. Time alone
-//! ends none: a slow peer may take as long as it likes.
+//! machine share what SCTP may have (`net.sctp.sctp_mem`): what came, and what was sent and is not acknowledged. One
+//! association can't take more than its two buffers. What the peer acknowledges at a pace at which it would have all of it
+//! within ten seconds is on its way, and what can be received is the application's. When all together keep too much of the
+//! rest, those that never said anything go first, then who keeps most. Time alone ends none: a slow peer may take as long
+//! as it likes.
 //!
 //! A host that answers nothing at any of its addresses is gone as soon as SCTP says so of the last one: the kernel itself
 //! would go on asking for minutes.
 
 #![expect(clippy::disallowed_methods, reason = "peers vanish in real time")]
 
-use super::association::Kept;
+use super::association::{Kept, KeptBytes};
 use super::conn::Conn;
-use crate::runtime::complaints::Occasionally;
-use crate::transport::sctp_socket;
+use crate::runtime::complaints::SESSIONS;
+use crate::transport::{sctp_socket, stream};
+use crate::wire::scope::host_of;
 use parking_lot::Mutex;
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -27,6 +33,11 @@ const LOOK_CLOSER: Duration = Duration::from_millis(100);
 const LOOKS: usize = 1024;
 /// Whoever keeps less is not dropped for the sake of the total.
 const SMALL: usize = 4096;
+
+/// How long an association's pace is looked at.
+const PACE: Duration = Duration::from_secs(3);
+/// Who would take longer than that for what is not acknowledged keeps it.
+const DRAINED: Duration = Duration::from_secs(10);
 
 /// Associations of this process's sessions.
 #[derive(Debug, Default)]
@@ -46,15 +57,47 @@ struct SessionHoard {
     conn: Weak<Conn>,
     kept: usize,
     spoke: bool,
+    pace: Pace,
+}
+
+/// Whether a peer acknowledges what it is sent.
+#[derive(Debug)]
+struct Pace {
+    since: Instant,
+    /// As of then.
+    unacknowledged: usize,
+    sent: u64,
+    /// What the time before came to.
+    slow: bool,
+}
+
+impl Pace {
+    fn new(since: Instant) -> Pace {
+        Pace { since, unacknowledged: 0, sent: 0, slow: false }
+    }
+
+    /// How much of what is not acknowledged now counts as kept.
+    fn look(&mut self, now: Instant, bytes: &KeptBytes) -> usize {
+        let (time, left) = (now - self.since, bytes.unacknowledged);
+        if time >= PACE {
+            let more = usize::try_from(bytes.sent - self.sent).unwrap_or(usize::MAX);
+            let acknowledged = self.unacknowledged.saturating_add(more).saturating_sub(left);
+            let slow = (acknowledged as f64) * DRAINED.as_secs_f64() < (left as f64) * time.as_secs_f64();
+            *self = Pace { since: now, unacknowledged: left, sent: bytes.sent, slow };
+        }
+        if self.slow { left } else { 0 }
+    }
 }
 
 impl SessionHoards {
     /// Whether who looks has to know, since he would come too late.
     pub(crate) fn watch(&self, conn: &Arc<Conn>) -> bool {
         let mut state = self.0.lock();
-        state.all.push(SessionHoard { conn: Arc::downgrade(conn), kept: 0, spoke: false });
+        let now = Instant::now();
+        let pace = Pace::new(now);
+        state.all.push(SessionHoard { conn: Arc::downgrade(conn), kept: 0, spoke: false, pace });
         let first = state.next.is_none();
-        state.next.get_or_insert_with(|| Instant::now() + LOOK);
+        state.next.get_or_insert_with(|| now + LOOK);
         first
     }
 
@@ -67,7 +110,7 @@ impl SessionHoards {
             return state.next;
         }
         let bound = *BOUND.get_or_init(sctp_socket::memory_share);
-        state.take_turns(|conn| conn.kept());
+        state.take_turns(now, |conn| conn.kept());
         if state.total > bound {
             state.drop_hoarders(bound / 4 * 3);
         }
@@ -78,7 +121,7 @@ impl SessionHoards {
 }
 
 impl SessionHoardsState {
-    fn take_turns(&mut self, kept: impl Fn(&Conn) -> Kept) {
+    fn take_turns(&mut self, now: Instant, kept: impl Fn(&Conn) -> Kept) {
         for _ in 0..LOOKS.min(self.all.len()) {
             if self.turn >= self.all.len() {
                 self.turn = 0;
@@ -86,15 +129,15 @@ impl SessionHoardsState {
             let Some(watched) = self.all.get_mut(self.turn) else { break };
             self.total -= std::mem::take(&mut watched.kept);
             match watched.conn.upgrade().map(|conn| (kept(&conn), conn)) {
-                Some((Kept::Bytes(bytes, spoke), _)) => {
-                    (watched.kept, watched.spoke) = (bytes, spoke);
-                    self.total += bytes;
+                Some((Kept::Bytes(bytes), _)) => {
+                    watched.kept = bytes.stuck + watched.pace.look(now, &bytes);
+                    watched.spoke = bytes.spoke;
+                    self.total += watched.kept;
                     self.turn += 1;
                     continue;
                 }
                 Some((Kept::Gone, conn)) => {
-                    log::info!("a session's peer answers nothing any more: its host is gone");
-                    conn.abort();
+                    conn.host_is_gone();
                 }
                 None => {}
             }
@@ -105,25 +148,30 @@ impl SessionHoardsState {
     /// Until they keep no more than `bound`.
     fn drop_hoarders(&mut self, bound: usize) {
         self.all.sort_unstable_by_key(|watched| (watched.spoke, Reverse(watched.kept)));
-        let (mut total, mut dropped) = (self.total, 0);
+        let mut total = self.total;
+        let mut dropped: BTreeMap<Option<IpAddr>, usize> = BTreeMap::new();
         self.all.retain(|watched| {
             if total <= bound || watched.kept <= SMALL {
                 return true;
             }
             total -= watched.kept;
-            dropped += 1;
             if let Some(conn) = watched.conn.upgrade() {
+                *dropped.entry(stream::peer(conn.as_fd()).map(|peer| host_of(peer.ip()))).or_default() += 1;
                 conn.abort();
             }
             false
         });
         self.total = total;
-        static QUIET: Occasionally = Occasionally::new();
-        if dropped > 0
-            && let Some(more) = QUIET.now()
-        {
-            log::warn!(
-                "the kernel keeps too much that can't be received of sessions over SCTP: {dropped} of them end{more}"
+        let all: usize = dropped.values().sum();
+        for (host, count) in dropped {
+            let with = host.map_or(String::new(), |host| format!(", {count} of them with {host}"));
+            SESSIONS.note(
+                "the kernel keeps too much for sessions over SCTP",
+                host,
+                format_args!(
+                    "the kernel keeps too much for sessions over SCTP that can't be received or is not acknowledged: \
+                    {all} end{with}"
+                ),
             );
         }
     }
@@ -132,6 +180,9 @@ impl SessionHoardsState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::complaints::written;
+    use socket2::{Domain, Socket, Type};
+    use std::net::{SocketAddr, TcpListener};
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
 
@@ -149,9 +200,10 @@ mod tests {
         let kept = [(50_000, true), (10_000, false), (20_000, false), (4000, false), (60_000, true)];
         let number = |conn: &Conn| conns.iter().position(|(other, _)| std::ptr::eq(&**other, conn)).unwrap();
         let mut state = hoards.0.lock();
-        state.take_turns(|conn| {
-            let (bytes, spoke) = kept[number(conn)];
-            Kept::Bytes(bytes, spoke)
+        let now = Instant::now();
+        state.take_turns(now, |conn| {
+            let (stuck, spoke) = kept[number(conn)];
+            Kept::Bytes(KeptBytes { stuck, spoke, ..KeptBytes::default() })
         });
         assert_eq!(state.total, 144_000);
         let left = |state: &SessionHoardsState| {
@@ -169,7 +221,61 @@ mod tests {
         state.drop_hoarders(70_000);
         assert_eq!((left(&state), state.total), (vec![0, 3], 54_000));
         // Of those that are gone, by themselves or not, nothing is counted any more.
-        state.take_turns(|_| Kept::Gone);
+        state.take_turns(now, |_| Kept::Gone);
         assert_eq!((left(&state), state.total), (vec![], 0));
+    }
+
+    #[test]
+    fn what_is_acknowledged_soon_is_not_kept() {
+        let begin = Instant::now();
+        let mut pace = Pace::new(begin);
+        let mut look = |seconds: u64, unacknowledged: usize, sent: u64| {
+            let bytes = KeptBytes { unacknowledged, sent, ..KeptBytes::default() };
+            pace.look(begin + Duration::from_secs(seconds), &bytes)
+        };
+        // A buffer that is full, since more is sent as fast as it is acknowledged.
+        assert_eq!(look(1, 200_000, 200_000), 0);
+        assert_eq!([look(3, 200_000, 300_000), look(6, 200_000, 400_000)], [0, 0]);
+        // What is acknowledged without more being sent.
+        assert_eq!(look(9, 100_000, 400_000), 0);
+        // Nothing is acknowledged any more, however much more is sent: it takes a while to be sure.
+        assert_eq!([look(10, 130_000, 430_000), look(11, 150_000, 450_000)], [0, 0]);
+        assert_eq!([look(12, 200_000, 500_000), look(13, 200_000, 500_000)], [200_000; 2]);
+        // A little of it, so that it would take a minute.
+        assert_eq!([look(15, 190_000, 500_000), look(18, 190_000, 510_000)], [190_000; 2]);
+        // It reads again.
+        assert_eq!([look(21, 50_000, 510_000), look(24, 0, 510_000), look(27, 0, 510_000)], [0; 3]);
+    }
+
+    /// The line says whose, and there are few of them however many hosts vanish.
+    #[test]
+    fn thousands_of_vanished_users_cost_few_lines() {
+        let lines = || written::lines(" answers nothing any more");
+        let before = lines().len();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap();
+        let hoards = SessionHoards::default();
+        for round in 0..50_u8 {
+            // Fifty users each of a hundred hosts, in the end.
+            let (conns, ends): (Vec<_>, Vec<_>) = (1..=100)
+                .map(|host| {
+                    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                    socket.bind(&SocketAddr::from(([127, 77, 0, host], 0)).into()).unwrap();
+                    socket.connect(&to.into()).unwrap();
+                    let (accepted, _) = listener.accept().unwrap();
+                    (Arc::new(Conn::mapping(OwnedFd::from(accepted).into(), true)), socket)
+                })
+                .unzip();
+            for conn in &conns {
+                hoards.watch(conn);
+            }
+            hoards.0.lock().take_turns(Instant::now(), |_| Kept::Gone);
+            assert!(hoards.0.lock().all.is_empty(), "{round}");
+            drop(ends);
+        }
+        let lines = &lines()[before..];
+        println!("{}", lines.join("\n"));
+        assert!((2..=18).contains(&lines.len()), "{} lines", lines.len());
+        assert!(lines.iter().any(|line| line.contains(" at 127.77.0.1:")), "{lines:?}");
     }
 }

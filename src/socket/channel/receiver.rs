@@ -1,13 +1,13 @@
 //! The receiving half of a session over the TCP mapping: payload goes straight to the application's
 //! buffer, messages of middling size come several per system call, and what is not whole yet stays here.
 
-use crate::runtime::complaints::Occasionally;
+use crate::runtime::complaints::SESSIONS;
 use crate::socket::channel::ahead::{Ahead, SCRATCH, borrow, give_back};
 use crate::socket::channel::carrier::Carrier;
 use crate::socket::error::Result;
 use crate::transport::stream;
 use crate::wire::session_frame::{Data, FrameError, FrameHeader, FrameReader, HEADER_LENGTH, Item};
-use log::warn;
+use crate::wire::show;
 use nix::errno::Errno;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSliceMut};
@@ -374,19 +374,24 @@ impl Receiver {
     /// What was read and can't be kept is a hole in the stream.
     fn keep_or_break(&mut self, socket: &Carrier, kept: Result<()>) {
         if kept.is_err() {
-            let at = stream::far_end(socket.as_fd());
-            warn!("a session is broken: no memory for what its peer{at} sent");
+            let peer = stream::peer(socket.as_fd());
+            SESSIONS.note(
+                "no memory for what a session's peer sent",
+                peer.map(|peer| peer.ip()),
+                format_args!("a session is broken: no memory for what its peer{} sent", show::at(peer)),
+            );
             self.end = Some(StreamEnd::Broken(Errno::ENOMEM as i32));
         }
     }
 
     fn violation(&mut self, socket: &Carrier, error: impl std::fmt::Display) {
-        static QUIET: Occasionally = Occasionally::new();
-        if !matches!(self.end, Some(StreamEnd::Broken(_)))
-            && let Some(more) = QUIET.now()
-        {
-            let at = stream::far_end(socket.as_fd());
-            warn!("a session's peer{at} broke the protocol: {error}{more}");
+        if !matches!(self.end, Some(StreamEnd::Broken(_))) {
+            let peer = stream::peer(socket.as_fd());
+            SESSIONS.note(
+                "a session's peer broke the protocol",
+                peer.map(|peer| peer.ip()),
+                format_args!("a session's peer{} broke the protocol: {error}", show::at(peer)),
+            );
         }
         self.end = Some(StreamEnd::Broken(Errno::EPROTO as i32));
     }

@@ -85,11 +85,7 @@ impl Silence {
                 Verdict::Quiet => return false,
                 Verdict::Alive => listened.since = None,
                 Verdict::Silent(since) if now - since >= patience => {
-                    log::info!(
-                        "a session's peer{} answers nothing any more: its host is gone",
-                        stream::far_end(conn.as_fd())
-                    );
-                    conn.abort();
+                    conn.host_is_gone();
                     return false;
                 }
                 Verdict::Silent(since) => listened.since = Some(since),

@@ -3,7 +3,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "a listener without descriptors pauses in real time")]
 
-use crate::runtime::complaints::Occasionally;
+use crate::runtime::complaints::SESSIONS;
 use crate::socket::channel::conn::Conn;
 use crate::socket::descriptor::base::Base;
 use crate::socket::descriptor::endpoint::Endpoint;
@@ -117,10 +117,9 @@ impl Door {
                 }
                 Ok(None) => return,
                 Err(error) => {
-                    static QUIET: Occasionally = Occasionally::new();
-                    if let Some(more) = QUIET.now() {
-                        log::warn!("no new sessions for now: {error}{more}");
-                    }
+                    // Connections that come are many hosts' doing; what lacks is this process's.
+                    let line = format!("no new sessions for now: {error}");
+                    SESSIONS.note(line.clone(), None, format_args!("{line}"));
                     state.paused = Some(Instant::now() + PAUSE);
                     self.outside.remove(self.endpoint.as_fd());
                     return;

@@ -2,7 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "a listener without descriptors pauses in real time")]
 
-use crate::runtime::complaints::Occasionally;
+use crate::runtime::complaints::SESSIONS;
 use crate::socket::channel::conn::Conn;
 use crate::socket::descriptor::base::Base;
 use crate::socket::descriptor::door::Door;
@@ -305,12 +305,8 @@ impl Many {
             self.state.lock().speaks(id);
             // A user may be one that listens.
             let Some(session) = self.session(id).filter(|session| !session.is_used()) else { continue };
-            static QUIET: Occasionally = Occasionally::new();
-            if let Some(more) = QUIET.now() {
-                log::warn!(
-                    "out of descriptors: a session in which nothing was said ends for a new one{more}"
-                );
-            }
+            let line = "out of descriptors: a session in which nothing was said ends for a new one";
+            SESSIONS.note(line, None, format_args!("{line}"));
             if let Some(conn) = session.conn() {
                 conn.abort();
             }
@@ -342,10 +338,9 @@ impl Many {
                 Ok(None) => break,
                 Err(error) if is_short_of_descriptors(&error) && self.makes_room() => {}
                 Err(error) => {
-                    static QUIET: Occasionally = Occasionally::new();
-                    if let Some(more) = QUIET.now() {
-                        log::warn!("no new sessions for now: {error}{more}");
-                    }
+                    // Connections that come are many hosts' doing; what lacks is this process's.
+                    let line = format!("no new sessions for now: {error}");
+                    SESSIONS.note(line.clone(), None, format_args!("{line}"));
                     let mut state = self.state.lock();
                     if state.paused.replace(Instant::now() + PAUSE).is_none() {
                         // In somebody else's event loop, the next user who comes ends the rest.
@@ -373,7 +368,8 @@ impl Many {
             pool,
         ));
         if self.sessions.set(id as usize, Some(session.clone())).is_err() {
-            log::warn!("no number for a further session");
+            let line = "no number for a further session";
+            SESSIONS.note(line, None, format_args!("{line}"));
             self.readiness().remove(conn.as_fd());
             return;
         }
@@ -393,7 +389,11 @@ impl Many {
             self.readiness().add(conn.as_fd(), token)
         };
         if let Err(error) = added {
-            log::warn!("session {id} can't be watched: {error}");
+            SESSIONS.note(
+                "a session can't be watched",
+                None,
+                format_args!("session {id} can't be watched: {error}"),
+            );
             conn.abort();
             self.state.lock().ready.push_back(id);
         }

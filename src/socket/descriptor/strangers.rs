@@ -2,14 +2,13 @@
 
 #![expect(clippy::disallowed_methods, reason = "strangers have a bounded time")]
 
-use crate::runtime::complaints::Occasionally;
+use crate::runtime::complaints::SESSIONS;
 use crate::runtime::counters::{COUNTERS, count};
 use crate::socket::channel::conn::Conn;
 use crate::socket::descriptor::base::Base;
 use crate::socket::error::Result;
 use crate::socket::readiness::wait::Deadline;
 use crate::socket::readiness::{BEACON, Readiness};
-use log::warn;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -123,8 +122,6 @@ fn send_away(readiness: &Readiness, stranger: &WaitingConn, reason: &dyn std::fm
 
 fn refuse(peer: SocketAddr, reason: &dyn std::fmt::Display) {
     count(&COUNTERS.connections_refused);
-    static QUIET: Occasionally = Occasionally::new();
-    if let Some(more) = QUIET.now() {
-        warn!("connection from {peer} refused: {reason}{more}");
-    }
+    let line = format_args!("connection from {peer} refused: {reason}");
+    SESSIONS.note("a session's connection is refused", Some(peer.ip()), line);
 }

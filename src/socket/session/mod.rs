@@ -18,6 +18,7 @@ mod sending;
 pub(crate) mod told;
 
 use crate::machine::session::{Inbox, Role, Signs};
+use crate::runtime::complaints::SESSIONS;
 use crate::runtime::counters::{COUNTERS, count};
 use crate::runtime::csp::SessionReport;
 use crate::socket::channel::conn::Conn;
@@ -27,7 +28,7 @@ use crate::socket::readiness::wait;
 use crate::socket::readiness::waitset::{Interest, WaitSet};
 use crate::socket::readiness::{Readiness, Reason};
 use crate::transport::stream;
-use crate::wire::{PeId, PoolElement, PoolHandle};
+use crate::wire::{PeId, PoolElement, PoolHandle, show};
 use hub::Hub;
 use parking_lot::Mutex;
 use pool::{Circle, PoolSide};
@@ -351,8 +352,13 @@ impl Session {
     pub(crate) fn element_gone(&self, generation: u64) {
         let conn = self.update(|state| state.conn.clone());
         if self.lose_if(|state| state.generation == generation) {
-            let at = conn.map_or(String::new(), |conn| stream::far_end(conn.as_fd()));
-            log::info!("session {}: element {}{at} left its pool", self.id, self.pe_id());
+            let peer = conn.and_then(|conn| stream::peer(conn.as_fd()));
+            SESSIONS.news(
+                "a session's element left its pool",
+                peer.map(|peer| peer.ip()),
+                u64::from(self.id.unsigned_abs()),
+                format_args!("session {}: element {}{} left its pool", self.id, self.pe_id(), show::at(peer)),
+            );
         }
     }
 

@@ -2,13 +2,14 @@
 
 use super::{Attempt, Session, SessionState, Side};
 use crate::machine::session::{First, Signs};
-use crate::runtime::complaints::Occasionally;
+use crate::runtime::complaints::SESSIONS;
 use crate::socket::channel::conn::{Conn, Receiving};
 use crate::socket::channel::receiver::{Arrival, Piece};
 use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::wait::{Deadline, Patience};
 use crate::socket::session::told::{NOTIFICATION_ROOM, Notification, Received};
 use crate::transport::stream;
+use crate::wire::show;
 use nix::sys::epoll::EpollEvent;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -365,12 +366,13 @@ impl Session {
                 Side::Element(pool) => pool.as_ref().map(|pool| &pool.handle),
             };
             if let Err(reason) = self.update(|state| state.inbox.handle_message(handle, &message)) {
-                static QUIET: Occasionally = Occasionally::new();
-                if let Some(more) = QUIET.now() {
-                    let conn = self.update(|state| state.conn.clone());
-                    let at = conn.map_or(String::new(), |conn| stream::far_end(conn.as_fd()));
-                    log::warn!("session {}{at}: {reason}, ignored{more}", self.id);
-                }
+                let conn = self.update(|state| state.conn.clone());
+                let peer = conn.and_then(|conn| stream::peer(conn.as_fd()));
+                SESSIONS.note(
+                    "a session's control message is ignored",
+                    peer.map(|peer| peer.ip()),
+                    format_args!("session {}{}: {reason}, ignored", self.id, show::at(peer)),
+                );
             }
             if let Some(strange) = self.update(|state| state.inbox.take_strange()) {
                 self.acquaint(&strange);
