@@ -274,7 +274,7 @@ impl LibraryState {
             Input::Announce { from, bytes, .. } => self.client.handle_announce(now, from, bytes),
             Input::Woken => return self.commands(reactor),
             Input::Interfaces(_) => self.interfaces_changed(now),
-            Input::Other { .. } => return,
+            Input::Other { .. } | Input::Full => return,
         }
         self.drain(reactor);
     }

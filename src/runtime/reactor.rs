@@ -10,6 +10,7 @@
 mod groups;
 mod hoards;
 mod links;
+mod room;
 mod security;
 #[cfg(test)]
 mod security_tests;
@@ -33,6 +34,7 @@ use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
 use nix::time::ClockId;
+use room::Room;
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -165,6 +167,8 @@ pub(crate) enum Input<'a> {
     Interfaces(&'a [Interface]),
     /// The waker was used.
     Woken,
+    /// All places are taken, and nobody is silent: who makes room? ([`Reactor::name_leavers`])
+    Full,
     /// A source that the loop registered itself.
     Other {
         token: Token,
@@ -240,6 +244,7 @@ pub(crate) struct Reactor {
     counters: Counters,
     complaints: Complaints,
     security: Security,
+    room: Room,
 }
 
 impl Reactor {
@@ -262,6 +267,7 @@ impl Reactor {
             counters: Counters::default(),
             complaints: Complaints::default(),
             security: Security::default(),
+            room: Room::default(),
         })
     }
 
@@ -441,7 +447,7 @@ impl Reactor {
             INTERFACES => self.interfaces_changed(),
             token if token.0 >= OTHERS => handler(self, Input::Other { token }),
             Token(group) if group >= GROUPS => self.hear_group(group - GROUPS, handler),
-            Token(listener) if listener >= LISTENERS => self.accept(listener - LISTENERS),
+            Token(listener) if listener >= LISTENERS => self.accept(listener - LISTENERS, handler),
             Token(slot) => {
                 if event.is_writable() || event.is_error() {
                     self.writable(slot);
@@ -461,7 +467,7 @@ impl Reactor {
         F: FnMut(&mut Reactor, Input<'_>),
     {
         for listener in std::mem::take(&mut self.accepting) {
-            self.accept(listener);
+            self.accept(listener, handler);
         }
         for group in self.groups.take_ready() {
             self.hear_group(group, handler);
@@ -511,7 +517,7 @@ impl Reactor {
                 ReactorTimer::Partial { slot, link } => self.check_partial(slot, link),
                 ReactorTimer::Close { slot, link } => self.close_timed_out(slot, link),
                 ReactorTimer::Proof { slot, link } => self.proof_timed_out(slot, link),
-                ReactorTimer::Accept { listener } => self.accept(listener),
+                ReactorTimer::Accept { listener } => self.accept(listener, handler),
                 ReactorTimer::Hoards => self.look_at_hoards(),
                 ReactorTimer::Again => self.try_again(),
                 ReactorTimer::Interfaces => {
@@ -523,15 +529,25 @@ impl Reactor {
         }
     }
 
-    fn accept(&mut self, listener: usize) {
+    fn accept<F>(&mut self, listener: usize, handler: &mut F)
+    where
+        F: FnMut(&mut Reactor, Input<'_>),
+    {
         match self.listeners.get(listener) {
-            Some(Listening { socket: LinkListener::Tcp(_), .. }) => self.accept_connections(listener),
-            Some(Listening { socket: LinkListener::Sctp(_), .. }) => self.accept_associations(listener),
+            Some(Listening { socket: LinkListener::Tcp(_), .. }) => {
+                self.accept_connections(listener, handler);
+            }
+            Some(Listening { socket: LinkListener::Sctp(_), .. }) => {
+                self.accept_associations(listener, handler);
+            }
             None => {}
         }
     }
 
-    fn accept_connections(&mut self, listener: usize) {
+    fn accept_connections<F>(&mut self, listener: usize, handler: &mut F)
+    where
+        F: FnMut(&mut Reactor, Input<'_>),
+    {
         for _ in 0..ACCEPT_BUDGET {
             let Some(listening) = self.listeners.get(listener) else { return };
             let (service, admission) = (listening.service, listening.admission);
@@ -544,7 +560,7 @@ impl Reactor {
             };
             match socket.accept() {
                 Ok(None) => return,
-                Ok(Some(link)) => self.accepted(service, Link::Tcp(link), admission),
+                Ok(Some(link)) => self.accepted(service, Link::Tcp(link), admission, handler),
                 Err(error) => {
                     self.complain("accept", None, format_args!("can't accept connections for now: {error}"));
                     self.arm(ACCEPT_REST, ReactorTimer::Accept { listener });
@@ -555,7 +571,10 @@ impl Reactor {
         self.accepting.push(listener);
     }
 
-    fn accept_associations(&mut self, listener: usize) {
+    fn accept_associations<F>(&mut self, listener: usize, handler: &mut F)
+    where
+        F: FnMut(&mut Reactor, Input<'_>),
+    {
         let Some(Listening { socket: LinkListener::Sctp(socket), service, .. }) =
             self.listeners.get_mut(listener)
         else {
@@ -566,7 +585,9 @@ impl Reactor {
         let status = socket.read_events(ACCEPT_BUDGET, &mut |event| events.push(event));
         for event in events {
             match event {
-                EndpointEvent::Accepted(link) => self.accepted(service, Link::Sctp(link), Admission::Plain),
+                EndpointEvent::Accepted(link) => {
+                    self.accepted(service, Link::Sctp(link), Admission::Plain, handler);
+                }
                 EndpointEvent::DialDone(link, result) => self.dialled(LinkId(link), result.map(Link::Sctp)),
             }
         }

@@ -397,6 +397,7 @@ impl Server {
                 }
                 Input::Other { token } => return ready.push(token),
                 Input::Woken => return,
+                Input::Full => return reactor.name_leavers(machine.who_makes_room()),
             }
             drain(machine, reactor, unmeasured);
         })?;

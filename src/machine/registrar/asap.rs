@@ -1,8 +1,9 @@
 //! ASAP service: what elements and users ask (RFC 5352 section 3). Resolutions: [`super::resolve`].
 
 use super::dialect::{self, assigned, client_may_be_rsplibs, knows_rsplibs_causes};
+use super::shares::Share;
 use super::{LinkId, LiveLink, Registrar, Role, What, reach};
-use crate::handlespace::{Bounds, ElementKey, Reject};
+use crate::handlespace::{ElementKey, Reject};
 use crate::machine::bucket::Bucket;
 use crate::machine::{LinkEnds, LinkProtocol, Target};
 use crate::wire::scope::Scope;
@@ -46,6 +47,16 @@ pub(super) struct AsapLink {
 }
 
 impl AsapLink {
+    /// What hangs on it.
+    pub(super) fn share(&self) -> Share {
+        Share {
+            elements: self.elements.len(),
+            bytes: self.bytes,
+            subscriptions: self.subscriptions.len(),
+            subscribed: self.subscribed,
+        }
+    }
+
     pub(super) fn new(host: Option<IpAddr>) -> AsapLink {
         AsapLink { host, ..AsapLink::default() }
     }
@@ -144,14 +155,22 @@ impl Registrar {
 
     /// Keeps a request until we serve.
     fn defer(&mut self, link: LinkId, bytes: &[u8]) {
-        let total = self.deferred + bytes.len();
         let Some(client) = self.client(link) else { return };
         let on_link: usize = client.deferred.iter().map(Vec::len).sum::<usize>() + bytes.len();
-        if total > MAX_DEFERRED || on_link > MAX_DEFERRED_PER_LINK {
+        if on_link > MAX_DEFERRED_PER_LINK {
             return self.close_link(link);
         }
-        client.deferred.push_back(bytes.to_vec());
-        self.deferred = total;
+        // Whoever has most waiting makes room.
+        while self.deferred + bytes.len() > MAX_DEFERRED {
+            match self.most_deferred() {
+                Some((other, most)) if most > on_link => self.close_link(other),
+                _ => return self.close_link(link),
+            }
+        }
+        self.deferred += bytes.len();
+        if let Some(client) = self.client(link) {
+            client.deferred.push_back(bytes.to_vec());
+        }
     }
 
     fn has_deferred(&mut self, link: LinkId) -> bool {
@@ -237,9 +256,7 @@ impl Registrar {
                 self.note_rival(link, &handle, id);
                 Err(Cause::bare(CauseCode::NON_UNIQUE_PE_ID))
             }
-            Ok(()) if !self.has_share(link, &handle, &element) => {
-                Err(Cause::bare(CauseCode::LACK_OF_RESOURCES))
-            }
+            Ok(()) if !self.has_share(link, &handle, id) => Err(Cause::bare(CauseCode::LACK_OF_RESOURCES)),
             Ok(()) => match self.registered_since(link, &handle, id) {
                 Some(key) => Ok((key, true)),
                 None => match self.put(&handle, &element) {
@@ -355,18 +372,6 @@ impl Registrar {
         };
         let halves = (bits as u64 ^ self.secret).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (bits >> 64) as u64;
         ((halves.rotate_left(31) ^ self.secret).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).max(1) as u32
-    }
-
-    /// Whether there is room for one more element of a link: it may have as much as is left for all others, so that
-    /// whoever has most is refused first and something is always left for those who come.
-    fn has_share(&mut self, link: LinkId, handle: &PoolHandle, element: &PoolElement) -> bool {
-        if self.space.find(handle, element.id).is_some() {
-            return true;
-        }
-        let bounds = Bounds::default();
-        let left = self.config.max_elements.saturating_sub(self.space.len());
-        let bytes_left = bounds.bytes.saturating_sub(self.space.bytes());
-        self.client(link).is_none_or(|client| client.elements.len() < left && client.bytes < bytes_left)
     }
 
     /// Somebody else has the identifier. When it is free, this one hears of it.

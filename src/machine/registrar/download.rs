@@ -4,7 +4,7 @@ use super::chores::Chore;
 use super::links::StaticPeer;
 use super::{Event, Registrar, Timer};
 use crate::machine::Time;
-use crate::wire::{Enrp, RegistrarId};
+use crate::wire::{Enrp, PeId, PoolHandle, RegistrarId};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -23,6 +23,11 @@ pub(super) struct Join {
     /// When the present mentor was asked first, and how many parts of its table in a row had nothing new.
     asked: Time,
     idle: u32,
+    /// The last name in its table so far.
+    reached: Option<(PoolHandle, PeId)>,
+    /// What was new in its table, and in those of all mentors.
+    told: u32,
+    told_by_all: u32,
 }
 
 /// Pause before a mentor that refused is asked again.
@@ -30,12 +35,25 @@ const MENTOR_PAUSE: Duration = Duration::from_millis(250);
 /// How long a mentor may take for each part of its table: MAX-TIME-NO-RESPONSE as RFC 5353 section 4.2 has it,
 /// whoever it is, since a large handlespace takes anybody time.
 const MENTOR_PATIENCE: Duration = Duration::from_secs(5);
-/// How long it may take in all, and how many parts may have nothing new: one that never ends is given up.
-const MENTOR_LIMIT: (Duration, u32) = (Duration::from_secs(600), 64);
+/// How many parts in a row may have nothing new.
+const MENTOR_IDLE: u32 = 64;
+/// How long one mentor may take, and how long joining, whoever comes to be one: so long, and a second more for each so
+/// many elements that were new, up to the last. So one that never ends, or says next to nothing, is given up, and as many of
+/// them as there may be don't keep the service from starting.
+const MENTOR_TIME: Duration = Duration::from_secs(15);
+const JOINING_TIME: Duration = Duration::from_secs(30);
+const ELEMENTS_A_SECOND: u32 = 100;
+const LONGEST_TIME: Duration = Duration::from_secs(600);
 /// Registrars that start together settle who serves first after this time.
 const SETTLE: Duration = Duration::from_millis(500);
 /// Dials of each configured peer before we believe that nobody is there.
 const STATIC_DIALS: u32 = 2;
+
+/// How long whoever has told of so many elements may take.
+fn time_for(least: Duration, told: u32) -> Duration {
+    let time = least + Duration::from_secs((told / ELEMENTS_A_SECOND).into());
+    time.min(LONGEST_TIME.max(least))
+}
 
 impl Registrar {
     /// Whether ASAP service has started.
@@ -54,6 +72,7 @@ impl Registrar {
             return self.serve();
         }
         self.timers.set(Timer::Discovery, self.now + self.config.mentor_discovery_timeout);
+        self.timers.set(Timer::Joined, self.now + JOINING_TIME.max(self.config.mentor_discovery_timeout));
         self.announce_presence(true);
         for index in 0..self.statics.len() {
             self.dial_static(index);
@@ -107,7 +126,8 @@ impl Registrar {
 
     fn ask_mentor(&mut self, mentor: RegistrarId) {
         self.join.mentor = Some(mentor);
-        (self.join.asked, self.join.idle) = (self.now, 0);
+        self.join =
+            Join { asked: self.now, idle: 0, told: 0, reached: None, ..std::mem::take(&mut self.join) };
         self.mentor_continues();
         self.send_presence(mentor, true);
         self.send_enrp(mentor, Enrp::ListRequest);
@@ -120,16 +140,48 @@ impl Registrar {
         self.timers.set(Timer::Mentor, self.now + patience);
     }
 
-    /// A part of the mentor's table came and more is to follow: whether to ask for it. `new`: something in it was.
-    pub(super) fn mentor_helps(&mut self, new: bool) -> bool {
-        self.join.idle = if new { 0 } else { self.join.idle + 1 };
-        let given_up = self.join.idle > MENTOR_LIMIT.1 || self.now - self.join.asked > MENTOR_LIMIT.0;
+    /// Whether the mentor has not told of an element before.
+    pub(super) fn is_told_first(&mut self, handle: &PoolHandle, id: PeId) -> bool {
+        // Tables are in this order. Somebody else's may not be: then what is not known is new.
+        let beyond = self.join.reached.as_ref().is_none_or(|last| (&last.0, last.1) < (handle, id));
+        if beyond {
+            self.join.reached = Some((handle.clone(), id));
+        }
+        beyond || self.space.find(handle, id).is_none()
+    }
+
+    /// A part of the mentor's table came and more is to follow: whether to ask for it. `new`: how much of it was.
+    pub(super) fn mentor_helps(&mut self, new: u32) -> bool {
+        let join = &mut self.join;
+        join.idle = if new > 0 { 0 } else { join.idle + 1 };
+        join.told = join.told.saturating_add(new);
+        join.told_by_all = join.told_by_all.saturating_add(new);
+        let given_up = join.idle > MENTOR_IDLE || self.now - join.asked > time_for(MENTOR_TIME, join.told);
         if given_up {
             let who = self.join.mentor.map_or("a mentor".into(), |mentor| self.called(mentor));
             self.complain("mentor", || format!("{who}, our mentor, does not come to the end of its table"));
             self.give_up_mentor();
         }
         !given_up
+    }
+
+    /// Joining has had its time.
+    pub(super) fn joining_over(&mut self) {
+        if self.join.served {
+            return;
+        }
+        let least = JOINING_TIME.max(self.config.mentor_discovery_timeout);
+        let due = self.join.began + time_for(least, self.join.told_by_all);
+        if due > self.now || self.overslept {
+            return self.timers.set(Timer::Joined, due.max(self.now + MENTOR_PAUSE));
+        }
+        self.complain("joining", || "no mentor comes to the end of its table: service starts without".into());
+        let mentor = self.join.mentor;
+        self.serve();
+        // So that what it still sends is not taken for something else.
+        for link in mentor.map(|mentor| self.links_of(mentor)).unwrap_or_default() {
+            self.close_link(link);
+        }
     }
 
     pub(super) fn mentor_rejects(&mut self, mentor: RegistrarId) {
@@ -192,7 +244,7 @@ impl Registrar {
             self.returning = true;
             self.timers.set(Timer::Returned, self.now + self.config.return_time);
         }
-        for timer in [Timer::Mentor, Timer::MentorRetry, Timer::Discovery] {
+        for timer in [Timer::Mentor, Timer::MentorRetry, Timer::Discovery, Timer::Joined] {
             self.timers.clear(&timer);
         }
         self.event(Event::Serving);

@@ -46,7 +46,7 @@ impl Registrar {
         deferred +=
             self.held.iter().map(|(handle, questions)| questions.len() * held_size(handle)).sum::<usize>();
         subscriptions += self.chores.clients().map(|client| client.subscriptions.len()).sum::<usize>();
-        let mut peer_links = BTreeSet::new();
+        let (mut peer_links, mut shares) = (BTreeSet::new(), Vec::new());
         for (&link, state) in &self.links {
             let client = match &state.role {
                 Role::Asap(client) => client,
@@ -69,6 +69,7 @@ impl Registrar {
             if (subscribed, bytes) != (client.subscribed, client.bytes) {
                 return Err(format!("{link:?} takes {subscribed} and {bytes} bytes, which is counted wrong"));
             }
+            shares.push((client.host, client.share()));
             if !client.elements.is_empty() && !timed && !self.leaving {
                 return Err(format!("{link:?} has elements and no keep-alive"));
             }
@@ -78,6 +79,9 @@ impl Registrar {
                     return Err(format!("{link:?} lists {key:?}, which is not registered over it"));
                 }
             }
+        }
+        if !self.leaving && !self.shares.check(shares.into_iter()) {
+            return Err(format!("hosts' shares are counted wrong: {:?}", self.shares));
         }
         if peer_links != self.peer_links {
             return Err(format!("{:?} are listed as peers' links, {peer_links:?} are", self.peer_links));

@@ -13,6 +13,7 @@
 //! | `sync` | handle updates, handle tables, audit |
 //! | `download` | joining: mentor, list, table, start of service |
 //! | `takeover` | arbitration |
+//! | `shares` | how much one link, host or peer may have, and who makes room |
 //! | `trust` | what the roles of a peer's certificate let it do |
 //! | `operate` | what an operator changes while the service runs |
 //! | `chronicle` | what happened lately, for the operator |
@@ -58,6 +59,7 @@ mod outbox;
 mod peers;
 mod reach;
 mod resolve;
+mod shares;
 mod store;
 mod subscriptions;
 mod sync;
@@ -71,6 +73,7 @@ mod tests;
 pub use chronicle::{Happening, Histogram, PoolRecord, What};
 pub use config::{Account, Config, Dialect, Event, PeerView, Stats};
 pub use operate::{Impossible, Operated, Operation};
+pub use shares::Leaver;
 
 use super::timer::Deadlines;
 use super::{
@@ -126,6 +129,8 @@ enum Timer {
     MentorRetry,
     /// Looking for a mentor has lasted long enough.
     Discovery,
+    /// Joining has lasted long enough, whoever helps.
+    Joined,
     /// A peer passed over the question what it speaks.
     Dialect(RegistrarId),
     /// Who was dialled for its elements must have said that it speaks ASAP.
@@ -229,6 +234,7 @@ pub struct Registrar {
     /// Which hosts can't reach an element, and since when each says so.
     reports: BTreeMap<ElementKey, BTreeMap<IpAddr, Time>>,
     subscriptions: subscriptions::Subscriptions,
+    shares: shares::Shares,
     peers: peers::Peers,
     statics: Vec<links::StaticPeer>,
     takeovers: BTreeMap<RegistrarId, takeover::Takeover>,
@@ -293,6 +299,7 @@ impl Registrar {
             rivals: BTreeMap::new(),
             reports: BTreeMap::new(),
             subscriptions: subscriptions::Subscriptions::default(),
+            shares: shares::Shares::default(),
             peers: peers::Peers::default(),
             statics: Vec::new(),
             takeovers: BTreeMap::new(),
@@ -450,6 +457,7 @@ impl Registrar {
             Timer::Returned => self.all_returned(),
             Timer::MentorRetry => self.seek_mentor(),
             Timer::Discovery => self.discovery_over(),
+            Timer::Joined => self.joining_over(),
             Timer::Dialect(id) => self.took_probe(id),
             Timer::Hello(link) => self.ask_awaited(link),
             Timer::Doubt(link) => self.doubt_over(link),

@@ -264,12 +264,7 @@ impl Registrar {
     /// Makes room in the table for one that came over this link: of those that own nothing and are not configured,
     /// one of the host that has most of them, unless that is the newcomer's.
     fn forget_for(&mut self, link: LinkId) -> bool {
-        let host = |link: LinkId| {
-            self.links
-                .get(&link)
-                .and_then(|state| state.ends.peer.first())
-                .map(|peer| peer.ip().to_canonical())
-        };
+        let host = |link: LinkId| self.links.get(&link).and_then(|state| reach::host(&state.ends));
         let configured = |id: RegistrarId| self.statics.iter().any(|entry| entry.id == Some(id));
         let mut hosts: BTreeMap<Option<IpAddr>, Vec<RegistrarId>> = BTreeMap::new();
         for (&id, peer) in &self.peers.table {
@@ -277,7 +272,9 @@ impl Registrar {
                 hosts.entry(peer.link.and_then(host)).or_default().push(id);
             }
         }
-        let wanted = self.statics.iter().any(|entry| entry.link == Some(link));
+        let from = self.links.get(&link).and_then(|state| state.ends.peer.first()).map(SocketAddr::ip);
+        let given = |target: &Target| target.addresses.iter().any(|at| Some(at.ip()) == from);
+        let wanted = self.statics.iter().any(|entry| entry.link == Some(link) || given(&entry.target));
         let theirs = hosts.get(&host(link)).map_or(0, Vec::len);
         let most = hosts.into_values().max_by_key(Vec::len).filter(|most| wanted || most.len() > theirs + 1);
         // Of many of one host none is better than another; the last one is as good as any.

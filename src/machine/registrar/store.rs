@@ -182,10 +182,15 @@ impl Registrar {
         }
         let bytes = self.space.get(key).map_or(0, |element| element.handle().as_bytes().len());
         if let Some(client) = link.and_then(|link| self.client(link)) {
+            client.unanswered.remove(&key);
             if client.elements.remove(&key) {
                 client.bytes -= bytes;
+                let host = client.host;
+                self.shares.change(host, |share| {
+                    share.elements -= 1;
+                    share.bytes -= bytes;
+                });
             }
-            client.unanswered.remove(&key);
         }
     }
 

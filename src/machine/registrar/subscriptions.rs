@@ -194,6 +194,7 @@ impl Registrar {
         let bound = self.config.max_subscriptions_per_link;
         let room = self.subscriptions.has_room(handle);
         let left = MAX_HANDLE_BYTES.saturating_sub(self.subscriptions.handle_bytes);
+        let count_left = MAX_SUBSCRIPTIONS.saturating_sub(self.subscriptions.count);
         let Some(client) = self.client(link) else { return false };
         if client.subscriptions.contains(handle) {
             return true;
@@ -202,8 +203,17 @@ impl Registrar {
         if !room || client.subscriptions.len() >= bound || client.subscribed >= left {
             return false;
         }
+        let host = client.host;
+        if !self.has_subscribers_share(host, count_left, left) {
+            return false;
+        }
+        let Some(client) = self.client(link) else { return false };
         client.subscriptions.insert(handle.clone());
         client.subscribed += handle.as_bytes().len();
+        self.shares.change(host, |share| {
+            share.subscriptions += 1;
+            share.subscribed += handle.as_bytes().len();
+        });
         self.subscriptions.add(link, handle, plain);
         true
     }
@@ -213,6 +223,11 @@ impl Registrar {
             && client.subscriptions.remove(handle)
         {
             client.subscribed -= handle.as_bytes().len();
+            let host = client.host;
+            self.shares.change(host, |share| {
+                share.subscriptions -= 1;
+                share.subscribed -= handle.as_bytes().len();
+            });
             self.subscriptions.remove(link, handle);
         }
     }

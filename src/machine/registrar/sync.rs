@@ -411,6 +411,13 @@ impl Registrar {
             });
             return self.cannot_hold(sender, known, handle, whole);
         }
+        if known.is_none() && !self.has_peers_share(home) {
+            let from = self.called(sender);
+            self.complain("peer's share", || {
+                format!("can't hold element {id} of pool \"{handle}\" from peer {from}: its host has too much already")
+            });
+            return self.cannot_hold(sender, known, handle, whole);
+        }
         if let Err(reject) = self.put(handle, &element) {
             let (from, at) = (self.called(sender), reach::named_transport(&element.transport));
             self.complain("peer's element", || {
@@ -643,10 +650,10 @@ impl Registrar {
             }
             return;
         }
-        let mut new = false;
+        let mut new = 0;
         for (handle, elements) in pools {
             for element in elements {
-                new |= self.space.find(&handle, element.id).is_none();
+                new += u32::from(joining && self.is_told_first(&handle, element.id));
                 self.accept(link, sender, &handle, element, Source::State);
             }
         }

@@ -144,7 +144,13 @@ impl Registrar {
         let name = self.space.get(key).map(|element| (element.handle().clone(), element.id()));
         let Some(client) = self.client(link) else { return };
         if client.elements.insert(key) {
-            client.bytes += name.as_ref().map_or(0, |(handle, _)| handle.as_bytes().len());
+            let bytes = name.as_ref().map_or(0, |(handle, _)| handle.as_bytes().len());
+            client.bytes += bytes;
+            let host = client.host;
+            self.shares.change(host, |share| {
+                share.elements += 1;
+                share.bytes += bytes;
+            });
         }
         if let Some((handle, id)) = name {
             self.take_overdue(link, &handle, id);
@@ -530,6 +536,7 @@ impl Registrar {
         // What is held for it goes when its turn comes.
         self.deferred = self.deferred.saturating_sub(client.deferred.iter().map(Vec::len).sum());
         client.deferred.clear();
+        self.shares.without(client.host, client.share());
         self.overdue -= overdue_bytes(&client);
         client.overdue.clear();
         self.stop_watching(link);

@@ -54,8 +54,6 @@ const MAX_BATCHED: usize = 1 << 20;
 const WORTH_MOVING: usize = 4096;
 /// Batch buffers larger than this are not kept for the next link.
 const KEPT_CAPACITY: usize = 64 << 10;
-/// Links with less than this are never dropped for the sake of the total.
-const SMALL: usize = 16 << 10;
 
 #[derive(Debug)]
 pub(super) enum Phase {
@@ -89,8 +87,9 @@ pub(super) struct Slot {
     /// Other addresses that are being dialled, older than `link`: the first that answers is taken.
     rivals: Vec<Link>,
     pub phase: Phase,
-    /// Whether a whole message ever came from it.
+    /// Whether a whole message ever came from it, and when the last one did.
     pub(super) spoke: bool,
+    pub(super) heard: Time,
     /// What the machine sent in this drain.
     batch: Vec<u8>,
     dirty: bool,
@@ -107,7 +106,7 @@ pub(super) struct Slot {
     /// The peer has closed or broken it; told once, so it must be remembered until all is read.
     ended: bool,
     /// Bytes held for it, as last counted into the total.
-    held: usize,
+    pub(super) held: usize,
     partial_since: Option<Time>,
     /// A timer for `partial_since` or an earlier one is running.
     partial_timer: bool,
@@ -207,6 +206,7 @@ impl Links {
             rivals: Vec::new(),
             phase,
             spoke: false,
+            heard: Time::default(),
             batch: Vec::new(),
             dirty: false,
             congested: false,
@@ -238,7 +238,7 @@ impl Links {
     }
 
     /// The accepted link that has been silent for longest, and is silent still.
-    fn oldest_silent(&mut self) -> Option<usize> {
+    pub(super) fn oldest_silent(&mut self) -> Option<usize> {
         while let Some((index, link)) = self.silent.pop_front() {
             if self.get_as(index, link).is_some_and(|slot| !slot.spoke) {
                 return Some(index);
@@ -266,13 +266,19 @@ impl Links {
         }
     }
 
-    /// Counts what the link holds; what it is, if that is much and the total is beyond `bound`.
+    /// Counts what the link holds; whether all together hold more than `bound`.
     pub fn count_held(&mut self, index: usize, bound: usize) -> bool {
         let Some(slot) = self.slots.get_mut(index) else { return false };
         let held = slot.link.as_ref().map_or(0, Link::buffered);
+        let more = held > slot.held;
         self.held = self.held - slot.held + held;
         slot.held = held;
-        self.held > bound && held > SMALL
+        more && self.held > bound
+    }
+
+    /// The slot of a link.
+    pub fn find(&self, link: LinkId) -> Option<usize> {
+        self.by_id.get(&link).copied()
     }
 }
 
@@ -284,7 +290,9 @@ impl Reactor {
         }
         log::trace!("{link:?}: dialled at {:?}", target.addresses);
         match target.protocol {
-            _ if self.links.len() >= self.limits.links => self.down(link, LinkDown::Refused),
+            _ if self.links.len() >= self.limits.links && !self.make_room_for_ours() => {
+                self.down(link, LinkDown::Refused);
+            }
             LinkProtocol::Sctp => self.associate_with(link, service, &target.addresses),
             LinkProtocol::Tcp => {
                 let ways = self.ways(&target.addresses);
@@ -414,26 +422,20 @@ impl Reactor {
         }
     }
 
-    pub(super) fn accepted(&mut self, service: Service, link: Link, admission: Admission) {
+    pub(super) fn accepted<F>(&mut self, service: Service, link: Link, admission: Admission, handler: &mut F)
+    where
+        F: FnMut(&mut Reactor, super::Input<'_>),
+    {
         let peers = link.peer_addresses();
         if !self.is_allowed(format_args!("{service:?} connection"), peers.first().copied()) {
             return;
         }
         self.counters.accepted += 1;
-        if self.links.len() >= self.limits.links {
+        let from = peers.first().map(SocketAddr::ip);
+        if self.links.len() >= self.limits.links && !self.make_room(from, handler) {
             let bound = self.limits.links;
-            let Some(silent) = self.links.oldest_silent() else {
-                self.counters.refused += 1;
-                return self.complain(
-                    "full",
-                    peers.first().map(SocketAddr::ip),
-                    format_args!("{bound} connections: no more are taken"),
-                );
-            };
-            // Whoever never said anything useful goes first.
             self.counters.refused += 1;
-            self.complain_about(silent, "full of silent ones", "it says nothing, and others need the place");
-            self.drop_link(silent, LinkDown::Overflow);
+            return self.complain("full", from, format_args!("{bound} connections: no more are taken"));
         }
         self.links.incoming += 1;
         let id = LinkId(LinkId::INCOMING | self.links.incoming);
@@ -554,6 +556,7 @@ impl Reactor {
     where
         F: FnMut(&mut Reactor, super::Input<'_>),
     {
+        let now = self.now;
         let Some(slot) = self.links.get(index) else { return };
         if slot.congested {
             slot.unread = true;
@@ -575,6 +578,7 @@ impl Reactor {
         let Some(slot) = self.links.get_as(index, id) else { return };
         slot.spoke |= messages > 0;
         if messages > 0 {
+            slot.heard = now;
             slot.stuck_since = None;
         }
         slot.heavy = sent > HEAVY;
@@ -606,9 +610,7 @@ impl Reactor {
             }
         }
         if self.links.count_held(index, self.limits.buffered) {
-            self.counters.overflows += 1;
-            self.complain_about(index, "memory", "too much is buffered in total");
-            self.drop_up(index, id, LinkDown::Overflow);
+            self.drop_holders();
         }
     }
 
@@ -819,9 +821,7 @@ impl Reactor {
             }
         }
         if self.links.count_held(index, self.limits.buffered) {
-            self.counters.overflows += 1;
-            self.complain_about(index, "memory", "too much is buffered in total");
-            self.drop_link(index, LinkDown::Overflow);
+            self.drop_holders();
         }
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::machine::registrar::Leaver;
 use crate::machine::{LinkEnds, LinkProtocol, Target};
 use crate::transport::dials::STAGGER;
 use std::io::{Read, Write};
@@ -18,6 +19,8 @@ struct World {
     seen: VecDeque<Seen>,
     /// Answer each message with so many bytes.
     answer: usize,
+    /// Who makes room, each time that it is asked.
+    leavers: VecDeque<Vec<Leaver>>,
 }
 
 fn localhost() -> SocketAddr {
@@ -33,11 +36,11 @@ fn message(length: usize) -> Vec<u8> {
 impl World {
     fn new(limits: Limits) -> World {
         let reactor = Reactor::new(Clock::start(), limits).unwrap();
-        World { reactor, seen: VecDeque::new(), answer: 0 }
+        World { reactor, seen: VecDeque::new(), answer: 0, leavers: VecDeque::new() }
     }
 
     fn turn(&mut self, patience: Duration) {
-        let World { reactor, seen, answer } = self;
+        let World { reactor, seen, answer, leavers } = self;
         let until = reactor.clock.now() + patience;
         let turned = reactor.turn(Some(until), &mut |reactor, input| match input {
             Input::Message { link, bytes } => {
@@ -52,6 +55,7 @@ impl World {
                 LinkChange::Congested => Seen::Congested(link),
                 LinkChange::Drained => Seen::Drained(link),
             }),
+            Input::Full => reactor.name_leavers(leavers.pop_front().unwrap_or_default()),
             other => panic!("{other:?}"),
         });
         turned.unwrap();
@@ -150,6 +154,90 @@ fn who_never_said_anything_makes_room() {
     assert_eq!(late.read(&mut [0]).unwrap_or(0), 0);
     useful.write_all(&message(12)).unwrap();
     assert_eq!(world.next(), Seen::Message(useful_link, message(12)));
+}
+
+/// All have said something: whoever knows of what use they are says who makes room.
+#[test]
+fn who_is_of_no_use_makes_room() {
+    let mut world = World::new(Limits { links: 4, ..Limits::default() });
+    let to = world.listen();
+    let mut all: Vec<_> = (0..4).map(|_| world.client(to)).collect();
+    for (stream, link) in &mut all {
+        stream.write_all(&message(8)).unwrap();
+        assert_eq!(world.next(), Seen::Message(*link, message(8)));
+    }
+    let host = Some("127.0.0.1".parse().unwrap());
+    let leaver = |at: usize, settled| Leaver { link: all[at].1, host, settled };
+    world.turn(Duration::from_millis(20));
+    // One of them is gone already when it is its turn.
+    let gone = Leaver { link: LinkId(LinkId::INCOMING | 77), ..leaver(0, false) };
+    world.leavers.push_back(vec![gone, leaver(1, false)]);
+    let mut next = TcpStream::connect(to).unwrap();
+    assert_eq!(world.next(), Seen::Down(all[1].1, LinkDown::Overflow));
+    let Seen::Up(up, _) = world.next() else { panic!("no link") };
+    next.write_all(&message(4)).unwrap();
+    assert_eq!(world.next(), Seen::Message(up, message(4)));
+    // Nobody of use leaves for somebody of the same host, and where nobody leaves, the next one has to.
+    world.leavers.push_back(vec![leaver(2, true)]);
+    let mut late = TcpStream::connect(to).unwrap();
+    late.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    world.turn(Duration::from_millis(50));
+    assert_eq!(late.read(&mut [0]).unwrap_or(0), 0);
+    // For one that we dial ourselves it is the same.
+    let other = std::net::TcpListener::bind(localhost()).unwrap();
+    let link = LinkId(1);
+    world.reactor.name_leavers(vec![leaver(3, false)]);
+    world.open(link, vec![other.local_addr().unwrap()]);
+    assert_eq!(world.next(), Seen::Down(all[3].1, LinkDown::Overflow));
+    assert!(matches!(world.next(), Seen::Up(up, _) if up == link));
+}
+
+/// Beginnings of messages fill what all may hold: who has one that is short, and has said something before, stays.
+#[test]
+fn who_holds_most_and_never_said_anything_lets_go() {
+    const HALF: usize = 60_000;
+    let mut world = World::new(Limits { buffered: 10 * HALF, ..Limits::default() });
+    let to = world.listen();
+    let (mut useful, useful_link) = world.client(to);
+    useful.write_all(&message(8)).unwrap();
+    assert_eq!(world.next(), Seen::Message(useful_link, message(8)));
+    let mut hoarders = Vec::new();
+    for _ in 0..9 {
+        let (mut stream, link) = world.client(to);
+        stream.write_all(&message(65_000)[..HALF]).unwrap();
+        hoarders.push((stream, link));
+    }
+    while world.reactor.links_held().0 < 8 * HALF {
+        world.turn(Duration::from_millis(10));
+    }
+    // Something of use, in two parts, the first of which is too much for all.
+    let long = message(65_000);
+    useful.write_all(&long[..64_000]).unwrap();
+    let mut more = TcpStream::connect(to).unwrap();
+    more.write_all(&message(65_000)[..HALF]).unwrap();
+    let mut dropped = 0;
+    while dropped < 2 {
+        match world.next() {
+            Seen::Down(link, LinkDown::Overflow) => {
+                assert_ne!(link, useful_link);
+                dropped += 1;
+            }
+            Seen::Up(..) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    useful.write_all(&long[64_000..]).unwrap();
+    loop {
+        match world.next() {
+            Seen::Message(link, bytes) => {
+                assert_eq!((link, bytes), (useful_link, long));
+                break;
+            }
+            Seen::Down(link, _) => assert_ne!(link, useful_link),
+            Seen::Up(..) => {}
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]

@@ -241,6 +241,72 @@ fn a_mentor_that_never_ends_is_given_up() {
     assert_eq!(bench.content("echo").len(), 1);
 }
 
+/// One that tells of something new for ever, and takes its time.
+#[test]
+fn a_mentor_that_tells_next_to_nothing_is_given_up() {
+    let (mut bench, _) = Bench::new(with_peers(&["10.0.0.2:9901"]));
+    let (b, _) = meet(&mut bench, B);
+    let began = bench.now;
+    for id in 1..600 {
+        if bench.enrp(b, B, table(true, &[(id, B)])).contains(&Close(b)) {
+            break;
+        }
+        bench.wait(ms(1000));
+    }
+    bench.wait(ms(5000));
+    assert!(bench.registrar.is_serving());
+    assert!(bench.now - began < ms(30_000), "after {:?}", bench.now - began);
+    // One that is as slow to begin with and then gets on is listened to.
+    let (mut bench, _) = Bench::new(with_peers(&["10.0.0.2:9901"]));
+    let (b, _) = meet(&mut bench, B);
+    for part in 0..30 {
+        let ids: Vec<_> = (1..=120).map(|id| (1000 * part + id, B)).collect();
+        bench.enrp(b, B, table(true, &ids));
+        bench.wait(ms(1000));
+    }
+    bench.enrp(b, B, table(false, &[(1_000_000, B)]));
+    assert!(bench.registrar.is_serving());
+    assert_eq!(bench.content("echo").len(), 30 * 120 + 1);
+}
+
+/// What another one has told already is no standing still.
+#[test]
+fn a_second_mentor_begins_at_the_beginning() {
+    let (mut bench, _) = Bench::new(with_peers(&["10.0.0.2:9901"]));
+    let (b, _) = meet(&mut bench, B);
+    for id in 1..=200 {
+        bench.enrp(b, B, table(true, &[(id, B)]));
+    }
+    let c = bench.accept(Service::Enrp, LinkProtocol::Tcp, "10.0.0.3:50000");
+    bench.enrp(c, C, hello(C, "10.0.0.3:9901"));
+    let effects = bench.down(b);
+    let question = Effect::Enrp(c, C, Enrp::HandleTableRequest { own_only: false });
+    assert!(effects.contains(&question), "{effects:?}");
+    for id in 1..=200 {
+        assert!(!bench.enrp(c, C, table(true, &[(id, B)])).contains(&Close(c)), "at {id}");
+    }
+    bench.enrp(c, C, table(false, &[(201, B)]));
+    assert!(bench.registrar.is_serving());
+    assert_eq!(bench.content("echo").len(), 201);
+}
+
+/// There is always one more to be asked, and none of them answers.
+#[test]
+fn however_many_mentors_never_end_the_service_starts() {
+    let (mut bench, _) = Bench::new(with_peers(&["10.0.0.2:9901"]));
+    let began = bench.now;
+    for number in 0..600 {
+        if bench.registrar.is_serving() {
+            break;
+        }
+        let link = bench.accept(Service::Enrp, LinkProtocol::Tcp, &format!("10.0.0.66:{}", 1000 + number));
+        bench.enrp(link, RegistrarId(0x6000 + number), hello(RegistrarId(0x6000 + number), "10.0.0.66:9901"));
+        bench.wait(ms(500));
+    }
+    assert!(bench.registrar.is_serving());
+    assert!(bench.now - began < ms(40_000), "after {:?}", bench.now - began);
+}
+
 #[test]
 fn a_configured_peer_is_dialled_until_it_is_there() {
     let (mut bench, _) = Bench::new(with_peers(&["10.0.0.2:9901"]));

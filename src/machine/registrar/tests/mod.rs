@@ -6,6 +6,7 @@ mod enrp;
 mod joining;
 mod routine;
 mod rsplib;
+mod shares;
 mod size;
 mod statements;
 mod strangers;

@@ -1,0 +1,107 @@
+//! Who makes room when all places are taken: those that never said anything, the oldest first; then those that whoever
+//! knows what hangs on each link names ([`Input::Full`]). And who lets go when all links together hold too much.
+
+use super::{Input, Reactor};
+use crate::machine::registrar::Leaver;
+use crate::machine::{LinkDown, Time};
+use crate::wire::scope::host_of;
+use std::cmp::Reverse;
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Who makes room is asked anew after so long; and where nobody does, not more often than that.
+const LASTS: Duration = Duration::from_secs(1);
+const IN_VAIN: Duration = Duration::from_millis(100);
+
+/// Those who make room.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    leavers: VecDeque<Leaver>,
+    /// When they were named.
+    named: Time,
+    /// When nobody was last.
+    in_vain: Option<Time>,
+}
+
+impl Reactor {
+    /// The answer to [`Input::Full`]: who makes room, those first who do so first.
+    pub fn name_leavers(&mut self, leavers: Vec<Leaver>) {
+        self.room.in_vain = leavers.is_empty().then_some(self.now);
+        self.room.leavers = leavers.into();
+        self.room.named = self.now;
+    }
+
+    /// Makes room for one that comes from there; `false`: there is none.
+    pub(super) fn make_room<F>(&mut self, newcomer: Option<IpAddr>, handler: &mut F) -> bool
+    where
+        F: FnMut(&mut Reactor, Input<'_>),
+    {
+        if self.silence_leaves() || self.somebody_leaves(newcomer) {
+            return true;
+        }
+        if self.room.in_vain.is_some_and(|when| self.now < when + IN_VAIN) {
+            return false;
+        }
+        // So that nobody is named who is gone already.
+        self.report_changes(handler);
+        handler(self, Input::Full);
+        self.somebody_leaves(newcomer)
+    }
+
+    /// The same for one that we dial, as far as it is known who makes room.
+    pub(super) fn make_room_for_ours(&mut self) -> bool {
+        self.silence_leaves() || self.somebody_leaves(None)
+    }
+
+    /// The one that has been silent for longest goes.
+    fn silence_leaves(&mut self) -> bool {
+        let Some(silent) = self.links.oldest_silent() else { return false };
+        self.counters.refused += 1;
+        self.complain_about(silent, "full of silent ones", "it says nothing, and others need the place");
+        self.drop_link(silent, LinkDown::Overflow);
+        true
+    }
+
+    fn somebody_leaves(&mut self, newcomer: Option<IpAddr>) -> bool {
+        let named = self.room.named;
+        if self.now >= named + LASTS {
+            self.room.leavers.clear();
+        }
+        let newcomer = newcomer.map(host_of);
+        while let Some(leaver) = self.room.leavers.front().copied() {
+            if leaver.settled && (newcomer.is_none() || leaver.host == newcomer) {
+                return false;
+            }
+            self.room.leavers.pop_front();
+            let index = self.links.find(leaver.link);
+            // Who said something meanwhile may be of use by now.
+            let idle = |index: &usize| self.links.slots.get(*index).is_some_and(|slot| slot.heard <= named);
+            if let Some(index) = index.filter(idle) {
+                self.counters.refused += 1;
+                let why = "its host has most of all places, and others need one";
+                self.complain_about(index, "full of one host's", why);
+                self.drop_link(index, LinkDown::Overflow);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// All links together hold too much: those go first that never said anything whole, then those that hold most.
+    pub(super) fn drop_holders(&mut self) {
+        let bound = self.limits.buffered / 4 * 3;
+        let holders = self.links.slots.iter().filter(|(_, slot)| slot.held > 0 && slot.link.is_some());
+        let mut all: Vec<(bool, Reverse<usize>, usize)> =
+            holders.map(|(index, slot)| (slot.spoke, Reverse(slot.held), index)).collect();
+        all.sort_unstable();
+        for (_, _, index) in all {
+            if self.links.held() <= bound {
+                break;
+            }
+            self.counters.overflows += 1;
+            self.complain_about(index, "memory", "too much is buffered in total, and most for such");
+            self.drop_link(index, LinkDown::Overflow);
+        }
+    }
+}
