@@ -34,7 +34,7 @@ use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
 use nix::time::ClockId;
-use room::Room;
+use room::Crowd;
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -244,7 +244,7 @@ pub(crate) struct Reactor {
     counters: Counters,
     complaints: Complaints,
     security: Security,
-    room: Room,
+    room: Crowd,
 }
 
 impl Reactor {
@@ -267,7 +267,7 @@ impl Reactor {
             counters: Counters::default(),
             complaints: Complaints::default(),
             security: Security::default(),
-            room: Room::default(),
+            room: Crowd::default(),
         })
     }
 

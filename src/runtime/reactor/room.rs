@@ -14,9 +14,9 @@ use std::time::Duration;
 const LASTS: Duration = Duration::from_secs(1);
 const IN_VAIN: Duration = Duration::from_millis(100);
 
-/// Those who make room.
+/// Those who make room, where there are too many.
 #[derive(Debug, Default)]
-pub(super) struct Room {
+pub(super) struct Crowd {
     leavers: VecDeque<Leaver>,
     /// When they were named.
     named: Time,
