@@ -11,6 +11,7 @@ mod process;
 #[path = "../common/skip.rs"]
 mod skip;
 
+mod shares;
 mod strangers;
 
 use busy::busy;

@@ -7,11 +7,11 @@ use rserpool::wire::{Enrp, EnrpMessage, ServerInformation};
 use std::sync::Mutex;
 
 /// Where strangers come from.
-const ELSEWHERE: &str = "127.0.0.66:0";
+pub const ELSEWHERE: &str = "127.0.0.66:0";
 /// How long anything may take that is waited for.
-const LONG: Duration = Duration::from_secs(40);
+pub const LONG: Duration = Duration::from_secs(40);
 
-fn connect_from(from: &str, to: SocketAddr) -> TcpStream {
+pub fn connect_from(from: &str, to: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket");
     let from: SocketAddr = from.parse().expect("an address");
     socket.bind(&from.into()).expect("bind");
@@ -24,15 +24,15 @@ fn connect_from(from: &str, to: SocketAddr) -> TcpStream {
 
 /// A registrar byte by byte, which says of itself that it is this one.
 #[derive(Clone)]
-struct Peer {
-    id: RegistrarId,
+pub struct Peer {
+    pub id: RegistrarId,
     stream: Arc<Mutex<TcpStream>>,
     /// What it says when it is asked for its table.
     more: bool,
 }
 
 impl Peer {
-    fn join(registrar: SocketAddr, id: u32) -> Peer {
+    pub fn join(registrar: SocketAddr, id: u32) -> Peer {
         Peer::over(connect_from(ELSEWHERE, registrar), id, false)
     }
 
@@ -78,13 +78,13 @@ impl Peer {
         let _ = self.stream.lock().expect("stream").write_all(&message.encode());
     }
 
-    fn update(&self, action: UpdateAction, name: &str, element: PoolElement) {
+    pub fn update(&self, action: UpdateAction, name: &str, element: PoolElement) {
         let handle = handle(name);
         self.say(Enrp::HandleUpdate { takeover_suggested: false, action, handle, element });
     }
 }
 
-fn next_enrp(stream: &mut TcpStream) -> std::io::Result<Enrp> {
+pub fn next_enrp(stream: &mut TcpStream) -> std::io::Result<Enrp> {
     let mut header = [0; 4];
     stream.read_exact(&mut header)?;
     let length = usize::from(u16::from_be_bytes([header[2], header[3]])).next_multiple_of(4);
@@ -95,7 +95,7 @@ fn next_enrp(stream: &mut TcpStream) -> std::io::Result<Enrp> {
 }
 
 /// An element that answers its keep-alives.
-fn element(registrar: SocketAddr, name: &str, id: u32) -> TcpStream {
+pub fn element(registrar: SocketAddr, name: &str, id: u32) -> TcpStream {
     let mut stream = connect(registrar);
     stream.write_all(&registration(name, id)).expect("sent");
     let response = answer(&mut stream);
@@ -107,7 +107,7 @@ fn element(registrar: SocketAddr, name: &str, id: u32) -> TcpStream {
 }
 
 /// What a user is told of a pool.
-fn look(user: &mut TcpStream, name: &str) -> Vec<PoolElement> {
+pub fn look(user: &mut TcpStream, name: &str) -> Vec<PoolElement> {
     user.write_all(&resolution(name, false, None)).expect("sent");
     match answer(user).expect("an answer") {
         Asap::HandleResolutionResponse { elements, .. } => elements,
@@ -115,7 +115,7 @@ fn look(user: &mut TcpStream, name: &str) -> Vec<PoolElement> {
     }
 }
 
-fn waited_for(what: &str, mut done: impl FnMut() -> bool) {
+pub fn waited_for(what: &str, mut done: impl FnMut() -> bool) {
     let end = Instant::now() + LONG;
     while !done() {
         assert!(Instant::now() < end, "{what}: not within {LONG:?}");
@@ -124,7 +124,7 @@ fn waited_for(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 /// The element as it would be at the stranger's.
-fn elsewhere(id: u32, home: RegistrarId) -> PoolElement {
+pub fn elsewhere(id: u32, home: RegistrarId) -> PoolElement {
     let at = vec![IpAddr::V4(Ipv4Addr::new(127, 0, 0, 66))];
     let usage = TransportUse::DataPlusControl;
     let transport = Transport::new(Protocol::Tcp, usage, 66, at.clone());
