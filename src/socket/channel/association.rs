@@ -417,22 +417,25 @@ fn broken(error: &io::Error) -> AssociationEnd {
 pub(crate) fn tune(socket: &SctpSocket, parameters: &SessionParameters) -> io::Result<()> {
     let short = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
     let most = short(parameters.assoc_max_rxt);
-    let per_path = short(parameters.path_max_rxt);
     let paths = Parameters {
         rto_initial: parameters.rto_initial,
         rto_min: parameters.rto_min,
         rto_max: parameters.rto_max,
         assoc_max_rxt: 0,
-        path_max_rxt: per_path,
+        path_max_rxt: short(parameters.path_max_rxt),
         hb_interval: parameters.hb_interval,
     };
     socket.set_parameters(0, paths)?;
     let total = |most| Parameters { assoc_max_rxt: most, ..Parameters::default() };
     match socket.set_parameters(0, total(most)) {
-        // Of several paths, the association may not outlive them all.
+        // More than all paths together have Linux refuses, but looks at that only here: a silence of one direction that
+        // makes each of two paths fail now and then would end the association sooner than one path's.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            let count = socket.peer_addresses(0).map_or(1, |list| list.len().clamp(1, 255)) as u16;
-            socket.set_parameters(0, total(most.min(per_path.saturating_mul(count))))
+            let per_path = |path_max_rxt| Parameters { path_max_rxt, ..Parameters::default() };
+            socket.set_parameters(0, per_path(most))?;
+            let result = socket.set_parameters(0, total(most));
+            socket.set_parameters(0, per_path(short(parameters.path_max_rxt)))?;
+            result
         }
         result => result,
     }
