@@ -76,7 +76,10 @@ enum Gathering {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kept {
     /// Its peer's host answers nothing.
-    Gone,
+    Gone {
+        /// How long what it is asked again takes to be answered or not.
+        again: Duration,
+    },
     Bytes(KeptBytes),
 }
 
@@ -385,7 +388,8 @@ impl Association {
     /// What the kernel keeps for it.
     pub(crate) fn kept(&self) -> Kept {
         if self.socket.is_unreachable(0).unwrap_or(false) {
-            return Kept::Gone;
+            let again = self.socket.parameters(0).map_or(0, |now| now.rto_max);
+            return Kept::Gone { again: Duration::from_millis(u64::from(again)) };
         }
         // Before looking, or what is sent meanwhile would count as acknowledged.
         let sent = self.sent.load(Relaxed);
@@ -428,8 +432,8 @@ pub(crate) fn tune(socket: &SctpSocket, parameters: &SessionParameters) -> io::R
     socket.set_parameters(0, paths)?;
     let total = |most| Parameters { assoc_max_rxt: most, ..Parameters::default() };
     match socket.set_parameters(0, total(most)) {
-        // More than all paths together have Linux refuses, but looks at that only here: a silence of one direction that
-        // makes each of two paths fail now and then would end the association sooner than one path's.
+        // More than all paths together may have, Linux refuses, but looks at that here alone. With less, a stall that each of
+        // two paths counts for itself ends the association sooner than if it had one.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
             let per_path = |path_max_rxt| Parameters { path_max_rxt, ..Parameters::default() };
             socket.set_parameters(0, per_path(most))?;

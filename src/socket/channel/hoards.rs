@@ -7,8 +7,9 @@
 //! rest, those that never said anything go first, then who keeps most. Time alone ends none: a slow peer may take as long
 //! as it likes.
 //!
-//! A host that answers nothing at any of its addresses is gone as soon as SCTP says so of the last one: the kernel itself
-//! would go on asking for minutes.
+//! A host that answers nothing at any of its addresses is gone when SCTP says so of the last one, and what it was sent again since
+//! had its time to be answered: with several addresses SCTP may be that far after less time than a connection over TCP is
+//! given. The kernel itself would go on asking for minutes.
 
 #![expect(clippy::disallowed_methods, reason = "peers vanish in real time")]
 
@@ -58,6 +59,8 @@ struct SessionHoard {
     kept: usize,
     spoke: bool,
     pace: Pace,
+    /// Since when it answers nothing at any address.
+    silent: Option<Instant>,
 }
 
 /// Whether a peer acknowledges what it is sent.
@@ -95,7 +98,13 @@ impl SessionHoards {
         let mut state = self.0.lock();
         let now = Instant::now();
         let pace = Pace::new(now);
-        state.all.push(SessionHoard { conn: Arc::downgrade(conn), kept: 0, spoke: false, pace });
+        state.all.push(SessionHoard {
+            conn: Arc::downgrade(conn),
+            kept: 0,
+            spoke: false,
+            pace,
+            silent: None,
+        });
         let first = state.next.is_none();
         state.next.get_or_insert_with(|| now + LOOK);
         first
@@ -132,11 +141,16 @@ impl SessionHoardsState {
                 Some((Kept::Bytes(bytes), _)) => {
                     watched.kept = bytes.stuck + watched.pace.look(now, &bytes);
                     watched.spoke = bytes.spoke;
+                    watched.silent = None;
                     self.total += watched.kept;
                     self.turn += 1;
                     continue;
                 }
-                Some((Kept::Gone, conn)) => {
+                Some((Kept::Gone { again }, _)) if now - *watched.silent.get_or_insert(now) < again => {
+                    self.turn += 1;
+                    continue;
+                }
+                Some((Kept::Gone { .. }, conn)) => {
                     conn.host_is_gone();
                 }
                 None => {}
@@ -221,8 +235,26 @@ mod tests {
         state.drop_hoarders(70_000);
         assert_eq!((left(&state), state.total), (vec![0, 3], 54_000));
         // Of those that are gone, by themselves or not, nothing is counted any more.
-        state.take_turns(now, |_| Kept::Gone);
+        state.take_turns(now, |_| Kept::Gone { again: Duration::ZERO });
         assert_eq!((left(&state), state.total), (vec![], 0));
+    }
+
+    #[test]
+    fn what_is_sent_again_last_has_its_time() {
+        let (conn, _end) = conn();
+        let hoards = SessionHoards::default();
+        hoards.watch(&conn);
+        let (mut state, begin) = (hoards.0.lock(), Instant::now());
+        let gone = Kept::Gone { again: Duration::from_secs(5) };
+        let mut is_left = |seconds: u64, kept: Kept| {
+            state.take_turns(begin + Duration::from_secs(seconds), |_| kept);
+            !state.all.is_empty()
+        };
+        assert!([1, 5].into_iter().all(|second| is_left(second, gone)));
+        // It answers once, and is as good as before.
+        assert!(is_left(6, Kept::Bytes(KeptBytes::default())));
+        assert!([7, 11].into_iter().all(|second| is_left(second, gone)));
+        assert!(!is_left(12, gone));
     }
 
     #[test]
@@ -269,7 +301,7 @@ mod tests {
             for conn in &conns {
                 hoards.watch(conn);
             }
-            hoards.0.lock().take_turns(Instant::now(), |_| Kept::Gone);
+            hoards.0.lock().take_turns(Instant::now(), |_| Kept::Gone { again: Duration::ZERO });
             assert!(hoards.0.lock().all.is_empty(), "{round}");
             drop(ends);
         }
