@@ -283,6 +283,19 @@ fn no_orphans(world: &mut World, host: HostId) {
     }
 }
 
+/// Whether the home registrar of an element's process takes the element for a registrar's that a stranger made up: without TLS, who has an
+/// identifier first keeps it, and the process is refused.
+fn is_squatted(world: &World, key: &(PoolHandle, PeId), host: HostId) -> bool {
+    let Machine::Process(client) = &world.hosts[host].machine else { return false };
+    let home =
+        world.registrars().map(|(_, registrar)| registrar).find(|home| Some(home.id()) == client.home());
+    let known = home.and_then(|home| {
+        let space = home.handlespace();
+        space.get(space.find(&key.0, key.1)?)
+    });
+    !world.plan.tls && known.is_some_and(|element| is_invented(element.home()))
+}
+
 /// Each registered element is some living registrar's own.
 fn nothing_unowned(world: &mut World) {
     // Who could call them its own?
@@ -293,7 +306,12 @@ fn nothing_unowned(world: &mut World) {
     }
     let mut unowned = BTreeMap::new();
     // A process that turned to a registrar that hangs waits for it until the response timer ends.
-    let bound = world.takeover_bound() + RESPONSE_TIMEOUT;
+    let mut bound = world.takeover_bound() + RESPONSE_TIMEOUT;
+    if world.plan.sctp && world.plan.strangers > 0 && !world.plan.tls {
+        // One that was refused for a stranger's sake is not told over SCTP when its identifier is free (it may be rsplib's), and
+        // tries again when its registration is due.
+        bound += Duration::from_secs(10);
+    }
     let (now, disturbed) = (world.now, world.disturbed);
     let mut looked = 0;
     for (key, &host) in &world.registered {
@@ -303,7 +321,7 @@ fn nothing_unowned(world: &mut World) {
             let known = space.find(&key.0, key.1).and_then(|found| space.get(found));
             known.is_some_and(|element| element.home() == registrar.id())
         });
-        if !owned && !world.hosts[host].paused {
+        if !owned && !world.hosts[host].paused && !is_squatted(world, key, host) {
             let since = world.memory.unowned.get(key).copied().unwrap_or(now);
             unowned.insert(key.clone(), since);
         }
@@ -312,7 +330,24 @@ fn nothing_unowned(world: &mut World) {
         let waited = now - since.max(disturbed);
         if world.network.is_whole() {
             world.tally.worst("ms owned by nobody", waited.as_millis() as u64);
-            assert!(waited <= bound, "{key:?} is owned by nobody for {waited:?}");
+            let homes = || {
+                let at = |(host, registrar): (HostId, &registrar::Registrar)| {
+                    let space = registrar.handlespace();
+                    (
+                        host,
+                        space
+                            .find(&key.0, key.1)
+                            .and_then(|found| space.get(found))
+                            .map(|found| found.home()),
+                    )
+                };
+                world.registrars().map(at).collect::<Vec<_>>()
+            };
+            assert!(
+                waited <= bound,
+                "{key:?} is owned by nobody for {waited:?}; what each registrar takes for its home: {:?}",
+                homes()
+            );
         }
     }
     world.memory.unowned = unowned;
@@ -397,6 +432,12 @@ pub fn unrest(world: &World) -> u64 {
 
 /// Once faults have stopped: within `patience`, everything is as it should be, and stays so.
 pub fn settles(world: &mut World, patience: Duration) {
+    if world.plan.strangers > 0 && !world.plan.tls {
+        // What strangers registered in the end may still be on its way over slow links, and is then given up as any process is that
+        // answers nothing over a link that loses things.
+        let config = timers(!world.plan.slow.is_empty());
+        world.run_for(config.lossy_link_timeout + 4 * config.endpoint_keep_alive_transmission_interval);
+    }
     let begin = world.now;
     while let Some(reason) = unsettled(world) {
         assert!(world.now - begin < patience, "{patience:?} after the last fault: {reason}");

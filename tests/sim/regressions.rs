@@ -26,6 +26,7 @@ const FOUND_WITHOUT_TLS: &[(u64, &str)] = &[
     (53, "an element that was refused did not come back when its home said that its identifier was free"),
     (106, "the same"),
     (131, "the same"),
+    (9, "the check asked for an element that a stranger's registrar had first"),
     (67, "the check took a stranger's element for one that had left"),
     (84, "the check took a registrar for dead, for which a stranger passed"),
 ];
