@@ -588,6 +588,9 @@ impl Reactor {
                 EndpointEvent::Accepted(link) => {
                     self.accepted(service, Link::Sctp(link), Admission::Plain, handler);
                 }
+                EndpointEvent::NotAccepted(error) => {
+                    self.complain("accept", None, format_args!("can't accept associations for now: {error}"));
+                }
                 EndpointEvent::DialDone(link, result) => self.dialled(LinkId(link), result.map(Link::Sctp)),
             }
         }

@@ -57,6 +57,8 @@ const INIT_LONGEST: u16 = 3000;
 pub enum EndpointEvent {
     /// Somebody connected.
     Accepted(SctpLink),
+    /// Somebody connected, and could not be taken: no descriptors, or no memory. It may try again.
+    NotAccepted(io::Error),
     /// A dial came to its end. The number is the one given to [`SctpEndpoint::dial`].
     DialDone(u64, io::Result<SctpLink>),
 }
@@ -160,7 +162,8 @@ impl SctpEndpoint {
         match (self.dials.remove(&association), result) {
             (Some(token), result) => Some(EndpointEvent::DialDone(token, result)),
             (None, Ok(link)) => Some(EndpointEvent::Accepted(link)),
-            (None, Err(_)) => None,
+            // Only what the system says has a number: the others are ends of what was not there yet.
+            (None, Err(error)) => error.raw_os_error().map(|_| EndpointEvent::NotAccepted(error)),
         }
     }
 
@@ -172,8 +175,6 @@ impl SctpEndpoint {
                     // It is over already.
                     return Err(ErrorKind::ConnectionReset.into());
                 }
-                // Out of descriptors or memory. The peer may try again.
-                log::warn!("SCTP: dropping an association: {error}");
                 self.drop_association(association);
                 Err(error)
             }

@@ -2,6 +2,7 @@
 //! its control: the same without the attack.
 
 use super::*;
+pub use crate::process::connect_from;
 use rserpool::wire::enrp::UpdateAction;
 use rserpool::wire::{Enrp, EnrpMessage, ServerInformation};
 use std::sync::Mutex;
@@ -10,17 +11,6 @@ use std::sync::Mutex;
 pub const ELSEWHERE: &str = "127.0.0.66:0";
 /// How long anything may take that is waited for.
 pub const LONG: Duration = Duration::from_secs(40);
-
-pub fn connect_from(from: &str, to: SocketAddr) -> TcpStream {
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket");
-    let from: SocketAddr = from.parse().expect("an address");
-    socket.bind(&from.into()).expect("bind");
-    socket.connect(&to.into()).expect("connect");
-    let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE)).expect("time-out");
-    stream.set_nodelay(true).expect("option");
-    stream
-}
 
 /// A registrar byte by byte, which says of itself that it is this one.
 #[derive(Clone)]

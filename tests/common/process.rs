@@ -2,12 +2,25 @@
 //! also when it is frozen. For whoever needs it; not all of them need all of it.
 #![allow(dead_code)]
 
+use socket2::{Domain, Socket, Type};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+/// A connection with `to` from an address of this machine (`ip:port`; port 0: any), for who has to be somebody else.
+pub fn connect_from(from: &str, to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket");
+    let from: SocketAddr = from.parse().expect("an address");
+    socket.bind(&from.into()).expect("bind");
+    socket.connect(&to.into()).expect("connect");
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("time-out");
+    stream.set_nodelay(true).expect("option");
+    stream
+}
 
 /// A started program.
 pub struct Process {

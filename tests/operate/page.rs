@@ -3,7 +3,7 @@
 use super::elements::{Elements, element};
 use super::{scratch, soon};
 use crate::busy::busy;
-use crate::process::Registrar;
+use crate::process::{Registrar, connect_from};
 use rserpool::wire::{Asap, PeId, Policy, PoolElement, Protocol, Transport, TransportUse};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -210,6 +210,35 @@ fn events_tell_what_happens_and_go_on_where_a_reader_was() {
     // One of another registrar's life begins anew.
     let mut events = Events::open(registrar.http, "Last-Event-ID: 0x00000001-1\r\n");
     assert_eq!(events.next().0, "snapshot");
+}
+
+/// What one host has leaves room for others.
+#[test]
+fn one_host_does_not_keep_others_from_the_page() {
+    let registrar = Registrar::start(&PATIENT);
+    let open = |from: &str| {
+        let mut stream = connect_from(&format!("{from}:0"), registrar.http);
+        write!(stream, "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("request");
+        stream
+    };
+    let starts = |stream: &mut TcpStream| {
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).expect("a line");
+        line
+    };
+    let mut theirs: Vec<TcpStream> = (0..16).map(|_| open("127.0.0.2")).collect();
+    assert!(theirs.iter_mut().all(|stream| starts(stream).starts_with("HTTP/1.1 200")));
+    assert!(starts(&mut open("127.0.0.2")).starts_with("HTTP/1.1 503"), "a host's own make no room");
+    let mut others: Vec<TcpStream> = ["127.0.0.3", "127.0.0.4"].map(open).into();
+    assert!(others.iter_mut().all(|stream| starts(stream).starts_with("HTTP/1.1 200")));
+    assert!(get(registrar.http, "/metrics").1.contains("rserpool_event_streams 16"));
+    // Requests that never end: the one host's go first, not the other's that is older.
+    let mut old = connect_from("127.0.0.3:0", registrar.http);
+    let many: Vec<TcpStream> = (0..100).map(|_| connect_from("127.0.0.2:0", registrar.http)).collect();
+    assert!(get(registrar.http, "/healthz").0.starts_with("HTTP/1.1 200"));
+    write!(old, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("request");
+    assert!(starts(&mut old).starts_with("HTTP/1.1 200"));
+    drop(many);
 }
 
 /// Readers who don't read are cut off, and no number of them keeps others from the page.

@@ -10,13 +10,15 @@ use mio::net::TcpListener;
 use mio::{Interest, Token};
 use rserpool::machine::Time;
 use rserpool::runtime::registrar::Server;
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-/// Connections at a time; beyond, the oldest that is no event stream goes.
+/// Connections at a time; beyond, the oldest that is no event stream goes, of the host that has most of them.
 const MAX_CONNECTIONS: usize = 64;
-/// Event streams among them; beyond, no more are taken, so that there is room for others.
+/// Event streams among them; beyond, one is taken only for one of a host that has more of them than the newcomer's would
+/// have then, so that there is room for others.
 const MAX_STREAMS: usize = 16;
 /// How long pages are made before others are served.
 const SLICE: Duration = Duration::from_millis(5);
@@ -136,12 +138,7 @@ impl Http {
                 Err(error) => return log::debug!("operator's page: {error}"),
             };
             let free = self.connections.iter().position(Option::is_none);
-            let oldest = || {
-                let age =
-                    |number: &usize| self.connections[*number].as_ref().map(|c| (c.is_stream(), c.deadline));
-                (0..MAX_CONNECTIONS).min_by_key(age).unwrap_or(0)
-            };
-            let number = free.unwrap_or_else(oldest);
+            let number = free.or_else(|| self.who_goes()).unwrap_or(0);
             let token = Token(self.first + 1 + number);
             let interest = Interest::READABLE | Interest::WRITABLE;
             if let Err(error) = server.registry().register(&mut stream, token, interest) {
@@ -157,13 +154,49 @@ impl Http {
         }
     }
 
+    /// The numbers of those that are event streams, or are not, of the host that has most of them.
+    fn most(&self, streams: bool) -> Vec<usize> {
+        let mut hosts: BTreeMap<IpAddr, Vec<usize>> = BTreeMap::new();
+        for (number, connection) in self.connections.iter().enumerate() {
+            if let Some(connection) =
+                connection.as_ref().filter(|connection| connection.is_stream() == streams)
+            {
+                hosts.entry(connection.wire.host()).or_default().push(number);
+            }
+        }
+        hosts.into_values().max_by_key(Vec::len).unwrap_or_default()
+    }
+
+    /// Who makes room for a connection.
+    fn who_goes(&self) -> Option<usize> {
+        let age = |number: &usize| self.connections[*number].as_ref().map(|connection| connection.deadline);
+        self.most(false).into_iter().min_by_key(age)
+    }
+
+    /// Whether there is room for one more event stream of a host, or one of another host's makes room for it.
+    fn has_room(&self, host: IpAddr) -> bool {
+        let theirs =
+            self.connections.iter().flatten().filter(|other| other.is_stream() && other.wire.host() == host);
+        self.streams() < MAX_STREAMS || self.most(true).len() > theirs.count() + 1
+    }
+
     fn serve(&mut self, server: &mut Server, number: usize) {
         let streams = self.streams();
+        let Some(host) = self.connections.get(number).and_then(Option::as_ref).map(|one| one.wire.host())
+        else {
+            return;
+        };
+        let has_room = self.has_room(host);
         let Some(Some(connection)) = self.connections.get_mut(number) else { return };
-        match connection.go_on(server, &self.site, self.local, streams) {
+        match connection.go_on(server, &self.site, self.local, (streams, has_room)) {
             Ok(Progress::Waits) => {}
             Ok(Progress::More) => self.queue(number),
             Ok(Progress::Done) | Err(_) => self.connections[number] = None,
+        }
+        if self.streams() > MAX_STREAMS
+            && let Some(&number) = self.most(true).first()
+        {
+            self.connections[number] = None;
         }
     }
 }
@@ -193,7 +226,7 @@ impl Connection {
         server: &mut Server,
         site: &Site,
         local: SocketAddr,
-        streams: usize,
+        (streams, has_room): (usize, bool),
     ) -> io::Result<Progress> {
         if let State::Reading(head) = &mut self.state {
             let is_private = match self.wire.begin(server)? {
@@ -206,7 +239,7 @@ impl Connection {
             let request = match request.map(|request| request.came(is_private, is_operators)) {
                 Ok(_) if !is_private && self.wire.wants_tls(server) => Err(page::WANTS_TLS),
                 Ok(request) if !request.is_for(local) => Err("421 Misdirected Request"),
-                Ok(request) if request.path == "/events" && request.with_body && streams >= MAX_STREAMS => {
+                Ok(request) if request.path == "/events" && request.with_body && !has_room => {
                     Err(page::TOO_MANY_STREAMS)
                 }
                 other => other,

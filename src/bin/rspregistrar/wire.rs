@@ -5,8 +5,9 @@ use rserpool::machine::trust::Roles;
 use rserpool::runtime::registrar::Server;
 use rserpool::transport::stream;
 use rserpool::transport::tls::{Engine, FIRST_BYTE, Failure, Mode, Purpose, TlsStream};
+use rserpool::wire::scope::host_of;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 
 /// See the module.
@@ -76,6 +77,11 @@ impl Wire {
     /// Whether a plain request has to come again inside TLS: where it is required, and on the way from elsewhere.
     pub fn wants_tls(&self, server: &Server) -> bool {
         self.tls.is_none() && server.security().is_some_and(|(_, mode)| mode == Mode::Require)
+    }
+
+    /// Whose it is.
+    pub fn host(&self) -> IpAddr {
+        host_of(self.peer.ip())
     }
 
     /// Whether the peer has an operator's certificate.
