@@ -13,6 +13,10 @@ const FOUND: &[(u64, &str)] = &[
     (0x7a, "by hand: checksums that differ lead to nothing"),
     (0x83, "by hand: what a registrar does not list any more is kept"),
     (
+        0xf581c,
+        "the bound left out that a dead registrar's address, with its successor behind it, is dialled for seconds",
+    ),
+    (
         0xc6336,
         "an answer to a keep-alive without the H flag was taken for one to the question whose an element is",
     ),
