@@ -3,6 +3,7 @@
 use super::explain;
 use super::guard::Errno;
 use crate::runtime::Settings;
+use crate::runtime::complaints::SESSIONS;
 use crate::socket::{Library, Process};
 use parking_lot::{Mutex, RwLock};
 use std::cell::RefCell;
@@ -101,6 +102,9 @@ fn end(state: &Instance) {
         std::mem::forget(library);
     } else {
         library.shutdown();
+        if !library.is_forked() {
+            SESSIONS.end();
+        }
     }
 }
 

@@ -146,8 +146,7 @@ impl Complaints {
         self.causes.retain(|cause, throttle| {
             let stays = throttle.is_recent(now, if throttle.left_out > 0 { 2 * INTERVAL } else { INTERVAL });
             if !stays && throttle.left_out > 0 {
-                let level = if news.contains(&*cause.0) { log::Level::Info } else { log::Level::Warn };
-                lines.push((level, rest(cause, throttle.left_out)));
+                lines.push((level(news, cause), rest(cause, throttle.left_out)));
             }
             if !stays
                 && cause.1.is_some()
@@ -159,6 +158,12 @@ impl Complaints {
         });
         self.hosts.retain(|_, count| *count > 0);
         lines
+    }
+
+    /// The last lines of all causes.
+    fn end(self) -> Vec<(log::Level, String)> {
+        let told = self.causes.iter().filter(|(_, throttle)| throttle.left_out > 0);
+        told.map(|(cause, throttle)| (level(&self.news, cause), rest(cause, throttle.left_out))).collect()
     }
 }
 
@@ -213,6 +218,14 @@ impl SharedComplaints {
         self.ask(|_, _| ());
     }
 
+    /// The library ends: what was left out is told, and nothing is kept.
+    pub(crate) fn end(&self) {
+        let all = std::mem::take(&mut *self.all.lock());
+        for (level, line) in all.end() {
+            log::log!(target: SESSIONS_ROOM, level, "{line}");
+        }
+    }
+
     fn ask<R>(&self, ask: impl FnOnce(&mut Complaints, Time) -> R) -> R {
         let now = Time(0) + self.began.elapsed();
         let mut all = self.all.lock();
@@ -224,6 +237,10 @@ impl SharedComplaints {
         }
         answer
     }
+}
+
+fn level(news: &BTreeSet<&'static str>, (what, _): &Deed) -> log::Level {
+    if news.contains(&**what) { log::Level::Info } else { log::Level::Warn }
 }
 
 /// The last line of a cause that came to its end.
@@ -275,6 +292,21 @@ mod tests {
 
     fn due(complaints: &mut Complaints, now: Time, cause: &'static str, by: u32) -> Option<LeftOut> {
         complaints.due(now, (cause.into(), host(by)), 0, WARNINGS)
+    }
+
+    #[test]
+    fn in_the_end_everything_is_told_and_nothing_kept() {
+        let complaints = SharedComplaints::default();
+        for _ in 0..3 {
+            complaints.note("ended in the middle", host(1), format_args!("garbage"));
+        }
+        let before = written::lines("ended in the middle").len();
+        complaints.end();
+        let told = written::lines("ended in the middle");
+        assert_eq!(told.len(), before + 1);
+        assert!(told.last().is_some_and(|line| line.starts_with("WARN 2 times more")), "{told:?}");
+        complaints.end();
+        assert_eq!(written::lines("ended in the middle").len(), before + 1);
     }
 
     #[test]

@@ -136,8 +136,16 @@ static void resolution(void)
     SAME(1, rsp_getaddrinfo((const unsigned char*)"Old", 3, &list, 0, 0));
     SAME(28, list->ai_addrlen);
     rsp_freeaddrinfo(list);
-    SAME(2, rsp_getaddrinfo((const unsigned char*)"Old", 3, &list, RSPGETADDRS_MAX, 0));
-    rsp_freeaddrinfo(list);
+    /* The cache may have the pool from before, and hears of both in a moment. */
+    int found = 0;
+    for (int looks = 0; found < 2 && looks < SOON / 10; looks++) {
+        found = rsp_getaddrinfo((const unsigned char*)"Old", 3, &list, RSPGETADDRS_MAX, 0);
+        if (OK(found) > 0)
+            rsp_freeaddrinfo(list);
+        if (found < 2)
+            poll(NULL, 0, 10);
+    }
+    SAME(2, found);
     OK(rsp_close(one));
     OK(rsp_close(two));
 }
