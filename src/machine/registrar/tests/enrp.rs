@@ -575,6 +575,24 @@ fn a_process_that_answers_keep_alives_alone_does_not_speak_for_us() {
     }
 }
 
+/// A checksum of 16 bits says nothing of one in 65535 names, beside others.
+#[test]
+fn whose_an_element_is_that_adds_nothing_to_a_checksum_is_read_in_a_table() {
+    let without = checksum(&[7]);
+    let unseen = (8..1_000_000).find(|&id| checksum(&[7, id]) == without).expect("one of 65535");
+    let mut bench = Bench::serving();
+    let (one, other) = (bench.peer(B), bench.peer(C));
+    for id in [7, unseen] {
+        bench.enrp(one, B, update(id, B));
+    }
+    bench.enrp(other, C, update(unseen, C));
+    assert_eq!(bench.content("echo"), [(7, B), (unseen, B)], "B is up, and has not said that it gave it up");
+    let asks = Effect::Enrp(one, B, Enrp::HandleTableRequest { own_only: true });
+    assert!(bench.enrp(one, B, presence_from(B, without, false)).contains(&asks));
+    bench.enrp(one, B, table(false, &[(7, B)]));
+    assert_eq!(bench.content("echo"), [(7, B), (unseen, C)]);
+}
+
 #[test]
 fn quarrels_end_with_the_one_where_it_is_registered() {
     let mut bench = Bench::serving();
