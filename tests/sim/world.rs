@@ -263,11 +263,12 @@ impl World {
         loop {
             let timeout = self.hosts.iter().filter(|host| !host.paused).filter_map(Host::poll_timeout).min();
             let event = self.network.queue.first_key_value().map(|(&(time, _), _)| time);
-            let next = timeout.into_iter().chain(event).min().unwrap_or(end).max(self.now);
-            if next > end {
+            // In a world of nobody but a user without wishes nothing is ever due.
+            let next = timeout.into_iter().chain(event).min().map(|next| next.max(self.now));
+            let Some(next) = next.filter(|&next| next <= end) else {
                 self.now = end;
                 return;
-            }
+            };
             at_once = if next == self.now { at_once + 1 } else { 0 };
             assert!(at_once < 200_000, "nothing but work at {:?}: a busy loop", self.now);
             self.now = next;
