@@ -12,6 +12,8 @@ const FOUND: &[(u64, &str)] = &[
     (0x9, "by hand: the checksum for rsplib's registrars misses what was taken over"),
     (0x7a, "by hand: checksums that differ lead to nothing"),
     (0x83, "by hand: what a registrar does not list any more is kept"),
+    (0x1ee915, "the world went on and on where nothing is ever due"),
+    (0x1072f6, "an element that two registrars had was one of those that add nothing to a checksum"),
     (
         0xf581c,
         "the bound left out that a dead registrar's address, with its successor behind it, is dialled for seconds",
