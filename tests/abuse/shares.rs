@@ -2,7 +2,7 @@
 //! run beside its control.
 
 use super::strangers::{
-    ELSEWHERE, LONG, Peer, connect_from, element, elsewhere, look, next_enrp, waited_for,
+    ELSEWHERE, Peer, connect_from, element, elsewhere, look, next_enrp, serves_beside, waited_for,
 };
 use super::*;
 use rserpool::wire::enrp::UpdateAction;
@@ -79,20 +79,7 @@ fn invented_registrars_with_elements_lock_out_nobody() {
 /// A mentor that tells of one more element each second, for ever.
 #[test]
 fn a_mentor_that_tells_next_to_nothing_is_given_up() {
-    let _alone = MACHINE.write();
-    for attack in [false, true] {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
-        let at = listener.local_addr().expect("address");
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                std::thread::spawn(move || drip(stream, attack));
-            }
-        });
-        let registrar = Registrar::start(&[&format!("-peer={at}")]);
-        let mut user = connect(registrar.asap);
-        user.set_read_timeout(Some(LONG)).expect("option");
-        assert_eq!(look(&mut user, "nobody"), [], "attack: {attack}");
-    }
+    serves_beside(drip);
 }
 
 fn drip(mut stream: TcpStream, for_ever: bool) {

@@ -243,15 +243,15 @@ fn a_registrars_identifier_is_not_its_link() {
     }
 }
 
-#[test]
-fn a_mentor_that_never_ends_is_given_up() {
+/// A registrar that joins a mentor of this kind, as an attack and as its control, serves in time.
+pub fn serves_beside(mentor: fn(TcpStream, bool)) {
     let _alone = MACHINE.write();
     for attack in [false, true] {
         let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
         let at = listener.local_addr().expect("address");
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                drop(Peer::over(stream, 0x0bad_0002, attack));
+                std::thread::spawn(move || mentor(stream, attack));
             }
         });
         let registrar = Registrar::start(&[&format!("-peer={at}")]);
@@ -259,6 +259,11 @@ fn a_mentor_that_never_ends_is_given_up() {
         user.set_read_timeout(Some(LONG)).expect("option");
         assert_eq!(look(&mut user, "nobody"), [], "attack: {attack}");
     }
+}
+
+#[test]
+fn a_mentor_that_never_ends_is_given_up() {
+    serves_beside(|stream, attack| drop(Peer::over(stream, 0x0bad_0002, attack)));
 }
 
 /// What there is of everything that is bounded, as the operator sees it.

@@ -107,11 +107,9 @@ impl Road {
 
     /// The process came this way at `since`, while the one that it had was up: that it gave that one up counts as a loss.
     fn instead_of(&mut self, since: Time, before: [Option<Time>; 2]) {
-        let mut known: Vec<_> = before.into_iter().chain(self.losses).chain([Some(since)]).collect();
-        known.sort_unstable();
-        known.dedup();
-        known.reverse();
-        self.losses = [known.first().copied().flatten(), known.get(1).copied().flatten()];
+        let known = before.into_iter().chain(self.losses).chain([Some(since)]);
+        let last = known.clone().max().flatten();
+        self.losses = [last, known.filter(|&time| time < last).max().flatten()];
     }
 
     /// How many losses were found lately, at most two.
