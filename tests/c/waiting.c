@@ -304,10 +304,11 @@ static void stranded(struct scene* scene)
     elsewhere("Waiting", &address, IPPROTO_TCP);
 }
 
-/* A failed session whose pool is empty, which is looked at again after a while. */
+/* A failed session whose pool is empty, which is looked at again after a while: longer than a busy machine sleeps, since a
+ * call whose time is over ends by itself. In microseconds. */
 static void deserted(struct scene* scene)
 {
-    struct TagItem tags[] = {{TAG_RspSession_HandleResolutionRetryDelay, 100000}, {TAG_DONE, 0}};
+    struct TagItem tags[] = {{TAG_RspSession_HandleResolutionRetryDelay, 2500000}, {TAG_DONE, 0}};
 
     OK(scene->sd = rsp_socket(0, SOCK_SEQPACKET, PROTOCOL));
     SETS(ENOENT, rsp_connect_tags(scene->sd, (const unsigned char*)"Waiting", 7, 0, tags));
