@@ -18,6 +18,7 @@
 //! | `operate` | what an operator changes while the service runs |
 //! | `chronicle` | what happened lately, for the operator |
 //! | `claims` | asking elements whose they are, after a takeover or a contradiction |
+//! | `docket` | which elements are to be asked, and whose turn it is |
 //! | `absent` | what peers say they have and we hold otherwise |
 //! | `dialect` | what differs for peers and clients of rsplib's |
 //! | `reach` | which addresses mean something to whom |
@@ -51,6 +52,7 @@ mod claims;
 mod config;
 mod dialect;
 mod distance;
+mod docket;
 mod download;
 mod invariants;
 mod links;
@@ -238,7 +240,7 @@ pub struct Registrar {
     peers: peers::Peers,
     statics: Vec<links::StaticPeer>,
     takeovers: BTreeMap<RegistrarId, takeover::Takeover>,
-    claims: claims::Claims,
+    claims: docket::Claims,
     join: download::Join,
     /// Bytes of requests that wait for the service to start, or for elements to come back.
     deferred: usize,
@@ -303,7 +305,7 @@ impl Registrar {
             peers: peers::Peers::default(),
             statics: Vec::new(),
             takeovers: BTreeMap::new(),
-            claims: claims::Claims::default(),
+            claims: docket::Claims::default(),
             join: download::Join::default(),
             deferred: 0,
             returning: false,
@@ -619,7 +621,7 @@ impl Registrar {
             account("bytes of requests before the service", self.deferred, asap::MAX_DEFERRED),
             account("bytes of subscriptions", self.subscriptions.bytes(), subscriptions::MAX_HANDLE_BYTES),
             account("bytes of overdue elements", self.overdue, watch::MAX_OVERDUE_BYTES),
-            account("bytes of claims", self.claims.bytes(), claims::MAX_BYTES),
+            account("bytes of claims", self.claims.bytes(), docket::MAX_BYTES),
             account("bytes of waiting updates", backlog, most * sync::MAX_BACKLOG_BYTES),
             account("bytes of disputed elements", absent, 2 * most * absent::MAX_BYTES),
         ]

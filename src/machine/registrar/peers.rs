@@ -6,6 +6,7 @@ use super::reach;
 use super::sync::{Audit, Backlog, TableCursor};
 use super::{Dialect, Event, LinkId, PeerView, Registrar, Service, Timer, What};
 use crate::machine::{Output, Target, Time};
+use crate::wire::scope::host_of;
 use crate::wire::show;
 use crate::wire::{
     Cause, CauseCode, DecodeError, Enrp, EnrpMessage, OperationError, RegistrarId, ServerInformation,
@@ -112,6 +113,8 @@ pub(super) struct Peer {
     pub absent: Absent,
     /// Elements that it has and that others say they have.
     pub wanted: Absent,
+    /// Which host told of it first.
+    pub told: Option<IpAddr>,
     /// Addresses at which it was when nobody had to doubt that it is itself, or which it named then.
     pub seen: Vec<IpAddr>,
     pub audit: Audit,
@@ -230,6 +233,7 @@ impl Registrar {
             backlog: Backlog::default(),
             absent: Absent::default(),
             wanted: Absent::default(),
+            told: self.chronicle.by(),
             seen: Vec::new(),
             audit: Audit::default(),
             agrees: None,
@@ -290,6 +294,12 @@ impl Registrar {
     /// Whether a registrar is known by where it is, too: it was here itself.
     pub(super) fn is_guarded(&self, id: RegistrarId) -> bool {
         self.peers.get(id).is_some_and(|peer| peer.life.is_met() && !peer.seen.is_empty())
+    }
+
+    /// From which host it comes what is a registrar's: its own, or that of whoever told of it.
+    pub(super) fn origin(&self, id: RegistrarId) -> Option<IpAddr> {
+        let peer = self.peers.get(id)?;
+        peer.seen.first().map(|&ip| host_of(ip)).or(peer.told)
     }
 
     /// Notes where a peer is that nobody has to doubt.

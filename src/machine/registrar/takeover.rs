@@ -149,16 +149,20 @@ impl Registrar {
         let address = self.whereabouts(target);
         let back = self.peers.get(target).is_some_and(|peer| peer.life == Life::Alive);
         if !back {
+            let from = self.origin(target);
             let keys: Vec<ElementKey> =
                 self.space.owned_after(target, None).take(*units).map(|element| element.key()).collect();
-            *units -= keys.len();
-            *elements += keys.len();
             for key in keys {
+                if *units == 0 {
+                    break;
+                }
+                *units -= 1;
+                *elements += 1;
                 self.rehome(key, heir);
                 if self.space.get(key).is_some_and(|element| element.home() == target) {
                     self.remove(key, "too many home registrars");
                 } else if heir == self.id {
-                    self.claim_inherited(key);
+                    *units = units.saturating_sub(self.claim_inherited(key, from));
                 } else {
                     self.doubt(key);
                 }

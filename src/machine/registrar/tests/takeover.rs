@@ -354,9 +354,9 @@ fn processes_are_dialled_a_few_at_a_time() {
         while bench.registrar.poll_output().is_some() {}
     }
     kill(&mut bench, b);
-    assert_eq!(bench.opened.len(), 256);
+    assert_eq!(bench.opened.len(), 64);
     bench.refuse_dial();
-    assert_eq!(bench.opened.len(), 256);
+    assert_eq!(bench.opened.len(), 64);
 }
 
 #[test]
