@@ -101,6 +101,8 @@ pub(super) struct Peer {
     /// Dials that failed since it was last reached.
     pub failed: u32,
     pub heard: Time,
+    /// When it was heard itself for the first time.
+    pub met: Option<Time>,
     pub life: Life,
     pub dialect: Dialect,
     /// Whether it was asked what it speaks.
@@ -225,6 +227,7 @@ impl Registrar {
             dialled: Time::default(),
             failed: 0,
             heard: self.now,
+            met: None,
             life: Life::Hearsay,
             dialect: self.config.dialect.unwrap_or_default(),
             probed: false,
@@ -347,6 +350,7 @@ impl Registrar {
         let limit = peer.dialect.last_heard_limit(&self.config);
         let before = std::mem::replace(&mut peer.life, Life::Alive);
         peer.heard = now;
+        peer.met.get_or_insert(now);
         peer.failed = 0;
         peer.yields = 0;
         peer.heir = None;
