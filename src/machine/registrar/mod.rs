@@ -20,6 +20,7 @@
 //! | `claims` | asking elements whose they are, after a takeover or a contradiction |
 //! | `docket` | which elements are to be asked, and whose turn it is |
 //! | `absent` | what peers say they have and we hold otherwise |
+//! | `aged` | things of which the oldest goes |
 //! | `dialect` | what differs for peers and clients of rsplib's |
 //! | `reach` | which addresses mean something to whom |
 //! | `chores` | work that is more than one call may take |
@@ -45,6 +46,7 @@
 //! A handle table is not news but a state, so it never takes away an element that has a link here.
 
 mod absent;
+mod aged;
 mod asap;
 mod chores;
 mod chronicle;
@@ -232,9 +234,9 @@ pub struct Registrar {
     watched: usize,
     /// Who was refused since somebody else had the identifier, or had to leave it to a later link of its host: the
     /// first to be told when it is free.
-    rivals: BTreeMap<(PoolHandle, PeId), LinkId>,
+    rivals: aged::Aged<(PoolHandle, PeId), LinkId>,
     /// Which hosts can't reach an element, and since when each says so.
-    reports: BTreeMap<ElementKey, BTreeMap<IpAddr, Time>>,
+    reports: aged::Aged<ElementKey, BTreeMap<IpAddr, Time>>,
     subscriptions: subscriptions::Subscriptions,
     shares: shares::Shares,
     peers: peers::Peers,
@@ -298,8 +300,8 @@ impl Registrar {
             dials: BTreeMap::new(),
             next_link: 1,
             watched: 0,
-            rivals: BTreeMap::new(),
-            reports: BTreeMap::new(),
+            rivals: aged::Aged::default(),
+            reports: aged::Aged::default(),
             subscriptions: subscriptions::Subscriptions::default(),
             shares: shares::Shares::default(),
             peers: peers::Peers::default(),
