@@ -381,10 +381,7 @@ impl Registrar {
         if short
             && self.links.get(&link).is_some_and(|state| !client_may_be_rsplibs(&self.config, &state.ends))
         {
-            if self.rivals.len() >= MAX_RIVALS {
-                self.rivals.pop_first();
-            }
-            self.rivals.insert((handle.clone(), id), link);
+            *self.rivals.touch((handle.clone(), id), MAX_RIVALS, link) = link;
         }
     }
 

@@ -26,6 +26,8 @@ pub(super) enum Chore {
     Ask { link: LinkId, target: Target },
     /// Elements whose process was not reached: those that were claimed after one and up to another.
     Unreached { target: Target, after: u64, last: u64, refused: bool },
+    /// Elements that came to be dialled at a target while others there were dealt with, after this one.
+    Again { target: Target, after: u64 },
     /// Elements that won't answer over a link which is gone.
     Unanswered { link: LinkId, reason: &'static str },
     /// Questions for a pool, from before its elements came back.
@@ -90,6 +92,11 @@ impl Chores {
     /// Whether a dead registrar's elements are on their way to another one.
     pub(super) fn inherits(&self, id: RegistrarId) -> bool {
         self.queue.iter().any(|chore| matches!(chore, Chore::Inherit { target, .. } if *target == id))
+    }
+
+    /// Whether claims at a target are being queued again, for the check of our tables.
+    pub(super) fn queues(&self, target: &Target) -> bool {
+        self.queue.iter().any(|chore| matches!(chore, Chore::Again { target: other, .. } if other == target))
     }
 
     /// Bytes of questions that are being answered, for the check of our tables.
@@ -173,13 +180,13 @@ impl Registrar {
             }
             Chore::Ask { link, target } => {
                 if !self.links.contains_key(&link) {
-                    self.dial_ended(Some(&target));
-                    return None;
+                    self.claims.dealt_with(&target);
+                    return Some(Chore::Again { target, after: 0 });
                 }
                 while *units > 0 {
                     let silent = self.client(link).is_some_and(|client| client.silent);
                     let Some(number) = self.claims.first_at(&target) else {
-                        self.dial_ended(None);
+                        self.dial_ended(&target);
                         if silent && self.claims.first_over(link).is_none() {
                             self.close_link(link);
                         }
@@ -197,14 +204,26 @@ impl Registrar {
                 while *units > 0 {
                     let next = self.claims.next_at(&target, after);
                     let Some(number) = next.filter(|&number| number <= last) else {
-                        self.dial_ended(Some(&target));
-                        return None;
+                        self.claims.dealt_with(&target);
+                        return Some(Chore::Again { target, after: last });
                     };
                     *units -= 1;
                     after = number;
                     self.unreached(number, &target, refused);
                 }
                 Some(Chore::Unreached { target, after, last, refused })
+            }
+            Chore::Again { target, mut after } => {
+                while *units > 0 {
+                    let Some(number) = self.claims.next_at(&target, after) else {
+                        self.dial_claims();
+                        return None;
+                    };
+                    *units -= 1;
+                    after = number;
+                    self.claims.queue(number);
+                }
+                Some(Chore::Again { target, after })
             }
             Chore::Unanswered { link, reason } => {
                 while *units > 0 {

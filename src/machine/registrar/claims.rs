@@ -8,68 +8,17 @@
 
 use super::chores::Chore;
 use super::dialect::Removal;
+use super::docket::{Claim, Host, Step, Why};
 use super::{Dial, LinkId, Registrar, Timer};
 use crate::handlespace::ElementKey;
 use crate::machine::{LinkProtocol, Target, Time};
 use crate::wire::{Asap, PeId, PoolElement, PoolHandle, Protocol, RegistrarId, Transport};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-/// Where a claim stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Step {
-    /// Until its timer ends: this link may close by itself, or the element may register.
-    Waiting(Option<LinkId>),
-    /// Its process is to be dialled.
-    Dialling(Target),
-    /// Keep-alive sent over this link.
-    Asked(LinkId),
-}
-
-/// Why we ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Why {
-    /// Its registrar is dead and we took over: no answer, no element.
-    Inherited,
-    /// It has this link and is said to be another's, or to be gone and why: no answer, no claim.
-    Contested(LinkId, Option<Removal>),
-    /// Its registrar suggests that we take it.
-    Suggested,
-    /// Somebody can't reach an element of another registrar; the keep-alive has no H flag.
-    Reported,
-    /// Its registrar is silent, and another one says that it is gone, and why: no answer, no element. No H flag either.
-    Gone(Removal),
-}
-
-#[derive(Debug)]
-struct Claim {
-    handle: PoolHandle,
-    element: PoolElement,
-    why: Why,
-    step: Step,
-    /// It was dialled in vain once.
-    redialled: bool,
-}
-
-/// All claims.
-#[derive(Debug, Default)]
-pub(super) struct Claims {
-    by_number: BTreeMap<u64, Claim>,
-    by_name: BTreeMap<(PoolHandle, PeId), u64>,
-    by_link: BTreeMap<LinkId, BTreeSet<u64>>,
-    by_target: BTreeMap<Target, BTreeSet<u64>>,
-    queue: VecDeque<Target>,
-    dialling: usize,
-    numbers: u64,
-    /// Bytes of all claims.
-    bytes: usize,
-}
-
-/// Bounds on claims and their bytes; what is beyond is not asked, and lost if it was inherited.
-const MAX_CLAIMS: usize = 1 << 20;
-pub(super) const MAX_BYTES: usize = 512 << 20;
-/// Dials of elements at the same time.
-const MAX_DIALS: usize = 256;
+/// Claims that are looked at in one call for what is to be dialled.
+const LOOKED_AT: usize = 256;
+/// So many claims give way to one at most.
+const GIVE_WAY: usize = 16;
 /// How long a contested element's link may stay before we ask, ±50 %.
 const GRACE: Duration = Duration::from_millis(300);
 /// How long an inherited element that can't be dialled has to register.
@@ -80,134 +29,40 @@ const REDIAL: Duration = Duration::from_millis(500);
 /// is ours as long as it is registered here.
 const QUARREL: (Duration, u8) = (Duration::from_secs(60), 6);
 
-/// What a claim takes.
-fn size(handle: &PoolHandle, element: &PoolElement) -> usize {
-    const RECORD: usize = 400;
-    RECORD + handle.as_bytes().len() + element.encoded_len()
-}
-
-impl Claims {
-    /// Bytes of all claims.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    fn number(&self, handle: &PoolHandle, id: PeId) -> Option<u64> {
-        self.by_name.get(&(handle.clone(), id)).copied()
-    }
-
-    /// The first claim that is to be asked at a target; the next one after another.
-    pub(super) fn first_at(&self, target: &Target) -> Option<u64> {
-        self.next_at(target, 0)
-    }
-
-    pub(super) fn next_at(&self, target: &Target, after: u64) -> Option<u64> {
-        self.by_target.get(target)?.range(after + 1..).next().copied()
-    }
-
-    /// The first claim that was asked, or waits, over a link.
-    pub(super) fn first_over(&self, link: LinkId) -> Option<u64> {
-        self.by_link.get(&link)?.first().copied()
-    }
-
-    fn unlist(list: &mut BTreeSet<u64>, number: u64) -> bool {
-        list.remove(&number);
-        list.is_empty()
-    }
-
-    fn leave_step(&mut self, number: u64) {
-        let Some(claim) = self.by_number.get(&number) else { return };
-        match &claim.step {
-            Step::Waiting(None) => {}
-            Step::Waiting(Some(link)) | Step::Asked(link) => {
-                let link = *link;
-                if self.by_link.get_mut(&link).is_some_and(|list| Claims::unlist(list, number)) {
-                    self.by_link.remove(&link);
-                }
-            }
-            Step::Dialling(target) => {
-                let target = target.clone();
-                if self.by_target.get_mut(&target).is_some_and(|list| Claims::unlist(list, number)) {
-                    self.by_target.remove(&target);
-                }
-            }
-        }
-    }
-
-    fn set_step(&mut self, number: u64, step: Step) {
-        self.leave_step(number);
-        match &step {
-            Step::Waiting(None) => {}
-            Step::Waiting(Some(link)) | Step::Asked(link) => {
-                self.by_link.entry(*link).or_default().insert(number);
-            }
-            Step::Dialling(target) => {
-                if !self.by_target.contains_key(target) {
-                    self.queue.push_back(target.clone());
-                }
-                self.by_target.entry(target.clone()).or_default().insert(number);
-            }
-        }
-        if let Some(claim) = self.by_number.get_mut(&number) {
-            claim.step = step;
-        }
-    }
-
-    fn remove(&mut self, number: u64) -> Option<Claim> {
-        self.leave_step(number);
-        let claim = self.by_number.remove(&number)?;
-        self.bytes -= size(&claim.handle, &claim.element);
-        self.by_name.remove(&(claim.handle.clone(), claim.element.id));
-        Some(claim)
-    }
-
-    fn is_asked(&self, number: u64, link: LinkId) -> bool {
-        self.by_number.get(&number).is_some_and(|claim| claim.step == Step::Asked(link))
-    }
-
-    pub(super) fn has(&self, handle: &PoolHandle, id: PeId) -> bool {
-        self.number(handle, id).is_some()
-    }
-
-    pub(super) fn check(&self) -> Result<(), String> {
-        let linked: usize = self.by_link.values().map(BTreeSet::len).sum();
-        let aimed: usize = self.by_target.values().map(BTreeSet::len).sum();
-        let on_link = |claim: &&Claim| matches!(claim.step, Step::Asked(_) | Step::Waiting(Some(_)));
-        let asked = self.by_number.values().filter(on_link).count();
-        let dialling =
-            self.by_number.values().filter(|claim| matches!(claim.step, Step::Dialling(_))).count();
-        let names = self.by_name.len();
-        if names != self.by_number.len() || linked != asked || aimed != dialling || names > MAX_CLAIMS {
-            return Err(format!(
-                "claims: {} of {names} names, {linked} linked of {asked}, {aimed} aimed of {dialling}",
-                self.by_number.len()
-            ));
-        }
-        let bytes: usize = self.by_number.values().map(|claim| size(&claim.handle, &claim.element)).sum();
-        if self.dialling > MAX_DIALS || self.bytes != bytes || bytes > MAX_BYTES {
-            return Err(format!("claims: {} dials, {} bytes of {bytes} counted", self.dialling, self.bytes));
-        }
-        Ok(())
-    }
-}
-
 impl Registrar {
-    fn new_claim(&mut self, handle: PoolHandle, element: PoolElement, why: Why) -> Option<u64> {
+    /// A claim that comes from this host, if there is room for it; and how many had to make that.
+    fn new_claim(
+        &mut self,
+        handle: PoolHandle,
+        element: PoolElement,
+        why: Why,
+        from: Host,
+    ) -> (Option<u64>, usize) {
         if let Some(old) = self.claims.number(&handle, element.id) {
             self.end_claim(old);
         }
-        let size = size(&handle, &element);
-        if self.claims.by_number.len() >= MAX_CLAIMS || self.claims.bytes + size > MAX_BYTES {
-            return None;
+        let mut gone = 0;
+        while !self.claims.has_room(&handle, &element, why) {
+            let Some(other) = self.claims.who_gives_way(from, why).filter(|_| gone < GIVE_WAY) else {
+                return (None, gone);
+            };
+            gone += 1;
+            self.give_claim_up(other);
         }
-        self.claims.bytes += size;
-        self.claims.numbers += 1;
-        let number = self.claims.numbers;
-        self.claims.by_name.insert((handle.clone(), element.id), number);
-        self.claims
-            .by_number
-            .insert(number, Claim { handle, element, why, step: Step::Waiting(None), redialled: false });
-        Some(number)
+        (Some(self.claims.add(handle, element, why, from)), gone)
+    }
+
+    /// Others have fewer claims: this one is not asked.
+    fn give_claim_up(&mut self, number: u64) {
+        let Some(claim) = self.end_claim(number) else { return };
+        if claim.why == Why::Inherited
+            && let Some(key) = self.space.find(&claim.handle, claim.element.id)
+            && self.is_ours(key)
+            && self.side(key).is_some_and(|side| side.link.is_none())
+        {
+            self.remove_and_tell(key, "too many elements to ask");
+        }
+        self.close_if_idle(&claim);
     }
 
     fn end_claim(&mut self, number: u64) -> Option<Claim> {
@@ -225,7 +80,7 @@ impl Registrar {
     /// An inherited element registered with another registrar before we asked it.
     pub(super) fn element_moved(&mut self, handle: &PoolHandle, id: PeId) {
         if let Some(number) = self.claims.number(handle, id)
-            && self.claims.by_number.get(&number).is_some_and(|claim| !matches!(claim.step, Step::Asked(_)))
+            && self.claims.get(number).is_some_and(|claim| !matches!(claim.step, Step::Asked(_)))
         {
             self.end_claim(number);
         }
@@ -238,18 +93,18 @@ impl Registrar {
         }
     }
 
-    /// An element was taken over from a dead registrar: ask it.
-    pub(super) fn claim_inherited(&mut self, key: ElementKey) {
-        let Some(element) = self.space.get(key) else { return };
+    /// An element was taken over from a dead registrar, which was at this host: ask it. How many others had to go for that.
+    pub(super) fn claim_inherited(&mut self, key: ElementKey, from: Host) -> usize {
+        let Some(element) = self.space.get(key) else { return 0 };
         let (handle, element) = (element.handle().clone(), element.to_element());
         let target = self.element_target(&element);
-        let Some(number) = self.new_claim(handle, element, Why::Inherited) else {
-            return self.remove_and_tell(key, "too many elements to ask");
-        };
-        match target {
-            Some(target) => self.claims.set_step(number, Step::Dialling(target)),
-            None => self.timers.set(Timer::Claim(number), self.now + ORPHAN_GRACE),
+        let (number, gone) = self.new_claim(handle, element, Why::Inherited, from);
+        match (number, target) {
+            (Some(number), Some(target)) => self.claims.set_step(number, Step::Dialling(target)),
+            (Some(number), None) => self.timers.set(Timer::Claim(number), self.now + ORPHAN_GRACE),
+            (None, _) => self.remove_and_tell(key, "too many elements to ask"),
         }
+        gone
     }
 
     /// Whether to say once more that an element is ours.
@@ -272,7 +127,8 @@ impl Registrar {
             return;
         }
         let times = self.side(key).map_or(1, |side| side.quarrel.0);
-        if let Some(number) = self.new_claim(handle, element, Why::Contested(link, removal)) {
+        let from = self.chronicle.by();
+        if let (Some(number), _) = self.new_claim(handle, element, Why::Contested(link, removal), from) {
             self.claims.set_step(number, Step::Waiting(Some(link)));
             let due = self.now + self.jitter(GRACE * (1 << (times - 1).min(5)), 50);
             self.timers.set(Timer::Claim(number), due);
@@ -303,7 +159,8 @@ impl Registrar {
             return;
         }
         let Some(target) = self.element_target(&element) else { return };
-        if let Some(number) = self.new_claim(handle, element, why) {
+        let from = self.chronicle.by();
+        if let (Some(number), _) = self.new_claim(handle, element, why, from) {
             self.claims.set_step(number, Step::Dialling(target));
             self.dial_claims();
         }
@@ -331,25 +188,20 @@ impl Registrar {
         if self.timers.get(&Timer::Dials).is_some() {
             return;
         }
-        let mut looked_at = 0;
-        while self.claims.dialling < MAX_DIALS && !self.claims.queue.is_empty() {
-            if looked_at == MAX_DIALS {
-                // Many have come by themselves since they were to be dialled.
-                return self.timers.set(Timer::Dials, Time(self.now.0 + 1));
-            }
-            looked_at += 1;
-            let Some(target) = self.claims.queue.pop_front() else { break };
-            if !self.claims.by_target.contains_key(&target) {
-                continue;
-            }
+        let mut looks = LOOKED_AT;
+        while let Some(target) = self.claims.next_dial(&mut looks) {
             match self.association_with(&target) {
                 // It lost its home registrar before we knew, and has come to us already.
-                Some(link) => self.start(Chore::Ask { link, target }),
-                None => {
-                    self.claims.dialling += 1;
-                    self.dial_elements(target);
+                Some(link) => {
+                    self.claims.dialled(&target);
+                    self.start(Chore::Ask { link, target });
                 }
+                None => self.dial_elements(target),
             }
+        }
+        if looks == 0 {
+            // Many have been asked with others since they were to be dialled.
+            self.timers.set(Timer::Dials, Time(self.now.0 + 1));
         }
     }
 
@@ -362,26 +214,18 @@ impl Registrar {
         target.addresses.iter().find_map(|address| self.associations.get(address)).copied()
     }
 
-    fn take_dial(&mut self) {
-        self.claims.dialling = self.claims.dialling.saturating_sub(1);
-    }
-
-    /// All that were to be asked at `target` were, or were given up. Others may have come meanwhile.
-    pub(super) fn dial_ended(&mut self, target: Option<&Target>) {
-        if let Some(target) = target
-            && self.claims.by_target.contains_key(target)
-        {
-            self.claims.queue.push_back(target.clone());
-        }
+    /// All that were to be asked at a target were, or were given up.
+    pub(super) fn dial_ended(&mut self, target: &Target) {
+        self.claims.dealt_with(target);
         self.dial_claims();
     }
 
     /// A process was reached: ask its elements.
     pub(super) fn elements_dialled(&mut self, link: LinkId, target: &Target) {
-        self.take_dial();
+        self.claims.dialled(target);
         if self.claims.first_at(target).is_none() {
             self.close_link(link);
-            return self.dial_claims();
+            return self.dial_ended(target);
         }
         // What claims name was chosen by others, perhaps together with the address: nobody but one that speaks
         // ASAP gets to see it. Over SCTP the protocol's identifier says so, and in TLS the certificate.
@@ -419,27 +263,27 @@ impl Registrar {
 
     /// Whether whoever is asked about a claim can't take its handle for a line of some other protocol.
     pub(super) fn is_harmless(&self, number: u64) -> bool {
-        let claim = self.claims.by_number.get(&number);
+        let claim = self.claims.get(number);
         claim.is_some_and(|claim| !claim.handle.as_bytes().iter().any(u8::is_ascii_control))
     }
 
     /// Who was dialled has not said anything, or is gone before it did.
     pub(super) fn nobody_speaks(&mut self, link: LinkId, target: Target) {
         self.timers.clear(&Timer::Hello(link));
-        let last = self.claims.numbers;
+        let last = self.claims.last();
         self.start(Chore::Unreached { target, after: 0, last, refused: false });
     }
 
     /// A process was not reached.
     pub(super) fn elements_dial_failed(&mut self, target: &Target, refused: bool) {
-        self.take_dial();
-        let last = self.claims.numbers;
+        self.claims.dialled(target);
+        let last = self.claims.last();
         self.start(Chore::Unreached { target: target.clone(), after: 0, last, refused });
     }
 
     pub(super) fn unreached(&mut self, number: u64, target: &Target, refused: bool) {
         let association = self.association_with(target);
-        let Some(claim) = self.claims.by_number.get_mut(&number) else { return };
+        let Some(claim) = self.claims.get(number) else { return };
         if claim.step != Step::Dialling(target.clone()) {
             return;
         }
@@ -449,8 +293,7 @@ impl Registrar {
         match claim.why {
             // Perhaps it is dialling us, or closing its last association with us.
             Why::Inherited if !refused && !claim.redialled => {
-                claim.redialled = true;
-                self.claims.set_step(number, Step::Waiting(None));
+                self.claims.set_redialled(number);
                 self.timers.set(Timer::Claim(number), self.now + REDIAL);
             }
             Why::Reported if refused => {
@@ -471,7 +314,7 @@ impl Registrar {
     }
 
     pub(super) fn ask(&mut self, number: u64, link: LinkId) {
-        let Some(claim) = self.claims.by_number.get(&number) else { return };
+        let Some(claim) = self.claims.get(number) else { return };
         let home = !matches!(claim.why, Why::Reported | Why::Gone(_));
         let (handle, id) = (claim.handle.clone(), Some(claim.element.id));
         self.claims.set_step(number, Step::Asked(link));
@@ -481,7 +324,7 @@ impl Registrar {
     }
 
     pub(super) fn claim_due(&mut self, number: u64) {
-        let Some(claim) = self.claims.by_number.get(&number) else { return };
+        let Some(claim) = self.claims.get(number) else { return };
         match (&claim.step, claim.why) {
             (Step::Waiting(_), Why::Contested(link, _)) => {
                 if self.client(link).is_some() {
@@ -555,7 +398,7 @@ impl Registrar {
     /// Closes a link that we dialled for claims and that turned out to have no use.
     fn close_if_idle(&mut self, claim: &Claim) {
         let Step::Asked(link) = claim.step else { return };
-        let asking = self.claims.by_link.contains_key(&link);
+        let asking = self.claims.first_over(link).is_some();
         let idle = |client: &mut super::asap::AsapLink| {
             client.elements.is_empty() && client.subscriptions.is_empty()
         };
@@ -624,9 +467,9 @@ impl Registrar {
 
     /// For the check of our tables.
     pub(super) fn check_claims(&self) -> Result<(), String> {
-        self.claims.check()?;
-        if self.claims.dialling != self.element_dials() {
-            return Err(format!("{} dials counted, {} there", self.claims.dialling, self.element_dials()));
+        self.claims.check(|target| self.chores.queues(target))?;
+        if self.claims.dialling() != self.element_dials() {
+            return Err(format!("{} dials counted, {} there", self.claims.dialling(), self.element_dials()));
         }
         let ours: RegistrarId = self.id;
         for element in self.space.owned_after(ours, None) {

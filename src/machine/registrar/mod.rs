@@ -18,7 +18,9 @@
 //! | `operate` | what an operator changes while the service runs |
 //! | `chronicle` | what happened lately, for the operator |
 //! | `claims` | asking elements whose they are, after a takeover or a contradiction |
+//! | `docket` | which elements are to be asked, and whose turn it is |
 //! | `absent` | what peers say they have and we hold otherwise |
+//! | `aged` | things of which the oldest goes |
 //! | `dialect` | what differs for peers and clients of rsplib's |
 //! | `reach` | which addresses mean something to whom |
 //! | `chores` | work that is more than one call may take |
@@ -44,6 +46,7 @@
 //! A handle table is not news but a state, so it never takes away an element that has a link here.
 
 mod absent;
+mod aged;
 mod asap;
 mod chores;
 mod chronicle;
@@ -51,6 +54,7 @@ mod claims;
 mod config;
 mod dialect;
 mod distance;
+mod docket;
 mod download;
 mod invariants;
 mod links;
@@ -230,15 +234,15 @@ pub struct Registrar {
     watched: usize,
     /// Who was refused since somebody else had the identifier, or had to leave it to a later link of its host: the
     /// first to be told when it is free.
-    rivals: BTreeMap<(PoolHandle, PeId), LinkId>,
+    rivals: aged::Aged<(PoolHandle, PeId), LinkId>,
     /// Which hosts can't reach an element, and since when each says so.
-    reports: BTreeMap<ElementKey, BTreeMap<IpAddr, Time>>,
+    reports: aged::Aged<ElementKey, BTreeMap<IpAddr, Time>>,
     subscriptions: subscriptions::Subscriptions,
     shares: shares::Shares,
     peers: peers::Peers,
     statics: Vec<links::StaticPeer>,
     takeovers: BTreeMap<RegistrarId, takeover::Takeover>,
-    claims: claims::Claims,
+    claims: docket::Claims,
     join: download::Join,
     /// Bytes of requests that wait for the service to start, or for elements to come back.
     deferred: usize,
@@ -296,14 +300,14 @@ impl Registrar {
             dials: BTreeMap::new(),
             next_link: 1,
             watched: 0,
-            rivals: BTreeMap::new(),
-            reports: BTreeMap::new(),
+            rivals: aged::Aged::default(),
+            reports: aged::Aged::default(),
             subscriptions: subscriptions::Subscriptions::default(),
             shares: shares::Shares::default(),
             peers: peers::Peers::default(),
             statics: Vec::new(),
             takeovers: BTreeMap::new(),
-            claims: claims::Claims::default(),
+            claims: docket::Claims::default(),
             join: download::Join::default(),
             deferred: 0,
             returning: false,
@@ -619,7 +623,7 @@ impl Registrar {
             account("bytes of requests before the service", self.deferred, asap::MAX_DEFERRED),
             account("bytes of subscriptions", self.subscriptions.bytes(), subscriptions::MAX_HANDLE_BYTES),
             account("bytes of overdue elements", self.overdue, watch::MAX_OVERDUE_BYTES),
-            account("bytes of claims", self.claims.bytes(), claims::MAX_BYTES),
+            account("bytes of claims", self.claims.bytes(), docket::MAX_BYTES),
             account("bytes of waiting updates", backlog, most * sync::MAX_BACKLOG_BYTES),
             account("bytes of disputed elements", absent, 2 * most * absent::MAX_BYTES),
         ]

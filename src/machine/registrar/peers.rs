@@ -6,6 +6,7 @@ use super::reach;
 use super::sync::{Audit, Backlog, TableCursor};
 use super::{Dialect, Event, LinkId, PeerView, Registrar, Service, Timer, What};
 use crate::machine::{Output, Target, Time};
+use crate::wire::scope::host_of;
 use crate::wire::show;
 use crate::wire::{
     Cause, CauseCode, DecodeError, Enrp, EnrpMessage, OperationError, RegistrarId, ServerInformation,
@@ -100,6 +101,8 @@ pub(super) struct Peer {
     /// Dials that failed since it was last reached.
     pub failed: u32,
     pub heard: Time,
+    /// When it was heard itself for the first time.
+    pub met: Option<Time>,
     pub life: Life,
     pub dialect: Dialect,
     /// Whether it was asked what it speaks.
@@ -112,6 +115,8 @@ pub(super) struct Peer {
     pub absent: Absent,
     /// Elements that it has and that others say they have.
     pub wanted: Absent,
+    /// Which host told of it first.
+    pub told: Option<IpAddr>,
     /// Addresses at which it was when nobody had to doubt that it is itself, or which it named then.
     pub seen: Vec<IpAddr>,
     pub audit: Audit,
@@ -222,6 +227,7 @@ impl Registrar {
             dialled: Time::default(),
             failed: 0,
             heard: self.now,
+            met: None,
             life: Life::Hearsay,
             dialect: self.config.dialect.unwrap_or_default(),
             probed: false,
@@ -230,6 +236,7 @@ impl Registrar {
             backlog: Backlog::default(),
             absent: Absent::default(),
             wanted: Absent::default(),
+            told: self.chronicle.by(),
             seen: Vec::new(),
             audit: Audit::default(),
             agrees: None,
@@ -292,6 +299,12 @@ impl Registrar {
         self.peers.get(id).is_some_and(|peer| peer.life.is_met() && !peer.seen.is_empty())
     }
 
+    /// From which host it comes what is a registrar's: its own, or that of whoever told of it.
+    pub(super) fn origin(&self, id: RegistrarId) -> Option<IpAddr> {
+        let peer = self.peers.get(id)?;
+        peer.seen.first().map(|&ip| host_of(ip)).or(peer.told)
+    }
+
     /// Notes where a peer is that nobody has to doubt.
     pub(super) fn note_seen(&mut self, id: RegistrarId, at: &[IpAddr]) {
         let Some(peer) = self.peers.get_mut(id) else { return };
@@ -337,6 +350,7 @@ impl Registrar {
         let limit = peer.dialect.last_heard_limit(&self.config);
         let before = std::mem::replace(&mut peer.life, Life::Alive);
         peer.heard = now;
+        peer.met.get_or_insert(now);
         peer.failed = 0;
         peer.yields = 0;
         peer.heir = None;

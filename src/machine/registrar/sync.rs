@@ -547,7 +547,7 @@ impl Registrar {
             && self.space.find(handle, element.id).is_none()
             && let Ok((key, _)) = self.put(handle, &element)
         {
-            self.claim_inherited(key);
+            self.claim_inherited(key, self.chronicle.by());
         }
     }
 

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! What is said of a registrar that is up changes nothing, and whoever says more than once that it takes over has
-//! no more time for it.
+//! no more time for it. Who came only after a registrar was last heard is neither given way to nor its heir: it may be
+//! anybody. If it has asked the elements it says so of each, and we ask those that are left.
 
 use super::chores::Chore;
 use super::peers::{Life, MAX_YIELDS};
@@ -49,6 +50,15 @@ impl Registrar {
         }
     }
 
+    /// Whether who says that it takes a registrar over may be believed: it is configured, or was here before that one was
+    /// last heard.
+    fn may_inherit(&self, by: RegistrarId, target: RegistrarId) -> bool {
+        let met = self.peers.get(by).and_then(|peer| peer.met);
+        let heard = self.peers.get(target).map(|peer| peer.heard);
+        self.statics.iter().any(|entry| entry.id == Some(by))
+            || met.zip(heard).is_some_and(|(met, heard)| met <= heard)
+    }
+
     /// Ends our takeover without success.
     pub(super) fn call_off_takeover(&mut self, target: RegistrarId) {
         if self.takeovers.remove(&target).is_some() {
@@ -66,11 +76,12 @@ impl Registrar {
             return;
         }
         let dialect = self.dialect(sender);
+        let trusted = self.may_inherit(sender, target);
         let Some(peer) = self.peers.get_mut(target) else {
             return self.send_enrp(sender, Enrp::InitTakeoverAck { target });
         };
         if self.takeovers.contains_key(&target) {
-            if !dialect.withdraws(self.id, sender) || peer.yields >= MAX_YIELDS {
+            if !trusted || !dialect.withdraws(self.id, sender) || peer.yields >= MAX_YIELDS {
                 return;
             }
             peer.yields += 1;
@@ -81,6 +92,7 @@ impl Registrar {
         if let Some(peer) = self.peers.get_mut(target)
             && peer.life != Life::Alive
             && peer.taken_by.is_none()
+            && trusted
         {
             peer.taken_by = Some(sender);
             self.timers.set(Timer::TakenBy(target), due);
@@ -149,16 +161,20 @@ impl Registrar {
         let address = self.whereabouts(target);
         let back = self.peers.get(target).is_some_and(|peer| peer.life == Life::Alive);
         if !back {
+            let from = self.origin(target);
             let keys: Vec<ElementKey> =
                 self.space.owned_after(target, None).take(*units).map(|element| element.key()).collect();
-            *units -= keys.len();
-            *elements += keys.len();
             for key in keys {
+                if *units == 0 {
+                    break;
+                }
+                *units -= 1;
+                *elements += 1;
                 self.rehome(key, heir);
                 if self.space.get(key).is_some_and(|element| element.home() == target) {
                     self.remove(key, "too many home registrars");
                 } else if heir == self.id {
-                    self.claim_inherited(key);
+                    *units = units.saturating_sub(self.claim_inherited(key, from));
                 } else {
                     self.doubt(key);
                 }
@@ -194,8 +210,15 @@ impl Registrar {
             self.announce_presence(false);
             return self.send_presence(sender, false);
         }
+        let trusted = self.may_inherit(sender, target);
         let Some(peer) = self.peers.get_mut(target) else { return };
         match peer.life {
+            _ if !trusted => {
+                let (who, of) = (self.called(sender), self.called(target));
+                self.complain("late heir", || {
+                    format!("{who} says that it took over {of}, and came only after that was last heard")
+                });
+            }
             Life::Alive => {
                 // It does not look like it, but see.
                 peer.heir = Some(sender);

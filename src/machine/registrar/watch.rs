@@ -18,7 +18,7 @@ use super::{LinkId, Registrar, Timer, dialect, reach};
 use crate::handlespace::{ElementKey, marks};
 use crate::machine::{LinkProtocol, Measurement, Output, Time};
 use crate::wire::{Asap, CauseCode, OperationError, PeId, PoolElement, PoolHandle};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::Bound;
 use std::time::Duration;
@@ -487,10 +487,7 @@ impl Registrar {
             return self.ask_foreign(key);
         }
         let (now, decay) = (self.now, self.config.bad_pe_report_decay);
-        if self.reports.len() >= MAX_REPORTED && !self.reports.contains_key(&key) {
-            self.reports.pop_first();
-        }
-        let reports = self.reports.entry(key).or_default();
+        let reports = self.reports.touch(key, MAX_REPORTED, BTreeMap::new());
         reports.retain(|_, &mut time| now - time < decay);
         if reports.len() < MAX_REPORTERS {
             reports.entry(host).or_insert(now);

@@ -606,6 +606,28 @@ fn who_was_refused_hears_when_the_identifier_is_free() {
 }
 
 #[test]
+fn of_more_rivals_than_are_kept_the_one_refused_first_waits_in_vain() {
+    let mut bench = Bench::serving();
+    let first = bench.pe();
+    let twin = bench.accept(Service::Asap, LinkProtocol::Tcp, "10.0.0.10:40001");
+    // The one with the largest identifier comes first.
+    let ids: Vec<u32> = (1..=1025).rev().collect();
+    for &id in &ids {
+        let mut other = element(id);
+        other.transport = transport(Protocol::Tcp, TransportUse::DataPlusControl, "10.0.0.10:7");
+        for (link, element) in [(first, element(id)), (twin, other)] {
+            let message = Asap::Registration { handle: pool("echo"), element };
+            bench.registrar.handle_message(bench.now, link, &message.encode());
+            while bench.registrar.poll_output().is_some() {}
+        }
+    }
+    let effects = bench.down(first);
+    let effects: Vec<Effect> = effects.into_iter().chain(bench.wait(ms(1))).collect();
+    let told: Vec<u32> = ids.into_iter().filter(|&id| effects.contains(&free(twin, id))).collect();
+    assert_eq!((told.len(), told[0]), (1024, 1024));
+}
+
+#[test]
 fn the_twin_on_the_same_host_that_is_left_hears_that_the_other_one_left() {
     let mut bench = Bench::serving();
     let first = bench.pe();

@@ -1,6 +1,7 @@
 //! One input, the whole list of effects in order.
 
 mod asap;
+mod claims;
 mod distance;
 mod enrp;
 mod joining;
