@@ -19,6 +19,7 @@ use rserpool::machine::client::Resolution;
 use rserpool::wire::{PeId, Policy, PoolElement, PoolHandle, Protocol, RegistrarId, Transport, TransportUse};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
+use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
@@ -207,6 +208,9 @@ fn handlespace(names: &[String], sizes: &[usize], quick: bool, reference: Option
             let theirs =
                 reference.map(|library| library.measure(&pool, count, policy, repeats.min(10), batches));
             row(name, count, &ours, theirs.as_ref());
+            if name == "WeightedRoundRobin" {
+                floor(count, batches);
+            }
         }
     }
 }
@@ -237,6 +241,36 @@ fn ours(pool: &PoolHandle, count: usize, policy: Make, repeats: usize, batches: 
     // Re-registrations with another load each.
     let again = Some(reregister(&mut space, pool, count, policy, batches / 5));
     Measured { register: times(register), one, three, again, bytes }
+}
+
+/// What placing an element anew costs a weighted round robin at least, with nothing around it: its new key, a search
+/// among a thousand of them in one list, and the cache lines of the element, of the next one, and of the one
+/// that it goes behind. A resolution does that besides what one by round robin does.
+fn floor(count: usize, batches: usize) {
+    #[repr(align(64))]
+    struct Line {
+        weight: u32,
+        links: [usize; 2],
+    }
+    let lines = (0..count).map(|i| Line { weight: scatter(!(i as u32)) % 1000 + 1, links: [0; 2] });
+    let mut elements: Vec<Line> = lines.collect();
+    let key = |weight: u32| (1_u64 << 32) / u64::from(weight);
+    let keys: Vec<u64> = (1..=1000).rev().map(key).collect();
+    let mut lasts = vec![0; keys.len()];
+    let mut first = 0;
+    let mut place = || {
+        let (slot, next) = (first, (first + 1) % count);
+        let new = key(elements[slot].weight);
+        let last = mem::replace(&mut lasts[keys.partition_point(|&key| key < new)], slot);
+        elements[next].links[0] = 0;
+        elements[last].links[1] = slot;
+        elements[slot].links = [last, 0];
+        first = black_box(next);
+    };
+    measure(batches, 1000, &mut place);
+    let times = measure(batches, 1000, &mut place);
+    let (least, median) = (times.least, times.median);
+    println!("{:>20} {count:>9} | {:>25} | {least:>4.0} {median:>4.0} ns", "least to place one", "");
 }
 
 /// Ours with its ratios, then the reference as measured.

@@ -196,6 +196,14 @@ impl Slab {
         self.len -= 1;
     }
 
+    /// Says that an element is about to be looked at, so that by then its memory is in the cache. Writes what is
+    /// there already, that `before` stands before it among its equals: a write, unlike a read, is waited for by
+    /// nobody.
+    pub(super) fn expect(&mut self, slot: u32, before: u32) {
+        debug_assert_eq!(self[slot].links[0], before);
+        self[slot].links[0] = before;
+    }
+
     pub(super) fn key(&self, slot: u32) -> ElementKey {
         ElementKey { index: slot, generation: self[slot].generation }
     }

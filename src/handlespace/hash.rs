@@ -39,15 +39,27 @@ pub(super) struct Folding {
     key: u64,
 }
 
+/// The last eight bytes as a number, or all if there are less: then no two of one length are the same number.
+fn last_word(bytes: &[u8]) -> u64 {
+    if let Some(word) = bytes.last_chunk() {
+        return u64::from_le_bytes(*word);
+    }
+    // Two halves that may overlap, instead of a loop over the bytes.
+    if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        return u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last));
+    }
+    bytes.iter().fold(0, |word, &byte| word << 8 | u64::from(byte))
+}
+
 impl Hasher for Folding {
     fn write(&mut self, bytes: &[u8]) {
         let (words, rest) = bytes.as_chunks::<8>();
         for &word in words {
             self.write_u64(u64::from_le_bytes(word));
         }
-        // The rest as a number; which length it had, `write_usize` was told before.
+        // Which length the rest had, `write_usize` was told before.
         if !rest.is_empty() {
-            self.write_u64(rest.iter().fold(0, |word, &byte| word << 8 | u64::from(byte)));
+            self.write_u64(last_word(rest));
         }
     }
 
@@ -71,8 +83,7 @@ pub(super) trait Spread {
 
 impl Spread for [u8] {
     fn word(&self) -> u64 {
-        let last = &self[self.len().saturating_sub(8)..];
-        last.iter().fold(self.len() as u64, |word, &byte| word << 8 ^ u64::from(byte))
+        last_word(self).wrapping_add(self.len() as u64)
     }
 }
 
@@ -119,5 +130,26 @@ impl<K: Hash + Eq> PartedTable<K> {
     {
         let part = self.part(key.word());
         self.parts[part].remove(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_counts() {
+        let hash = |bytes: &[u8]| (Seeded::new(1).hash_one(bytes), bytes.word());
+        for len in 1..40 {
+            let plain = vec![0x5a; len];
+            for at in 0..len {
+                let mut other = plain.clone();
+                other[at] ^= 0x10;
+                assert_ne!(hash(&plain).0, hash(&other).0, "byte {at} of {len}");
+                // The part of the table is chosen by the end.
+                assert_eq!(hash(&plain).1 != hash(&other).1, at + 8 >= len, "byte {at} of {len}");
+            }
+            assert_ne!(hash(&plain).0, hash(&[&plain[..], &[0x5a]].concat()).0);
+        }
     }
 }

@@ -18,6 +18,8 @@ const NEXT_LAP: u64 = 1 << 32;
 /// Elements of weight 0: behind all others, never counted.
 const WEIGHTLESS: u64 = u64::MAX;
 
+/// Who is so many places behind the first is expected to be looked at soon ([`Slab::expect`]).
+const AHEAD: usize = 5;
 /// First and last of equal elements.
 #[derive(Debug, Clone, Copy)]
 struct Equals {
@@ -137,20 +139,26 @@ impl Sorted {
     }
 
     /// Appends the first `items` to `out`.
-    pub(super) fn first(&mut self, elements: &Slab, items: usize, out: &mut impl FnMut(u32)) {
+    pub(super) fn first(&mut self, elements: &mut Slab, items: usize, out: &mut impl FnMut(u32)) {
         self.begin_lap();
         let mut left = items;
-        for (_, equals) in self.keys.iter() {
+        self.keys.show(|equals| {
             let mut slot = equals.first;
-            while slot != NONE {
-                if left == 0 {
-                    return;
-                }
+            while left > 0 {
                 left -= 1;
                 out(slot);
+                // An element alone with its key isn't looked at.
+                if slot == equals.last {
+                    break;
+                }
+                let before = slot;
                 slot = elements[slot].links[1];
+                if left == 0 {
+                    elements.expect(slot, before);
+                }
             }
-        }
+            left > 0
+        });
     }
 
     /// The first of all.
@@ -162,9 +170,9 @@ impl Sorted {
     /// A lap begins where everybody waits for it.
     fn begin_lap(&mut self) {
         if self.kind == Rule::WeightedRoundRobin
-            && let Some((NEXT_LAP, everybody)) = self.keys.first()
+            && let Some((NEXT_LAP, _)) = self.keys.first()
+            && let Some((_, everybody)) = self.keys.pop_first()
         {
-            self.keys.remove(NEXT_LAP);
             self.keys.get_or_insert(0, everybody);
             self.lap = !self.lap;
         }
@@ -189,6 +197,9 @@ impl Sorted {
             return Some(slot);
         }
         if alone {
+            if let Some(soon) = self.keys.behind_first(AHEAD) {
+                elements.expect(soon.first, NONE);
+            }
             self.keys.pop_first();
         } else {
             equals.first = elements[slot].links[1];

@@ -3,6 +3,7 @@
 //! waits for memory. Bounds of children lie apart from the children, so that all of a large tree's stay
 //! in the cache. A tree of a few entries is one short list.
 
+use std::iter::Rev;
 use std::{mem, slice};
 
 /// A node with this many entries is split before one more comes in.
@@ -14,6 +15,7 @@ const LEVELS: usize = 9;
 
 #[derive(Debug)]
 enum Node<K, V> {
+    /// The largest key first, so that to take out the smallest moves no other.
     Leaf(Vec<(K, V)>),
     Inner(Box<Inner<K, V>>),
 }
@@ -24,6 +26,15 @@ struct Inner<K, V> {
     /// counts as below everything.
     bounds: Vec<K>,
     children: Vec<Node<K, V>>,
+    /// Where the last entry went in. Often the next one belongs there too: loads that rise by equal steps do
+    /// so in the order of their elements.
+    recent: usize,
+}
+
+impl<K, V> Inner<K, V> {
+    fn new(bounds: Vec<K>, children: Vec<Node<K, V>>) -> Box<Inner<K, V>> {
+        Box::new(Inner { bounds, children, recent: 0 })
+    }
 }
 
 #[derive(Debug)]
@@ -45,7 +56,18 @@ impl<K: Copy + Ord, V: Copy> Tree<K, V> {
         let mut node = &self.root;
         loop {
             match node {
-                Node::Leaf(entries) => return entries.first().copied(),
+                Node::Leaf(entries) => return entries.last().copied(),
+                Node::Inner(inner) => node = &inner.children[0],
+            }
+        }
+    }
+
+    /// The value so many places behind the smallest key's, where both are in one leaf.
+    pub(super) fn behind_first(&self, places: usize) -> Option<V> {
+        let mut node = &self.root;
+        loop {
+            match node {
+                Node::Leaf(entries) => return entries.iter().rev().nth(places).map(|entry| entry.1),
                 Node::Inner(inner) => node = &inner.children[0],
             }
         }
@@ -56,7 +78,7 @@ impl<K: Copy + Ord, V: Copy> Tree<K, V> {
         let mut node = &mut self.root;
         loop {
             match node {
-                Node::Leaf(entries) => return entries.first_mut().map(|entry| (entry.0, &mut entry.1)),
+                Node::Leaf(entries) => return entries.last_mut().map(|entry| (entry.0, &mut entry.1)),
                 Node::Inner(inner) => node = &mut inner.children[0],
             }
         }
@@ -67,7 +89,7 @@ impl<K: Copy + Ord, V: Copy> Tree<K, V> {
         loop {
             match node {
                 Node::Leaf(entries) => {
-                    let at = lower_bound(entries, key);
+                    let at = place(entries, key);
                     return entries.get_mut(at).filter(|entry| entry.0 == key).map(|entry| &mut entry.1);
                 }
                 Node::Inner(inner) => {
@@ -84,13 +106,17 @@ impl<K: Copy + Ord, V: Copy> Tree<K, V> {
             let (middle, right) = self.root.split();
             let left = mem::replace(&mut self.root, Node::Leaf(Vec::new()));
             let bounds = vec![key.min(middle), middle];
-            self.root = Node::Inner(Box::new(Inner { bounds, children: vec![left, right] }));
+            self.root = Node::Inner(Inner::new(bounds, vec![left, right]));
         }
-        let mut node = &mut self.root;
+        let (mut node, mut above) = (&mut self.root, 0);
         loop {
             match node {
                 Node::Leaf(entries) => {
-                    let at = lower_bound(entries, key);
+                    // The leaves of so small a tree are in the cache, where what counts is how many are looked at.
+                    let at = match above {
+                        0 | 1 => entries.partition_point(|entry| entry.0 > key),
+                        _ => place(entries, key),
+                    };
                     if entries.get(at).is_some_and(|entry| entry.0 == key) {
                         return Some(&mut entries[at].1);
                     }
@@ -98,7 +124,7 @@ impl<K: Copy + Ord, V: Copy> Tree<K, V> {
                     return None;
                 }
                 Node::Inner(inner) => {
-                    let mut at = inner.child_of(key);
+                    let mut at = inner.child_to_fill(key);
                     if inner.children[at].is_full() {
                         let (middle, right) = inner.children[at].split();
                         inner.bounds.insert(at + 1, middle);
@@ -106,6 +132,7 @@ impl<K: Copy + Ord, V: Copy> Tree<K, V> {
                         at += usize::from(key >= middle);
                     }
                     node = &mut inner.children[at];
+                    above += 1;
                 }
             }
         }
@@ -119,6 +146,16 @@ impl<K: Copy + Ord, V: Copy> Tree<K, V> {
 
     /// Removes the entry of the smallest key.
     pub(super) fn pop_first(&mut self) -> Option<(K, V)> {
+        let mut node = &mut self.root;
+        while let Node::Inner(inner) = node {
+            node = &mut inner.children[0];
+        }
+        // Mostly that is all.
+        if let Node::Leaf(entries) = node
+            && entries.len() > LOW
+        {
+            return entries.pop();
+        }
         let removed = self.root.pop_first();
         self.lower();
         removed
@@ -136,7 +173,7 @@ impl<K: Copy + Ord, V: Copy> Tree<K, V> {
 
     /// Entries in order of their keys, those above `after` only.
     pub(super) fn after(&self, after: Option<K>) -> Iter<'_, K, V> {
-        let mut iter = Iter { above: [const { None }; LEVELS], height: 0, leaf: Default::default() };
+        let mut iter = Iter { above: [const { None }; LEVELS], height: 0, leaf: [].iter().rev() };
         match after {
             None => iter.descend(&self.root),
             Some(key) => iter.descend_after(&self.root, key),
@@ -144,34 +181,53 @@ impl<K: Copy + Ord, V: Copy> Tree<K, V> {
         iter
     }
 
+    /// Shows the values in order of their keys as long as `more` says so; cheaper than an iterator for a few.
+    pub(super) fn show(&self, mut more: impl FnMut(V) -> bool) {
+        self.root.show(&mut more);
+    }
+
     /// All entries in order of their keys.
+    #[cfg(test)]
     pub(super) fn iter(&self) -> Iter<'_, K, V> {
         self.after(None)
     }
 }
 
-/// How many entries, of those in order, come before the first that is not `below`.
+/// How many entries, of those in order, come before the first that is not `before`.
 ///
 /// The last of each cache line's worth is looked at, then one line's worth. Unlike those of a binary
 /// search, no read waits for another's outcome, so that a node out of the cache costs one wait for memory
 /// instead of three or four.
-fn count_below<T>(entries: &[T], below: impl Fn(&T) -> bool) -> usize {
+fn count_before<T>(entries: &[T], before: impl Fn(&T) -> bool) -> usize {
     let line = const { 64 / size_of::<T>() };
-    let lines = entries.chunks_exact(line).filter(|entries| below(&entries[line - 1])).count();
+    let lines = entries.chunks_exact(line).filter(|entries| before(&entries[line - 1])).count();
     let start = lines * line;
     let rest = entries[start..].iter().take(line);
-    start + rest.filter(|entry| below(entry)).count()
+    start + rest.filter(|entry| before(entry)).count()
 }
 
-/// Index of the first entry that is not below `key`.
-fn lower_bound<K: Ord + Copy, V>(entries: &[(K, V)], key: K) -> usize {
-    count_below(entries, |entry| entry.0 < key)
+/// Index of the first entry of a leaf that is not above `key`.
+fn place<K: Ord + Copy, V>(entries: &[(K, V)], key: K) -> usize {
+    count_before(entries, |entry| entry.0 > key)
 }
 
 impl<K: Copy + Ord, V> Inner<K, V> {
     /// Index of the child that `key` belongs into.
     fn child_of(&self, key: K) -> usize {
-        count_below(&self.bounds[1..], |&bound| bound <= key)
+        count_before(&self.bounds[1..], |&bound| bound <= key)
+    }
+}
+
+impl<K: Copy + Ord, V> Inner<K, V> {
+    /// The same for a key that comes in, most likely near the last one that did.
+    fn child_to_fill(&mut self, key: K) -> usize {
+        let at = self.recent;
+        let within = (at == 0 || self.bounds.get(at).is_some_and(|&bound| bound <= key))
+            && self.bounds.get(at + 1).is_none_or(|&next| key < next);
+        if !within {
+            self.recent = self.child_of(key);
+        }
+        self.recent
     }
 }
 
@@ -191,12 +247,13 @@ impl<K: Copy + Ord, V: Copy> Node<K, V> {
     fn split(&mut self) -> (K, Node<K, V>) {
         match self {
             Node::Leaf(entries) => {
-                let upper = upper_half(entries);
-                (upper[0].0, Node::Leaf(upper))
+                let lower = second_half(entries);
+                let upper = mem::replace(entries, lower);
+                (upper[upper.len() - 1].0, Node::Leaf(upper))
             }
             Node::Inner(inner) => {
-                let (bounds, children) = (upper_half(&mut inner.bounds), upper_half(&mut inner.children));
-                (bounds[0], Node::Inner(Box::new(Inner { bounds, children })))
+                let (bounds, children) = (second_half(&mut inner.bounds), second_half(&mut inner.children));
+                (bounds[0], Node::Inner(Inner::new(bounds, children)))
             }
         }
     }
@@ -204,7 +261,7 @@ impl<K: Copy + Ord, V: Copy> Node<K, V> {
     fn remove(&mut self, key: K) -> Option<V> {
         match self {
             Node::Leaf(entries) => {
-                let at = lower_bound(entries, key);
+                let at = place(entries, key);
                 entries.get(at).filter(|entry| entry.0 == key)?;
                 Some(entries.remove(at).1)
             }
@@ -219,9 +276,17 @@ impl<K: Copy + Ord, V: Copy> Node<K, V> {
         }
     }
 
+    /// Whether there may be more.
+    fn show(&self, more: &mut impl FnMut(V) -> bool) -> bool {
+        match self {
+            Node::Leaf(entries) => entries.iter().rev().all(|entry| more(entry.1)),
+            Node::Inner(inner) => inner.children.iter().all(|child| child.show(more)),
+        }
+    }
+
     fn pop_first(&mut self) -> Option<(K, V)> {
         match self {
-            Node::Leaf(entries) => (!entries.is_empty()).then(|| entries.remove(0)),
+            Node::Leaf(entries) => entries.pop(),
             Node::Inner(inner) => {
                 let removed = inner.children[0].pop_first()?;
                 if inner.children[0].len() < LOW {
@@ -233,7 +298,8 @@ impl<K: Copy + Ord, V: Copy> Node<K, V> {
     }
 }
 
-fn upper_half<T>(entries: &mut Vec<T>) -> Vec<T> {
+/// Cuts off what stands in the second half of a full list.
+fn second_half<T>(entries: &mut Vec<T>) -> Vec<T> {
     let mut upper = Vec::with_capacity(FULL);
     upper.extend(entries.drain(FULL / 2..));
     upper
@@ -248,8 +314,11 @@ impl<K: Copy + Ord, V: Copy> Inner<K, V> {
         let bound = &mut self.bounds[left + 1];
         let second_is_empty = match (first, second) {
             (Node::Leaf(a), Node::Leaf(b)) => {
-                even_out(a, b);
-                b.first().map(|entry| *bound = entry.0).is_none()
+                even_out(b, a);
+                if a.is_empty() {
+                    mem::swap(a, b);
+                }
+                b.last().map(|entry| *bound = entry.0).is_none()
             }
             (Node::Inner(a), Node::Inner(b)) => {
                 // Within its new node it may not be the first any more: then the bound counts.
@@ -289,7 +358,7 @@ pub(super) struct Iter<'a, K, V> {
     /// What is left of the inner nodes above the current leaf, root first.
     above: [Option<Rest<'a, K, V>>; LEVELS],
     height: usize,
-    leaf: slice::Iter<'a, (K, V)>,
+    leaf: Rev<slice::Iter<'a, (K, V)>>,
 }
 
 impl<'a, K: Copy + Ord, V: Copy> Iter<'a, K, V> {
@@ -301,7 +370,7 @@ impl<'a, K: Copy + Ord, V: Copy> Iter<'a, K, V> {
     fn descend(&mut self, mut node: &'a Node<K, V>) {
         loop {
             match node {
-                Node::Leaf(entries) => return self.leaf = entries.iter(),
+                Node::Leaf(entries) => return self.leaf = entries.iter().rev(),
                 Node::Inner(inner) => {
                     self.push(&inner.children[1..]);
                     node = &inner.children[0];
@@ -314,8 +383,8 @@ impl<'a, K: Copy + Ord, V: Copy> Iter<'a, K, V> {
         loop {
             match node {
                 Node::Leaf(entries) => {
-                    let at = entries.partition_point(|entry| entry.0 <= key);
-                    return self.leaf = entries[at..].iter();
+                    let at = entries.partition_point(|entry| entry.0 > key);
+                    return self.leaf = entries[..at].iter().rev();
                 }
                 Node::Inner(inner) => {
                     let at = inner.child_of(key);
@@ -352,7 +421,7 @@ mod tests {
     /// Height of the tree; all promises about its nodes hold.
     fn check(node: &Node<u32, u32>, low: Option<u32>, high: Option<u32>, root: bool) -> usize {
         let keys: Vec<u32> = match node {
-            Node::Leaf(entries) => entries.iter().map(|e| e.0).collect(),
+            Node::Leaf(entries) => entries.iter().rev().map(|e| e.0).collect(),
             Node::Inner(inner) => inner.bounds[1..].to_vec(),
         };
         assert!(keys.is_sorted_by(|a, b| a < b));
@@ -378,6 +447,17 @@ mod tests {
         assert!(tree.after(Some(probe)).eq(above.map(|(&k, &v)| (k, v))));
         assert_eq!(tree.first(), plain.first_key_value().map(|(&k, &v)| (k, v)));
         assert_eq!(tree.is_empty(), plain.is_empty());
+        let mut left = probe as usize % 200 + 1;
+        let (mut shown, wanted) = (Vec::new(), left);
+        tree.show(|value| {
+            shown.push(value);
+            left -= 1;
+            left > 0
+        });
+        assert!(shown.iter().eq(plain.values().take(wanted)));
+        if let Some(value) = tree.behind_first(3) {
+            assert_eq!(plain.values().nth(3), Some(&value));
+        }
         check(&tree.root, None, None, true)
     }
 
@@ -425,6 +505,8 @@ mod tests {
                 }
             }
             assert!(tree.is_empty() && tree.first().is_none() && tree.pop_first().is_none());
+            assert!([1, 2, 3].map(|key| tree.get_or_insert(key, 10 * key).is_none()) == [true; 3]);
+            assert_eq!([0, 1, 2, 3].map(|at| tree.behind_first(at)), [Some(10), Some(20), Some(30), None]);
         }
         assert_eq!(highest, 3);
     }
