@@ -31,7 +31,7 @@ const COMMAND_BUDGET: usize = 1024;
 const TIDYING: Duration = Duration::from_secs(60);
 /// Links of a process: its registrars, and those that take its elements over.
 const MAX_LINKS: usize = 256;
-/// Those of them that have not proved themselves by a certificate.
+/// Those of them that have not proved themselves by a certificate; as many wait to do so.
 const MAX_UNPROVED: usize = 32;
 
 /// Who waits for the answer to a request.
@@ -48,7 +48,7 @@ pub(super) fn reactor(
     settings: &mut Settings,
     keeper: Option<&Keeper>,
 ) -> io::Result<(Reactor, Arc<Waker>)> {
-    let limits = Limits { links: MAX_LINKS, unproved: MAX_UNPROVED, ..Limits::default() };
+    let limits = Limits { links: MAX_LINKS, unproved: MAX_UNPROVED, waiting: MAX_UNPROVED, ..Limits::default() };
     let mut reactor = Reactor::new(clock, limits)?;
     reactor.allow(settings.allow.clone());
     if let Some(keeper) = keeper {

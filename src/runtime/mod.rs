@@ -12,6 +12,7 @@
 //! | `library` | the event thread's loop around the client machine |
 //! | `registrar` | the loop around the registrar machine |
 //! | `reactor` | the loops' engine: links, listeners, groups, timers |
+//! | `guests` | who has to go where places are short, by hosts |
 //! | `groups` | multicast groups, tried again while they can't be used |
 //! | `security` | what a process proves itself by, kept up to date |
 //! | `advertise` | where users reach elements, if that is not where they listen |
@@ -31,6 +32,8 @@ pub(crate) mod counters;
 pub mod csp;
 mod directory;
 mod groups;
+#[doc(hidden)]
+pub mod guests;
 mod library;
 mod names;
 mod pool;

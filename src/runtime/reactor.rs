@@ -127,8 +127,9 @@ pub(crate) struct Limits {
     pub close: Duration,
     /// From the connection to the peer's proof of who it is.
     pub proof: Duration,
-    /// Accepted connections without that proof at a time.
+    /// Accepted connections at a time of which that proof is asked, and those that wait for their turn.
     pub unproved: usize,
+    pub waiting: usize,
 }
 
 impl Default for Limits {
@@ -143,6 +144,7 @@ impl Default for Limits {
             close: Duration::from_secs(5),
             proof: Duration::from_secs(5),
             unproved: 1024,
+            waiting: 4096,
         }
     }
 }
@@ -189,6 +191,8 @@ enum ReactorTimer {
     Hoards,
     /// Associations that the kernel had no room for.
     Again,
+    /// Links that wait to prove themselves.
+    Waiting,
     /// A listener has rested.
     Accept { listener: usize },
     /// Changes of interfaces have settled.
@@ -413,6 +417,7 @@ impl Reactor {
         self.events = events;
         self.serve_the_rest(handler);
         self.look_again();
+        self.admit_waiting(handler);
         self.fire_timers(handler);
         self.report_changes(handler);
         self.complaints.settle(self.now);
@@ -425,6 +430,7 @@ impl Reactor {
             || !self.accepting.is_empty()
             || !self.changes.is_empty()
             || self.looks_again()
+            || self.has_to_admit()
         {
             return Duration::ZERO;
         }
@@ -517,6 +523,7 @@ impl Reactor {
                 ReactorTimer::Partial { slot, link } => self.check_partial(slot, link),
                 ReactorTimer::Close { slot, link } => self.close_timed_out(slot, link),
                 ReactorTimer::Proof { slot, link } => self.proof_timed_out(slot, link),
+                ReactorTimer::Waiting => self.admit_late(handler),
                 ReactorTimer::Accept { listener } => self.accept(listener, handler),
                 ReactorTimer::Hoards => self.look_at_hoards(),
                 ReactorTimer::Again => self.try_again(),
@@ -551,13 +558,7 @@ impl Reactor {
         for _ in 0..ACCEPT_BUDGET {
             let Some(listening) = self.listeners.get(listener) else { return };
             let (service, admission) = (listening.service, listening.admission);
-            if admission != Admission::Plain && !self.has_room_for_unproved() {
-                return self.arm(ACCEPT_REST, ReactorTimer::Accept { listener });
-            }
-            let Some(Listening { socket: LinkListener::Tcp(socket), .. }) = self.listeners.get(listener)
-            else {
-                return;
-            };
+            let LinkListener::Tcp(socket) = &listening.socket else { return };
             match socket.accept() {
                 Ok(None) => return,
                 Ok(Some(link)) => self.accepted(service, Link::Tcp(link), admission, handler),

@@ -10,8 +10,9 @@ use nix::sys::socket::{
 };
 use rserpool::dns::{Asker, Counts, Pools, Reply, Responder, Zone};
 use rserpool::machine::Time;
+use rserpool::runtime::guests::{Guests, Place};
 use rserpool::transport::allow::Networks;
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd;
@@ -19,7 +20,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Addresses to listen at.
 pub const MAX_ADDRESSES: usize = 8;
-/// Connections at a time; beyond, the one that has been idle for longest goes.
+/// Connections at a time; beyond, of the host that has most of them the one goes that has been idle for longest.
 const MAX_CONNECTIONS: usize = 64;
 /// How long a connection may be without a whole query, or without taking what it asked for.
 const IDLE: Duration = Duration::from_secs(10);
@@ -27,7 +28,7 @@ const IDLE: Duration = Duration::from_secs(10);
 const MAX_QUERY: usize = 4096;
 /// Datagrams of one socket before others get a turn.
 const BATCH: usize = 64;
-/// Queries that wait for what a registrar says, and for how long.
+/// Queries that wait for what a registrar says, and for how long; beyond, the oldest of the host that has most is forgotten.
 const MAX_PARKED: usize = 256;
 pub const PARKED: Duration = Duration::from_secs(2);
 /// Tokens that a service needs.
@@ -64,6 +65,7 @@ struct Parked {
     envelope: Envelope,
     query: Vec<u8>,
     until: Time,
+    place: Place,
 }
 
 /// See the module.
@@ -75,7 +77,11 @@ pub struct Dns {
     udp: Vec<Udp>,
     tcp: Vec<(TcpListener, SocketAddr)>,
     connections: Vec<Option<Connection>>,
-    parked: VecDeque<Parked>,
+    /// In the order in which they came.
+    parked: BTreeMap<u64, Parked>,
+    /// The same by whose they are.
+    waiting: Guests<u64>,
+    last: u64,
     buffer: Vec<u8>,
 }
 
@@ -107,7 +113,9 @@ impl Dns {
             udp,
             tcp,
             connections: (0..MAX_CONNECTIONS).map(|_| None).collect(),
-            parked: VecDeque::new(),
+            parked: BTreeMap::new(),
+            waiting: Guests::default(),
+            last: 0,
             buffer: vec![0; 1 << 16],
         })
     }
@@ -134,7 +142,7 @@ impl Dns {
         }
         let deadlines = self.connections.iter().flatten().map(|connection| connection.deadline);
         let waiting = self.connections.iter().flatten().filter_map(|connection| connection.parked);
-        deadlines.chain(waiting).chain(self.parked.front().map(|parked| parked.until)).min()
+        deadlines.chain(waiting).chain(self.parked.first_key_value().map(|(_, parked)| parked.until)).min()
     }
 
     /// One of our tokens is ready.
@@ -162,7 +170,10 @@ impl Dns {
                 self.udp[number].ready = !self.read(pools, now, number);
             }
         }
-        while let Some(parked) = self.parked.pop_front_if(|parked| parked.until <= now) {
+        while let Some((&first, parked)) = self.parked.first_key_value()
+            && parked.until <= now
+            && let Some(parked) = self.unpark(first)
+        {
             // What is not known by now is said to be so.
             self.respond(pools, parked.socket, parked.envelope, &parked.query);
         }
@@ -179,11 +190,13 @@ impl Dns {
     }
 
     fn resume(&mut self, pools: &mut impl Pools, now: Time) {
-        for _ in 0..self.parked.len() {
-            let Some(parked) = self.parked.pop_front() else { break };
-            let Parked { socket, envelope, until, .. } = parked;
-            if !self.respond(pools, socket, envelope, &parked.query) {
-                self.parked.push_back(Parked { until, ..parked });
+        for number in self.parked.keys().copied().collect::<Vec<_>>() {
+            let Some(parked) = self.parked.get_mut(&number) else { continue };
+            let (socket, envelope, query) = (parked.socket, parked.envelope, std::mem::take(&mut parked.query));
+            if self.respond(pools, socket, envelope, &query) {
+                self.unpark(number);
+            } else if let Some(parked) = self.parked.get_mut(&number) {
+                parked.query = query;
             }
         }
         for number in 0..MAX_CONNECTIONS {
@@ -213,15 +226,29 @@ impl Dns {
             if !self.allow.contains(envelope.from.ip()) {
                 self.responder.counts_mut().not_allowed += 1;
             } else if length <= MAX_QUERY && !self.respond(pools, number, envelope, query) {
-                if self.parked.len() >= MAX_PARKED {
-                    self.parked.pop_front();
-                }
-                let until = now + PARKED;
-                self.parked.push_back(Parked { socket: number, envelope, query: query.to_vec(), until });
+                self.park(number, envelope, query.to_vec(), now + PARKED);
             }
         }
         self.buffer = buffer;
         done
+    }
+
+    fn park(&mut self, socket: usize, envelope: Envelope, query: Vec<u8>, until: Time) {
+        let from = Some(envelope.from.ip());
+        if self.parked.len() >= MAX_PARKED
+            && let Some(leaving) = self.waiting.who_goes(from)
+        {
+            self.unpark(leaving.guest);
+        }
+        self.last += 1;
+        let place = self.waiting.add(from, self.last);
+        self.parked.insert(self.last, Parked { socket, envelope, query, until, place });
+    }
+
+    fn unpark(&mut self, number: u64) -> Option<Parked> {
+        let parked = self.parked.remove(&number)?;
+        self.waiting.remove(parked.place);
+        Some(parked)
     }
 
     /// Answers a datagram; `false`: later.
@@ -261,8 +288,7 @@ impl Dns {
             let free = self.connections.iter().position(Option::is_none);
             let number = free.unwrap_or_else(|| {
                 self.responder.counts_mut().connections_dropped += 1;
-                let idle = |number: &usize| self.connections[*number].as_ref().map(|c| c.deadline);
-                (0..MAX_CONNECTIONS).min_by_key(idle).unwrap_or(0)
+                self.who_goes(from.ip()).unwrap_or(0)
             });
             // Closed before the new one may get its descriptor.
             self.connections[number] = None;
@@ -284,6 +310,19 @@ impl Dns {
             });
             self.serve(pools, now, number);
         }
+    }
+
+    /// Who makes room for a connection from there.
+    fn who_goes(&self, newcomer: IpAddr) -> Option<usize> {
+        let open = self.connections.iter().enumerate();
+        let mut open: Vec<_> =
+            open.filter_map(|(number, connection)| Some((number, connection.as_ref()?))).collect();
+        open.sort_by_key(|(_, connection)| connection.deadline);
+        let mut guests = Guests::default();
+        for (number, connection) in open {
+            guests.add(Some(connection.from), number);
+        }
+        guests.who_goes(Some(newcomer)).map(|leaving| leaving.guest)
     }
 
     fn serve(&mut self, pools: &mut impl Pools, now: Time, number: usize) {

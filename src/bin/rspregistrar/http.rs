@@ -9,13 +9,15 @@ use super::wire::{Begun, Wire};
 use mio::net::TcpListener;
 use mio::{Interest, Token};
 use rserpool::machine::Time;
+use rserpool::runtime::guests::Guests;
 use rserpool::runtime::registrar::Server;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-/// Connections at a time; beyond, the oldest that is no event stream goes, of the host that has most of them.
+/// Connections at a time; beyond, the oldest that is no event stream goes, of the host that has most of them: first of those
+/// that have not said yet what they want.
 const MAX_CONNECTIONS: usize = 64;
 /// Event streams among them; beyond, one is taken only for one of a host that has more of them than the newcomer's would
 /// have then, so that there is room for others.
@@ -138,7 +140,7 @@ impl Http {
                 Err(error) => return log::debug!("operator's page: {error}"),
             };
             let free = self.connections.iter().position(Option::is_none);
-            let number = free.or_else(|| self.who_goes()).unwrap_or(0);
+            let number = free.or_else(|| self.who_goes(peer.ip())).unwrap_or(0);
             let token = Token(self.first + 1 + number);
             let interest = Interest::READABLE | Interest::WRITABLE;
             if let Err(error) = server.registry().register(&mut stream, token, interest) {
@@ -154,30 +156,35 @@ impl Http {
         }
     }
 
-    /// The numbers of those that are event streams, or are not, of the host that has most of them.
-    fn most(&self, streams: bool) -> Vec<usize> {
+    /// The numbers of the event streams of the host that has most of them.
+    fn most_streams(&self) -> Vec<usize> {
         let mut hosts: BTreeMap<IpAddr, Vec<usize>> = BTreeMap::new();
         for (number, connection) in self.connections.iter().enumerate() {
-            if let Some(connection) =
-                connection.as_ref().filter(|connection| connection.is_stream() == streams)
-            {
+            if let Some(connection) = connection.as_ref().filter(|connection| connection.is_stream()) {
                 hosts.entry(connection.wire.host()).or_default().push(number);
             }
         }
         hosts.into_values().max_by_key(Vec::len).unwrap_or_default()
     }
 
-    /// Who makes room for a connection.
-    fn who_goes(&self) -> Option<usize> {
-        let age = |number: &usize| self.connections[*number].as_ref().map(|connection| connection.deadline);
-        self.most(false).into_iter().min_by_key(age)
+    /// Who makes room for a connection from there.
+    fn who_goes(&self, newcomer: IpAddr) -> Option<usize> {
+        let open = self.connections.iter().enumerate();
+        let open = open.filter_map(|(number, connection)| Some((number, connection.as_ref()?)));
+        let mut open: Vec<_> = open.filter(|(_, connection)| !connection.is_stream()).collect();
+        open.sort_by_key(|(_, connection)| (!connection.is_asking(), connection.deadline));
+        let mut guests = Guests::default();
+        for (number, connection) in open {
+            guests.add(Some(connection.wire.host()), number);
+        }
+        guests.who_goes(Some(newcomer)).map(|leaving| leaving.guest)
     }
 
     /// Whether there is room for one more event stream of a host, or one of another host's makes room for it.
     fn has_room(&self, host: IpAddr) -> bool {
         let theirs =
             self.connections.iter().flatten().filter(|other| other.is_stream() && other.wire.host() == host);
-        self.streams() < MAX_STREAMS || self.most(true).len() > theirs.count() + 1
+        self.streams() < MAX_STREAMS || self.most_streams().len() > theirs.count() + 1
     }
 
     fn serve(&mut self, server: &mut Server, number: usize) {
@@ -194,7 +201,7 @@ impl Http {
             Ok(Progress::Done) | Err(_) => self.connections[number] = None,
         }
         if self.streams() > MAX_STREAMS
-            && let Some(&number) = self.most(true).first()
+            && let Some(&number) = self.most_streams().first()
         {
             self.connections[number] = None;
         }
@@ -212,6 +219,10 @@ enum Progress {
 impl Connection {
     fn is_stream(&self) -> bool {
         matches!(self.state, State::Streaming { .. })
+    }
+
+    fn is_asking(&self) -> bool {
+        matches!(self.state, State::Reading(_))
     }
 
     fn poll_timeout(&self, server: &Server) -> Time {

@@ -3,7 +3,9 @@
 use super::effects::{Alarm, Effects};
 use super::{LinkId, RegistrarId, Time};
 use crate::machine::LinkEnds;
+use crate::wire::scope::host_of;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Incoming links that may be open.
@@ -37,16 +39,29 @@ pub(super) struct StrangerLinks {
 }
 
 impl StrangerLinks {
-    /// Takes a new link in. When all places are taken, the oldest that proved nothing must go; if all
-    /// are registrars, the new one.
+    /// Takes a new link in, if there is a place, or somebody leaves his.
     pub fn welcome(&mut self, now: Time, fx: &mut Effects, link: LinkId, ends: LinkEnds) {
         if self.links.len() >= MAX_STRANGERS {
-            let oldest = self.links.iter().find(|(_, other)| !other.proved).map(|(&link, _)| link);
-            let Some(oldest) = oldest else { return fx.close(link) };
-            self.dismiss(fx, oldest);
+            let Some(leaver) = self.who_leaves(&ends) else { return fx.close(link) };
+            self.dismiss(fx, leaver);
         }
         self.links.insert(link, StrangerLink { ends, proved: false, suit: None });
         fx.alarms.set(Alarm::Stranger(link), now + PROOF);
+    }
+
+    /// When all places are taken: of the hosts that have most links, the newcomer's with the newcomer, the oldest that
+    /// proved nothing. If all are registrars, the newcomer takes the place of one of a host that has more.
+    fn who_leaves(&self, newcomer: &LinkEnds) -> Option<LinkId> {
+        let host = |ends: &LinkEnds| ends.peer.first().map(|peer| host_of(peer.ip()));
+        let mut counts: BTreeMap<Option<IpAddr>, usize> = BTreeMap::new();
+        for ends in self.links.values().map(|other| &other.ends).chain([newcomer]) {
+            *counts.entry(host(ends)).or_default() += 1;
+        }
+        let most = counts.values().copied().max()?;
+        let theirs = || self.links.iter().filter(|(_, other)| counts.get(&host(&other.ends)) == Some(&most));
+        let unproved = theirs().find(|(_, other)| !other.proved);
+        let has_more = counts.get(&host(newcomer)) < Some(&most);
+        unproved.or_else(|| theirs().next().filter(|_| has_more)).map(|(&link, _)| link)
     }
 
     /// How many incoming links there are.

@@ -15,6 +15,7 @@ use crate::machine::trust::Roles;
 use crate::machine::{
     LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Measurement, Service, Target, Time,
 };
+use crate::runtime::guests::{Guests, Place};
 use crate::transport::dials::STAGGER;
 use crate::transport::tcp::TcpLink;
 use crate::transport::tls::Mode;
@@ -64,6 +65,8 @@ pub(super) enum Phase {
     /// Connected, but who is at the other end is not known yet. The machine has not heard of it, or still
     /// believes it to be dialled: then the ways not yet tried.
     Proving(Option<Vec<Way>>),
+    /// Accepted, while as many are proving themselves as may: it is not looked at until one of them is done.
+    Waiting(Admission),
     /// The peer was refused and is told why; it goes when it has heard that.
     Refusing,
     Up,
@@ -87,6 +90,10 @@ pub(super) struct Slot {
     /// Other addresses that are being dialled, older than `link`: the first that answers is taken.
     rivals: Vec<Link>,
     pub phase: Phase,
+    /// Where it stands among those that never said anything, that have not proved themselves, that wait to do so.
+    silent: Option<Place>,
+    pub unproved: Option<Place>,
+    pub waiting: Option<Place>,
     /// Whether a whole message ever came from it, and when the last one did.
     pub(super) spoke: bool,
     pub(super) heard: Time,
@@ -145,13 +152,11 @@ pub(super) struct Links {
     spare: Vec<u8>,
     /// Number of the last accepted link.
     incoming: u64,
-    /// Accepted links that have not proved themselves, oldest first; some of them are gone.
-    pub unproved: VecDeque<(usize, LinkId, Time)>,
-    /// How many there are.
-    pub proving: usize,
-    /// Accepted links, oldest first: those that never said anything make room when all places are taken. Some of
-    /// them are gone, or have spoken.
-    silent: VecDeque<(usize, LinkId)>,
+    /// Accepted links that have not proved themselves, those that wait to do so, and all that never said anything whole:
+    /// by their slots.
+    pub unproved: Guests<usize>,
+    pub waiting: Guests<usize>,
+    pub(super) silent: Guests<usize>,
     /// Bytes held for all links.
     held: usize,
     /// The associations, and what the kernel keeps for them.
@@ -205,6 +210,9 @@ impl Links {
             link: None,
             rivals: Vec::new(),
             phase,
+            silent: None,
+            unproved: None,
+            waiting: None,
             spoke: false,
             heard: Time::default(),
             batch: Vec::new(),
@@ -228,33 +236,19 @@ impl Links {
 
     fn remove(&mut self, index: usize) -> Option<Slot> {
         let slot = self.slots.try_remove(index)?;
-        if matches!(slot.phase, Phase::Proving(None)) {
-            self.proving -= 1;
-        }
+        slot.silent.into_iter().for_each(|place| self.silent.remove(place));
+        slot.unproved.into_iter().for_each(|place| self.unproved.remove(place));
+        slot.waiting.into_iter().for_each(|place| self.waiting.remove(place));
         self.by_id.remove(&slot.id);
         self.held -= slot.held;
         self.hoards.forget(slot.kernel);
         Some(slot)
     }
 
-    /// The accepted link that has been silent for longest, and is silent still.
-    pub(super) fn oldest_silent(&mut self) -> Option<usize> {
-        while let Some((index, link)) = self.silent.pop_front() {
-            if self.get_as(index, link).is_some_and(|slot| !slot.spoke) {
-                return Some(index);
-            }
-        }
-        None
-    }
-
-    /// Notes one more, and forgets those that are not silent any more before the list gets much longer than the table.
-    fn note_silent(&mut self, index: usize, link: LinkId) {
-        if self.silent.len() > 2 * self.by_id.len() + 64 {
-            let mut silent = std::mem::take(&mut self.silent);
-            silent.retain(|&(index, link)| self.get_as(index, link).is_some_and(|slot| !slot.spoke));
-            self.silent = silent;
-        }
-        self.silent.push_back((index, link));
+    /// It has proved itself, or need not any more.
+    pub(super) fn no_more_unproved(&mut self, index: usize) {
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        slot.unproved.take().into_iter().for_each(|place| self.unproved.remove(place));
     }
 
     fn make_ready(&mut self, index: usize) {
@@ -440,7 +434,10 @@ impl Reactor {
         self.links.incoming += 1;
         let id = LinkId(LinkId::INCOMING | self.links.incoming);
         let index = self.links.insert(id, service, Phase::Up);
-        self.links.note_silent(index, id);
+        let silent = self.links.silent.add(from, index);
+        if let Some(slot) = self.links.get(index) {
+            (slot.silent, slot.heard) = (Some(silent), self.now);
+        }
         if let Err(error) =
             register(self.poll.registry(), &link, Token(index), Interest::READABLE | Interest::WRITABLE)
         {
@@ -449,7 +446,7 @@ impl Reactor {
         }
         match (admission, link) {
             (Admission::Plain, link) | (_, link @ Link::Sctp(_)) => self.up(index, id, link),
-            (_, link) => self.ask_for_proof(index, id, link, admission),
+            (_, link) => self.ask_for_proof(index, id, link, (admission, from)),
         }
     }
 
@@ -546,8 +543,10 @@ impl Reactor {
     {
         let Some(slot) = self.links.get(index) else { return };
         slot.ended |= ended;
-        if matches!(slot.phase, Phase::Proving(_) | Phase::Refusing) {
-            return self.hear_unproved(index, handler);
+        match slot.phase {
+            Phase::Proving(_) | Phase::Refusing => return self.hear_unproved(index, handler),
+            Phase::Waiting(_) if ended => return self.remove(index),
+            _ => {}
         }
         if slot.heavy || slot.ready { self.links.make_ready(index) } else { self.read(index, handler) }
     }
@@ -576,10 +575,12 @@ impl Reactor {
         self.counters.messages += messages;
         let sent = (self.links.sent - sent) as usize;
         let Some(slot) = self.links.get_as(index, id) else { return };
-        slot.spoke |= messages > 0;
+        let mut silent = None;
         if messages > 0 {
+            slot.spoke = true;
             slot.heard = now;
             slot.stuck_since = None;
+            silent = slot.silent.take();
         }
         slot.heavy = sent > HEAVY;
         slot.budget = match slot.heavy {
@@ -588,6 +589,7 @@ impl Reactor {
         };
         let partial = link.is_partial();
         slot.link = Some(link);
+        silent.into_iter().for_each(|place| self.links.silent.remove(place));
         self.flush_slot(index);
         match result {
             Ok(ReadStatus::More) => self.links.make_ready(index),
@@ -719,7 +721,9 @@ impl Reactor {
         let Some(&index) = self.links.by_id.get(&link) else { return };
         let Some(slot) = self.links.get(index) else { return };
         match slot.phase {
-            Phase::Dialling(_) | Phase::Proving(_) | Phase::Refusing => return self.remove(index),
+            Phase::Dialling(_) | Phase::Proving(_) | Phase::Waiting(_) | Phase::Refusing => {
+                return self.remove(index);
+            }
             Phase::Associating => {
                 let service = slot.service;
                 if let Some(endpoint) = self.endpoint(service) {
@@ -763,7 +767,7 @@ impl Reactor {
         let Some(slot) = links.slots.get_mut(index) else { return };
         slot.dirty = false;
         // While dialling: sent when it is up. Without a link: it is being read from, and flushed after that.
-        let early = matches!(slot.phase, Phase::Dialling(_) | Phase::Proving(_));
+        let early = matches!(slot.phase, Phase::Dialling(_) | Phase::Proving(_) | Phase::Waiting(_));
         let (false, Some(link)) = (early, slot.link.as_mut()) else {
             return;
         };
@@ -828,7 +832,10 @@ impl Reactor {
     /// Ends a link from our side of the machine's view: it is told.
     pub(super) fn drop_link(&mut self, index: usize, why: LinkDown) {
         let Some(slot) = self.links.get(index) else { return };
-        let unknown = matches!(slot.phase, Phase::Closing | Phase::Refusing | Phase::Proving(None));
+        let unknown = matches!(
+            slot.phase,
+            Phase::Closing | Phase::Refusing | Phase::Proving(None) | Phase::Waiting(_)
+        );
         let told = (!unknown).then_some(slot.id);
         if let Some(link) = slot.link.as_ref().filter(|_| why != LinkDown::Closed) {
             link.abort();

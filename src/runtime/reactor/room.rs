@@ -1,9 +1,11 @@
-//! Who makes room when all places are taken: those that never said anything, the oldest first; then those that whoever
-//! knows what hangs on each link names ([`Input::Full`]). And who lets go when all links together hold too much.
+//! Who makes room when all places are taken: those that never said anything, of the host that has most of them the oldest
+//! first; then those that whoever knows what hangs on each link names ([`Input::Full`]). And who lets go when all links
+//! together hold too much.
 
 use super::{Input, Reactor};
 use crate::machine::registrar::Leaver;
 use crate::machine::{LinkDown, Time};
+use crate::runtime::guests::Leaving;
 use crate::wire::scope::host_of;
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -13,6 +15,8 @@ use std::time::Duration;
 /// Who makes room is asked anew after so long; and where nobody does, not more often than that.
 const LASTS: Duration = Duration::from_secs(1);
 const IN_VAIN: Duration = Duration::from_millis(100);
+/// A link that is younger may be about to say something.
+const NEWBORN: Duration = Duration::from_secs(1);
 
 /// Those who make room, where there are too many.
 #[derive(Debug, Default)]
@@ -37,26 +41,38 @@ impl Reactor {
     where
         F: FnMut(&mut Reactor, Input<'_>),
     {
-        if self.silence_leaves() || self.somebody_leaves(newcomer) {
+        if self.silence_leaves(newcomer, NEWBORN) || self.somebody_leaves(newcomer) {
             return true;
         }
-        if self.room.in_vain.is_some_and(|when| self.now < when + IN_VAIN) {
-            return false;
+        if !self.room.in_vain.is_some_and(|when| self.now < when + IN_VAIN) {
+            // So that nobody is named who is gone already.
+            self.report_changes(handler);
+            handler(self, Input::Full);
+            if self.somebody_leaves(newcomer) {
+                return true;
+            }
         }
-        // So that nobody is named who is gone already.
-        self.report_changes(handler);
-        handler(self, Input::Full);
-        self.somebody_leaves(newcomer)
+        self.silence_leaves(newcomer, Duration::ZERO)
     }
 
     /// The same for one that we dial, as far as it is known who makes room.
     pub(super) fn make_room_for_ours(&mut self) -> bool {
-        self.silence_leaves() || self.somebody_leaves(None)
+        self.silence_leaves(None, NEWBORN)
+            || self.somebody_leaves(None)
+            || self.silence_leaves(None, Duration::ZERO)
     }
 
-    /// The one that has been silent for longest goes.
-    fn silence_leaves(&mut self) -> bool {
-        let Some(silent) = self.links.oldest_silent() else { return false };
+    /// Of those that never said anything, the oldest of the host that has most of them goes. Where that host has no more
+    /// than the newcomer's would have, only one that had some time: else whoever comes often enough would keep others
+    /// from their first word.
+    fn silence_leaves(&mut self, newcomer: Option<IpAddr>, patience: Duration) -> bool {
+        let Some(Leaving { guest: silent, is_of_more, is_own }) = self.links.silent.who_goes(newcomer) else {
+            return false;
+        };
+        let since = self.links.slots.get(silent).map_or(self.now, |slot| slot.heard);
+        if !is_of_more && !is_own && self.now - since < patience {
+            return false;
+        }
         self.counters.refused += 1;
         self.complain_about(silent, "full of silent ones", "it says nothing, and others need the place");
         self.drop_link(silent, LinkDown::Overflow);

@@ -3,8 +3,8 @@
 //! ```text
 //!   Dialling ──connected──┐                  ┌──► Up
 //!                         ├──► Proving ──────┤ failed          the alert is sent, the peer's FIN came,
-//!   accepted ─────────────┘   │ 5 s, or      └──► Refusing ──► or 1 s passed ──► gone
-//!                             │ room is needed
+//!   accepted ──┬──────────┤   │ 5 s, or      └──► Refusing ──► or 1 s passed ──► gone
+//!              └► Waiting ┘   │ room is needed
 //!                             ▼
 //!                           gone; if it was dialled: the next way
 //! ```
@@ -12,19 +12,24 @@
 use super::links::{Admission, Phase, Way};
 use super::{Input, Reactor, ReactorTimer};
 use crate::machine::{LinkDown, LinkId, Service};
+use crate::runtime::guests::Leaving;
 use crate::transport::Link;
 use crate::transport::allow::Networks;
 use crate::transport::tcp::TcpLink;
 use crate::transport::tls::{Credentials, FIRST_BYTE, Failure, Fault, Mode, Purpose, TlsLink};
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// An unproved link that is older makes room for a new one.
+/// An unproved link that is older makes room for a new one of the same host.
 const STALLED: Duration = Duration::from_secs(1);
+/// How often it is looked whether there is one.
+const WAITS: Duration = Duration::from_millis(100);
 /// How long a peer may take to hear why it was refused, and what it may send meanwhile, in bytes.
 const REFUSAL: (Duration, usize) = (Duration::from_secs(1), 64 << 10);
+/// Waiting links that begin to prove themselves in one turn.
+const ADMISSIONS: usize = 64;
 /// Links looked at again in one turn after the credentials changed.
 const LOOKS: usize = 16;
 
@@ -37,6 +42,8 @@ pub(crate) struct Security {
     allowed: Networks,
     /// After a change: slots from here on are still to be looked at.
     looking: Option<usize>,
+    /// A timer for those who wait to prove themselves is running.
+    watching: bool,
 }
 
 fn purpose(service: Service) -> Purpose {
@@ -101,50 +108,114 @@ impl Reactor {
         ways
     }
 
-    /// Whether one more unproved link can be accepted: if need be, the oldest goes when it has had some time.
-    pub(super) fn has_room_for_unproved(&mut self) -> bool {
-        if self.links.proving < self.limits.unproved {
+    /// A link was accepted of which it isn't known yet who is at the other end.
+    pub(super) fn ask_for_proof(
+        &mut self,
+        index: usize,
+        id: LinkId,
+        link: Link,
+        (admission, from): (Admission, Option<IpAddr>),
+    ) {
+        let Some(slot) = self.links.get_as(index, id) else { return };
+        slot.phase = Phase::Waiting(admission);
+        slot.link = Some(link);
+        self.arm(self.limits.proof, ReactorTimer::Proof { slot: index, link: id });
+        if self.makes_way(from) {
+            return self.begin_proof(index);
+        }
+        // It waits, as do others of its host.
+        if self.links.waiting.len() >= self.limits.waiting {
+            match self.links.waiting.who_goes(from) {
+                Some(Leaving { guest, is_own: false, .. }) => self.give_up_unproved(guest),
+                _ => return self.give_up_unproved(index),
+            }
+        }
+        let place = self.links.waiting.add(from, index);
+        if let Some(slot) = self.links.get_as(index, id) {
+            slot.waiting = Some(place);
+        }
+        self.watch_waiting();
+    }
+
+    /// Whether there is a place for one more of that host to prove itself. If need be, the oldest of the host that has
+    /// most of them goes; of its own host only one that has had some time.
+    fn makes_way(&mut self, from: Option<IpAddr>) -> bool {
+        if self.links.unproved.len() < self.limits.unproved {
             return true;
         }
-        while let Some(&(slot, link, since)) = self.links.unproved.front() {
-            let proving = |phase: &Phase| matches!(phase, Phase::Proving(None));
-            if !self.links.get_as(slot, link).is_some_and(|slot| proving(&slot.phase)) {
-                self.links.unproved.pop_front();
-                continue;
-            }
-            if self.now - since < STALLED {
-                return false;
-            }
-            self.links.unproved.pop_front();
-            self.counters.handshakes_failed += 1;
-            self.complain_about(slot, "unproved", "it has not proved itself, and others are waiting");
-            self.remove(slot);
-            return true;
+        let Some(Leaving { guest, is_of_more, .. }) = self.links.unproved.who_goes(from) else { return true };
+        let since = self.links.get(guest).map_or(self.now, |slot| slot.heard);
+        if !is_of_more && self.now - since < STALLED {
+            return false;
         }
+        self.give_up_unproved(guest);
         true
     }
 
-    /// A link was accepted of which it isn't known yet who is at the other end.
-    pub(super) fn ask_for_proof(&mut self, index: usize, id: LinkId, link: Link, admission: Admission) {
-        let Some(slot) = self.links.get_as(index, id) else { return };
+    fn give_up_unproved(&mut self, index: usize) {
+        self.counters.handshakes_failed += 1;
+        self.complain_about(index, "unproved", "it has not proved itself, and others are waiting");
+        self.remove(index);
+    }
+
+    /// Its turn to prove itself.
+    fn begin_proof(&mut self, index: usize) {
+        let now = self.now;
+        let Some(slot) = self.links.get(index) else { return };
+        let Phase::Waiting(admission) = slot.phase else { return };
         let service = slot.service;
-        slot.phase = Phase::Proving(None);
-        slot.link = Some(link);
-        self.links.proving += 1;
-        self.links.unproved.push_back((index, id, self.now));
-        // Those that are gone are many only if they come and go fast.
-        if self.links.unproved.len() > 4 * self.limits.unproved {
-            let links = &mut self.links;
-            let mut list = std::mem::take(&mut links.unproved);
-            list.retain(|&(slot, link, _)| {
-                links.get_as(slot, link).is_some_and(|slot| matches!(slot.phase, Phase::Proving(None)))
-            });
-            links.unproved = list;
+        let from = slot.link.as_ref().and_then(|link| link.peer_addresses().first().map(SocketAddr::ip));
+        (slot.phase, slot.heard) = (Phase::Proving(None), now);
+        let waited = slot.waiting.take();
+        waited.into_iter().for_each(|place| self.links.waiting.remove(place));
+        let place = self.links.unproved.add(from, index);
+        if let Some(slot) = self.links.get(index) {
+            slot.unproved = Some(place);
         }
         if admission == Admission::Proved {
             self.begin_tls(index, service);
         }
-        self.arm(self.limits.proof, ReactorTimer::Proof { slot: index, link: id });
+    }
+
+    fn watch_waiting(&mut self) {
+        if !std::mem::replace(&mut self.security.watching, true) {
+            self.arm(WAITS, ReactorTimer::Waiting);
+        }
+    }
+
+    /// Those who wait to prove themselves have their turn as far as there are places; first those of whose host fewest wait.
+    pub(super) fn admit_waiting<F>(&mut self, handler: &mut F)
+    where
+        F: FnMut(&mut Reactor, Input<'_>),
+    {
+        for _ in 0..ADMISSIONS {
+            let Some(index) = self.links.waiting.of_the_fewest() else { break };
+            let link = self.links.slots.get(index).and_then(|slot| slot.link.as_ref());
+            let from = link.and_then(|link| link.peer_addresses().first().map(SocketAddr::ip));
+            if !self.makes_way(from) {
+                break;
+            }
+            self.begin_proof(index);
+            // What has come meanwhile was not looked at.
+            self.hear_unproved(index, handler);
+        }
+    }
+
+    /// Whether there are places for those who wait.
+    pub(super) fn has_to_admit(&self) -> bool {
+        !self.links.waiting.is_empty() && self.links.unproved.len() < self.limits.unproved
+    }
+
+    /// The turn of those who wait, where none of those that prove themselves has come to an end for a while.
+    pub(super) fn admit_late<F>(&mut self, handler: &mut F)
+    where
+        F: FnMut(&mut Reactor, Input<'_>),
+    {
+        self.security.watching = false;
+        self.admit_waiting(handler);
+        if !self.links.waiting.is_empty() {
+            self.watch_waiting();
+        }
     }
 
     /// Makes an accepted TCP link one over TLS.
@@ -219,7 +290,7 @@ impl Reactor {
     {
         let Some(link) = self.links.get(index).and_then(|slot| slot.link.take()) else { return };
         self.counters.plain += 1;
-        self.links.proving -= 1;
+        self.links.no_more_unproved(index);
         self.up(index, id, link);
         self.report_changes(handler);
         self.read(index, handler);
@@ -238,9 +309,7 @@ impl Reactor {
                 }
             }
             Ok(true) => {
-                if matches!(slot.phase, Phase::Proving(None)) {
-                    self.links.proving -= 1;
-                }
+                self.links.no_more_unproved(index);
                 let Some(link) = self.links.get(index).and_then(|slot| slot.link.take()) else { return };
                 self.up(index, id, link);
                 self.flush_slot(index);
@@ -297,11 +366,9 @@ impl Reactor {
     /// would be reset, and the alert lost.
     fn refuse(&mut self, index: usize, id: LinkId) {
         let Some(slot) = self.links.get_as(index, id) else { return };
-        if matches!(slot.phase, Phase::Proving(None)) {
-            self.links.proving -= 1;
-        }
-        let Some(slot) = self.links.get_as(index, id) else { return };
         slot.phase = Phase::Refusing;
+        self.links.no_more_unproved(index);
+        let Some(slot) = self.links.get_as(index, id) else { return };
         let mut most = REFUSAL.1;
         let waits = match &mut slot.link {
             Some(Link::Tls(link)) => {
@@ -322,7 +389,7 @@ impl Reactor {
         let Some(slot) = self.links.get_as(index, id) else { return };
         match &mut slot.phase {
             Phase::Refusing => self.remove(index),
-            Phase::Proving(None) => {
+            Phase::Proving(None) | Phase::Waiting(_) => {
                 self.counters.handshakes_failed += 1;
                 self.complain_about(index, "unproved", "it has not proved itself in time");
                 self.remove(index);

@@ -213,7 +213,7 @@ fn much_passes_in_both_directions() {
 #[test]
 fn silent_strangers_keep_nobody_out() {
     let ours = Authority::new("here");
-    let limits = Limits { unproved: 4, proof: Duration::from_secs(3), ..Limits::default() };
+    let limits = Limits { unproved: 4, waiting: 8, proof: Duration::from_secs(3), ..Limits::default() };
     let credentials = |name| Some(ours.credentials(name, &Kind::default()));
     let mut server = Process::new(Mode::Require, credentials("server"), limits);
     let to = server.listen(Mode::Require);
@@ -223,12 +223,66 @@ fn silent_strangers_keep_nobody_out() {
     client.open(OUT, to);
     let up = |process: &Process| process.seen.iter().any(|seen| matches!(seen, Seen::Up(..)));
     turn_until(&mut client, &mut server, |client, server| {
-        assert!(server.reactor.link_count() <= 5, "{}", server.reactor.link_count());
+        assert!(server.reactor.links.unproved.len() <= 4, "{:?}", server.reactor.links.unproved);
         up(client)
     });
     assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
     turn_until(&mut client, &mut server, |_, server| server.reactor.link_count() == 1);
     drop(silent);
+}
+
+/// A connection from another address of this host.
+fn connect_from(from: &str, to: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let from: SocketAddr = format!("{from}:0").parse().unwrap();
+    socket.bind(&from.into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    socket.into()
+}
+
+/// However many of one host prove nothing, and however young they are: one of another host has its turn at once, and one of
+/// their own as soon as one of them had some time.
+#[test]
+fn one_host_keeps_no_other_from_its_proof() {
+    let ours = Authority::new("here");
+    let limits = Limits { unproved: 4, waiting: 8, proof: Duration::from_secs(30), ..Limits::default() };
+    let credentials = |name| Some(ours.credentials(name, &Kind::default()));
+    let mut server = Process::new(Mode::Require, credentials("server"), limits);
+    let to = server.listen(Mode::Require);
+    let _silent: Vec<TcpStream> = (0..60).map(|_| connect_from("127.0.0.66", to)).collect();
+    let mut client = Process::new(Mode::Require, credentials("client"), Limits::default());
+    let up = |process: &Process| process.seen.iter().any(|seen| matches!(seen, Seen::Up(..)));
+    client.open(OUT, to);
+    turn_until(&mut client, &mut server, |client, server| {
+        assert!(server.reactor.link_count() <= 4 + 8 + 1, "{}", server.reactor.link_count());
+        up(client)
+    });
+    // Those who wait do so no longer than until one of their own host has had its time.
+    let mut others = ["another", "one more"].map(|name| {
+        let mut other = Process::new(Mode::Require, credentials(name), Limits::default());
+        other.open(OUT, to);
+        other
+    });
+    for other in &mut others {
+        turn_until(other, &mut server, |other, _| up(other));
+    }
+    turn_until(&mut client, &mut server, |_, server| server.reactor.links.waiting.is_empty());
+    assert_eq!(server.reactor.link_count(), 4 + 3);
+}
+
+/// Many of one host at a time, as after a registrar's restart: all of them get in, with few places.
+#[test]
+fn many_of_one_host_get_in_one_after_the_other() {
+    let ours = Authority::new("here");
+    let limits = Limits { unproved: 2, waiting: 30, ..Limits::default() };
+    let credentials = |name| Some(ours.credentials(name, &Kind::default()));
+    let mut server = Process::new(Mode::Require, credentials("server"), limits);
+    let to = server.listen(Mode::Require);
+    let mut clients = Process::new(Mode::Require, credentials("clients"), Limits::default());
+    (1..=30).for_each(|number| clients.open(LinkId(number), to));
+    let up = |process: &Process| process.seen.iter().filter(|seen| matches!(seen, Seen::Up(..))).count();
+    turn_until(&mut clients, &mut server, |clients, server| up(clients) == 30 && up(server) == 30);
+    assert_eq!(server.reactor.counters().handshakes_failed, 0);
 }
 
 /// Closed with something unread, the connection would be reset and the alert lost.

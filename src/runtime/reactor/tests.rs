@@ -156,6 +156,56 @@ fn who_never_said_anything_makes_room() {
     assert_eq!(world.next(), Seen::Message(useful_link, message(12)));
 }
 
+/// A connection from another address of this host, which is up in the end.
+fn connect_from(world: &mut World, from: &str, to: SocketAddr) -> (TcpStream, LinkId) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let from: SocketAddr = format!("{from}:0").parse().unwrap();
+    socket.bind(&from.into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    loop {
+        match world.next() {
+            Seen::Up(link, _) => return (socket.into(), link),
+            Seen::Down(..) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Many of one host that say nothing make room among themselves, and not the one of another host that came first and
+/// takes its time.
+#[test]
+fn silent_ones_of_one_host_do_not_put_out_anothers() {
+    let mut world = World::new(Limits { links: 8, ..Limits::default() });
+    let to = world.listen();
+    let (mut first, first_link) = connect_from(&mut world, "127.0.0.2", to);
+    let mut silent: Vec<_> = (0..30).map(|_| connect_from(&mut world, "127.0.0.66", to)).collect();
+    let (mut second, second_link) = connect_from(&mut world, "127.0.0.3", to);
+    silent.extend((0..30).map(|_| connect_from(&mut world, "127.0.0.66", to)));
+    for (stream, link) in [(&mut first, first_link), (&mut second, second_link)] {
+        stream.write_all(&message(8)).unwrap();
+        assert_eq!(world.next(), Seen::Message(link, message(8)));
+    }
+}
+
+/// Where others that are of no use have a word behind them, one that just came is not put out before its first.
+#[test]
+fn who_just_came_has_time_for_its_first_word() {
+    let mut world = World::new(Limits { links: 4, ..Limits::default() });
+    let to = world.listen();
+    let mut talkers: Vec<_> = (0..3).map(|_| connect_from(&mut world, "127.0.0.66", to)).collect();
+    for (stream, link) in &mut talkers {
+        stream.write_all(&message(8)).unwrap();
+        assert_eq!(world.next(), Seen::Message(*link, message(8)));
+    }
+    let (mut young, young_link) = connect_from(&mut world, "127.0.0.2", to);
+    world.turn(Duration::from_millis(20));
+    let host = Some("127.0.0.66".parse().unwrap());
+    world.leavers.push_back(vec![Leaver { link: talkers[0].1, host, settled: false }]);
+    let _next = connect_from(&mut world, "127.0.0.66", to);
+    young.write_all(&message(8)).unwrap();
+    assert_eq!(world.next(), Seen::Message(young_link, message(8)));
+}
+
 /// All have said something: whoever knows of what use they are says who makes room.
 #[test]
 fn who_is_of_no_use_makes_room() {

@@ -4,6 +4,7 @@
 
 use crate::runtime::complaints::SESSIONS;
 use crate::runtime::counters::{COUNTERS, count};
+use crate::runtime::guests::{Guests, Place};
 use crate::socket::channel::conn::Conn;
 use crate::socket::descriptor::base::Base;
 use crate::socket::error::Result;
@@ -21,13 +22,14 @@ pub(crate) const LISTENER: u64 = BEACON + 1;
 pub(crate) const STRANGERS: u64 = 1 << 63;
 /// How long a connection may take to say hello.
 const HELLO: Duration = Duration::from_secs(5);
-/// Connections that have not said hello; the oldest has to go for a newer one.
+/// Connections that have not said hello; beyond, the oldest goes of the host that has most of them.
 const MAX_STRANGERS: usize = 256;
 
 /// Connections that have not said hello yet.
 #[derive(Debug, Default)]
 pub(crate) struct Strangers {
     waiting: BTreeMap<u64, WaitingConn>,
+    hosts: Guests<u64>,
     last: u64,
 }
 
@@ -35,6 +37,7 @@ pub(crate) struct Strangers {
 struct WaitingConn {
     conn: Arc<Conn>,
     peer: SocketAddr,
+    place: Place,
     until: Instant,
 }
 
@@ -62,9 +65,10 @@ impl Strangers {
             }
         }
         if self.waiting.len() >= MAX_STRANGERS
-            && let Some((_, oldest)) = self.waiting.pop_first()
+            && let Some(leaving) = self.hosts.who_goes(Some(peer.ip()))
+            && let Some(leaving) = self.take(leaving.guest)
         {
-            send_away(readiness, &oldest, &"too many connections that say nothing");
+            send_away(readiness, &leaving, &"too many connections that say nothing");
         }
         self.last += 1;
         let token = STRANGERS + self.last;
@@ -72,8 +76,15 @@ impl Strangers {
             refuse(peer, &error);
             return None;
         }
-        self.waiting.insert(token, WaitingConn { conn, peer, until: Instant::now() + HELLO });
+        let place = self.hosts.add(Some(peer.ip()), token);
+        self.waiting.insert(token, WaitingConn { conn, peer, place, until: Instant::now() + HELLO });
         None
+    }
+
+    fn take(&mut self, token: u64) -> Option<WaitingConn> {
+        let taken = self.waiting.remove(&token)?;
+        self.hosts.remove(taken.place);
+        Some(taken)
     }
 
     /// A stranger said something; the connection, once its hello is whole. It stays in the epoll
@@ -82,10 +93,10 @@ impl Strangers {
         let stranger = self.waiting.get(&token)?;
         match listen_to(&stranger.conn) {
             Ok(false) => None,
-            Ok(true) => self.waiting.remove(&token).map(|stranger| stranger.conn),
+            Ok(true) => self.take(token).map(|stranger| stranger.conn),
             Err(error) => {
                 send_away(readiness, stranger, &error);
-                self.waiting.remove(&token);
+                self.take(token);
                 None
             }
         }
@@ -99,11 +110,12 @@ impl Strangers {
     /// Sends away those who took too long; when the next one will have.
     pub(crate) fn expire(&mut self, readiness: &Readiness) -> Deadline {
         let now = Instant::now();
-        while let Some(first) = self.waiting.first_entry() {
-            if first.get().until > now {
-                return Deadline::At(first.get().until);
+        while let Some((&token, first)) = self.waiting.first_key_value() {
+            if first.until > now {
+                return Deadline::At(first.until);
             }
-            send_away(readiness, &first.remove(), &"no greeting in time");
+            send_away(readiness, first, &"no greeting in time");
+            self.take(token);
         }
         Deadline::Never
     }

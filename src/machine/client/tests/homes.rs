@@ -336,6 +336,25 @@ fn strangers_are_counted_and_the_oldest_unproved_leaves() {
     bench.forget().up(incoming(17), C).expect([Close(incoming(17))]);
 }
 
+/// However many links one host opens, and whatever they name: a registrar of another one has a place and keeps it.
+#[test]
+fn strangers_of_one_host_leave_a_place_for_anothers() {
+    let mut bench = bench(config(&[A]));
+    bench.register(1, registration("echo", 7));
+    for number in 0..16 {
+        bench.up(incoming(number), C);
+        bench.receive(incoming(number), keep_alive(false, 3, "echo", Some(7)));
+    }
+    bench.forget().up(incoming(16), B).expect([Close(incoming(0))]);
+    for number in 17..40 {
+        bench.up(incoming(number), C);
+    }
+    let closed = bench.take();
+    assert!(closed.len() == 23 && !closed.contains(&Close(incoming(16))), "{closed:?}");
+    bench.receive(incoming(16), keep_alive(false, 5, "echo", Some(7)));
+    bench.expect([Send(incoming(16), ack("echo", 7))]);
+}
+
 #[test]
 fn shutdown_deregisters_and_closes() {
     let mut bench = bench(config(&[A])).settled();
