@@ -343,8 +343,10 @@ fn good(output: &Output) -> String {
 fn a_drained_element_gets_no_new_users_anywhere() {
     let token = token();
     let option = format!("-httptoken={}", token.display());
-    let home = Registrar::start(&[PATIENT[0], PATIENT[1], &option]);
-    let other = Registrar::start(&[PATIENT[0], PATIENT[1], &option, &format!("-peer={}", home.enrp)]);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|door| door.local_addr()).expect("a port");
+    let home = Registrar::start(&[PATIENT[0], PATIENT[1], &option, &format!("-peer={free}")]);
+    let (at, peer) = (format!("-enrp={free}"), format!("-peer={}", home.enrp));
+    let other = Registrar::start(&[PATIENT[0], PATIENT[1], &option, &at, &peer]);
     let mut elements = Elements::fill(home.asap, b"echo", 2);
     let (mut here, mut there) = (Elements::connect(home.asap), Elements::connect(other.asap));
     let both = |user: &mut Elements| user.resolve(b"echo", 10).is_some_and(|found| found.len() == 2);
@@ -382,6 +384,32 @@ fn a_drained_element_gets_no_new_users_anywhere() {
     let said = good(&rspctl(&other, &token, &["undrain", "echo", "0x1"]));
     assert_eq!(said, "undrained\n");
     assert!(both(&mut there));
+}
+
+/// Without TLS anybody can say that he is a registrar, and that his operator wants this.
+#[test]
+fn a_home_that_does_not_know_who_asks_says_so() {
+    let token = token();
+    let option = format!("-httptoken={}", token.display());
+    let home = Registrar::start(&[PATIENT[0], PATIENT[1], &option]);
+    let other = Registrar::start(&[PATIENT[0], PATIENT[1], &option, &format!("-peer={}", home.enrp)]);
+    let _elements = Elements::fill(home.asap, b"echo", 2);
+    let (mut here, mut there) = (Elements::connect(home.asap), Elements::connect(other.asap));
+    let both = |user: &mut Elements| user.resolve(b"echo", 10).is_some_and(|found| found.len() == 2);
+    soon("both known to both", || both(&mut here) && both(&mut there));
+    let id = json(other.http, "/api/peers")["peers"][0]["id"].as_str().expect("an identifier").to_string();
+    for change in [&["drain", "echo", "1"][..], &["deregister", "echo", "1"], &["maintenance", "10.0.0.1"]] {
+        let said = rspctl(&other, &token, change);
+        let wrong = String::from_utf8_lossy(&said.stderr);
+        let hint = format!("registrar {id} at {} does not let this one change its elements", home.enrp);
+        assert!(!said.status.success() && wrong.contains(&hint), "{change:?}: {said:?}");
+    }
+    assert!(both(&mut here) && both(&mut there));
+    soon("a line each", || {
+        home.process.log().contains("taken only from registrars whose addresses are given with --peer")
+            && other.process.log().contains("does not let this one change its elements")
+    });
+    assert_eq!(good(&rspctl(&home, &token, &["drain", "echo", "1"])), "drained\n");
 }
 
 #[test]

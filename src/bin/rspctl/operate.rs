@@ -455,12 +455,52 @@ pub fn act(act: &Act) -> ExitCode {
             (done, asked) => format!("{} elements, {} more asked for elsewhere", text(done), text(asked)),
         };
         written(writeln!(io::stdout(), "{said}"))?;
-        match list(&value["failed"]) {
-            [] => Ok(()),
-            failed => Err(failed.iter().map(text).collect::<Vec<_>>().join("; ")),
-        }
+        let mut failed: Vec<String> = list(&value["failed"]).iter().map(text).collect();
+        failed.extend(refusals(act.asked_at(), &value)?);
+        if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
     });
     end(name, said)
+}
+
+/// Which of the home registrars that were asked answer that they don't do it.
+fn refusals(at: &Where, answer: &Value) -> Result<Vec<String>, String> {
+    const LOOKS: (u32, Duration) = (5, Duration::from_millis(100));
+    let homes: Vec<&Value> = match &answer["asked"] {
+        home @ Value::String(_) => vec![home],
+        _ => list(&answer["homes"]).iter().collect(),
+    };
+    let mut refusals = Vec::new();
+    for _ in 0..LOOKS.0 {
+        if homes.is_empty() || refusals.len() == homes.len() {
+            break;
+        }
+        std::thread::sleep(LOOKS.1);
+        let peers = at.get("/api/peers")?;
+        let refuses = |peer: &&Value| peer["refuses"] == true && homes.contains(&&peer["id"]);
+        refusals = list(&peers["peers"]).iter().filter(refuses).map(refusal).collect();
+    }
+    Ok(refusals)
+}
+
+fn refusal(peer: &Value) -> String {
+    let (home, at) = (text(&peer["id"]), text(&peer["addresses"]));
+    format!(
+        "registrar {home} at {at} does not let this one change its elements: ask it itself (--http), or start it with this \
+         one's address as --peer, or both with TLS"
+    )
+}
+
+impl Act {
+    /// Whose page is asked.
+    fn asked_at(&self) -> &Where {
+        match self {
+            Act::Drain { element }
+            | Act::Undrain { element }
+            | Act::Set { element, .. }
+            | Act::Deregister { element } => &element.at,
+            Act::Maintenance { at, .. } => at,
+        }
+    }
 }
 
 impl Element {

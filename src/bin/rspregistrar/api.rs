@@ -88,6 +88,7 @@ pub fn peers(server: &Server) -> Value {
                 "elements": peer.elements,
                 "queue": peer.queue,
                 "resynchronisations": peer.resynchronisations,
+                "refuses": peer.refuses,
             })
         })
         .collect();

@@ -7,6 +7,7 @@ use rserpool::machine::registrar::{Impossible, Operated, Operation};
 use rserpool::runtime::registrar::Server;
 use rserpool::wire::{PeId, Policy, PoolHandle};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// Elements that one request changes at most.
@@ -143,16 +144,19 @@ fn maintenance(server: &mut Server, request: &Request) -> (&'static str, Value) 
         .take(MOST)
         .map(|element| (element.handle().clone(), element.id()))
         .collect();
-    let (mut done, mut asked, mut failed) = (0, 0, Vec::new());
+    let (mut done, mut asked, mut homes, mut failed) = (0, 0, BTreeSet::new(), Vec::new());
     for (handle, id) in found {
         match server.operate(&handle, id, &operation) {
             Ok(Operated::Done) => done += 1,
-            Ok(Operated::Asked(_)) => asked += 1,
+            Ok(Operated::Asked(home)) => {
+                asked += 1;
+                homes.insert(home.to_string());
+            }
             Err(why) => failed.push(format!("{handle}/{id}: {why}")),
         }
     }
     failed.truncate(100);
-    ("200 OK", json!({ "done": done, "asked": asked, "failed": failed }))
+    ("200 OK", json!({ "done": done, "asked": asked, "homes": homes, "failed": failed }))
 }
 
 #[cfg(test)]

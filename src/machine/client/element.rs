@@ -359,11 +359,12 @@ impl Client {
         let under_way = self.asks.find(Kind::Registration, &key.0, key.1).is_some();
         let Some(own) = self.elements.own.get_mut(&key) else { return };
         let (handle, id) = key.clone();
-        // Who comes back at once drives out whoever has the same identifier, and so on.
-        let twin = error.as_ref().is_some_and(|error| error.code() == CauseCode::NON_UNIQUE_PE_ID);
+        // Who comes back at once drives out whoever has the same identifier, and so on; or it is what an operator did not want.
+        let stays_out = [CauseCode::NON_UNIQUE_PE_ID, CauseCode::SECURITY];
+        let out = error.as_ref().is_some_and(|error| stays_out.contains(&error.code()));
         self.fx.event(Event::Unregistered { handle, id, error });
         own.registered = None;
-        if under_way || twin {
+        if under_way || out {
             return;
         }
         let pause = own.set_back(now);

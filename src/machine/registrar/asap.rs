@@ -426,7 +426,7 @@ impl Registrar {
     }
 
     /// Counts and notes a refused request.
-    fn refused(
+    pub(super) fn refused(
         &mut self,
         what: &'static str,
         cause: CauseCode,

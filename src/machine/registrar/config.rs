@@ -259,4 +259,6 @@ pub struct PeerView {
     pub queue: usize,
     /// How often we asked for its table after an audit.
     pub resynchronisations: u64,
+    /// Whether it did not do what an operator asked of it here last.
+    pub refuses: bool,
 }

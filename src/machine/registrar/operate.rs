@@ -1,15 +1,22 @@
 //! What an operator changes while the service runs.
 
 use super::chronicle::What;
+use super::dialect::client_may_be_rsplibs;
 use super::links::StaticPeer;
-use super::{Config, Registrar};
-use crate::handlespace::Bounds;
+use super::{Config, LinkId, Registrar};
 use crate::handlespace::marks::{Marks, life, marks, unmarked, with_marks};
+use crate::handlespace::{Bounds, ElementKey};
 use crate::machine::Target;
 use crate::machine::Time;
 use crate::wire::enrp::UpdateAction;
-use crate::wire::{Enrp, PeId, Policy, PoolElement, PoolHandle, RegistrarId};
+use crate::wire::{
+    Asap, CauseCode, Enrp, OperationError, PeId, Policy, PoolElement, PoolHandle, RegistrarId,
+};
 use std::fmt;
+use std::time::Duration;
+
+/// For so long after a home registrar was asked a refusal is about that.
+const REFUSAL: Duration = Duration::from_secs(10);
 
 impl Registrar {
     /// Takes other timers, bounds and static peers. Who we are, where we are reached and whether we announce
@@ -179,6 +186,7 @@ impl Registrar {
         self.chronicle.note(self.now, what);
         if let Operation::Deregister = operation {
             if let Some(key) = self.space.find(handle, element.id) {
+                self.tell_taken_out(key, handle, element.id);
                 self.retire_and_tell(key);
             }
             return;
@@ -220,12 +228,61 @@ impl Registrar {
             element,
         };
         self.send_enrp(home, body);
+        if let Some(peer) = self.peers.get_mut(home) {
+            (peer.asked, peer.refuses) = (Some(self.now), false);
+        }
         Ok(Operated::Asked(home))
+    }
+
+    /// Whether a peer says that it does not do what an operator asked of it here.
+    pub(super) fn operation_refused(&mut self, home: RegistrarId, error: &OperationError) -> bool {
+        let now = self.now;
+        let asked = |asked: Time| now - asked <= REFUSAL;
+        let Some(peer) = self.peers.get_mut(home) else { return false };
+        if error.code() != CauseCode::SECURITY || !peer.asked.is_some_and(asked) {
+            return false;
+        }
+        peer.refuses = true;
+        let who = self.called(home);
+        self.complain("operation refused", || {
+            format!(
+                "registrar {who} does not let this one change its elements: ask it itself, or start it with this one's \
+                 address as --peer, or both with TLS"
+            )
+        });
+        true
+    }
+
+    /// The process of an element hears that an operator took it out. One of rsplib's expects no such response.
+    fn tell_taken_out(&mut self, key: ElementKey, handle: &PoolHandle, id: PeId) {
+        let Some(link) = self.side(key).and_then(|side| side.link) else { return };
+        if self.links.get(&link).is_some_and(|state| !client_may_be_rsplibs(&self.config, &state.ends)) {
+            let error = Some(CauseCode::SECURITY.into());
+            self.send_asap(link, &Asap::DeregistrationResponse { handle: handle.clone(), id, error });
+        }
+    }
+
+    /// Whether what an operator wants with our elements is taken from a peer. Without certificates whoever connects is
+    /// one, so it must be one that our operator has named: by the address that it comes from, and as long as another one
+    /// answers there it is not that.
+    fn may_ask(&self, link: LinkId, sender: RegistrarId) -> bool {
+        let Some(state) = self.links.get(&link) else { return false };
+        if let Some(roles) = &state.ends.roles {
+            return roles.is_registrar(self.config.scope.as_deref());
+        }
+        let from = state.ends.peer.first().map(|peer| peer.ip().to_canonical());
+        let named = |entry: &StaticPeer| {
+            let mut addresses = entry.target.addresses.iter();
+            let other = entry.id.is_some_and(|id| id != sender && self.is_up(id));
+            !entry.dropped && !other && addresses.any(|at| Some(at.ip().to_canonical()) == from)
+        };
+        self.statics.iter().any(named)
     }
 
     /// Another registrar's operator wants something with an element of ours. `false`: it is not a request.
     pub(super) fn asked_to_operate(
         &mut self,
+        link: LinkId,
         sender: RegistrarId,
         handle: &PoolHandle,
         asked: &PoolElement,
@@ -233,6 +290,10 @@ impl Registrar {
         let wanted = marks(asked.life);
         if !wanted.request || self.peers.get(sender).is_none_or(|peer| peer.dialect.may_be_rsplib()) {
             return false;
+        }
+        if !self.may_ask(link, sender) {
+            self.refuse_operation(link, sender, handle, asked.id);
+            return true;
         }
         let Some(key) = self.space.find(handle, asked.id).filter(|&key| self.is_ours(key)) else {
             return true;
@@ -252,6 +313,20 @@ impl Registrar {
         element.life = with_marks(element.life, Marks { request: false, ..wanted });
         self.operated(handle, &element, &operation);
         true
+    }
+
+    fn refuse_operation(&mut self, link: LinkId, sender: RegistrarId, handle: &PoolHandle, id: PeId) {
+        self.stats.messages_rejected += 1;
+        let from = self.links.get(&link).and_then(|state| state.ends.peer.first().copied());
+        let at = self.end_of(link);
+        self.complain("operator elsewhere", || {
+            format!(
+                "registrar {sender} at {at} asks for a change of element {id} of pool \"{handle}\": without TLS that is \
+                 taken only from registrars whose addresses are given with --peer"
+            )
+        });
+        self.refused("operation", CauseCode::SECURITY, handle, id, from);
+        self.report_error(link, sender, CauseCode::SECURITY.into());
     }
 
     /// An element registers (again): what an operator has decided about it stays.

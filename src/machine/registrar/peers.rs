@@ -132,6 +132,9 @@ pub(super) struct Peer {
     pub heir: Option<RegistrarId>,
     /// How often its takeover was left to somebody who did not finish it.
     pub yields: u8,
+    /// When it was asked last to do what an operator wants, and whether it refused.
+    pub asked: Option<Time>,
+    pub refuses: bool,
 }
 
 /// All peers.
@@ -173,6 +176,7 @@ impl Registrar {
             agrees: peer.agrees,
             queue: peer.backlog.len(),
             resynchronisations: peer.resynchronisations,
+            refuses: peer.refuses,
         };
         self.peers.table.iter().map(view).collect()
     }
@@ -245,6 +249,8 @@ impl Registrar {
             taken_by: None,
             heir: None,
             yields: 0,
+            asked: None,
+            refuses: false,
         };
         let limit = peer.dialect.last_heard_limit(&self.config);
         self.peers.table.insert(id, peer);
@@ -588,6 +594,7 @@ impl Registrar {
             Enrp::InitTakeover { target } => self.init_takeover(sender, target),
             Enrp::InitTakeoverAck { target } => self.takeover_acknowledged(sender, target),
             Enrp::TakeoverServer { target } => self.takeover_server(sender, target),
+            Enrp::Error { error } if self.operation_refused(sender, &error) => {}
             Enrp::Error { error } => {
                 let code = error.code();
                 let who = self.called(sender);
@@ -621,7 +628,7 @@ impl Registrar {
     }
 
     /// Sends an error, unless what it quotes is too long for a message.
-    fn report_error(&mut self, link: LinkId, receiver: RegistrarId, error: OperationError) {
+    pub(super) fn report_error(&mut self, link: LinkId, receiver: RegistrarId, error: OperationError) {
         let message = EnrpMessage { sender: self.id, receiver, body: Enrp::Error { error } };
         if message.fits() {
             self.outbox.send(link, &message.encode_as(self.config.lengths()));

@@ -361,7 +361,7 @@ impl Registrar {
             return;
         }
         if home == self.id {
-            if source == Source::News && self.asked_to_operate(sender, handle, &element) {
+            if source == Source::News && self.asked_to_operate(link, sender, handle, &element) {
                 return;
             }
             return self.recall(sender, handle, element);

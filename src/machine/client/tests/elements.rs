@@ -105,6 +105,15 @@ fn twins_do_not_drive_each_other_out_at_once() {
 }
 
 #[test]
+fn an_element_that_an_operator_takes_out_comes_back_with_its_next_registration() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, registration("echo", 7)).receive(link(1), registered("echo", 7)).forget();
+    unregistered(&mut bench, CauseCode::SECURITY);
+    bench.at(29_999).expect([]);
+    bench.at(30_000).expect([Send(link(1), register("echo", 7))]);
+}
+
+#[test]
 fn elements_are_registered_again_when_keep_alives_stay_out() {
     let mut bench = bench(config(&[A])).settled();
     bench.register(1, registration("echo", 7)).receive(link(1), registered("echo", 7)).forget();

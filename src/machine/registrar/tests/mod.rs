@@ -5,6 +5,7 @@ mod claims;
 mod distance;
 mod enrp;
 mod joining;
+mod operate;
 mod routine;
 mod rsplib;
 mod shares;
