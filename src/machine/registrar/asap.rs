@@ -12,7 +12,7 @@ use crate::wire::{
     PoolHandle, Protocol, Transport, TransportUse, scope,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// An ASAP link: a process with elements, users, or both.
 #[derive(Debug, Default)]
@@ -357,9 +357,28 @@ impl Registrar {
                     && known.asap.is_none()
                     && known.transport == element.transport
                     && !self.is_up(known.home);
-                again || plain || reach::from_element(ends, &known) || reach::is_local(ends)
+                again || plain || self.comes_from(ends, &known)
             }
         }
+    }
+
+    /// Whether a link comes from an address of an element. Here on our host they are all one, as the kernel takes that
+    /// at which we are reached, or 127.0.0.1; who has another one of the loopback network has chosen it.
+    fn comes_from(&self, ends: &LinkEnds, element: &PoolElement) -> bool {
+        let configured = self.config.asap_transports.iter().chain(&self.config.enrp_transports);
+        let ours: Vec<IpAddr> = configured
+            .flat_map(Transport::addresses)
+            .copied()
+            .chain(ends.local.iter().map(SocketAddr::ip))
+            .map(|ip| ip.to_canonical())
+            .filter(|ip| !ip.is_loopback())
+            .chain([Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()])
+            .collect();
+        let here = |ip: &IpAddr| ours.contains(&ip.to_canonical());
+        let named =
+            element.transport.addresses().iter().chain(element.asap.iter().flat_map(Transport::addresses));
+        reach::from_element(ends, element)
+            || ends.peer.first().is_some_and(|peer| here(&peer.ip())) && named.copied().any(|ip| here(&ip))
     }
 
     /// A number that stands for where a link comes from; 0: not known. Nobody can choose an address that has another
@@ -447,7 +466,7 @@ impl Registrar {
             Some(registered) => {
                 self.links.get(&registered).is_none_or(|other| reach::same_host(&state.ends, &other.ends))
             }
-            None => reach::from_element(&state.ends, &element.to_element()) || reach::is_local(&state.ends),
+            None => self.comes_from(&state.ends, &element.to_element()),
         }
     }
 

@@ -74,6 +74,54 @@ fn an_element_with_a_link_is_deregistered_by_its_host_only() {
     assert!(bench.asap(same, leave).contains(&removed(1, "deregistered")));
 }
 
+/// Everybody on this host has as many addresses as he likes.
+#[test]
+fn an_address_of_the_loopback_network_is_not_every_one() {
+    let registered_elsewhere = |at: &str| {
+        let reached_at = vec![transport(Protocol::Tcp, TransportUse::DataOnly, "10.0.0.1:3863")];
+        let mut bench = Bench::new(Config { asap_transports: reached_at, ..config() }).0;
+        let peer = bench.accept_at(Service::Enrp, "127.0.0.1:50000", "127.0.0.1:9901");
+        let server = Some(server(B, "127.0.0.1:9902"));
+        bench.enrp(peer, B, Enrp::Presence { reply_required: false, checksum: None, server });
+        let mut there = owned(1, B);
+        there.transport = transport(Protocol::Tcp, TransportUse::DataPlusControl, at);
+        there.asap = None;
+        let (handle, action) = (pool("echo"), UpdateAction::Add);
+        let element = there.clone();
+        bench.enrp(peer, B, Enrp::HandleUpdate { takeover_suggested: false, action, handle, element });
+        assert_eq!(known(&bench, 1), there);
+        (bench, there)
+    };
+    for (at, from, to, may) in [
+        ("127.0.0.1:7", "127.0.0.66:40000", "127.0.0.1:3863", false),
+        ("127.0.0.1:7", "127.0.0.66:40000", "127.0.0.66:3863", false),
+        ("10.0.0.1:7", "127.0.0.66:40000", "127.0.0.1:3863", false),
+        ("10.0.0.9:7", "127.0.0.1:40000", "127.0.0.1:3863", false),
+        ("127.0.0.66:7", "127.0.0.66:40000", "127.0.0.1:3863", true),
+        ("127.0.0.1:7", "127.0.0.1:40000", "127.0.0.1:3863", true),
+        // It reaches us at another address than the other registrar, and is where the kernel takes it.
+        ("127.0.0.1:7", "[::1]:40000", "[::1]:3863", true),
+        ("127.0.0.1:7", "10.0.0.1:40000", "10.0.0.1:3863", true),
+        ("10.0.0.1:7", "127.0.0.1:40000", "127.0.0.1:3863", true),
+    ] {
+        let (mut bench, element) = registered_elsewhere(at);
+        let before = known(&bench, 1);
+        let somebody = bench.accept_at(Service::Asap, from, to);
+        let leave = Asap::Deregistration { handle: pool("echo"), id: PeId(1) };
+        let mine = PoolElement {
+            transport: transport(Protocol::Tcp, TransportUse::DataPlusControl, from),
+            home: RegistrarId(0),
+            ..element
+        };
+        bench.asap(somebody, Asap::Registration { handle: pool("echo"), element: mine });
+        assert_eq!(known(&bench, 1) != before, may, "{from} registers {at}");
+        let (mut bench, _) = registered_elsewhere(at);
+        let somebody = bench.accept_at(Service::Asap, from, to);
+        bench.asap(somebody, leave);
+        assert_eq!(bench.content("echo").is_empty(), may, "{from} deregisters {at}");
+    }
+}
+
 #[test]
 fn acknowledgements_count_from_the_elements_link_only() {
     let (mut bench, pe, stranger) = with_stranger();
