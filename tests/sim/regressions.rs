@@ -34,6 +34,10 @@ const FOUND_WITHOUT_TLS: &[(u64, &str)] = &[
     (131, "the same"),
     (9, "the check asked for an element that a stranger's registrar had first"),
     (67, "the check took a stranger's element for one that had left"),
+    (
+        1086,
+        "a stranger that registered over two links in turn had it forgotten who waited for the identifier",
+    ),
     (84, "the check took a registrar for dead, for which a stranger passed"),
 ];
 

@@ -80,9 +80,6 @@ pub(super) fn held_size(handle: &PoolHandle) -> usize {
 pub(super) const MAX_DEFERRED: usize = 4 << 20;
 /// The same for each link.
 pub(super) const MAX_DEFERRED_PER_LINK: usize = 64 << 10;
-/// Elements whose identifier somebody waits for, and the longest handle of their pools.
-pub(super) const MAX_RIVALS: usize = 1024;
-const MAX_RIVAL_HANDLE: usize = 1024;
 
 impl Registrar {
     /// The client of an ASAP link.
@@ -391,29 +388,6 @@ impl Registrar {
         };
         let halves = (bits as u64 ^ self.secret).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (bits >> 64) as u64;
         ((halves.rotate_left(31) ^ self.secret).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).max(1) as u32
-    }
-
-    /// Somebody else has the identifier. When it is free, this one hears of it.
-    fn note_rival(&mut self, link: LinkId, handle: &PoolHandle, id: PeId) {
-        if handle.as_bytes().len() <= MAX_RIVAL_HANDLE {
-            *self.rivals.touch((handle.clone(), id), MAX_RIVALS, link) = link;
-        }
-    }
-
-    /// An element left: whoever wanted its place may have it, and says so itself. One of rsplib's expects no response to
-    /// what it did not ask, and answers a keep-alive; one of ours then sees that it is to register.
-    pub(super) fn tell_rival(&mut self, handle: &PoolHandle, id: PeId) {
-        if self.rivals.is_empty() {
-            return;
-        }
-        let Some(link) = self.rivals.remove(&(handle.clone(), id)) else { return };
-        let Some(state) = self.links.get(&link) else { return };
-        let handle = handle.clone();
-        let told = match client_may_be_rsplibs(&self.config, &state.ends) {
-            true => Asap::EndpointKeepAlive { home: false, registrar: self.id, handle, id: Some(id) },
-            false => Asap::DeregistrationResponse { handle, id, error: None },
-        };
-        self.send_asap(link, &told);
     }
 
     /// The element, if its process has registered it over a link that it opened after this one, whoever opened this one: then what

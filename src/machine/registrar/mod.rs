@@ -63,6 +63,7 @@ mod outbox;
 mod peers;
 mod reach;
 mod resolve;
+mod rivals;
 mod shares;
 mod store;
 mod subscriptions;
@@ -234,7 +235,7 @@ pub struct Registrar {
     watched: usize,
     /// Who was refused since somebody else had the identifier, or had to leave it to a later link of its host: the
     /// first to be told when it is free.
-    rivals: aged::Aged<(PoolHandle, PeId), LinkId>,
+    rivals: aged::Aged<(PoolHandle, PeId), rivals::Contenders>,
     /// Which hosts can't reach an element, and since when each says so.
     reports: aged::Aged<ElementKey, BTreeMap<IpAddr, Time>>,
     subscriptions: subscriptions::Subscriptions,
@@ -547,7 +548,7 @@ impl Registrar {
             ("subscriptions", count, most),
             ("peers", self.peers.table.len(), self.config.max_peers),
             ("reported elements", self.reports.len(), watch::MAX_REPORTED),
-            ("identifiers waited for", self.rivals.len(), asap::MAX_RIVALS),
+            ("identifiers waited for", self.rivals.len(), rivals::MAX_RIVALS),
             ("bytes of what happened", happened.0, happened.1),
         ];
         counted.into_iter().chain(kept).collect()

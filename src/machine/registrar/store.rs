@@ -91,7 +91,7 @@ impl Registrar {
         self.forget_life(key);
         let element = self.space.remove(key)?;
         self.side[key.index as usize] = ElementSide::default();
-        self.tell_rival(&handle, element.id);
+        self.tell_rivals(&handle, element.id);
         self.reports.remove(&key);
         self.subscriptions.departed(&handle, element.id, why);
         self.event(Event::ElementRemoved { handle: handle.clone(), id: element.id, reason });

@@ -621,6 +621,51 @@ fn who_was_refused_over_sctp_is_asked_for_a_sign_of_life_when_the_identifier_is_
     assert!(bench.asap(twin, again).contains(&registered(twin, 1)));
 }
 
+/// It has the identifier, and registers it over two links in turn, each of which waits when the other one has it.
+#[test]
+fn who_waits_for_an_identifier_is_not_forgotten_for_another_host() {
+    let mut bench = Bench::serving();
+    let first = bench.pe();
+    bench.asap(first, registration(1));
+    let waits = bench.accept(Service::Asap, LinkProtocol::Tcp, "10.0.0.10:40001");
+    let mut element = element(1);
+    element.transport = transport(Protocol::Tcp, TransportUse::DataPlusControl, "10.0.0.10:7");
+    let again = Asap::Registration { handle: pool("echo"), element };
+    bench.asap(waits, again.clone());
+    let mut links = vec![first];
+    for _ in 0..3 {
+        bench.wait(ms(10));
+        links.push(bench.pe());
+        bench.asap(links[links.len() - 1], registration(1));
+    }
+    let effects = bench.asap(links[3], Asap::Deregistration { handle: pool("echo"), id: PeId(1) });
+    let told: Vec<LinkId> =
+        links[..3].iter().chain([&waits]).copied().filter(|&link| effects.contains(&free(link, 1))).collect();
+    // Of the other host's links one.
+    assert_eq!(told, [links[2], waits], "{effects:?}");
+    assert!(bench.asap(waits, again).contains(&registered(waits, 1)));
+}
+
+#[test]
+fn of_many_hosts_that_wait_for_an_identifier_those_that_asked_last_hear() {
+    let mut bench = Bench::serving();
+    let first = bench.pe();
+    bench.asap(first, registration(1));
+    let mut waiting = Vec::new();
+    for host in 10..16 {
+        let at = |port: u16| format!("10.0.0.{host}:{port}");
+        let link = bench.accept(Service::Asap, LinkProtocol::Tcp, &at(40_001));
+        let mut element = element(1);
+        element.transport = transport(Protocol::Tcp, TransportUse::DataPlusControl, &at(7));
+        bench.asap(link, Asap::Registration { handle: pool("echo"), element });
+        waiting.push(link);
+    }
+    let effects = bench.asap(first, Asap::Deregistration { handle: pool("echo"), id: PeId(1) });
+    let told: Vec<LinkId> =
+        waiting.iter().copied().filter(|&link| effects.contains(&free(link, 1))).collect();
+    assert_eq!(told, waiting[2..]);
+}
+
 #[test]
 fn of_more_rivals_than_are_kept_the_one_refused_first_waits_in_vain() {
     let mut bench = Bench::serving();
