@@ -285,6 +285,11 @@ impl Registrar {
         self.statics[index].dialling = true;
     }
 
+    /// Whether a registrar answered where the operator said that one is.
+    pub(super) fn is_configured(&self, id: RegistrarId) -> bool {
+        self.statics.iter().any(|entry| entry.id == Some(id))
+    }
+
     pub(super) fn static_dialled(&mut self, link: LinkId, index: usize) {
         let now = self.now;
         if let Some(entry) = self.statics.get_mut(index) {
