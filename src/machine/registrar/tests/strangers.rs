@@ -668,13 +668,21 @@ fn elements_invented_under_the_name_of_a_registrar_that_is_up_are_none() {
     let b = bench.peer(B);
     bench.enrp(b, B, update(1, B));
     let c = bench.accept(Service::Enrp, LinkProtocol::Tcp, "10.0.0.66:40000");
-    bench.enrp(c, C, Enrp::Presence { reply_required: false, checksum: None, server: Some(server(C, "10.0.0.66:9901")) });
+    bench.enrp(
+        c,
+        C,
+        Enrp::Presence { reply_required: false, checksum: None, server: Some(server(C, "10.0.0.66:9901")) },
+    );
     let sum = bench.registrar.handlespace().checksum(B);
     for id in 100..110 {
         assert_eq!(bench.enrp(c, C, update(id, B)), []);
     }
     assert_eq!(bench.content("echo"), [(1, B)]);
-    let hello = Enrp::Presence { reply_required: false, checksum: Some(sum), server: Some(server(B, "10.0.0.2:9901")) };
+    let hello = Enrp::Presence {
+        reply_required: false,
+        checksum: Some(sum),
+        server: Some(server(B, "10.0.0.2:9901")),
+    };
     assert_eq!(bench.enrp(b, B, hello), []);
     // Of one that has no link here only others can tell.
     let d = RegistrarId(0x9000);
