@@ -192,7 +192,8 @@ impl Dns {
     fn resume(&mut self, pools: &mut impl Pools, now: Time) {
         for number in self.parked.keys().copied().collect::<Vec<_>>() {
             let Some(parked) = self.parked.get_mut(&number) else { continue };
-            let (socket, envelope, query) = (parked.socket, parked.envelope, std::mem::take(&mut parked.query));
+            let (socket, envelope, query) =
+                (parked.socket, parked.envelope, std::mem::take(&mut parked.query));
             if self.respond(pools, socket, envelope, &query) {
                 self.unpark(number);
             } else if let Some(parked) = self.parked.get_mut(&number) {

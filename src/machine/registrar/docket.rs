@@ -56,8 +56,7 @@ pub(super) struct Claim {
 }
 
 /// What was inherited, and what was said.
-const LANES: [Bounds; 2] =
-    [Bounds { bytes: 448 << 20, dials: 192 }, Bounds { bytes: 64 << 20, dials: 64 }];
+const LANES: [Bounds; 2] = [Bounds { bytes: 448 << 20, dials: 192 }, Bounds { bytes: 64 << 20, dials: 64 }];
 /// Bytes of all claims.
 pub(super) const MAX_BYTES: usize = LANES[0].bytes + LANES[1].bytes;
 /// One host's claims may have so many times as many dials as are left for others.
@@ -423,7 +422,8 @@ impl Claims {
         let kept = lane.hosts.iter().filter(|(_, kept)| !kept.claims.is_empty());
         let kept: BTreeMap<Host, (usize, usize)> =
             kept.map(|(&host, kept)| (host, (kept.bytes, kept.claims.len()))).collect();
-        let sorted: BTreeSet<(usize, Host)> = fresh.iter().map(|(&host, &(bytes, _))| (bytes, host)).collect();
+        let sorted: BTreeSet<(usize, Host)> =
+            fresh.iter().map(|(&host, &(bytes, _))| (bytes, host)).collect();
         let bytes: usize = fresh.values().map(|(bytes, _)| bytes).sum();
         let waits = lane.hosts.iter().filter(|(_, kept)| !kept.waiting.is_empty());
         let ready: BTreeSet<Host> = waits.map(|(&host, _)| host).collect();
