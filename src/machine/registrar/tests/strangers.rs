@@ -263,13 +263,14 @@ fn addresses_from_registrars_are_checked() {
 fn one_message_makes_us_dial_a_few_at_a_time() {
     let mut bench = Bench::serving();
     let c = bench.peer(C);
-    let servers: Vec<_> = (0..200).map(|n| server(RegistrarId(0x9000 + n), "10.0.0.99:9901")).collect();
+    let host = |n| format!("10.0.1.{n}:9901");
+    let servers: Vec<_> = (0..200).map(|n| server(RegistrarId(0x9000 + n), &host(n))).collect();
     bench.enrp(c, C, Enrp::ListResponse { rejected: false, servers });
     bench.wait(ms(50));
-    assert_eq!(bench.opened.len(), 16);
+    assert_eq!(bench.opened.len(), 12);
     let loopback: Vec<_> = (0..8).map(|n| server(RegistrarId(0x1000 + n), "127.0.0.1:25")).collect();
     bench.enrp(c, C, Enrp::ListResponse { rejected: false, servers: loopback });
-    assert!(bench.opened.iter().all(|(_, target)| target.addresses == [address("10.0.0.99:9901")]));
+    assert!(bench.opened.iter().all(|(_, target)| target.addresses[0].port() == 9901));
 }
 
 #[test]
