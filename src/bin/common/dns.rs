@@ -6,7 +6,8 @@ use mio::{Interest, Registry, Token};
 use nix::cmsg_space;
 use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo};
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt,
+    Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, listen, recvmsg, sendmsg,
+    setsockopt,
 };
 use rserpool::dns::{Asker, Counts, Pools, Reply, Responder, Zone};
 use rserpool::machine::Time;
@@ -16,7 +17,7 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Addresses to listen at.
 pub const MAX_ADDRESSES: usize = 8;
@@ -26,8 +27,11 @@ const MAX_CONNECTIONS: usize = 64;
 const IDLE: Duration = Duration::from_secs(10);
 /// The longest query; those of today have some hundred bytes.
 const MAX_QUERY: usize = 4096;
-/// Datagrams of one socket before others get a turn.
+/// Datagrams of one socket, and queries of one connection, before others get a turn.
 const BATCH: usize = 64;
+const PIPELINED: usize = 8;
+/// How long connections are served that have more queries, before others get a turn.
+const SLICE: Duration = Duration::from_millis(5);
 /// Queries that wait for what a registrar says, and for how long; beyond, the oldest of the host that has most is forgotten.
 const MAX_PARKED: usize = 256;
 pub const PARKED: Duration = Duration::from_secs(2);
@@ -58,6 +62,8 @@ struct Connection {
     deadline: Time,
     /// Its next query waits for a registrar's word, until then.
     parked: Option<Time>,
+    /// It has perhaps more to answer, and waits for its turn.
+    more: bool,
 }
 
 struct Parked {
@@ -77,6 +83,8 @@ pub struct Dns {
     udp: Vec<Udp>,
     tcp: Vec<(TcpListener, SocketAddr)>,
     connections: Vec<Option<Connection>>,
+    /// Whose turn it is of those that have more.
+    next: usize,
     /// In the order in which they came.
     parked: BTreeMap<u64, Parked>,
     /// The same by whose they are.
@@ -113,6 +121,7 @@ impl Dns {
             udp,
             tcp,
             connections: (0..MAX_CONNECTIONS).map(|_| None).collect(),
+            next: 0,
             parked: BTreeMap::new(),
             waiting: Guests::default(),
             last: 0,
@@ -137,7 +146,7 @@ impl Dns {
 
     /// When to call [`Dns::turn`] even if nothing happens.
     pub fn poll_timeout(&self, now: Time) -> Option<Time> {
-        if self.udp.iter().any(|udp| udp.ready) {
+        if self.udp.iter().any(|udp| udp.ready) || self.connections.iter().flatten().any(|other| other.more) {
             return Some(now);
         }
         let deadlines = self.connections.iter().flatten().map(|connection| connection.deadline);
@@ -177,6 +186,7 @@ impl Dns {
             // What is not known by now is said to be so.
             self.respond(pools, parked.socket, parked.envelope, &parked.query);
         }
+        self.serve_the_rest(pools, now);
         for number in 0..MAX_CONNECTIONS {
             let late = |connection: &Connection| connection.parked.is_some_and(|until| until <= now);
             if self.connections[number].as_ref().is_some_and(late) {
@@ -189,10 +199,25 @@ impl Dns {
         }
     }
 
+    /// Goes on with those that have more queries, as long as it is their turn.
+    fn serve_the_rest(&mut self, pools: &mut impl Pools, now: Time) {
+        let (begin, first) = (Instant::now(), self.next);
+        for number in (first..MAX_CONNECTIONS).chain(0..first) {
+            if self.connections[number].as_ref().is_some_and(|connection| connection.more) {
+                if begin.elapsed() >= SLICE {
+                    self.next = number;
+                    return;
+                }
+                self.serve(pools, now, number);
+            }
+        }
+    }
+
     fn resume(&mut self, pools: &mut impl Pools, now: Time) {
         for number in self.parked.keys().copied().collect::<Vec<_>>() {
             let Some(parked) = self.parked.get_mut(&number) else { continue };
-            let (socket, envelope, query) = (parked.socket, parked.envelope, std::mem::take(&mut parked.query));
+            let (socket, envelope, query) =
+                (parked.socket, parked.envelope, std::mem::take(&mut parked.query));
             if self.respond(pools, socket, envelope, &query) {
                 self.unpark(number);
             } else if let Some(parked) = self.parked.get_mut(&number) {
@@ -307,6 +332,7 @@ impl Dns {
                 written: 0,
                 deadline: now + IDLE,
                 parked: None,
+                more: false,
             });
             self.serve(pools, now, number);
         }
@@ -334,10 +360,16 @@ impl Dns {
 }
 
 impl Connection {
-    /// Reads, answers and writes what can be; an error: it is over.
+    /// Reads, answers and writes what can be, a few queries at a time; an error: it is over.
     fn go_on(&mut self, responder: &mut Responder, pools: &mut impl Pools, now: Time) -> io::Result<()> {
+        let mut answered = 0;
         loop {
+            self.more = false;
             if !self.write(now)? {
+                return Ok(());
+            }
+            if answered == PIPELINED {
+                self.more = true;
                 return Ok(());
             }
             // One answer at a time: nothing is kept for who does not read.
@@ -359,6 +391,7 @@ impl Connection {
                     }
                 }
                 self.parked = None;
+                answered += 1;
                 self.input.drain(..2 + length);
                 self.deadline = now + IDLE;
             }
@@ -420,6 +453,8 @@ fn bind_both(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
         let local = socket.local_addr()?;
         match TcpListener::bind(local) {
             Ok(listener) => {
+                // As many as the kernel lets wait for a turn of the loop.
+                listen(&listener, Backlog::MAXALLOWABLE)?;
                 if local.ip().is_unspecified() {
                     // An answer must come from the address that was asked.
                     match local.is_ipv4() {
