@@ -12,6 +12,7 @@ mod process;
 mod skip;
 
 mod doors;
+mod memory;
 mod shares;
 mod strangers;
 

@@ -27,6 +27,7 @@ mod process;
 mod process_metrics;
 mod request;
 mod signals;
+mod tide;
 #[path = "../common/tls.rs"]
 mod tls;
 #[path = "../common/usage.rs"]

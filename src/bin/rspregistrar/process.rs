@@ -7,6 +7,7 @@ use super::dns_sockets::{Dns, TOKENS};
 use super::http::Http;
 use super::page::Site;
 use super::signals::Asked;
+use super::tide::Tide;
 use super::{allocator, daemon, logging};
 use mio::Token;
 use rserpool::machine::Time;
@@ -63,6 +64,7 @@ struct Process<'a> {
     watchdog: Option<(Duration, Time)>,
     /// What the service manager was told last, and when to look again.
     status: (String, Time),
+    tide: Tide,
     /// A configuration that is being read.
     reloading: Option<Receiver<Result<Reloaded, String>>>,
 }
@@ -115,6 +117,7 @@ pub fn run(arguments: Vec<OsString>, configuration: Configuration, asked: &Asked
         reporter,
         watchdog: None,
         status,
+        tide: Tide::default(),
         reloading: None,
     };
     process.greet().map_err(|error| error.to_string())?;
@@ -266,6 +269,20 @@ impl Process<'_> {
             }
             self.status = (status, now + STATUS_INTERVAL);
         }
+        if self.tide.next() <= now {
+            let kept = self.kept();
+            self.tide.look(now, kept);
+        }
+    }
+
+    /// Bytes that are kept, more or less: what is accounted for, and so much for each element and connection.
+    fn kept(&self) -> usize {
+        const ELEMENT: usize = 512;
+        const CONNECTION: usize = 4096;
+        let (machine, links) = (self.server.machine(), self.server.link_stats());
+        let accounted: usize = machine.accounts().iter().map(|account| account.bytes).sum();
+        let space = machine.handlespace();
+        accounted + space.bytes() + space.len() * ELEMENT + links.open * CONNECTION + links.held
     }
 
     /// Reads the configuration again, elsewhere: names have to be looked up.

@@ -95,6 +95,11 @@ impl Announced {
         registrars
     }
 
+    /// All ways to any of them.
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.entries.values().flat_map(|entry| &entry.targets)
+    }
+
     /// How many announcements are remembered.
     pub fn len(&self) -> usize {
         self.entries.len()

@@ -3,6 +3,7 @@
 use super::effects::Alarm;
 use super::{Client, Event, LinkDown, LinkId, RegistrarId, Target, Time};
 use crate::machine::LinkEnds;
+use crate::wire::scope::host_of;
 use crate::wire::{Asap, Cause, CauseCode, OperationError, PeId, PoolHandle};
 use std::time::Duration;
 
@@ -266,6 +267,16 @@ impl Client {
         if let Some(home) = &self.home {
             self.hunt.probe(now, &mut self.fx, &self.config, home);
         }
+    }
+
+    /// Somebody connected to us: perhaps a registrar. There is a place for one that comes from where we know of one.
+    pub(super) fn welcome(&mut self, now: Time, link: LinkId, ends: LinkEnds) {
+        let (config, hunt, home) = (&self.config, &self.hunt, &self.home);
+        let known = || {
+            let home = home.iter().flat_map(|home| home.ends.peer.first());
+            hunt.registrars_addresses(config).chain(home).map(|at| host_of(at.ip())).collect()
+        };
+        self.strangers.welcome(now, &mut self.fx, link, ends, known);
     }
 
     /// ENDPOINT_KEEP_ALIVE (RFC 5352 section 3.4), over whatever link it comes.

@@ -329,6 +329,12 @@ impl Hunt {
         self.announced.registrar_at(ends.protocol, &ends.peer)
     }
 
+    /// Where static registrars, and those that announce themselves, say they are.
+    pub fn registrars_addresses<'a>(&'a self, config: &'a Config) -> impl Iterator<Item = &'a SocketAddr> {
+        let lists = config.registrars.iter().chain(self.announced.targets());
+        lists.flat_map(|target| &target.addresses)
+    }
+
     /// Dials whoever is due, and sets T5-Serverhunt to the next moment at which somebody may be.
     fn step(&mut self, now: Time, fx: &mut Effects, config: &Config) {
         let limit = match self.state {

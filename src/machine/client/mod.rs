@@ -448,7 +448,7 @@ impl Client {
                     if ends.protocol == LinkProtocol::Tcp {
                         self.fx.send(link, &hello());
                     }
-                    self.strangers.welcome(now, &mut self.fx, link, ends);
+                    self.welcome(now, link, ends);
                 }
             }
             LinkChange::Up(ends) => self.dialled(now, link, ends),

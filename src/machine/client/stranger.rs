@@ -4,6 +4,7 @@ use super::effects::{Alarm, Effects};
 use super::{LinkId, RegistrarId, Time};
 use crate::machine::LinkEnds;
 use crate::wire::scope::host_of;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -18,8 +19,6 @@ const IDLE: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 struct StrangerLink {
     ends: LinkEnds,
-    /// Whether it named an element of ours.
-    proved: bool,
     /// What it wants to be while the home is asked whether it lives.
     suit: Option<Suit>,
 }
@@ -39,29 +38,39 @@ pub(super) struct StrangerLinks {
 }
 
 impl StrangerLinks {
-    /// Takes a new link in, if there is a place, or somebody leaves his.
-    pub fn welcome(&mut self, now: Time, fx: &mut Effects, link: LinkId, ends: LinkEnds) {
+    /// Takes a new link in, if there is a place, or somebody leaves his. Known are the hosts of registrars.
+    pub fn welcome(
+        &mut self,
+        now: Time,
+        fx: &mut Effects,
+        link: LinkId,
+        ends: LinkEnds,
+        known: impl FnOnce() -> BTreeSet<IpAddr>,
+    ) {
         if self.links.len() >= MAX_STRANGERS {
-            let Some(leaver) = self.who_leaves(&ends) else { return fx.close(link) };
+            let Some(leaver) = self.who_leaves(&ends, &known()) else { return fx.close(link) };
             self.dismiss(fx, leaver);
         }
-        self.links.insert(link, StrangerLink { ends, proved: false, suit: None });
+        self.links.insert(link, StrangerLink { ends, suit: None });
         fx.alarms.set(Alarm::Stranger(link), now + PROOF);
     }
 
-    /// When all places are taken: of the hosts that have most links, the newcomer's with the newcomer, the oldest that
-    /// proved nothing. If all are registrars, the newcomer takes the place of one of a host that has more.
-    fn who_leaves(&self, newcomer: &LinkEnds) -> Option<LinkId> {
+    /// When all places are taken: of the host that has most links, the newcomer's with the newcomer, the oldest, and
+    /// last those whose suit is not decided. What a link named does not count, since anybody may know it, and who was
+    /// answered comes again if it wants more. A registrar's host keeps one for as long as others' come.
+    fn who_leaves(&self, newcomer: &LinkEnds, known: &BTreeSet<IpAddr>) -> Option<LinkId> {
         let host = |ends: &LinkEnds| ends.peer.first().map(|peer| host_of(peer.ip()));
+        let is_known = |ends: &LinkEnds| host(ends).is_some_and(|host| known.contains(&host));
         let mut counts: BTreeMap<Option<IpAddr>, usize> = BTreeMap::new();
         for ends in self.links.values().map(|other| &other.ends).chain([newcomer]) {
             *counts.entry(host(ends)).or_default() += 1;
         }
-        let most = counts.values().copied().max()?;
-        let theirs = || self.links.iter().filter(|(_, other)| counts.get(&host(&other.ends)) == Some(&most));
-        let unproved = theirs().find(|(_, other)| !other.proved);
-        let has_more = counts.get(&host(newcomer)) < Some(&most);
-        unproved.or_else(|| theirs().next().filter(|_| has_more)).map(|(&link, _)| link)
+        let rank = |(&link, other): (&LinkId, &StrangerLink)| {
+            let count = counts.get(&host(&other.ends)).copied().unwrap_or(0);
+            (is_known(&other.ends) && count == 1, Reverse(count), other.suit.is_some(), link)
+        };
+        let (stays, _, _, link) = self.links.iter().map(rank).min()?;
+        (!stays || is_known(newcomer)).then_some(link)
     }
 
     /// How many incoming links there are.
@@ -75,8 +84,7 @@ impl StrangerLinks {
 
     /// It named an element of ours.
     pub fn proved(&mut self, now: Time, fx: &mut Effects, link: LinkId) {
-        if let Some(stranger) = self.links.get_mut(&link) {
-            stranger.proved = true;
+        if self.links.contains_key(&link) {
             fx.alarms.set(Alarm::Stranger(link), now + IDLE);
         }
     }

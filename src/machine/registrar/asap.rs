@@ -1,5 +1,6 @@
 //! ASAP service: what elements and users ask (RFC 5352 section 3). Resolutions: [`super::resolve`].
 
+use super::deferred::Deferred;
 use super::dialect::{self, assigned, client_may_be_rsplibs, knows_rsplibs_causes};
 use super::shares::Share;
 use super::{LinkId, LiveLink, Registrar, Role, What, reach};
@@ -11,7 +12,7 @@ use crate::wire::{
     Asap, Cause, CauseCode, DecodeError, EnrpMessage, MAX_MESSAGE, OperationError, PeId, PoolElement,
     PoolHandle, Protocol, Transport, TransportUse, scope,
 };
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// An ASAP link: a process with elements, users, or both.
@@ -36,10 +37,10 @@ pub(super) struct AsapLink {
     pub unanswered: BTreeSet<ElementKey>,
     /// Pools it subscribed to.
     pub subscriptions: BTreeSet<PoolHandle>,
-    /// Bytes of their handles.
+    /// What they take, see [`super::subscriptions::weight`].
     pub subscribed: usize,
     /// Requests from before the service started.
-    pub deferred: VecDeque<Vec<u8>>,
+    pub deferred: Deferred,
     /// Bytes of its questions for pools that may come back.
     pub held: usize,
     pub resolutions: Bucket,
@@ -152,21 +153,17 @@ impl Registrar {
 
     /// Keeps a request until we serve.
     fn defer(&mut self, link: LinkId, bytes: &[u8]) {
-        let Some(client) = self.client(link) else { return };
-        let on_link: usize = client.deferred.iter().map(Vec::len).sum::<usize>() + bytes.len();
+        let on_link = self.deferred_len(link) + Registrar::deferred_size(bytes);
         if on_link > MAX_DEFERRED_PER_LINK {
             return self.close_link(link);
         }
+        self.push_deferred(link, bytes);
         // Whoever has most waiting makes room.
-        while self.deferred + bytes.len() > MAX_DEFERRED {
+        while self.deferred > MAX_DEFERRED {
             match self.most_deferred() {
                 Some((other, most)) if most > on_link => self.close_link(other),
                 _ => return self.close_link(link),
             }
-        }
-        self.deferred += bytes.len();
-        if let Some(client) = self.client(link) {
-            client.deferred.push_back(bytes.to_vec());
         }
     }
 
@@ -186,10 +183,9 @@ impl Registrar {
             }
             *units -= 1;
             while *units > 0
-                && let Some(bytes) = self.client(link).and_then(|client| client.deferred.pop_front())
+                && let Some(bytes) = self.pop_deferred(link)
             {
                 *units -= 1;
-                self.deferred -= bytes.len();
                 self.asap_request(link, &bytes);
             }
             if !self.has_deferred(link) {

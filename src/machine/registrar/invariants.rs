@@ -2,10 +2,12 @@
 
 use super::asap::held_size;
 use super::dialect::rsplib_can_hold;
+use super::subscriptions::weight;
 use super::watch::overdue_bytes;
 use super::{Registrar, Role, Timer};
 use crate::handlespace::{ElementKey, Sum};
 use crate::wire::RegistrarId;
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 impl Registrar {
@@ -46,7 +48,7 @@ impl Registrar {
         deferred +=
             self.held.iter().map(|(handle, questions)| questions.len() * held_size(handle)).sum::<usize>();
         subscriptions += self.chores.clients().map(|client| client.subscriptions.len()).sum::<usize>();
-        let (mut peer_links, mut shares) = (BTreeSet::new(), Vec::new());
+        let (mut peer_links, mut shares, mut ranks) = (BTreeSet::new(), Vec::new(), BTreeSet::new());
         for (&link, state) in &self.links {
             let client = match &state.role {
                 Role::Asap(client) => client,
@@ -56,14 +58,17 @@ impl Registrar {
                 }
             };
             subscriptions += client.subscriptions.len();
-            deferred += client.deferred.iter().map(Vec::len).sum::<usize>();
+            deferred += client.deferred.taken();
+            if !client.deferred.is_empty() {
+                ranks.insert((client.deferred.len(), Reverse(link)));
+            }
             overdue += overdue_bytes(client);
             let timed = self.timers.get(&Timer::KeepAlive(link)).is_some();
             watched += usize::from(timed);
             if client.subscriptions.len() > self.config.max_subscriptions_per_link {
                 return Err(format!("{link:?} has too many subscriptions"));
             }
-            let subscribed: usize = client.subscriptions.iter().map(|handle| handle.as_bytes().len()).sum();
+            let subscribed: usize = client.subscriptions.iter().map(weight).sum();
             let named = client.elements.iter().filter_map(|&key| self.space.get(key));
             let bytes: usize = named.map(|element| element.handle().as_bytes().len()).sum();
             if (subscribed, bytes) != (client.subscribed, client.bytes) {
@@ -94,6 +99,9 @@ impl Registrar {
                 "{deferred} bytes deferred and {watched} links watched, {} and {} counted",
                 self.deferred, self.watched
             ));
+        }
+        if ranks != self.deferred_ranks && !self.leaving {
+            return Err(format!("{ranks:?} wait for the service, {:?} are ranked", self.deferred_ranks));
         }
         if overdue != self.overdue && !self.leaving {
             return Err(format!("{overdue} bytes overdue, {} counted", self.overdue));

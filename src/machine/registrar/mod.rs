@@ -5,7 +5,7 @@
 //! | `asap` | registrations, deregistrations, reports |
 //! | `resolve` | handle resolutions |
 //! | `watch` | keep-alives, unreachability, lost links |
-//! | `subscriptions` | pushes changed pools |
+//! | `subscriptions`, `subscribers` | pushes changed pools; to whom |
 //! | `store` | the only place that changes the handlespace, with everything that hangs on it |
 //! | `peers` | who the peers are, presence, death |
 //! | `links` | peers' links: dialling, choosing |
@@ -15,6 +15,7 @@
 //! | `sync` | handle updates, handle tables, audit |
 //! | `download` | joining: mentor, list, table, start of service |
 //! | `takeover` | arbitration |
+//! | `deferred` | requests from before the service |
 //! | `shares` | how much one link, host or peer may have, and who makes room |
 //! | `trust` | what the roles of a peer's certificate let it do |
 //! | `operate` | what an operator changes while the service runs |
@@ -54,6 +55,7 @@ mod chores;
 mod chronicle;
 mod claims;
 mod config;
+mod deferred;
 mod dialect;
 mod distance;
 mod docket;
@@ -70,6 +72,7 @@ mod resolve;
 mod rivals;
 mod shares;
 mod store;
+mod subscribers;
 mod subscriptions;
 mod sync;
 mod takeover;
@@ -254,6 +257,7 @@ pub struct Registrar {
     join: download::Join,
     /// Bytes of requests that wait for the service to start, or for elements to come back.
     deferred: usize,
+    deferred_ranks: deferred::Ranks,
     /// Elements that were here before we were started again may come back.
     returning: bool,
     /// Who asked meanwhile for pools that there are not yet.
@@ -319,6 +323,7 @@ impl Registrar {
             claims: docket::Claims::default(),
             join: download::Join::default(),
             deferred: 0,
+            deferred_ranks: deferred::Ranks::default(),
             returning: false,
             held: BTreeMap::new(),
             arrived: Vec::new(),
@@ -623,15 +628,17 @@ impl Registrar {
     }
 
     /// What is kept for others, by cause.
-    pub fn accounts(&self) -> [Account; 6] {
+    pub fn accounts(&self) -> [Account; 7] {
         let account = |cause, bytes, bound| Account { cause, bytes, bound };
         let peers = self.peers.table.values();
         let absent = peers.clone().map(|peer| peer.absent.bytes() + peer.wanted.bytes()).sum();
         let backlog = peers.map(|peer| peer.backlog.bytes()).sum();
         let most = self.config.max_peers;
+        let departures = self.subscriptions.departed_bytes();
         [
             account("bytes of requests before the service", self.deferred, asap::MAX_DEFERRED),
-            account("bytes of subscriptions", self.subscriptions.bytes(), subscriptions::MAX_HANDLE_BYTES),
+            account("bytes of subscriptions", self.subscriptions.bytes(), subscriptions::MAX_BYTES),
+            account("bytes of departures", departures, subscriptions::MAX_DEPARTED_BYTES),
             account("bytes of overdue elements", self.overdue, watch::MAX_OVERDUE_BYTES),
             account("bytes of claims", self.claims.bytes(), docket::MAX_BYTES),
             account("bytes of waiting updates", backlog, most * sync::MAX_BACKLOG_BYTES),

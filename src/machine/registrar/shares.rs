@@ -7,7 +7,6 @@ use super::{LinkId, LiveLink, Registrar, Role, reach};
 use crate::handlespace::Bounds;
 use crate::machine::Time;
 use crate::wire::{PeId, PoolHandle, RegistrarId};
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -27,7 +26,7 @@ pub(super) struct Share {
     /// Bytes of their names.
     pub bytes: usize,
     pub subscriptions: usize,
-    /// Bytes of their handles.
+    /// What they take.
     pub subscribed: usize,
 }
 
@@ -190,16 +189,5 @@ impl Registrar {
         let most = (self.links.len() / LEAVERS.1).max(LEAVERS.0).min(beyond);
         let leaver = |candidate: Candidate| Leaver { link: candidate.link, host, settled: is_settled };
         all.into_iter().take(most).map(leaver).collect()
-    }
-
-    /// Of those whose requests wait for the service to start, the one that has most waiting.
-    pub(super) fn most_deferred(&self) -> Option<(LinkId, usize)> {
-        let waiting = |(&link, state): (&LinkId, &LiveLink)| match &state.role {
-            Role::Asap(client) if !client.deferred.is_empty() => {
-                Some((link, client.deferred.iter().map(Vec::len).sum::<usize>()))
-            }
-            _ => None,
-        };
-        self.links.iter().filter_map(waiting).max_by_key(|&(link, bytes)| (bytes, Reverse(link)))
     }
 }

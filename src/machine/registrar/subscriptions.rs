@@ -4,24 +4,39 @@
 use super::chores::Chore;
 use super::dialect::Removal;
 use super::resolve::{no_answer, resolution_len};
+use super::subscribers::{SUBSCRIBER, Subscriber, Subscribers};
 use super::{LinkId, Registrar, Timer};
 use crate::handlespace::ElementKey;
 use crate::machine::Time;
 use crate::wire::{Asap, CauseCode, MAX_MESSAGE, PeId, PoolHandle};
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
 /// Departures remembered for each pool. A subscriber that misses more, because it does not read,
 /// finds out from the list of elements, where that is complete.
 const MAX_DEPARTED: usize = 4096;
-/// Subscriptions of all links together, and bytes of the handles of the pools subscribed to, for each
-/// subscription. What comes on top is answered without the A flag, as beyond
-/// [`super::Config::max_subscriptions_per_link`].
+/// Subscriptions of all links together, and bytes that they take. What comes on top is answered without the A flag, as
+/// beyond [`super::Config::max_subscriptions_per_link`].
 const MAX_SUBSCRIPTIONS: usize = 1 << 20;
-pub(super) const MAX_HANDLE_BYTES: usize = 64 << 20;
-/// Departures remembered in all.
+pub(super) const MAX_BYTES: usize = 64 << 20;
+/// Departures remembered in all, and what they take: a queue may be half empty.
 const MAX_DEPARTED_IN_ALL: usize = 1 << 20;
+const DEPARTED: usize = 2 * size_of::<Departure>();
+pub(super) const MAX_DEPARTED_BYTES: usize = MAX_DEPARTED_IN_ALL * DEPARTED;
+/// A place in a tree whose nodes are little more than half full, as they are when what comes is always the last.
+const fn place(entry: usize) -> usize {
+    2 * entry
+}
+/// What the allocator adds to each piece, at most.
+const PIECE: usize = 24;
+/// What a pool with subscribers takes beside its handle: itself, its handle's counters, and its places in the two tables.
+const AUDIENCE: usize = size_of::<Audience>()
+    + 2 * size_of::<usize>()
+    + 2 * PIECE
+    + place(size_of::<(u64, Box<Audience>)>())
+    + place(size_of::<(PoolHandle, u64)>());
+/// What a subscription takes: a subscriber of the pool, and the pool's place in the table of the link.
+const SUBSCRIPTION: usize = SUBSCRIBER + place(size_of::<PoolHandle>());
 /// Bytes sent to subscribers at once.
 const MAX_PUSH: usize = 1 << 20;
 /// So many bytes of a message that lists elements are as much work as one element elsewhere.
@@ -36,15 +51,6 @@ struct Departure {
     why: Removal,
 }
 
-/// A subscriber of a pool.
-#[derive(Debug, Clone, Copy)]
-struct Subscriber {
-    /// Number of the last change that it was told of.
-    told: u64,
-    /// It knows nothing but the RFC: a pool that ends is an unknown pool, and that is the end of the subscription.
-    plain: bool,
-}
-
 /// The subscribers of one pool.
 #[derive(Debug)]
 struct Audience {
@@ -52,7 +58,7 @@ struct Audience {
     /// Number of the pool's last change.
     change: u64,
     departed: VecDeque<Departure>,
-    subscribers: BTreeMap<LinkId, Subscriber>,
+    subscribers: Subscribers,
     /// When the next message may be sent.
     next: Time,
     /// Its subscribers are being told.
@@ -62,16 +68,22 @@ struct Audience {
 /// All subscriptions.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
-    audiences: BTreeMap<u64, Audience>,
+    audiences: BTreeMap<u64, Box<Audience>>,
     by_handle: BTreeMap<PoolHandle, u64>,
     numbers: u64,
     /// Subscribers of all audiences.
     count: usize,
-    handle_bytes: usize,
+    /// What all of them take.
+    bytes: usize,
     /// Departures of all audiences.
     departures: usize,
     /// Audiences with news, not yet looked at in this call.
     changed: BTreeSet<u64>,
+}
+
+/// What a subscription takes of a link's and a host's share: as if nobody else had subscribed to the pool.
+pub(super) fn weight(handle: &PoolHandle) -> usize {
+    AUDIENCE + SUBSCRIPTION + handle.as_bytes().len()
 }
 
 impl Subscriptions {
@@ -99,56 +111,64 @@ impl Subscriptions {
         }
     }
 
-    /// Bytes of handles kept.
+    /// What subscriptions take.
     pub(super) fn bytes(&self) -> usize {
-        self.handle_bytes
+        self.bytes
+    }
+
+    /// What departures take.
+    pub(super) fn departed_bytes(&self) -> usize {
+        self.departures * DEPARTED
     }
 
     /// Whether there is room for one more.
     fn has_room(&self, handle: &PoolHandle) -> bool {
-        let name = handle.as_bytes().len() * if self.by_handle.contains_key(handle) { 1 } else { 2 };
-        self.count < MAX_SUBSCRIPTIONS && self.handle_bytes + name <= MAX_HANDLE_BYTES
+        let more = if self.by_handle.contains_key(handle) { SUBSCRIPTION } else { weight(handle) };
+        self.count < MAX_SUBSCRIPTIONS && self.bytes + more <= MAX_BYTES
     }
 
-    fn add(&mut self, link: LinkId, handle: &PoolHandle, plain: bool) {
+    /// Adds one; the handle of the pool, which all its subscribers share.
+    fn add(&mut self, link: LinkId, handle: &PoolHandle, plain: bool) -> PoolHandle {
         let number = match self.by_handle.get(handle) {
             Some(&number) => number,
             None => {
                 self.numbers += 1;
-                self.handle_bytes += handle.as_bytes().len();
+                self.bytes += weight(handle) - SUBSCRIPTION;
                 self.by_handle.insert(handle.clone(), self.numbers);
                 self.numbers
             }
         };
-        let audience = self.audiences.entry(number).or_insert_with(|| Audience {
-            handle: handle.clone(),
-            change: 0,
-            departed: VecDeque::new(),
-            subscribers: BTreeMap::new(),
-            next: Time::default(),
-            telling: false,
+        let audience = self.audiences.entry(number).or_insert_with(|| {
+            Box::new(Audience {
+                handle: handle.clone(),
+                change: 0,
+                departed: VecDeque::new(),
+                subscribers: Subscribers::default(),
+                next: Time::default(),
+                telling: false,
+            })
         });
-        let change = audience.change;
-        if let Entry::Vacant(place) = audience.subscribers.entry(link) {
-            place.insert(Subscriber { told: change, plain });
+        let told = audience.change;
+        if audience.subscribers.put(link, Subscriber { told, plain }) {
             self.count += 1;
-            self.handle_bytes += handle.as_bytes().len();
+            self.bytes += SUBSCRIPTION;
         }
+        audience.handle.clone()
     }
 
     /// Ends a subscription.
     pub(super) fn remove(&mut self, link: LinkId, handle: &PoolHandle) {
         let Some(&number) = self.by_handle.get(handle) else { return };
         let Some(audience) = self.audiences.get_mut(&number) else { return };
-        if audience.subscribers.remove(&link).is_some() {
+        if audience.subscribers.remove(link) {
             self.count -= 1;
-            self.handle_bytes -= handle.as_bytes().len();
+            self.bytes -= SUBSCRIPTION;
         }
-        if audience.subscribers.is_empty() {
+        if audience.subscribers.len() == 0 {
             self.departures -= audience.departed.len();
             self.audiences.remove(&number);
             self.by_handle.remove(handle);
-            self.handle_bytes -= handle.as_bytes().len();
+            self.bytes -= weight(handle) - SUBSCRIPTION;
             self.changed.remove(&number);
         }
     }
@@ -174,15 +194,17 @@ impl Subscriptions {
         let bytes: usize = self
             .audiences
             .values()
-            .map(|audience| audience.handle.as_bytes().len() * (1 + audience.subscribers.len()))
+            .map(|audience| {
+                weight(&audience.handle) - SUBSCRIPTION + SUBSCRIPTION * audience.subscribers.len()
+            })
             .sum();
         let departures: usize = self.audiences.values().map(|audience| audience.departed.len()).sum();
         if departures != self.departures {
             return Err(format!("{departures} departures, {} counted", self.departures));
         }
         let count: usize = self.audiences.values().map(|audience| audience.subscribers.len()).sum();
-        if (self.count, self.handle_bytes) != (count, bytes) {
-            return Err(format!("{} subscriptions, {} bytes counted", self.count, self.handle_bytes));
+        if (self.count, self.bytes) != (count, bytes) {
+            return Err(format!("{} subscriptions, {} bytes counted", self.count, self.bytes));
         }
         Ok(count)
     }
@@ -193,7 +215,7 @@ impl Registrar {
     pub(super) fn subscribe(&mut self, link: LinkId, handle: &PoolHandle, plain: bool) -> bool {
         let bound = self.config.max_subscriptions_per_link;
         let room = self.subscriptions.has_room(handle);
-        let left = MAX_HANDLE_BYTES.saturating_sub(self.subscriptions.handle_bytes);
+        let left = MAX_BYTES.saturating_sub(self.subscriptions.bytes);
         let count_left = MAX_SUBSCRIPTIONS.saturating_sub(self.subscriptions.count);
         let Some(client) = self.client(link) else { return false };
         if client.subscriptions.contains(handle) {
@@ -207,14 +229,16 @@ impl Registrar {
         if !self.has_subscribers_share(host, count_left, left) {
             return false;
         }
-        let Some(client) = self.client(link) else { return false };
-        client.subscriptions.insert(handle.clone());
-        client.subscribed += handle.as_bytes().len();
+        let handle = self.subscriptions.add(link, handle, plain);
+        let bytes = weight(&handle);
         self.shares.change(host, |share| {
             share.subscriptions += 1;
-            share.subscribed += handle.as_bytes().len();
+            share.subscribed += bytes;
         });
-        self.subscriptions.add(link, handle, plain);
+        if let Some(client) = self.client(link) {
+            client.subscriptions.insert(handle);
+            client.subscribed += bytes;
+        }
         true
     }
 
@@ -222,11 +246,12 @@ impl Registrar {
         if let Some(client) = self.client(link)
             && client.subscriptions.remove(handle)
         {
-            client.subscribed -= handle.as_bytes().len();
+            let bytes = weight(handle);
+            client.subscribed -= bytes;
             let host = client.host;
             self.shares.change(host, |share| {
                 share.subscriptions -= 1;
-                share.subscribed -= handle.as_bytes().len();
+                share.subscribed -= bytes;
             });
             self.subscriptions.remove(link, handle);
         }
@@ -260,7 +285,7 @@ impl Registrar {
     pub(super) fn push_now(&mut self, link: LinkId, handle: &PoolHandle) -> usize {
         let Some(&number) = self.subscriptions.by_handle.get(handle) else { return 0 };
         let Some(audience) = self.subscriptions.audiences.get(&number) else { return 0 };
-        let Some(&subscriber) = audience.subscribers.get(&link) else { return 0 };
+        let Some(subscriber) = audience.subscribers.get(link) else { return 0 };
         let congested = self.links.get(&link).is_none_or(|state| state.congested);
         if congested || subscriber.told >= audience.change {
             return 0;
@@ -320,13 +345,7 @@ impl Registrar {
     ) -> Option<LinkId> {
         let audience = self.subscriptions.audiences.get(&number)?;
         let change = audience.change;
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let some: Vec<(LinkId, Subscriber)> = audience
-            .subscribers
-            .range((from, Bound::Unbounded))
-            .map(|(&link, &subscriber)| (link, subscriber))
-            .take(*units)
-            .collect();
+        let some: Vec<(LinkId, Subscriber)> = audience.subscribers.some_after(after, *units);
         let mut sent = 0;
         let mut last: Option<(Subscriber, Vec<u8>)> = None;
         for &(link, subscriber) in &some {
@@ -364,10 +383,13 @@ impl Registrar {
         let audience = self.subscriptions.audiences.get_mut(&number)?;
         *units = units.saturating_sub(audience.subscribers.len() / SUBSCRIBERS_PER_UNIT);
         audience.telling = false;
-        let told = audience.subscribers.values().map(|subscriber| subscriber.told).min().unwrap_or(change);
+        let told = audience.subscribers.told().unwrap_or(change);
         while audience.departed.front().is_some_and(|first| first.change <= told) {
             audience.departed.pop_front();
             self.subscriptions.departures -= 1;
+        }
+        if audience.departed.len() <= audience.departed.capacity() / 4 {
+            audience.departed.shrink_to_fit();
         }
         let more = audience.change > change;
         let next = audience.next;
@@ -386,7 +408,7 @@ impl Registrar {
             return self.unsubscribe(link, &handle);
         }
         let told = audience.change;
-        audience.subscribers.insert(link, Subscriber { told, ..subscriber });
+        audience.subscribers.put(link, Subscriber { told, ..subscriber });
     }
 
     /// The pool as it is, for a subscriber that knows it as it was at a change.

@@ -529,8 +529,7 @@ impl Registrar {
         closed: bool,
     ) {
         // What is held for it goes when its turn comes.
-        self.deferred = self.deferred.saturating_sub(client.deferred.iter().map(Vec::len).sum());
-        client.deferred.clear();
+        self.forget_deferred(link, std::mem::take(&mut client.deferred));
         self.shares.without(client.host, client.share());
         self.overdue -= overdue_bytes(&client);
         client.overdue.clear();

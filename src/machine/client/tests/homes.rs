@@ -322,18 +322,95 @@ fn a_stranger_that_sends_garbage_is_closed() {
 }
 
 #[test]
-fn strangers_are_counted_and_the_oldest_unproved_leaves() {
+fn strangers_are_counted_and_the_oldest_leaves() {
     let mut bench = bench(config(&[A]));
-    bench.register(1, registration("echo", 7)).up(incoming(0), C);
-    bench.receive(incoming(0), keep_alive(false, 3, "echo", Some(7))).forget();
-    for number in 1..16 {
-        bench.up(incoming(number), C).expect([]);
-    }
-    bench.up(incoming(16), C).expect([Close(incoming(1))]);
-    for number in 2..=16 {
+    bench.register(1, registration("echo", 7));
+    for number in 0..16 {
+        bench.up(incoming(number), C);
+        // Whoever asked a registrar for the pool can name an element.
         bench.receive(incoming(number), keep_alive(false, 3, "echo", Some(7)));
     }
-    bench.forget().up(incoming(17), C).expect([Close(incoming(17))]);
+    for number in 16..40 {
+        bench.forget().up(incoming(number), C).expect([Close(incoming(number - 16))]);
+        bench.receive(incoming(number), keep_alive(false, 3, "echo", Some(7)));
+        bench.expect([Send(incoming(number), ack("echo", 7))]);
+    }
+}
+
+/// Sixteen hosts, each with a link that named an element of ours.
+fn with_strangers_of_many_hosts(registrars: &[&str]) -> Bench {
+    let mut bench = bench(config(registrars));
+    bench.register(1, registration("echo", 7));
+    for number in 0..16 {
+        bench.up(incoming(number), &format!("10.7.0.{number}:9"));
+        bench.receive(incoming(number), keep_alive(false, 3, "echo", Some(7)));
+    }
+    bench.forget();
+    bench
+}
+
+/// A registrar that took over need not be one that we know.
+#[test]
+fn strangers_of_many_hosts_leave_a_place_for_anothers() {
+    let mut bench = with_strangers_of_many_hosts(&[A]);
+    bench.up(incoming(16), D).expect([Close(incoming(0))]);
+    bench.receive(incoming(16), keep_alive(true, 5, "echo", Some(7)));
+    assert_eq!(bench.take()[0], Send(incoming(16), ack("echo", 7)));
+    assert_eq!(bench.client.home(), Some(RegistrarId(5)));
+}
+
+/// It stays while the home is asked, and others come.
+#[test]
+fn who_wants_to_be_the_home_keeps_its_place_until_that_is_decided() {
+    let mut bench = with_a_suitor();
+    bench.receive(incoming(1), keep_alive(true, 3, "echo", Some(7))).forget();
+    for number in 2..60 {
+        bench.up(incoming(number), &format!("10.7.0.{number}:9"));
+        bench.receive(incoming(number), keep_alive(false, 3, "echo", Some(7)));
+    }
+    assert!(!bench.take().contains(&Close(incoming(1))));
+    bench.at(3_600);
+    assert_eq!(bench.client.home(), Some(RegistrarId(3)));
+}
+
+/// Static, announced, or where the home is: its host has a place, whoever else has taken all, also when many links
+/// come from its own.
+#[test]
+fn a_registrar_that_we_know_finds_a_place_and_keeps_it() {
+    let announced = |bench: &mut Bench| {
+        bench.hear("10.0.0.4:3863", 5, vec![]);
+    };
+    for (registrars, told) in [(&[A, D][..], false), (&[A][..], true)] {
+        let mut bench = with_strangers_of_many_hosts(registrars);
+        if told {
+            announced(&mut bench);
+        }
+        bench.forget().up(incoming(16), "10.0.0.4:50000").expect([Close(incoming(0))]);
+        for number in 17..80 {
+            bench.up(incoming(number), &format!("10.8.0.{number}:9"));
+            bench.receive(incoming(number), keep_alive(true, 3, "other", Some(7)));
+        }
+        assert!(!bench.take().contains(&Close(incoming(16))));
+        bench.receive(incoming(16), keep_alive(false, 5, "echo", Some(7)));
+        bench.expect([Send(incoming(16), ack("echo", 7))]);
+    }
+    // Where the home is: all strangers are of one network of IPv6, and court.
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, registration("echo", 7)).receive(link(1), registered("echo", 7)).forget();
+    for number in 0..16 {
+        bench.up(incoming(number), &format!("[2001:db8::{number:x}]:9"));
+        bench.receive(incoming(number), keep_alive(true, 3, "echo", Some(7)));
+    }
+    bench.forget().up(incoming(16), "10.0.0.1:50000").expect([Close(incoming(0))]);
+    // That host has as many in the end, and no more.
+    for number in 17..40 {
+        bench.up(incoming(number), "10.0.0.1:50000");
+    }
+    let closed = bench.take();
+    assert_eq!(closed[..8], [1, 2, 3, 4, 5, 6, 7, 16].map(|number| Close(incoming(number))));
+    assert_eq!(closed.len(), 23, "{closed:?}");
+    bench.up(incoming(40), D);
+    assert!(matches!(bench.take()[..], [Close(leaver)] if leaver >= incoming(16)));
 }
 
 /// However many links one host opens, and whatever they name: a registrar of another one has a place and keeps it.

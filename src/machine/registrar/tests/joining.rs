@@ -193,6 +193,30 @@ fn what_waits_is_bounded() {
     assert!(closed);
 }
 
+/// Of all links together there is only so much: those make room that have most.
+#[test]
+fn whoever_has_most_waiting_makes_room() {
+    let (mut bench, _) = Bench::new(with_peers(&["10.0.0.2:9901"]));
+    let (b, _) = meet(&mut bench, B);
+    let user = bench.pe();
+    assert_eq!(bench.asap(user, registration(1)), []);
+    let mut closed = Vec::new();
+    let message = registration(2).encode();
+    for number in 0..100 {
+        let link = bench.pe();
+        // Each somewhat less than the one before.
+        for _ in 0..60_000 / message.len() - number {
+            bench.registrar.handle_message(bench.now, link, &message);
+        }
+        closed.extend(bench.drain().into_iter().filter(|effect| matches!(effect, Close(_))));
+    }
+    let first: Vec<Effect> = (user.0 + 1..).take(closed.len()).map(|link| Close(LinkId(link))).collect();
+    assert!(closed.len() > 20, "{closed:?}");
+    assert_eq!(closed, first, "in the order of what they had");
+    let effects = bench.enrp(b, B, table(false, &[]));
+    assert!(effects.contains(&registered(user, 1)), "{effects:?}");
+}
+
 #[test]
 fn a_configured_peer_that_is_us_is_left_alone() {
     let (mut bench, _) = Bench::new(with_peers(&["10.0.0.1:9901"]));
