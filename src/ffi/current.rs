@@ -5,11 +5,12 @@ use super::guard::Errno;
 use crate::runtime::Settings;
 use crate::runtime::complaints::SESSIONS;
 use crate::socket::{Library, Process};
+use crate::transport::host::PerProcess;
 use parking_lot::{Mutex, RwLock};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 struct Instance {
     /// Whose it is.
@@ -20,7 +21,7 @@ struct Instance {
 }
 
 impl Instance {
-    const fn new(process: Process) -> Instance {
+    fn new(process: Process) -> Instance {
         Instance { process, changing: Mutex::new(()), current: RwLock::new(None) }
     }
 }
@@ -28,7 +29,7 @@ impl Instance {
 /// A forked child gets a fresh state: the parent's locks may be held by threads that the child doesn't
 /// have, and it must not touch the parent's library. That is left alone, not dropped: its end would shut down
 /// sockets that the parent uses.
-static STATE: AtomicPtr<Instance> = AtomicPtr::new(std::ptr::null_mut());
+static STATE: PerProcess<Instance> = PerProcess::new(|| Instance::new(Process::this()));
 
 /// Counts changes of `current`, so that threads know when what they remember is old.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
@@ -44,21 +45,7 @@ thread_local! {
 }
 
 fn state() -> &'static Instance {
-    static FIRST: Instance = Instance::new(Process::ORIGINAL);
-    loop {
-        let stored = STATE.load(Ordering::Acquire);
-        // SAFETY: `STATE` holds NULL or what `Box::into_raw` gave and nobody frees.
-        let state = unsafe { stored.as_ref() }.unwrap_or(&FIRST);
-        let process = Process::this();
-        if state.process == process {
-            return state;
-        }
-        let fresh = Box::into_raw(Box::new(Instance::new(process)));
-        if STATE.compare_exchange(stored, fresh, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            // SAFETY: made above, and nobody else has seen it.
-            drop(unsafe { Box::from_raw(fresh) });
-        }
-    }
+    &STATE
 }
 
 /// Starts the library; does nothing if it runs already. `settings` is asked only if it is needed.
@@ -145,4 +132,32 @@ fn look_up() -> (Current, Hold) {
 )]
 pub(super) fn descriptors() -> Result<Rc<Arc<Library>>, Errno> {
     library().map_err(|_| Errno(libc::EBADF))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::wait::{WaitStatus, waitpid};
+
+    /// A thread of the parent may have been at the complaints, or starting the library, when a child was forked.
+    #[test]
+    fn a_forked_child_waits_for_nobody_it_does_not_have() {
+        // What is made late is there.
+        SESSIONS.settle();
+        let _starting = state().changing.lock();
+        SESSIONS.while_held(|| {
+            // SAFETY: the child takes locks of its own, and exits.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: ends the child, in time or without running anything of the parent's.
+                unsafe { libc::alarm(20) };
+                SESSIONS.settle();
+                SESSIONS.end();
+                drop(state().changing.lock());
+                unsafe { libc::_exit(0) }
+            }
+            let status = waitpid(nix::unistd::Pid::from_raw(child), None).unwrap();
+            assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}");
+        });
+    }
 }

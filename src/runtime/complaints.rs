@@ -5,13 +5,13 @@
 #![expect(clippy::disallowed_methods, reason = "a minute of real time")]
 
 use crate::machine::Time;
+use crate::transport::host::PerProcess;
 use crate::wire::scope::host_of;
 use parking_lot::Mutex;
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -171,7 +171,7 @@ impl Complaints {
 const SESSIONS_ROOM: &str = "rserpool::socket";
 
 /// What peers of this process's sessions do: complaints from any thread. No line is written while others wait.
-pub(crate) static SESSIONS: LazyLock<SharedComplaints> = LazyLock::new(SharedComplaints::default);
+pub(crate) static SESSIONS: PerProcess<SharedComplaints> = PerProcess::new(SharedComplaints::default);
 
 /// [`Complaints`] that threads share.
 #[derive(Debug)]
@@ -224,6 +224,13 @@ impl SharedComplaints {
         for (level, line) in all.end() {
             log::log!(target: SESSIONS_ROOM, level, "{line}");
         }
+    }
+
+    /// Somebody is at it meanwhile.
+    #[cfg(test)]
+    pub(crate) fn while_held(&self, then: impl FnOnce()) {
+        let _held = self.all.lock();
+        then();
     }
 
     fn ask<R>(&self, ask: impl FnOnce(&mut Complaints, Time) -> R) -> R {

@@ -48,7 +48,8 @@ pub(super) fn reactor(
     settings: &mut Settings,
     keeper: Option<&Keeper>,
 ) -> io::Result<(Reactor, Arc<Waker>)> {
-    let limits = Limits { links: MAX_LINKS, unproved: MAX_UNPROVED, waiting: MAX_UNPROVED, ..Limits::default() };
+    let limits =
+        Limits { links: MAX_LINKS, unproved: MAX_UNPROVED, waiting: MAX_UNPROVED, ..Limits::default() };
     let mut reactor = Reactor::new(clock, limits)?;
     reactor.allow(settings.allow.clone());
     if let Some(keeper) = keeper {

@@ -2,8 +2,9 @@
 #![allow(unsafe_code)]
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::ops::Deref;
 use std::sync::Once;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 static FORKS: AtomicU64 = AtomicU64::new(0);
 
@@ -23,6 +24,50 @@ pub fn forks() -> u64 {
         });
     }
     FORKS.load(Ordering::Relaxed)
+}
+
+/// What a process has one of, and a forked child another one: the parent's locks may be held by threads that the child
+/// does not have. What the parent had is left alone, not dropped.
+#[derive(Debug)]
+pub struct PerProcess<T: 'static> {
+    current: AtomicPtr<Owned<T>>,
+    make: fn() -> T,
+}
+
+#[derive(Debug)]
+struct Owned<T> {
+    /// Whose it is, by [`forks`].
+    forks: u64,
+    value: T,
+}
+
+impl<T> PerProcess<T> {
+    pub const fn new(make: fn() -> T) -> PerProcess<T> {
+        PerProcess { current: AtomicPtr::new(std::ptr::null_mut()), make }
+    }
+}
+
+impl<T> Deref for PerProcess<T> {
+    type Target = T;
+
+    /// This process's own.
+    fn deref(&self) -> &T {
+        loop {
+            let stored = self.current.load(Ordering::Acquire);
+            let forks = forks();
+            // SAFETY: NULL, or what `Box::into_raw` gave and nobody frees.
+            if let Some(owned) = unsafe { stored.as_ref() }
+                && owned.forks == forks
+            {
+                return &owned.value;
+            }
+            let fresh = Box::into_raw(Box::new(Owned { forks, value: (self.make)() }));
+            if self.current.compare_exchange(stored, fresh, Ordering::AcqRel, Ordering::Acquire).is_err() {
+                // SAFETY: made above, and nobody else has seen it.
+                drop(unsafe { Box::from_raw(fresh) });
+            }
+        }
+    }
 }
 
 /// A seed from the kernel's randomness.

@@ -11,6 +11,7 @@ mod process;
 #[path = "../common/skip.rs"]
 mod skip;
 
+mod doors;
 mod shares;
 mod strangers;
 

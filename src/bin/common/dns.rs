@@ -26,8 +26,9 @@ const MAX_CONNECTIONS: usize = 64;
 const IDLE: Duration = Duration::from_secs(10);
 /// The longest query; those of today have some hundred bytes.
 const MAX_QUERY: usize = 4096;
-/// Datagrams of one socket before others get a turn.
+/// Datagrams of one socket, and queries of one connection, before others get a turn.
 const BATCH: usize = 64;
+const PIPELINED: usize = 8;
 /// Queries that wait for what a registrar says, and for how long; beyond, the oldest of the host that has most is forgotten.
 const MAX_PARKED: usize = 256;
 pub const PARKED: Duration = Duration::from_secs(2);
@@ -58,6 +59,8 @@ struct Connection {
     deadline: Time,
     /// Its next query waits for a registrar's word, until then.
     parked: Option<Time>,
+    /// It has perhaps more to answer, and waits for its turn.
+    more: bool,
 }
 
 struct Parked {
@@ -137,7 +140,7 @@ impl Dns {
 
     /// When to call [`Dns::turn`] even if nothing happens.
     pub fn poll_timeout(&self, now: Time) -> Option<Time> {
-        if self.udp.iter().any(|udp| udp.ready) {
+        if self.udp.iter().any(|udp| udp.ready) || self.connections.iter().flatten().any(|other| other.more) {
             return Some(now);
         }
         let deadlines = self.connections.iter().flatten().map(|connection| connection.deadline);
@@ -179,7 +182,8 @@ impl Dns {
         }
         for number in 0..MAX_CONNECTIONS {
             let late = |connection: &Connection| connection.parked.is_some_and(|until| until <= now);
-            if self.connections[number].as_ref().is_some_and(late) {
+            if self.connections[number].as_ref().is_some_and(|connection| connection.more || late(connection))
+            {
                 self.serve(pools, now, number);
             }
             let over = |connection: &Connection| connection.deadline <= now || late(connection);
@@ -192,7 +196,8 @@ impl Dns {
     fn resume(&mut self, pools: &mut impl Pools, now: Time) {
         for number in self.parked.keys().copied().collect::<Vec<_>>() {
             let Some(parked) = self.parked.get_mut(&number) else { continue };
-            let (socket, envelope, query) = (parked.socket, parked.envelope, std::mem::take(&mut parked.query));
+            let (socket, envelope, query) =
+                (parked.socket, parked.envelope, std::mem::take(&mut parked.query));
             if self.respond(pools, socket, envelope, &query) {
                 self.unpark(number);
             } else if let Some(parked) = self.parked.get_mut(&number) {
@@ -307,6 +312,7 @@ impl Dns {
                 written: 0,
                 deadline: now + IDLE,
                 parked: None,
+                more: false,
             });
             self.serve(pools, now, number);
         }
@@ -334,10 +340,16 @@ impl Dns {
 }
 
 impl Connection {
-    /// Reads, answers and writes what can be; an error: it is over.
+    /// Reads, answers and writes what can be, a few queries at a time; an error: it is over.
     fn go_on(&mut self, responder: &mut Responder, pools: &mut impl Pools, now: Time) -> io::Result<()> {
+        let mut answered = 0;
         loop {
+            self.more = false;
             if !self.write(now)? {
+                return Ok(());
+            }
+            if answered == PIPELINED {
+                self.more = true;
                 return Ok(());
             }
             // One answer at a time: nothing is kept for who does not read.
@@ -359,6 +371,7 @@ impl Connection {
                     }
                 }
                 self.parked = None;
+                answered += 1;
                 self.input.drain(..2 + length);
                 self.deadline = now + IDLE;
             }

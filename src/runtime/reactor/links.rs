@@ -832,10 +832,8 @@ impl Reactor {
     /// Ends a link from our side of the machine's view: it is told.
     pub(super) fn drop_link(&mut self, index: usize, why: LinkDown) {
         let Some(slot) = self.links.get(index) else { return };
-        let unknown = matches!(
-            slot.phase,
-            Phase::Closing | Phase::Refusing | Phase::Proving(None) | Phase::Waiting(_)
-        );
+        let unknown =
+            matches!(slot.phase, Phase::Closing | Phase::Refusing | Phase::Proving(None) | Phase::Waiting(_));
         let told = (!unknown).then_some(slot.id);
         if let Some(link) = slot.link.as_ref().filter(|_| why != LinkDown::Closed) {
             link.abort();
