@@ -12,6 +12,7 @@ mod process;
 mod skip;
 
 mod doors;
+mod pages;
 mod shares;
 mod strangers;
 
