@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 /// Whose they are; `None`: of those of whom that is not known.
-type Host = Option<IpAddr>;
+type Whose = Option<IpAddr>;
 
 /// A guest's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    host: Host,
+    host: Whose,
     number: u64,
 }
 
@@ -29,9 +29,9 @@ pub struct Leaving<K> {
 #[derive(Debug)]
 pub struct Guests<K> {
     /// Of each host those who came first first.
-    hosts: HashMap<Host, BTreeMap<u64, K>>,
+    hosts: HashMap<Whose, BTreeMap<u64, K>>,
     /// The hosts, those with most first; of two with as many, whose oldest is older.
-    ranks: BTreeSet<(Reverse<usize>, u64, Host)>,
+    ranks: BTreeSet<(Reverse<usize>, u64, Whose)>,
     count: usize,
     last: u64,
 }
@@ -93,7 +93,7 @@ impl<K: Copy> Guests<K> {
         self.hosts.get(host)?.first_key_value().map(|(_, &guest)| guest)
     }
 
-    fn change(&mut self, host: Host, change: impl FnOnce(&mut BTreeMap<u64, K>)) {
+    fn change(&mut self, host: Whose, change: impl FnOnce(&mut BTreeMap<u64, K>)) {
         let guests = self.hosts.entry(host).or_default();
         self.ranks.remove(&rank(host, guests));
         change(guests);
@@ -105,7 +105,7 @@ impl<K: Copy> Guests<K> {
     }
 }
 
-fn rank<K>(host: Host, guests: &BTreeMap<u64, K>) -> (Reverse<usize>, u64, Host) {
+fn rank<K>(host: Whose, guests: &BTreeMap<u64, K>) -> (Reverse<usize>, u64, Whose) {
     (Reverse(guests.len()), guests.keys().next().copied().unwrap_or(0), host)
 }
 

@@ -292,11 +292,13 @@ fn questions_that_wait_are_of_all_hosts() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("listen");
     let (_process, to) = control(silent.local_addr().expect("address"));
     for attack in [false, true] {
+        // Each asked for the first time.
+        let name = if attack { "wanted.pool" } else { "control.pool" };
         let [asking, greedy] = [ASKING, ELSEWHERE].map(|from| UdpSocket::bind(from).expect("a socket"));
         asking.set_read_timeout(Some(LONG / 8)).expect("time-out");
-        asking.send_to(&query(1, "wanted.pool"), to).expect("sent");
+        asking.send_to(&query(1, name), to).expect("sent");
         for id in 0..if attack { 1000 } else { 3 } {
-            greedy.send_to(&query(id, "wanted.pool"), to).expect("sent");
+            greedy.send_to(&query(id, name), to).expect("sent");
             if id % 50 == 0 {
                 std::thread::sleep(Duration::from_millis(5));
             }

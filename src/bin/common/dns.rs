@@ -6,7 +6,8 @@ use mio::{Interest, Registry, Token};
 use nix::cmsg_space;
 use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo};
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt,
+    Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, listen, recvmsg, sendmsg,
+    setsockopt,
 };
 use rserpool::dns::{Asker, Counts, Pools, Reply, Responder, Zone};
 use rserpool::machine::Time;
@@ -495,6 +496,8 @@ fn bind_both(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
         let local = socket.local_addr()?;
         match TcpListener::bind(local) {
             Ok(listener) => {
+                // As many as the kernel lets wait for a turn of the loop.
+                listen(&listener, Backlog::MAXALLOWABLE)?;
                 if local.ip().is_unspecified() {
                     // An answer must come from the address that was asked.
                     match local.is_ipv4() {

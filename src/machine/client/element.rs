@@ -400,17 +400,27 @@ impl Client {
         }
     }
 
+    /// The home speaks of an element that it refused, as another one had its identifier, which is free now: whether it
+    /// is that. It may be known by the link of a home before this one.
+    pub(super) fn may_register_now(&mut self, now: Time, key: Key) -> bool {
+        let home = self.home.as_ref().map(|home| home.link);
+        let refused = |own: &Own| own.registered != home && own.setbacks.0 > 0 && home.is_some();
+        let was = self.elements.own.get(&key).is_some_and(refused);
+        if was {
+            self.ask_registration(now, key);
+        }
+        was
+    }
+
     /// DEREGISTRATION_RESPONSE: the answer to ours, or the end of a registration's life, after which an element that
     /// is still there registers anew (RFC 5352 section 3.2).
     pub(super) fn deregistration_answered(&mut self, now: Time, key: Key, error: Option<OperationError>) {
         let Some(number) = self.asks.find_sent(Kind::Deregistration, &key.0, key.1) else {
             let home = self.home.as_ref().map(|home| home.link);
-            let Some(own) = self.elements.own.get_mut(&key) else { return };
-            if own.registered != home && error.is_none() && own.setbacks.0 > 0 && home.is_some() {
-                // It was refused here, as another one had its identifier, which is free now. It may be known by the link of
-                // a home before this one.
-                return self.ask_registration(now, key);
+            if error.is_none() && self.may_register_now(now, key.clone()) {
+                return;
             }
+            let Some(own) = self.elements.own.get_mut(&key) else { return };
             if own.registered.is_none() || own.registered != home {
                 return;
             }

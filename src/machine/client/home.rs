@@ -293,7 +293,11 @@ impl Client {
         }
         if from_home {
             self.kept_alive(now);
-            return self.learn_home(registrar);
+            self.learn_home(registrar);
+            if let (Some(id), true) = (id, registrar.0 != 0) {
+                self.may_register_now(now, (handle, id));
+            }
+            return;
         }
         self.strangers.proved(now, &mut self.fx, link);
         if !adopt {

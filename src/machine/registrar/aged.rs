@@ -65,7 +65,10 @@ mod tests {
         }
         *aged.touch(3, 3, 0) += 1;
         aged.touch(0, 3, 0);
-        assert_eq!([aged.get(&0), aged.get(&1), aged.get(&2), aged.get(&3)], [Some(&0), None, Some(&20), Some(&31)]);
+        assert_eq!(
+            [aged.get(&0), aged.get(&1), aged.get(&2), aged.get(&3)],
+            [Some(&0), None, Some(&20), Some(&31)]
+        );
         assert_eq!((aged.remove(&2), aged.remove(&2), aged.len()), (Some(20), None, 2));
         aged.touch(5, 2, 0);
         assert!(aged.get(&3).is_none() && aged.get(&0).is_some() && !aged.is_empty());

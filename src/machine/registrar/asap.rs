@@ -376,26 +376,25 @@ impl Registrar {
 
     /// Somebody else has the identifier. When it is free, this one hears of it.
     fn note_rival(&mut self, link: LinkId, handle: &PoolHandle, id: PeId) {
-        let short = handle.as_bytes().len() <= MAX_RIVAL_HANDLE;
-        // One of rsplib's does not expect that.
-        if short
-            && self.links.get(&link).is_some_and(|state| !client_may_be_rsplibs(&self.config, &state.ends))
-        {
+        if handle.as_bytes().len() <= MAX_RIVAL_HANDLE {
             *self.rivals.touch((handle.clone(), id), MAX_RIVALS, link) = link;
         }
     }
 
-    /// An element left: whoever wanted its place may have it, and says so itself.
+    /// An element left: whoever wanted its place may have it, and says so itself. One of rsplib's expects no response to
+    /// what it did not ask, and answers a keep-alive; one of ours then sees that it is to register.
     pub(super) fn tell_rival(&mut self, handle: &PoolHandle, id: PeId) {
         if self.rivals.is_empty() {
             return;
         }
-        if let Some(link) = self.rivals.remove(&(handle.clone(), id))
-            && self.client(link).is_some()
-        {
-            let handle = handle.clone();
-            self.send_asap(link, &Asap::DeregistrationResponse { handle, id, error: None });
-        }
+        let Some(link) = self.rivals.remove(&(handle.clone(), id)) else { return };
+        let Some(state) = self.links.get(&link) else { return };
+        let handle = handle.clone();
+        let told = match client_may_be_rsplibs(&self.config, &state.ends) {
+            true => Asap::EndpointKeepAlive { home: false, registrar: self.id, handle, id: Some(id) },
+            false => Asap::DeregistrationResponse { handle, id, error: None },
+        };
+        self.send_asap(link, &told);
     }
 
     /// The element, if its process has registered it over a link that it opened after this one, whoever opened this one: then what

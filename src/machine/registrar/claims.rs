@@ -8,11 +8,12 @@
 
 use super::chores::Chore;
 use super::dialect::Removal;
-use super::docket::{Claim, Host, Step, Why};
+use super::docket::{Claim, Step, Why};
 use super::{Dial, LinkId, Registrar, Timer};
 use crate::handlespace::ElementKey;
 use crate::machine::{LinkProtocol, Target, Time};
 use crate::wire::{Asap, PeId, PoolElement, PoolHandle, Protocol, RegistrarId, Transport};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Claims that are looked at in one call for what is to be dialled.
@@ -36,7 +37,7 @@ impl Registrar {
         handle: PoolHandle,
         element: PoolElement,
         why: Why,
-        from: Host,
+        from: Option<IpAddr>,
     ) -> (Option<u64>, usize) {
         if let Some(old) = self.claims.number(&handle, element.id) {
             self.end_claim(old);
@@ -94,7 +95,7 @@ impl Registrar {
     }
 
     /// An element was taken over from a dead registrar, which was at this host: ask it. How many others had to go for that.
-    pub(super) fn claim_inherited(&mut self, key: ElementKey, from: Host) -> usize {
+    pub(super) fn claim_inherited(&mut self, key: ElementKey, from: Option<IpAddr>) -> usize {
         let Some(element) = self.space.get(key) else { return 0 };
         let (handle, element) = (element.handle().clone(), element.to_element());
         let target = self.element_target(&element);

@@ -14,9 +14,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::Bound::{self, Excluded, Unbounded};
 
-/// A host, or an IPv6 network; `None`: not known.
-pub(super) type Host = Option<IpAddr>;
-
 /// Where a claim stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
@@ -49,15 +46,15 @@ pub(super) struct Claim {
     pub element: PoolElement,
     pub why: Why,
     /// From which host it came.
-    from: Host,
+    from: Option<IpAddr>,
     pub step: Step,
     /// It was dialled in vain once.
     pub redialled: bool,
 }
 
 /// What was inherited, and what was said.
-const LANES: [Bounds; 2] =
-    [Bounds { bytes: 448 << 20, dials: 192 }, Bounds { bytes: 64 << 20, dials: 64 }];
+const LANES: [LaneBound; 2] =
+    [LaneBound { bytes: 448 << 20, dials: 192 }, LaneBound { bytes: 64 << 20, dials: 64 }];
 /// Bytes of all claims.
 pub(super) const MAX_BYTES: usize = LANES[0].bytes + LANES[1].bytes;
 /// One host's claims may have so many times as many dials as are left for others.
@@ -67,7 +64,7 @@ const AT_ONE_HOST: usize = 64;
 
 /// How much of a lane there may be.
 #[derive(Debug)]
-struct Bounds {
+struct LaneBound {
     bytes: usize,
     /// Dials at the same time.
     dials: usize,
@@ -86,28 +83,28 @@ fn size(handle: &PoolHandle, element: &PoolElement) -> usize {
 
 /// The claims that come from one host.
 #[derive(Debug, Default)]
-struct Kept {
+struct HostClaims {
     bytes: usize,
     claims: BTreeSet<u64>,
     /// Those that are to be dialled, by the target's host.
-    waiting: BTreeSet<(Host, u64)>,
+    waiting: BTreeSet<(Option<IpAddr>, u64)>,
     /// Dials under way, by the target's host.
-    dials: BTreeMap<Host, usize>,
+    dials: BTreeMap<Option<IpAddr>, usize>,
     /// Where it was dialled last.
-    turn: Host,
+    turn: Option<IpAddr>,
 }
 
-impl Kept {
+impl HostClaims {
     fn dialling(&self) -> usize {
         self.dials.values().sum()
     }
 
     /// The claim that is to be dialled next: at another host than the last one, if there is one.
-    fn next(&self) -> Option<(Host, u64)> {
+    fn next(&self) -> Option<(Option<IpAddr>, u64)> {
         self.next_from(Excluded((self.turn, u64::MAX))).or_else(|| self.next_from(Unbounded))
     }
 
-    fn next_from(&self, mut from: Bound<(Host, u64)>) -> Option<(Host, u64)> {
+    fn next_from(&self, mut from: Bound<(Option<IpAddr>, u64)>) -> Option<(Option<IpAddr>, u64)> {
         loop {
             let &(at, number) = self.waiting.range((from, Unbounded)).next()?;
             if self.dials.get(&at).is_none_or(|&dials| dials < AT_ONE_HOST) {
@@ -124,17 +121,17 @@ struct Lane {
     bytes: usize,
     /// Dials under way.
     dialling: usize,
-    hosts: BTreeMap<Host, Kept>,
-    by_bytes: BTreeSet<(usize, Host)>,
+    hosts: BTreeMap<Option<IpAddr>, HostClaims>,
+    by_bytes: BTreeSet<(usize, Option<IpAddr>)>,
     /// The hosts from which something is to be dialled.
-    ready: BTreeSet<Host>,
+    ready: BTreeSet<Option<IpAddr>>,
     /// Whose turn it was last.
-    turn: Host,
+    turn: Option<IpAddr>,
 }
 
 impl Lane {
     /// Changes what a host has.
-    fn change(&mut self, from: Host, change: impl FnOnce(&mut Kept)) {
+    fn change(&mut self, from: Option<IpAddr>, change: impl FnOnce(&mut HostClaims)) {
         let kept = self.hosts.entry(from).or_default();
         let before = (kept.bytes, kept.dialling());
         change(kept);
@@ -158,7 +155,7 @@ impl Lane {
 
     /// The host whose turn it is, and its claim that is to be dialled next. One that has its share of the dials is passed
     /// over; of those there are few.
-    fn next(&self, most: usize) -> Option<(Host, Host, u64)> {
+    fn next(&self, most: usize) -> Option<(Option<IpAddr>, Option<IpAddr>, u64)> {
         let left = most.checked_sub(self.dialling).filter(|&left| left > 0)?;
         let after = self.ready.range((Excluded(self.turn), Unbounded));
         after.chain(self.ready.iter()).find_map(|&from| {
@@ -178,12 +175,12 @@ pub(super) struct Claims {
     by_target: BTreeMap<Target, BTreeSet<u64>>,
     lanes: [Lane; 2],
     /// Targets that are dialled, and in whose turn; or that were, and whose claims are being dealt with.
-    busy: BTreeMap<Target, Option<(usize, Host)>>,
+    busy: BTreeMap<Target, Option<(usize, Option<IpAddr>)>>,
     numbers: u64,
 }
 
 /// The host of a target.
-fn place(target: &Target) -> Host {
+fn place(target: &Target) -> Option<IpAddr> {
     target.addresses.first().map(|address| host_of(address.ip()))
 }
 
@@ -245,7 +242,7 @@ impl Claims {
     }
 
     /// Which claim gives way to a new one from this host: the last one of the host that has most, unless that is its own.
-    pub(super) fn who_gives_way(&self, from: Host, why: Why) -> Option<u64> {
+    pub(super) fn who_gives_way(&self, from: Option<IpAddr>, why: Why) -> Option<u64> {
         let lane = &self.lanes[lane(why)];
         let &(most, host) = lane.by_bytes.last()?;
         let own = lane.hosts.get(&from).map_or(0, |kept| kept.bytes);
@@ -253,7 +250,13 @@ impl Claims {
     }
 
     /// A new claim, for which there is room.
-    pub(super) fn add(&mut self, handle: PoolHandle, element: PoolElement, why: Why, from: Host) -> u64 {
+    pub(super) fn add(
+        &mut self,
+        handle: PoolHandle,
+        element: PoolElement,
+        why: Why,
+        from: Option<IpAddr>,
+    ) -> u64 {
         self.numbers += 1;
         let (number, size) = (self.numbers, size(&handle, &element));
         self.by_name.insert((handle.clone(), element.id), number);
@@ -413,21 +416,22 @@ impl Claims {
         Ok(())
     }
 
-    fn check_lane(&self, number: usize, lane: &Lane, bounds: &Bounds) -> Result<(), String> {
-        let mut fresh: BTreeMap<Host, (usize, usize)> = BTreeMap::new();
+    fn check_lane(&self, number: usize, lane: &Lane, bounds: &LaneBound) -> Result<(), String> {
+        let mut fresh: BTreeMap<Option<IpAddr>, (usize, usize)> = BTreeMap::new();
         for claim in self.by_number.values().filter(|claim| self::lane(claim.why) == number) {
             let (bytes, claims) = fresh.entry(claim.from).or_default();
             *bytes += size(&claim.handle, &claim.element);
             *claims += 1;
         }
         let kept = lane.hosts.iter().filter(|(_, kept)| !kept.claims.is_empty());
-        let kept: BTreeMap<Host, (usize, usize)> =
+        let kept: BTreeMap<Option<IpAddr>, (usize, usize)> =
             kept.map(|(&host, kept)| (host, (kept.bytes, kept.claims.len()))).collect();
-        let sorted: BTreeSet<(usize, Host)> = fresh.iter().map(|(&host, &(bytes, _))| (bytes, host)).collect();
+        let sorted: BTreeSet<(usize, Option<IpAddr>)> =
+            fresh.iter().map(|(&host, &(bytes, _))| (bytes, host)).collect();
         let bytes: usize = fresh.values().map(|(bytes, _)| bytes).sum();
         let waits = lane.hosts.iter().filter(|(_, kept)| !kept.waiting.is_empty());
-        let ready: BTreeSet<Host> = waits.map(|(&host, _)| host).collect();
-        let dials: usize = lane.hosts.values().map(Kept::dialling).sum();
+        let ready: BTreeSet<Option<IpAddr>> = waits.map(|(&host, _)| host).collect();
+        let dials: usize = lane.hosts.values().map(HostClaims::dialling).sum();
         let busy = self.busy.values().flatten().filter(|(lane, _)| *lane == number).count();
         if (kept, &sorted, bytes, &ready) != (fresh, &lane.by_bytes, lane.bytes, &lane.ready)
             || bytes > bounds.bytes

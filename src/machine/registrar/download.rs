@@ -6,6 +6,7 @@ use super::{Event, Registrar, Timer};
 use crate::machine::Time;
 use crate::wire::{Enrp, PeId, PoolHandle, RegistrarId};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// How far we are.
@@ -15,8 +16,10 @@ pub(super) struct Join {
     /// A mentor's whole table was read.
     learnt: bool,
     mentor: Option<RegistrarId>,
-    /// Who refused or failed, and when.
-    failed: BTreeMap<RegistrarId, Time>,
+    /// Where the present mentor's link comes from.
+    host: Option<IpAddr>,
+    /// Who refused or failed.
+    failed: BTreeMap<RegistrarId, Failed>,
     /// Looking for a mentor has lasted long enough.
     over: bool,
     began: Time,
@@ -28,6 +31,13 @@ pub(super) struct Join {
     /// What was new in its table, and in those of all mentors.
     told: u32,
     told_by_all: u32,
+}
+
+/// A mentor that refused or failed.
+#[derive(Debug, Clone, Copy)]
+struct Failed {
+    when: Time,
+    host: Option<IpAddr>,
 }
 
 /// Pause before a mentor that refused is asked again.
@@ -89,12 +99,26 @@ impl Registrar {
             return;
         }
         let now = self.now;
-        let rested =
-            |id: &RegistrarId| self.join.failed.get(id).is_none_or(|&when| now - when >= MENTOR_PAUSE);
-        let linked = || self.peers.table.iter().filter(|(_, peer)| peer.link.is_some() && peer.life.is_met());
-        let fresh = linked().map(|(&id, _)| id).find(|id| !self.join.failed.contains_key(id));
-        let candidate = fresh.or_else(|| linked().map(|(&id, _)| id).find(rested));
-        let pending = linked().next().is_some();
+        let failed = &self.join.failed;
+        let rested = |id: &RegistrarId| failed.get(id).is_none_or(|failed| now - failed.when >= MENTOR_PAUSE);
+        let linked: Vec<RegistrarId> = (self.peers.table.iter())
+            .filter(|(_, peer)| peer.link.is_some() && peer.life.is_met())
+            .map(|(&id, _)| id)
+            .collect();
+        // Those that the operator named come first, and then one of each host in turn: anybody can be many.
+        let rank = |id: &RegistrarId| {
+            let host = self.peers_host(*id);
+            let tried = failed.values().filter(|failed| failed.host == host).count();
+            (!self.is_configured(*id), tried, *id)
+        };
+        let best = |ids: &mut dyn Iterator<Item = RegistrarId>| ids.min_by_key(rank);
+        let fresh = best(&mut linked.iter().copied().filter(|id| !failed.contains_key(id)));
+        if fresh.is_some_and(|id| !self.is_configured(id)) && self.expects_configured() {
+            // One that comes by itself meanwhile may be asked as well, soon.
+            return self.timers.set(Timer::MentorRetry, self.join.began + SETTLE);
+        }
+        let candidate = fresh.or_else(|| best(&mut linked.iter().copied().filter(rested)));
+        let pending = !linked.is_empty();
         if fresh.is_none() && (self.join.over || self.nobody_else() || self.first_of_many()) {
             return self.serve();
         }
@@ -103,6 +127,14 @@ impl Registrar {
             None if pending => self.timers.set(Timer::MentorRetry, now + MENTOR_PAUSE),
             None => {}
         }
+    }
+
+    /// Whether a configured peer is on its way to be asked for the first time.
+    fn expects_configured(&self) -> bool {
+        let expected = |entry: &StaticPeer| {
+            entry.failed == 0 && (entry.dialling || (entry.link.is_some() && entry.id.is_none()))
+        };
+        self.now - self.join.began < SETTLE && self.statics.iter().any(expected)
     }
 
     /// Whether no configured peer is there, and none can announce itself.
@@ -126,6 +158,7 @@ impl Registrar {
 
     fn ask_mentor(&mut self, mentor: RegistrarId) {
         self.join.mentor = Some(mentor);
+        self.join.host = self.peers_host(mentor);
         self.join =
             Join { asked: self.now, idle: 0, told: 0, reached: None, ..std::mem::take(&mut self.join) };
         self.mentor_continues();
@@ -189,10 +222,15 @@ impl Registrar {
     }
 
     fn without_mentor(&mut self, mentor: RegistrarId) {
+        self.mentor_failed(mentor);
         self.join.mentor = None;
         self.timers.clear(&Timer::Mentor);
-        self.join.failed.insert(mentor, self.now);
         self.seek_mentor();
+    }
+
+    fn mentor_failed(&mut self, mentor: RegistrarId) {
+        let failed = Failed { when: self.now, host: self.join.host };
+        self.join.failed.insert(mentor, failed);
     }
 
     /// The mentor fell silent in the middle: another one, from the beginning.
@@ -206,7 +244,7 @@ impl Registrar {
     fn give_up_mentor(&mut self) {
         let Some(mentor) = self.join.mentor else { return };
         // Closing makes it forget how far we read.
-        self.join.failed.insert(mentor, self.now);
+        self.mentor_failed(mentor);
         for link in self.links_of(mentor) {
             self.close_link(link);
         }

@@ -3,7 +3,8 @@
 //! Either side may dial, so there can be two links between two registrars. Each side sends over one
 //! of them, so that what it sends stays in order, and listens to both.
 
-use super::peers::{HEARSAY_DIALS, Life, POLITENESS, Standing, said_address, tellable};
+use super::hearsay::{AT_ONCE, TRIES, TURN};
+use super::peers::{Life, MAX_ADDRESSES, POLITENESS, said_address};
 use super::reach;
 use super::{Dial, LinkId, Registrar, Role, Service, Timer};
 use crate::machine::{LinkProtocol, Output, Target, Time};
@@ -25,6 +26,8 @@ pub(super) struct PeerLink {
     /// Its identifier is that of a peer whose link lives: what comes over it counts for nothing until that link
     /// has failed to answer. Since then.
     pub doubted: Option<Time>,
+    /// When it was told of our peers last.
+    listed: Option<Time>,
 }
 
 /// A configured peer.
@@ -57,17 +60,34 @@ impl StaticPeer {
 }
 
 /// Two links that came up this close to each other were dialled at the same time.
-const SIMULTANEOUS: Duration = Duration::from_secs(2);
+pub(super) const SIMULTANEOUS: Duration = Duration::from_secs(2);
 /// First and longest delay between dials of a peer that can't be reached.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-/// Links of one host over which one registrar may speak. Of more than two none is any use.
-const MAX_LINKS: usize = 8;
 /// So many failed dials in a row mean that nobody is there.
 const REFUSALS: u32 = 3;
+
+/// Who asks for our peers again within this time waits for the rest of it.
+const LIST_PAUSE: Duration = Duration::from_millis(50);
+/// Peers that are told of with as much work as an element.
+const PEERS_OF_A_UNIT: usize = 16;
 
 /// Delay before the dial after `failed` failed ones.
 fn redial_delay(failed: u32) -> Duration {
     (REDIAL.0 * (1 << failed.saturating_sub(1).min(5))).min(REDIAL.1)
+}
+
+/// These addresses, each once, as many as are dialled.
+fn different(first: Option<IpAddr>, others: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for ip in first.into_iter().chain(others.map(|ip| ip.to_canonical())) {
+        if addresses.len() == MAX_ADDRESSES {
+            break;
+        }
+        if !addresses.contains(&ip) {
+            addresses.push(ip);
+        }
+    }
+    addresses
 }
 
 impl Registrar {
@@ -93,13 +113,13 @@ impl Registrar {
     }
 
     /// How many links to a peer come from the host of this one.
-    fn links_alike(&self, id: RegistrarId, link: LinkId) -> usize {
+    pub(super) fn links_alike(&self, id: RegistrarId, link: LinkId) -> usize {
         let host = |link: &LinkId| reach::host(&self.links.get(link)?.ends);
         let ours = host(&link);
         self.links_of(id).iter().filter(|&other| host(other) == ours).count()
     }
 
-    fn peer_link(&mut self, link: LinkId) -> Option<&mut PeerLink> {
+    pub(super) fn peer_link(&mut self, link: LinkId) -> Option<&mut PeerLink> {
         match &mut self.links.get_mut(&link)?.role {
             Role::Enrp(peer_link) => Some(peer_link),
             Role::Asap(_) => None,
@@ -122,10 +142,12 @@ impl Registrar {
                 continue;
             }
             for transport in transports.iter().filter(|transport| transport.protocol() == Some(name)) {
-                let addresses = self.peer_addresses(transport, source, near);
+                let mut addresses = self.peer_addresses(transport, source, near);
+                let others = targets.iter().filter(|other| other.protocol == protocol);
+                addresses.retain(|at| !others.clone().any(|other| other.addresses.contains(at)));
                 let target = Target { protocol, addresses };
                 let usable = transport.port() != 0 && !target.addresses.is_empty();
-                if usable && targets.len() < 4 && !targets.contains(&target) {
+                if usable && targets.len() < 4 {
                     targets.push(target);
                 }
             }
@@ -153,12 +175,10 @@ impl Registrar {
             low if low < beyond && listed().any(|ip| reaches(ip, beyond)) => beyond,
             other => other,
         };
-        let mut addresses: Vec<IpAddr> = heard_at.into_iter().filter(scoped).collect();
-        addresses.extend(listed().filter(|ip| reaches(*ip, minimum)));
+        let mut addresses = different(heard_at.filter(scoped), listed().filter(|ip| reaches(*ip, minimum)));
         if addresses.is_empty() {
-            addresses.extend(listed());
+            addresses = different(None, listed());
         }
-        addresses.truncate(15);
         let mut all: Vec<SocketAddr> =
             addresses.into_iter().map(|ip| SocketAddr::new(ip, transport.port())).collect();
         // TCP tries one after the other; an association takes all its addresses or fails.
@@ -198,12 +218,11 @@ impl Registrar {
             return self.timers.set(Timer::Redial(id), due);
         }
         // Nor one that names hundreds of others.
-        if peer.life == Life::Hearsay && self.hearsay_dials() >= HEARSAY_DIALS.0 {
-            return self.timers.set(Timer::Redial(id), now + HEARSAY_DIALS.1);
-        }
-        let Some(peer) = self.peers.get_mut(id) else { return };
-        peer.dialled = now;
-        let target = peer.targets[peer.next_target % peer.targets.len()].clone();
+        let target = match self.dialable(id) {
+            Ok(target) => target,
+            Err(true) => return self.timers.set(Timer::Redial(id), now + TURN),
+            Err(false) => return,
+        };
         self.timers.clear(&Timer::Redial(id));
         let link = self.open(Service::Enrp, target, Dial::Peer(id), patience);
         if let Some(peer) = self.peers.get_mut(id) {
@@ -211,9 +230,45 @@ impl Registrar {
         }
     }
 
-    /// Dials under way of registrars that nobody has met.
-    fn hearsay_dials(&self) -> usize {
-        self.peers.table.values().filter(|peer| peer.life == Life::Hearsay && peer.dial.is_some()).count()
+    /// Where to dial a peer now, which counts as dialled there; else whether it may be dialled soon. Where it came from
+    /// itself always may be, and so may configured addresses; what it, or somebody else, merely says, may not.
+    fn dialable(&mut self, id: RegistrarId) -> Result<Target, bool> {
+        let under_way = self.hearsay_dials(id);
+        let statics = &self.statics;
+        let peer = self.peers.get_mut(id).ok_or(false)?;
+        let met = peer.life.is_met();
+        if !met && peer.naming.dials >= TRIES {
+            return Err(false);
+        }
+        if !met && (under_way.0 >= AT_ONCE.0 || under_way.1 >= AT_ONCE.1) {
+            return Err(true);
+        }
+        let proved = peer.naming.proved;
+        let configured = |at: &SocketAddr| {
+            statics.iter().any(|entry| !entry.dropped && entry.target.addresses.contains(at))
+        };
+        let sure = |at: &SocketAddr| proved == Some(at.ip().to_canonical()) || configured(at);
+        let mut later = false;
+        for turn in 0..peer.targets.len() {
+            let number = peer.next_target.wrapping_add(turn) % peer.targets.len();
+            match self.hearsay.choose(self.now, &mut peer.naming, met, &peer.targets[number], sure) {
+                Ok(target) => {
+                    peer.next_target = number;
+                    peer.dialled = self.now;
+                    peer.naming.dials += 1;
+                    return Ok(target);
+                }
+                Err(soon) => later |= soon,
+            }
+        }
+        Err(later)
+    }
+
+    /// Dials under way of registrars that nobody has met, and how many of them were named by whoever named this one.
+    fn hearsay_dials(&self, id: RegistrarId) -> (usize, usize) {
+        let by = self.peers.get(id).and_then(|peer| peer.naming.by);
+        let dials = self.peers.table.values().filter(|peer| peer.dial.is_some() && !peer.life.is_met());
+        dials.fold((0, 0), |(all, alike), peer| (all + 1, alike + usize::from(peer.naming.by == by)))
     }
 
     /// Dials a new peer, at once if our ID is the lower one, else if it does not dial us.
@@ -285,6 +340,11 @@ impl Registrar {
         self.statics[index].dialling = true;
     }
 
+    /// Whether a registrar answered where the operator said that one is.
+    pub(super) fn is_configured(&self, id: RegistrarId) -> bool {
+        self.statics.iter().any(|entry| entry.id == Some(id))
+    }
+
     pub(super) fn static_dialled(&mut self, link: LinkId, index: usize) {
         let now = self.now;
         if let Some(entry) = self.statics.get_mut(index) {
@@ -308,205 +368,8 @@ impl Registrar {
         self.seek_mentor();
     }
 
-    /// Our own ID came over a link: a configured peer is us, or somebody has our ID.
-    pub(super) fn met_ourselves(&mut self, link: LinkId) {
-        if let Some(other) = self.other_end(link) {
-            let ends = [Some(link), Some(other)];
-            if let Some(entry) = self.statics.iter_mut().find(|entry| ends.contains(&entry.link)) {
-                entry.ourselves = true;
-            }
-        } else {
-            let at = self.links.get(&link).map(|link| reach::named(&link.ends)).unwrap_or_default();
-            self.complain_about_twin(&at);
-        }
-        self.close_link(link);
-        self.seek_mentor();
-    }
-
-    fn complain_about_twin(&mut self, at: &str) {
-        let id = self.id;
-        self.complain("our identifier", || {
-            format!("another registrar, at {at}, has our identifier {id}: one of the two must be started with another")
-        });
-    }
-
-    /// The other end of a link, if that is ours as well: the link that has the two ends the other way round.
-    fn other_end(&self, link: LinkId) -> Option<LinkId> {
-        let state = self.links.get(&link)?;
-        let same =
-            |one: &[SocketAddr], other: &[SocketAddr]| one.iter().any(|address| other.contains(address));
-        let turned = |&(&other, back): &(&LinkId, &super::LiveLink)| {
-            other != link
-                && same(&back.ends.local, &state.ends.peer)
-                && same(&back.ends.peer, &state.ends.local)
-        };
-        self.links.iter().find(turned).map(|(&other, _)| other)
-    }
-
-    /// A presence with our ID came to the group. What we say ourselves comes back to us, too.
-    pub(super) fn met_twin_by_datagram(&mut self, from: SocketAddr, server: &ServerInformation) {
-        let ours: Vec<SocketAddr> =
-            self.config.enrp_transports.iter().flat_map(Transport::socket_addresses).collect();
-        let mut theirs = server.transports.iter().flat_map(Transport::socket_addresses);
-        if !ours.is_empty() && !server.transports.is_empty() && !theirs.any(|at| ours.contains(&at)) {
-            self.complain_about_twin(&from.ip().to_string());
-        }
-    }
-
-    /// Notes who is at the other end of a link, and what to make of that.
-    pub(super) fn came_over(&mut self, link: LinkId, sender: RegistrarId) -> Standing {
-        let now = self.now;
-        let Some(peer_link) = self.peer_link(link) else { return Standing::None };
-        if peer_link.peer != Some(sender) {
-            if peer_link.confirmed {
-                let from = self.end_of(link);
-                self.complain("two peers on a link", || {
-                    format!("{sender} speaks over another's link, which comes from {from}")
-                });
-                self.close_link(link);
-                return Standing::None;
-            }
-            if self.links_alike(sender, link) >= MAX_LINKS {
-                self.complain("many links", || format!("{sender} speaks over very many links of one host"));
-                self.close_link(link);
-                return Standing::None;
-            }
-            let Some(peer_link) = self.peer_link(link) else { return Standing::None };
-            let expected = peer_link.peer.replace(sender);
-            if peer_link.since == Time::default() {
-                peer_link.since = now;
-            }
-            self.peer_links.insert((sender, link));
-            // Whoever was expected there is not there any more.
-            if let Some(expected) = expected {
-                self.peer_links.remove(&(expected, link));
-                self.lose_link(expected, link);
-            }
-        }
-        let Some(peer_link) = self.peer_link(link) else { return Standing::None };
-        peer_link.confirmed = true;
-        if let Some(index) = self.statics.iter().position(|entry| entry.link == Some(link)) {
-            self.statics[index].id = Some(sender);
-            let target = self.statics[index].target.clone();
-            if let Some(peer) = self.peers.get_mut(sender)
-                && peer.targets.is_empty()
-            {
-                peer.targets.push(target);
-            }
-        }
-        let current = self.peers.get(sender).map(|peer| peer.link);
-        let proved = self.peer_link(link).is_some_and(|peer_link| peer_link.proved);
-        let alive = self.peers.get(sender).is_some_and(|peer| peer.life == Life::Alive);
-        // While its own link lives, that is asked.
-        let own = current.flatten().is_some_and(|current| alive || current == link);
-        if !proved && !own && !self.may_be(sender, link) {
-            // Somebody else under its identifier, now that its own link is gone or does not answer.
-            let at = self.links.get(&link).map(|link| reach::named(&link.ends)).unwrap_or_default();
-            self.complain("registrar elsewhere", || {
-                format!("who comes from {at} as registrar {sender} does not count: that one is elsewhere")
-            });
-            return Standing::Unproved;
-        }
-        match current {
-            Some(None) => self.send_over(sender, link),
-            Some(Some(current)) if current != link && self.doubts(sender, link, current) => {
-                return Standing::Unproved;
-            }
-            Some(Some(current)) if current != link => self.consider_link(sender, link),
-            _ => {}
-        }
-        let first =
-            self.peer_link(link).is_some_and(|peer_link| !std::mem::replace(&mut peer_link.proved, true));
-        if first && let Some(at) = self.links.get(&link).and_then(|state| state.ends.peer.first()) {
-            self.note_seen(sender, &[at.ip()]);
-        }
-        Standing::Proved
-    }
-
-    /// Whether who speaks as this peer over a link can be it: of one that was here it is known where it is. If it has
-    /// moved, it is somebody new as soon as it was missed for long enough.
-    fn may_be(&self, id: RegistrarId, link: LinkId) -> bool {
-        if !self.is_guarded(id) || self.statics.iter().any(|entry| entry.link == Some(link)) {
-            return true;
-        }
-        let (Some(state), Some(peer)) = (self.links.get(&link), self.peers.get(id)) else { return false };
-        let seen = |at: &SocketAddr| peer.seen.contains(&at.ip().to_canonical());
-        state.ends.peer.first().is_some_and(seen)
-    }
-
-    /// Whether a second link with a peer's ID must prove itself: both dialled at the same time, or it dials once
-    /// more because it lost the link that we still have, or somebody has taken its ID. So we ask over the link that
-    /// we have.
-    fn doubts(&mut self, id: RegistrarId, link: LinkId, current: LinkId) -> bool {
-        let now = self.now;
-        let alive = self.peers.get(id).is_some_and(|peer| peer.life == Life::Alive);
-        let (Some(new), Some(old)) = (
-            self.peer_link(link).map(|link| (link.since, link.doubted, link.proved)),
-            self.peer_link(current),
-        ) else {
-            return false;
-        };
-        if new.2 {
-            return false;
-        }
-        let old_since = old.since;
-        let together = new.0 - old_since <= SIMULTANEOUS && old_since - new.0 <= SIMULTANEOUS;
-        let same = match (self.links.get(&link), self.links.get(&current)) {
-            (Some(link), Some(current)) => reach::same_host(&link.ends, &current.ends),
-            _ => false,
-        };
-        if new.1.is_some() {
-            return true;
-        }
-        // Who was dialled where the peer said that it is, is the peer; who was dialled for somebody else is not.
-        let there = self.may_be(id, link) && (!link.is_incoming() || old_since > new.0);
-        if !alive || there || together && same {
-            return false;
-        }
-        if let Some(peer_link) = self.peer_link(link) {
-            peer_link.doubted = Some(now);
-        }
-        let patience = self.dialect(id).no_response_limit(&self.config) / 2;
-        self.timers.set(Timer::Doubt(link), now + patience);
-        self.send_presence(id, true);
-        true
-    }
-
-    /// The link that a peer had was asked whether it lives.
-    pub(super) fn doubt_over(&mut self, link: LinkId) {
-        let Some((id, since)) =
-            self.peer_link(link).and_then(|peer_link| Some((peer_link.peer?, peer_link.doubted?)))
-        else {
-            return;
-        };
-        let Some(current) = self.peers.get(id).and_then(|peer| peer.link).filter(|&current| current != link)
-        else {
-            if let Some(peer_link) = self.peer_link(link) {
-                peer_link.doubted = None;
-            }
-            return;
-        };
-        if self.links.get(&current).is_some_and(|current| current.heard > since) {
-            let at = self.links.get(&link).map(|link| reach::named(&link.ends)).unwrap_or_default();
-            self.complain("two registrars", || {
-                format!("two registrars have the identifier {id}, the second at {at}")
-            });
-            return self.close_link(link);
-        }
-        if !self.may_be(id, link) {
-            return self.close_link(link);
-        }
-        if let Some(peer_link) = self.peer_link(link) {
-            peer_link.doubted = None;
-        }
-        self.send_over(id, link);
-        self.close_link(current);
-        self.force_audit(id);
-        self.send_presence(id, true);
-    }
-
     /// Sends over this link from now on.
-    fn send_over(&mut self, id: RegistrarId, link: LinkId) {
+    pub(super) fn send_over(&mut self, id: RegistrarId, link: LinkId) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         peer.link = Some(link);
         peer.link_used = false;
@@ -517,7 +380,7 @@ impl Registrar {
     }
 
     /// There are two links to a peer: which one to send over?
-    fn consider_link(&mut self, id: RegistrarId, link: LinkId) {
+    pub(super) fn consider_link(&mut self, id: RegistrarId, link: LinkId) {
         let Some(current) = self.peers.get(id).and_then(|peer| peer.link) else { return };
         let (Some(new), Some(old)) =
             (self.peer_link(link).map(|link| link.since), self.peer_link(current).map(|link| link.since))
@@ -554,6 +417,7 @@ impl Registrar {
             self.timers.set(Timer::RedialStatic(index), due);
         }
         self.timers.clear(&Timer::Doubt(link));
+        self.timers.clear(&Timer::List(link));
         let Some(id) = peer_link.peer else { return };
         // Nobody spoke over it: it led to somebody else.
         if !peer_link.confirmed
@@ -564,7 +428,7 @@ impl Registrar {
         self.lose_link(id, link);
     }
 
-    fn lose_link(&mut self, id: RegistrarId, link: LinkId) {
+    pub(super) fn lose_link(&mut self, id: RegistrarId, link: LinkId) {
         let all = (id, LinkId(0))..=(id, LinkId(u64::MAX));
         let mut others = self.peer_links.range(all).map(|&(_, other)| other);
         let other = others.find(|&other| other != link && self.may_be(id, other));
@@ -593,8 +457,35 @@ impl Registrar {
         }
     }
 
+    /// A peer asks for our peers. That is told at once, but who asks over and over waits: it is as much work as there are
+    /// peers.
+    pub(super) fn list_request(&mut self, link: LinkId) {
+        let now = self.now;
+        let Some(peer_link) = self.peer_link(link) else { return };
+        let due = peer_link.listed.map_or(now, |last| last + LIST_PAUSE);
+        match due <= now {
+            true => self.tell_list(link),
+            false => self.timers.set(Timer::List(link), due),
+        }
+    }
+
+    /// It has waited long enough.
+    pub(super) fn list_due(&mut self, link: LinkId) {
+        if self.links.get(&link).is_some_and(|state| state.congested) {
+            return self.timers.set(Timer::List(link), self.now + LIST_PAUSE);
+        }
+        self.tell_list(link);
+    }
+
     /// RFC 5353 section 3.2.2.2: the peers that we know to be alive.
-    pub(super) fn list_request(&mut self, link: LinkId, asker: RegistrarId) {
+    fn tell_list(&mut self, link: LinkId) {
+        let now = self.now;
+        let Some(asker) = self.peer_of(link) else { return };
+        if let Some(peer_link) = self.peer_link(link) {
+            peer_link.listed = Some(now);
+        }
+        self.timers.clear(&Timer::List(link));
+        self.chores.spend(1 + self.peers.table.len() / PEERS_OF_A_UNIT);
         let rejected = !self.is_serving();
         let near = self.links.get(&link).is_some_and(|link| reach::is_local(&link.ends));
         let mut servers = Vec::new();
@@ -602,10 +493,12 @@ impl Registrar {
         for (&id, peer) in &self.peers.table {
             let alive = peer.life == Life::Alive && id != asker;
             let Some(info) = peer.info.as_ref().filter(|_| alive && !rejected) else { continue };
-            let Some(info) = tellable(info, near) else { continue };
-            let Some(rest) = room.checked_sub(info.encoded_len()) else { break };
+            if info.here_only && !near {
+                continue;
+            }
+            let Some(rest) = room.checked_sub(info.server.encoded_len()) else { break };
             room = rest;
-            servers.push(info);
+            servers.push(info.server.clone());
         }
         self.send_enrp_over(link, asker, Enrp::ListResponse { rejected, servers });
     }

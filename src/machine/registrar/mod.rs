@@ -9,6 +9,8 @@
 //! | `store` | the only place that changes the handlespace, with everything that hangs on it |
 //! | `peers` | who the peers are, presence, death |
 //! | `links` | peers' links: dialling, choosing |
+//! | `identity` | whether a peer is who it says it is |
+//! | `hearsay` | how often is dialled what others name |
 //! | `distance` | how far elements are, where their policy asks |
 //! | `sync` | handle updates, handle tables, audit |
 //! | `download` | joining: mentor, list, table, start of service |
@@ -56,6 +58,8 @@ mod dialect;
 mod distance;
 mod docket;
 mod download;
+mod hearsay;
+mod identity;
 mod invariants;
 mod links;
 mod operate;
@@ -139,6 +143,8 @@ enum Timer {
     Dialect(RegistrarId),
     /// Who was dialled for its elements must have said that it speaks ASAP.
     Hello(LinkId),
+    /// A list of our peers is due on this link.
+    List(LinkId),
     /// The peer whose ID this link claims was asked whether its own link lives.
     Doubt(LinkId),
     /// Registrations may have ended.
@@ -240,6 +246,7 @@ pub struct Registrar {
     subscriptions: subscriptions::Subscriptions,
     shares: shares::Shares,
     peers: peers::Peers,
+    hearsay: hearsay::Hearsay,
     statics: Vec<links::StaticPeer>,
     takeovers: BTreeMap<RegistrarId, takeover::Takeover>,
     claims: docket::Claims,
@@ -305,6 +312,7 @@ impl Registrar {
             subscriptions: subscriptions::Subscriptions::default(),
             shares: shares::Shares::default(),
             peers: peers::Peers::default(),
+            hearsay: hearsay::Hearsay::default(),
             statics: Vec::new(),
             takeovers: BTreeMap::new(),
             claims: docket::Claims::default(),
@@ -464,6 +472,7 @@ impl Registrar {
             Timer::Joined => self.joining_over(),
             Timer::Dialect(id) => self.took_probe(id),
             Timer::Hello(link) => self.ask_awaited(link),
+            Timer::List(link) => self.list_due(link),
             Timer::Doubt(link) => self.doubt_over(link),
             Timer::Lapse => self.lapses_due(),
             Timer::Chores => self.chores_due(),

@@ -2,6 +2,7 @@
 
 use super::absent::Absent;
 use super::dialect::{self, is_rsplibs_refusal, server_information};
+use super::hearsay::Naming;
 use super::reach;
 use super::sync::{Audit, Backlog, TableCursor};
 use super::{Dialect, Event, LinkId, PeerView, Registrar, Service, Timer, What};
@@ -19,11 +20,9 @@ use std::time::Duration;
 /// A peer waits this long for the one with the lower ID to dial first.
 pub(super) const POLITENESS: Duration = Duration::from_millis(200);
 
-/// How many registrars of which there is only hearsay are dialled at the same time, and how long the others wait
-/// to have their turn.
-pub(super) const HEARSAY_DIALS: (usize, Duration) = (16, Duration::from_millis(100));
-/// Bound on server information kept of one peer, in bytes.
-const MAX_INFO: usize = 4096;
+/// Bound on server information kept of one peer, in bytes, and on addresses of one transport: so many are dialled.
+const MAX_INFO: usize = 512;
+pub(super) const MAX_ADDRESSES: usize = 15;
 /// Addresses of a peer that are remembered.
 const MAX_SEEN: usize = 16;
 /// A list that was refused is asked for again after so long.
@@ -89,8 +88,10 @@ pub(super) struct Peer {
     /// Where to dial it, in turn.
     pub targets: Vec<Target>,
     pub next_target: usize,
-    /// What it says about itself, for lists.
-    pub info: Option<ServerInformation>,
+    /// What it says about itself, as far as it is for lists.
+    pub info: Option<Tellable>,
+    /// Who said where it is.
+    pub naming: Naming,
     /// Over which we send.
     pub link: Option<LinkId>,
     /// Something was sent over `link` whose loss or overtaking would matter.
@@ -184,7 +185,7 @@ impl Registrar {
         }
         let peer = self.peers.get(id)?;
         let dialled = peer.targets.iter().find_map(|target| target.addresses.first().copied());
-        let said = || peer.info.as_ref().and_then(said_address);
+        let said = || peer.info.as_ref().and_then(|info| said_address(&info.server));
         dialled.or_else(said).or_else(|| self.links.get(&peer.link?)?.ends.peer.first().copied())
     }
 
@@ -221,6 +222,7 @@ impl Registrar {
             targets: Vec::new(),
             next_target: 0,
             info: None,
+            naming: Naming::default(),
             link: None,
             link_used: false,
             dial: None,
@@ -583,7 +585,7 @@ impl Registrar {
             Enrp::HandleUpdate { takeover_suggested, action, handle, element } => {
                 self.handle_update(link, sender, takeover_suggested, action, handle, element)
             }
-            Enrp::ListRequest => self.list_request(link, sender),
+            Enrp::ListRequest => self.list_request(link),
             Enrp::ListResponse { rejected, servers } => self.list_response(link, sender, rejected, servers),
             Enrp::InitTakeover { target } => self.init_takeover(sender, target),
             Enrp::InitTakeoverAck { target } => self.takeover_acknowledged(sender, target),
@@ -706,6 +708,9 @@ impl Registrar {
             let seen = |at: &SocketAddr| peer.seen.contains(&at.ip().to_canonical());
             targets.retain(|target| target.addresses.iter().all(seen));
         }
+        if !guarded || !targets.is_empty() {
+            peer.naming.announced(from.ip());
+        }
         if peer.life == Life::Hearsay {
             peer.set_targets(targets);
             peer.set_info(server);
@@ -725,9 +730,11 @@ impl Registrar {
     /// host.
     pub(super) fn learn(&mut self, id: RegistrarId, server: ServerInformation, near: bool) {
         let targets = self.targets(&server.transports, None, near);
+        let by = self.chronicle.by();
         let Some(peer) = self.peers.get_mut(id) else { return };
         if !targets.is_empty() {
             peer.set_targets(targets);
+            peer.naming.told(by);
         }
         peer.set_info(server);
     }
@@ -744,9 +751,16 @@ impl Peer {
     }
 
     fn set_info(&mut self, server: ServerInformation) {
-        let short = server.encoded_len() <= MAX_INFO;
-        self.info = short.then_some(server);
+        self.info = tellable(server);
     }
+}
+
+/// A registrar's transports as others may be told of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Tellable {
+    pub server: ServerInformation,
+    /// It means something on this host only.
+    pub here_only: bool,
 }
 
 /// Where a registrar says it is.
@@ -754,21 +768,28 @@ pub(super) fn said_address(server: &ServerInformation) -> Option<SocketAddr> {
     server.transports.iter().find_map(|transport| transport.socket_addresses().next())
 }
 
-/// A registrar's transports as others may be told of them: without what means each host itself, or one link,
-/// unless `near`; `None` if nothing is left.
-pub(super) fn tellable(server: &ServerInformation, near: bool) -> Option<ServerInformation> {
+/// What others may be told of a registrar, small enough to be told often: not what means each host itself, or one link,
+/// unless there is nothing else and it is for this host; `None` if nothing is left.
+fn tellable(server: ServerInformation) -> Option<Tellable> {
     use crate::wire::scope::{Scope, reaches};
-    let minimum = if near { Scope::Loopback } else { Scope::MulticastSite };
-    let far =
-        server.transports.iter().flat_map(Transport::addresses).any(|&ip| reaches(ip, Scope::MulticastSite));
-    let minimum = if far { Scope::MulticastSite } else { minimum };
-    let tellable = |transport: &Transport| match transport {
-        Transport::Address { protocol, port, usage, addresses } => {
-            let addresses: Vec<_> = addresses.iter().copied().filter(|&ip| reaches(ip, minimum)).collect();
-            (!addresses.is_empty()).then(|| Transport::new(*protocol, *usage, *port, addresses))
+    let far = |ip: &IpAddr| reaches(*ip, Scope::MulticastSite);
+    let here_only = !server.transports.iter().flat_map(Transport::addresses).any(far);
+    let minimum = if here_only { Scope::Loopback } else { Scope::MulticastSite };
+    let mut told = ServerInformation { id: server.id, transports: Vec::new() };
+    let mut size = told.encoded_len();
+    for transport in server.transports {
+        let Transport::Address { protocol, port, usage, addresses } = transport else { continue };
+        let addresses = addresses.into_iter().filter(|&ip| reaches(ip, minimum));
+        let addresses: Vec<IpAddr> = addresses.take(MAX_ADDRESSES).collect();
+        if addresses.is_empty() {
+            continue;
         }
-        Transport::Opaque(_) => None,
-    };
-    let transports: Vec<Transport> = server.transports.iter().filter_map(tellable).collect();
-    (!transports.is_empty()).then_some(ServerInformation { id: server.id, transports })
+        let transport = Transport::new(protocol, usage, port, addresses);
+        size += transport.encoded_len();
+        if size > MAX_INFO {
+            break;
+        }
+        told.transports.push(transport);
+    }
+    (!told.transports.is_empty()).then_some(Tellable { server: told, here_only })
 }

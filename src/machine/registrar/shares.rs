@@ -13,8 +13,8 @@ use std::net::IpAddr;
 
 /// A host may have so many times as much as is left for all others.
 const HOST: usize = 7;
-/// Of the places for peers, one host's that have elements may take so many of so many.
-const PLACES: (usize, usize) = (3, 4);
+/// Of the places for peers, one host's that have elements may take so many times as many as are left for all others.
+const PLACES: usize = 3;
 /// Of all bytes, peers' elements may take so many of so many.
 const PEERS_BYTES: (usize, usize) = (7, 8);
 /// Of all links so many make room at a time, so that it is rarely asked who.
@@ -112,7 +112,7 @@ impl Registrar {
     /// Whether there is room for one more element of a peer. One that has none yet keeps its place when it has one, and
     /// so not all of one host's get any, nor as many that there is no place for those that are configured.
     pub(super) fn has_peers_share(&self, home: RegistrarId) -> bool {
-        let configured = |id: RegistrarId| self.statics.iter().any(|entry| entry.id == Some(id));
+        let configured = |id: RegistrarId| self.is_configured(id);
         if configured(home) {
             return true;
         }
@@ -126,10 +126,8 @@ impl Registrar {
             let owners: Vec<RegistrarId> = (self.peers.table.keys().copied())
                 .filter(|&id| self.space.owned_count(id) > 0 && !configured(id))
                 .collect();
-            let places = self.config.max_peers;
-            if owners.len() >= places.saturating_sub(self.statics.len())
-                || owners.iter().filter(|&&id| alike(id)).count() >= places * PLACES.0 / PLACES.1
-            {
+            let left = self.config.max_peers.saturating_sub(self.statics.len() + owners.len());
+            if owners.iter().filter(|&&id| alike(id)).count() >= PLACES * left {
                 return false;
             }
         }
@@ -145,7 +143,7 @@ impl Registrar {
     }
 
     /// Where a peer's link comes from.
-    fn peers_host(&self, id: RegistrarId) -> Option<IpAddr> {
+    pub(super) fn peers_host(&self, id: RegistrarId) -> Option<IpAddr> {
         let link = self.peers.get(id)?.link?;
         reach::host(&self.links.get(&link)?.ends)
     }

@@ -399,6 +399,10 @@ impl Registrar {
                 doubtful = true;
             }
         }
+        if known.is_none() && !first_hand && self.is_up(home) && !self.is_joining_with(sender) {
+            // It tells us itself of what it has. Believed, this would make us read all of its table.
+            return;
+        }
         if !first_hand && !self.meet(home, None) {
             return;
         }

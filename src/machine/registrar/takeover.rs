@@ -10,7 +10,7 @@
 //!
 //! What is said of a registrar that is up changes nothing, and whoever says more than once that it takes over has
 //! no more time for it. Who came only after a registrar was last heard is neither given way to nor its heir: it may be
-//! anybody. If it has asked the elements it says so of each, and we ask those that are left.
+//! anybody. If it has asked the elements its table says so of each, and we ask those that are left.
 
 use super::chores::Chore;
 use super::peers::{Life, MAX_YIELDS};

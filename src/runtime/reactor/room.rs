@@ -44,7 +44,7 @@ impl Reactor {
         if self.silence_leaves(newcomer, NEWBORN) || self.somebody_leaves(newcomer) {
             return true;
         }
-        if !self.room.in_vain.is_some_and(|when| self.now < when + IN_VAIN) {
+        if self.room.in_vain.is_none_or(|when| self.now >= when + IN_VAIN) {
             // So that nobody is named who is gone already.
             self.report_changes(handler);
             handler(self, Input::Full);

@@ -424,6 +424,30 @@ fn an_element_whose_identifier_was_taken_is_back_when_it_is_free() {
     bench.receive(link(1), deregistered("time", 9)).expect([]);
 }
 
+/// Over SCTP, where the registrar can't know whether we are rsplib's.
+#[test]
+fn a_keep_alive_for_an_element_that_was_refused_has_it_register() {
+    let mut bench = bench(config(&[A])).settled();
+    bench.register(1, registration("echo", 7));
+    let error = Some(CauseCode::NON_UNIQUE_PE_ID.into());
+    let refused = Asap::RegistrationResponse { rejected: true, handle: handle("echo"), id: PeId(7), error };
+    for time in [0, 500, 1_000, 2_000, 4_000] {
+        bench.at(time).receive(link(1), refused.clone());
+    }
+    bench.at(4_100).forget();
+    let answer = || Send(link(1), ack("echo", 7));
+    let asked = keep_alive(false, 0x1111, "echo", Some(7));
+    // One for all elements of the pool is about others.
+    bench.receive(link(1), keep_alive(false, 0x1111, "echo", None)).forget();
+    let mut again = register("echo", 7);
+    if let Asap::Registration { element, .. } = &mut again {
+        element.home = RegistrarId(0x1111);
+    }
+    bench.receive(link(1), asked.clone()).expect([answer(), Send(link(1), again)]);
+    bench.receive(link(1), registered("echo", 7)).forget();
+    bench.receive(link(1), asked).expect([answer()]);
+}
+
 #[test]
 fn the_same_where_it_was_registered_at_a_home_before() {
     let mut bench = bench(config(&[A])).settled();

@@ -606,6 +606,22 @@ fn who_was_refused_hears_when_the_identifier_is_free() {
 }
 
 #[test]
+fn who_was_refused_over_sctp_is_asked_for_a_sign_of_life_when_the_identifier_is_free() {
+    let mut bench = Bench::serving();
+    let first = bench.pe();
+    bench.asap(first, registration(1));
+    let twin = bench.accept(Service::Asap, LinkProtocol::Sctp, "10.0.0.10:40001");
+    let mut element = element(1);
+    element.transport = transport(Protocol::Tcp, TransportUse::DataPlusControl, "10.0.0.10:7");
+    let again = Asap::Registration { handle: pool("echo"), element };
+    bench.asap(twin, again.clone());
+    let effects = bench.asap(first, Asap::Deregistration { handle: pool("echo"), id: PeId(1) });
+    assert!(effects.contains(&keep_alive(twin, false, 1)), "{effects:?}");
+    assert_eq!(bench.asap(twin, ack(1)), []);
+    assert!(bench.asap(twin, again).contains(&registered(twin, 1)));
+}
+
+#[test]
 fn of_more_rivals_than_are_kept_the_one_refused_first_waits_in_vain() {
     let mut bench = Bench::serving();
     let first = bench.pe();

@@ -728,8 +728,8 @@ fn another_hosts_loopback_is_not_dialled() {
     };
     let listed = ["[::1]:9901", "127.0.0.1:9901", "[fe80::7]:9901", "10.0.0.2:9901"];
     let only = tcp(&["10.0.0.2:9901"]);
-    let expected = vec![only.clone(), only.clone(), only.clone()];
-    assert_eq!(dialled_after("10.0.0.2:9901", &listed), expected);
+    // The one address that is left is dialled twice, and again when the next datagram comes.
+    assert_eq!(dialled_after("10.0.0.2:9901", &listed), [only.clone(), only.clone()]);
     // Heard over IPv6, the scope of the source is known and no other.
     let found = dialled_after("[fe80::2%3]:9901", &listed);
     let scoped = tcp(&["10.0.0.2:9901", "[fe80::2%3]:9901"]);

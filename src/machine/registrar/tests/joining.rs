@@ -307,6 +307,56 @@ fn however_many_mentors_never_end_the_service_starts() {
     assert!(bench.now - began < ms(40_000), "after {:?}", bench.now - began);
 }
 
+/// Somebody comes and says hello.
+fn come(bench: &mut Bench, id: RegistrarId, host: &str) -> (LinkId, Vec<Effect>) {
+    let link = bench.accept(Service::Enrp, LinkProtocol::Tcp, &format!("{host}:{}", 50_000 + id.0 % 10_000));
+    let effects = bench.enrp(link, id, hello(id, &format!("{host}:9901")));
+    (link, effects)
+}
+
+fn table_request(link: LinkId, id: RegistrarId) -> Effect {
+    Effect::Enrp(link, id, Enrp::HandleTableRequest { own_only: false })
+}
+
+#[test]
+fn a_configured_peer_is_asked_before_those_that_come_by_themselves() {
+    let (mut bench, _) = Bench::new(with_peers(&["10.0.0.2:9901"]));
+    for id in 1..60 {
+        let (link, effects) = come(&mut bench, RegistrarId(id), "10.0.0.66");
+        assert!(!effects.contains(&table_request(link, RegistrarId(id))), "{effects:?}");
+    }
+    let (b, effects) = meet(&mut bench, B);
+    assert!(effects.ends_with(&questions(&bench, b, B)), "{effects:?}");
+    // If it does not come soon, they are asked.
+    let (mut bench, _) = Bench::new(with_peers(&["10.0.0.2:9901"]));
+    let (link, _) = come(&mut bench, RegistrarId(1), "10.0.0.66");
+    let effects = bench.wait(ms(500));
+    assert!(effects.contains(&table_request(link, RegistrarId(1))), "{effects:?}");
+}
+
+#[test]
+fn of_each_host_one_is_asked_in_turn() {
+    let (mut bench, _) = Bench::new(Config { announce_enrp: true, ..config() });
+    let mut theirs: Vec<(LinkId, RegistrarId)> = Vec::new();
+    for id in 1..60 {
+        theirs.push((come(&mut bench, RegistrarId(id), "10.0.0.66").0, RegistrarId(id)));
+    }
+    let (b, _) = come(&mut bench, B, "10.0.0.2");
+    // The first of them has been asked, and says nothing, but that it lives.
+    let mut asked = false;
+    for _ in 0..55 {
+        for &(link, id) in &theirs {
+            bench.enrp(link, id, Enrp::InitTakeoverAck { target: id });
+        }
+        bench.enrp(b, B, Enrp::InitTakeoverAck { target: B });
+        asked |= bench.wait(ms(100)).contains(&table_request(b, B));
+    }
+    assert!(asked);
+    bench.enrp(b, B, table(false, &[(1, B)]));
+    assert!(bench.registrar.is_serving());
+    assert_eq!(bench.content("echo"), [(1, B)]);
+}
+
 #[test]
 fn a_configured_peer_is_dialled_until_it_is_there() {
     let (mut bench, _) = Bench::new(with_peers(&["10.0.0.2:9901"]));

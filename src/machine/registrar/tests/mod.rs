@@ -4,6 +4,7 @@ mod asap;
 mod claims;
 mod distance;
 mod enrp;
+mod hearsay;
 mod joining;
 mod routine;
 mod rsplib;

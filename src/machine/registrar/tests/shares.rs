@@ -103,20 +103,30 @@ fn subscribers_of_one_host_leave_room_for_others() {
 #[test]
 fn invented_peers_with_elements_leave_room_for_others() {
     let peers = vec![Target { protocol: LinkProtocol::Tcp, addresses: vec![address("10.0.0.7:9901")] }];
-    let (mut bench, _) = Bench::new(Config { max_peers: 16, peers, ..config() });
+    let (mut bench, _) = Bench::new(Config { max_peers: 64, peers, ..config() });
     bench.refuse_dial();
     bench.wait(ms(20_000));
     assert!(bench.registrar.is_serving());
-    for number in 0..40 {
+    for number in 0..70 {
         let id = RegistrarId(0x100 + number);
         let link = hello(&mut bench, id, &format!("10.0.0.66:{}", 1000 + number));
         bench.enrp(link, id, update(number + 1, id));
     }
     hello(&mut bench, C, "10.0.0.2:50000");
     assert!(knows(&bench, C));
-    // From as many hosts as there are: who was configured has a place all the same.
-    for number in 0..40 {
+    // Nor those of a second host beside them.
+    for number in 0..70 {
         let id = RegistrarId(0x200 + number);
+        let link = hello(&mut bench, id, &format!("10.0.0.67:{}", 1000 + number));
+        bench.enrp(link, id, update(500 + number, id));
+    }
+    let d = RegistrarId(0x7001);
+    let link = hello(&mut bench, d, "10.0.0.3:50000");
+    bench.enrp(link, d, update(600, d));
+    assert!(knows(&bench, d) && bench.content("echo").contains(&(600, d)));
+    // From as many hosts as there are: who was configured has a place all the same.
+    for number in 0..70 {
+        let id = RegistrarId(0x300 + number);
         let link = hello(&mut bench, id, &format!("10.1.0.{}:1000", number + 1));
         bench.enrp(link, id, update(1000 + number, id));
     }

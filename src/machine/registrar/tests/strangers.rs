@@ -263,13 +263,14 @@ fn addresses_from_registrars_are_checked() {
 fn one_message_makes_us_dial_a_few_at_a_time() {
     let mut bench = Bench::serving();
     let c = bench.peer(C);
-    let servers: Vec<_> = (0..200).map(|n| server(RegistrarId(0x9000 + n), "10.0.0.99:9901")).collect();
+    let host = |n| format!("10.0.1.{n}:9901");
+    let servers: Vec<_> = (0..200).map(|n| server(RegistrarId(0x9000 + n), &host(n))).collect();
     bench.enrp(c, C, Enrp::ListResponse { rejected: false, servers });
     bench.wait(ms(50));
-    assert_eq!(bench.opened.len(), 16);
+    assert_eq!(bench.opened.len(), 12);
     let loopback: Vec<_> = (0..8).map(|n| server(RegistrarId(0x1000 + n), "127.0.0.1:25")).collect();
     bench.enrp(c, C, Enrp::ListResponse { rejected: false, servers: loopback });
-    assert!(bench.opened.iter().all(|(_, target)| target.addresses == [address("10.0.0.99:9901")]));
+    assert!(bench.opened.iter().all(|(_, target)| target.addresses[0].port() == 9901));
 }
 
 #[test]
@@ -659,4 +660,33 @@ fn who_is_dialled_for_another_is_not_a_registrar_that_is_up() {
     }
     // Its link is where it is spoken to, as before.
     assert_eq!(bench.enrp(b, B, removal(1, B)), [removed(1, "removed by its registrar")]);
+}
+
+/// What is said of a registrar that says it itself costs nobody a look at its table.
+#[test]
+fn elements_invented_under_the_name_of_a_registrar_that_is_up_are_none() {
+    let mut bench = Bench::serving();
+    let b = bench.peer(B);
+    bench.enrp(b, B, update(1, B));
+    let c = bench.accept(Service::Enrp, LinkProtocol::Tcp, "10.0.0.66:40000");
+    bench.enrp(
+        c,
+        C,
+        Enrp::Presence { reply_required: false, checksum: None, server: Some(server(C, "10.0.0.66:9901")) },
+    );
+    let sum = bench.registrar.handlespace().checksum(B);
+    for id in 100..110 {
+        assert_eq!(bench.enrp(c, C, update(id, B)), []);
+    }
+    assert_eq!(bench.content("echo"), [(1, B)]);
+    let hello = Enrp::Presence {
+        reply_required: false,
+        checksum: Some(sum),
+        server: Some(server(B, "10.0.0.2:9901")),
+    };
+    assert_eq!(bench.enrp(b, B, hello), []);
+    // Of one that has no link here only others can tell.
+    let d = RegistrarId(0x9000);
+    bench.enrp(c, C, update(110, d));
+    assert_eq!(bench.content("echo"), [(1, B), (110, d)]);
 }

@@ -1,0 +1,219 @@
+//! Who is at the other end of a peer's link: whether it is who it says it is, where nothing but its word and its address
+//! can tell.
+
+use super::links::SIMULTANEOUS;
+use super::peers::{Life, Standing};
+use super::reach;
+use super::{LinkId, Registrar, Timer};
+use crate::machine::Time;
+use crate::wire::{RegistrarId, ServerInformation, Transport};
+use std::net::SocketAddr;
+
+/// Links of one host over which one registrar may speak. Of more than two none is any use.
+const MAX_LINKS: usize = 8;
+
+impl Registrar {
+    /// Our own ID came over a link: a configured peer is us, or somebody has our ID.
+    pub(super) fn met_ourselves(&mut self, link: LinkId) {
+        if let Some(other) = self.other_end(link) {
+            let ends = [Some(link), Some(other)];
+            if let Some(entry) = self.statics.iter_mut().find(|entry| ends.contains(&entry.link)) {
+                entry.ourselves = true;
+            }
+        } else {
+            let at = self.links.get(&link).map(|link| reach::named(&link.ends)).unwrap_or_default();
+            self.complain_about_twin(&at);
+        }
+        self.close_link(link);
+        self.seek_mentor();
+    }
+
+    fn complain_about_twin(&mut self, at: &str) {
+        let id = self.id;
+        self.complain("our identifier", || {
+            format!("another registrar, at {at}, has our identifier {id}: one of the two must be started with another")
+        });
+    }
+
+    /// The other end of a link, if that is ours as well: the link that has the two ends the other way round.
+    fn other_end(&self, link: LinkId) -> Option<LinkId> {
+        let state = self.links.get(&link)?;
+        let same =
+            |one: &[SocketAddr], other: &[SocketAddr]| one.iter().any(|address| other.contains(address));
+        let turned = |&(&other, back): &(&LinkId, &super::LiveLink)| {
+            other != link
+                && same(&back.ends.local, &state.ends.peer)
+                && same(&back.ends.peer, &state.ends.local)
+        };
+        self.links.iter().find(turned).map(|(&other, _)| other)
+    }
+
+    /// A presence with our ID came to the group. What we say ourselves comes back to us, too.
+    pub(super) fn met_twin_by_datagram(&mut self, from: SocketAddr, server: &ServerInformation) {
+        let ours: Vec<SocketAddr> =
+            self.config.enrp_transports.iter().flat_map(Transport::socket_addresses).collect();
+        let mut theirs = server.transports.iter().flat_map(Transport::socket_addresses);
+        if !ours.is_empty() && !server.transports.is_empty() && !theirs.any(|at| ours.contains(&at)) {
+            self.complain_about_twin(&from.ip().to_string());
+        }
+    }
+
+    /// Notes who is at the other end of a link, and what to make of that.
+    pub(super) fn came_over(&mut self, link: LinkId, sender: RegistrarId) -> Standing {
+        let now = self.now;
+        let Some(peer_link) = self.peer_link(link) else { return Standing::None };
+        if peer_link.peer != Some(sender) {
+            if peer_link.confirmed {
+                let from = self.end_of(link);
+                self.complain("two peers on a link", || {
+                    format!("{sender} speaks over another's link, which comes from {from}")
+                });
+                self.close_link(link);
+                return Standing::None;
+            }
+            if self.links_alike(sender, link) >= MAX_LINKS {
+                self.complain("many links", || format!("{sender} speaks over very many links of one host"));
+                self.close_link(link);
+                return Standing::None;
+            }
+            let Some(peer_link) = self.peer_link(link) else { return Standing::None };
+            let expected = peer_link.peer.replace(sender);
+            if peer_link.since == Time::default() {
+                peer_link.since = now;
+            }
+            self.peer_links.insert((sender, link));
+            // Whoever was expected there is not there any more.
+            if let Some(expected) = expected {
+                self.peer_links.remove(&(expected, link));
+                self.lose_link(expected, link);
+            }
+        }
+        let Some(peer_link) = self.peer_link(link) else { return Standing::None };
+        peer_link.confirmed = true;
+        if let Some(index) = self.statics.iter().position(|entry| entry.link == Some(link)) {
+            self.statics[index].id = Some(sender);
+            let target = self.statics[index].target.clone();
+            if let Some(peer) = self.peers.get_mut(sender)
+                && peer.targets.is_empty()
+            {
+                peer.targets.push(target);
+            }
+        }
+        let current = self.peers.get(sender).map(|peer| peer.link);
+        let proved = self.peer_link(link).is_some_and(|peer_link| peer_link.proved);
+        let alive = self.peers.get(sender).is_some_and(|peer| peer.life == Life::Alive);
+        // While its own link lives, that is asked.
+        let own = current.flatten().is_some_and(|current| alive || current == link);
+        if !proved && !own && !self.may_be(sender, link) {
+            // Somebody else under its identifier, now that its own link is gone or does not answer.
+            let at = self.links.get(&link).map(|link| reach::named(&link.ends)).unwrap_or_default();
+            self.complain("registrar elsewhere", || {
+                format!("who comes from {at} as registrar {sender} does not count: that one is elsewhere")
+            });
+            return Standing::Unproved;
+        }
+        match current {
+            Some(None) => self.send_over(sender, link),
+            Some(Some(current)) if current != link && self.doubts(sender, link, current) => {
+                return Standing::Unproved;
+            }
+            Some(Some(current)) if current != link => self.consider_link(sender, link),
+            _ => {}
+        }
+        let first =
+            self.peer_link(link).is_some_and(|peer_link| !std::mem::replace(&mut peer_link.proved, true));
+        if first && let Some(at) = self.links.get(&link).and_then(|state| state.ends.peer.first()) {
+            let at = *at;
+            self.note_seen(sender, &[at.ip()]);
+            if let Some(peer) = self.peers.get_mut(sender) {
+                peer.naming.proved = Some(at.ip().to_canonical());
+                if !link.is_incoming() {
+                    self.hearsay.was_true(&mut peer.naming, at);
+                }
+            }
+        }
+        Standing::Proved
+    }
+
+    /// Whether who speaks as this peer over a link can be it: of one that was here it is known where it is. If it has
+    /// moved, it is somebody new as soon as it was missed for long enough.
+    pub(super) fn may_be(&self, id: RegistrarId, link: LinkId) -> bool {
+        if !self.is_guarded(id) || self.statics.iter().any(|entry| entry.link == Some(link)) {
+            return true;
+        }
+        let (Some(state), Some(peer)) = (self.links.get(&link), self.peers.get(id)) else { return false };
+        let seen = |at: &SocketAddr| peer.seen.contains(&at.ip().to_canonical());
+        state.ends.peer.first().is_some_and(seen)
+    }
+
+    /// Whether a second link with a peer's ID must prove itself: both dialled at the same time, or it dials once
+    /// more because it lost the link that we still have, or somebody has taken its ID. So we ask over the link that
+    /// we have.
+    fn doubts(&mut self, id: RegistrarId, link: LinkId, current: LinkId) -> bool {
+        let now = self.now;
+        let alive = self.peers.get(id).is_some_and(|peer| peer.life == Life::Alive);
+        let (Some(new), Some(old)) = (
+            self.peer_link(link).map(|link| (link.since, link.doubted, link.proved)),
+            self.peer_link(current),
+        ) else {
+            return false;
+        };
+        if new.2 {
+            return false;
+        }
+        let old_since = old.since;
+        let together = new.0 - old_since <= SIMULTANEOUS && old_since - new.0 <= SIMULTANEOUS;
+        let same = match (self.links.get(&link), self.links.get(&current)) {
+            (Some(link), Some(current)) => reach::same_host(&link.ends, &current.ends),
+            _ => false,
+        };
+        if new.1.is_some() {
+            return true;
+        }
+        // Who was dialled where the peer said that it is, is the peer; who was dialled for somebody else is not.
+        let there = self.may_be(id, link) && (!link.is_incoming() || old_since > new.0);
+        if !alive || there || together && same {
+            return false;
+        }
+        if let Some(peer_link) = self.peer_link(link) {
+            peer_link.doubted = Some(now);
+        }
+        let patience = self.dialect(id).no_response_limit(&self.config) / 2;
+        self.timers.set(Timer::Doubt(link), now + patience);
+        self.send_presence(id, true);
+        true
+    }
+
+    /// The link that a peer had was asked whether it lives.
+    pub(super) fn doubt_over(&mut self, link: LinkId) {
+        let Some((id, since)) =
+            self.peer_link(link).and_then(|peer_link| Some((peer_link.peer?, peer_link.doubted?)))
+        else {
+            return;
+        };
+        let Some(current) = self.peers.get(id).and_then(|peer| peer.link).filter(|&current| current != link)
+        else {
+            if let Some(peer_link) = self.peer_link(link) {
+                peer_link.doubted = None;
+            }
+            return;
+        };
+        if self.links.get(&current).is_some_and(|current| current.heard > since) {
+            let at = self.links.get(&link).map(|link| reach::named(&link.ends)).unwrap_or_default();
+            self.complain("two registrars", || {
+                format!("two registrars have the identifier {id}, the second at {at}")
+            });
+            return self.close_link(link);
+        }
+        if !self.may_be(id, link) {
+            return self.close_link(link);
+        }
+        if let Some(peer_link) = self.peer_link(link) {
+            peer_link.doubted = None;
+        }
+        self.send_over(id, link);
+        self.close_link(current);
+        self.force_audit(id);
+        self.send_presence(id, true);
+    }
+}
