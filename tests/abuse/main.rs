@@ -13,6 +13,7 @@ mod skip;
 
 mod doors;
 mod memory;
+mod pages;
 mod shares;
 mod strangers;
 

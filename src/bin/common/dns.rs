@@ -27,11 +27,12 @@ const MAX_CONNECTIONS: usize = 64;
 const IDLE: Duration = Duration::from_secs(10);
 /// The longest query; those of today have some hundred bytes.
 const MAX_QUERY: usize = 4096;
-/// Datagrams of one socket, and queries of one connection, before others get a turn.
+/// Datagrams of one socket, connections that come, and queries of one connection, before others get a turn.
 const BATCH: usize = 64;
+const ACCEPTS: usize = 8;
 const PIPELINED: usize = 8;
-/// How long connections are served that have more queries, before others get a turn.
-const SLICE: Duration = Duration::from_millis(5);
+/// How long queries are read and answered in a turn of the loop: everything else waits for that.
+const SLICE: Duration = Duration::from_millis(2);
 /// Queries that wait for what a registrar says, and for how long; beyond, the oldest of the host that has most is forgotten.
 const MAX_PARKED: usize = 256;
 pub const PARKED: Duration = Duration::from_secs(2);
@@ -49,6 +50,13 @@ struct Udp {
     socket: UdpSocket,
     local: SocketAddr,
     /// Has perhaps more to read.
+    ready: bool,
+}
+
+struct Tcp {
+    listener: TcpListener,
+    local: SocketAddr,
+    /// Perhaps somebody waits to be let in.
     ready: bool,
 }
 
@@ -81,10 +89,10 @@ pub struct Dns {
     allow: Networks,
     first: usize,
     udp: Vec<Udp>,
-    tcp: Vec<(TcpListener, SocketAddr)>,
-    connections: Vec<Option<Connection>>,
-    /// Whose turn it is of those that have more.
+    tcp: Vec<Tcp>,
+    /// Whose turn it is: the number of a token.
     next: usize,
+    connections: Vec<Option<Connection>>,
     /// In the order in which they came.
     parked: BTreeMap<u64, Parked>,
     /// The same by whose they are.
@@ -111,7 +119,7 @@ impl Dns {
             registry.register(&mut listener, Token(token + 1), Interest::READABLE)?;
             let local = socket.local_addr()?;
             udp.push(Udp { socket, local, ready: true });
-            tcp.push((listener, local));
+            tcp.push(Tcp { listener, local, ready: false });
         }
         Ok(Dns {
             registry: registry.try_clone()?,
@@ -120,8 +128,8 @@ impl Dns {
             first,
             udp,
             tcp,
-            connections: (0..MAX_CONNECTIONS).map(|_| None).collect(),
             next: 0,
+            connections: (0..MAX_CONNECTIONS).map(|_| None).collect(),
             parked: BTreeMap::new(),
             waiting: Guests::default(),
             last: 0,
@@ -146,7 +154,7 @@ impl Dns {
 
     /// When to call [`Dns::turn`] even if nothing happens.
     pub fn poll_timeout(&self, now: Time) -> Option<Time> {
-        if self.udp.iter().any(|udp| udp.ready) || self.connections.iter().flatten().any(|other| other.more) {
+        if (0..TOKENS).any(|number| self.waits(number)) {
             return Some(now);
         }
         let deadlines = self.connections.iter().flatten().map(|connection| connection.deadline);
@@ -154,30 +162,73 @@ impl Dns {
         deadlines.chain(waiting).chain(self.parked.first_key_value().map(|(_, parked)| parked.until)).min()
     }
 
-    /// One of our tokens is ready.
-    pub fn ready(&mut self, pools: &mut impl Pools, now: Time, token: Token) {
+    /// One of our tokens is ready; it is served when it is its turn.
+    pub fn ready(&mut self, token: Token) {
         let Some(number) = token.0.checked_sub(self.first).filter(|number| *number < TOKENS) else { return };
+        self.mark(number, true);
+    }
+
+    /// Whether it is for us to go on with a token, not for its socket.
+    fn waits(&self, number: usize) -> bool {
         match number.checked_sub(2 * MAX_ADDRESSES) {
-            Some(connection) => self.serve(pools, now, connection),
-            None if number % 2 == 0 => {
-                if let Some(udp) = self.udp.get_mut(number / 2) {
-                    udp.ready = true;
-                }
-            }
-            None => self.accept(pools, now, number / 2),
+            Some(connection) => self.connections[connection].as_ref().is_some_and(|other| other.more),
+            None if number % 2 == 0 => self.udp.get(number / 2).is_some_and(|udp| udp.ready),
+            None => self.tcp.get(number / 2).is_some_and(|tcp| tcp.ready),
         }
     }
 
-    /// Reads datagrams, and ends what waited too long. If there are `news` of pools, who waited for those is
-    /// answered.
+    fn mark(&mut self, number: usize, ready: bool) {
+        match number.checked_sub(2 * MAX_ADDRESSES) {
+            Some(connection) => {
+                if let Some(connection) = &mut self.connections[connection] {
+                    connection.more = ready;
+                }
+            }
+            None if number % 2 == 0 => {
+                if let Some(udp) = self.udp.get_mut(number / 2) {
+                    udp.ready = ready;
+                }
+            }
+            None => {
+                if let Some(tcp) = self.tcp.get_mut(number / 2) {
+                    tcp.ready = ready;
+                }
+            }
+        }
+    }
+
+    /// Reads and answers for a slice, each socket in its turn, and ends what waited too long. If there are `news` of
+    /// pools, who waited for those is answered.
     pub fn turn(&mut self, pools: &mut impl Pools, now: Time, news: bool) {
         if news {
             self.resume(pools, now);
         }
-        for number in 0..self.udp.len() {
-            if self.udp[number].ready {
-                self.udp[number].ready = !self.read(pools, now, number);
+        let end = Instant::now() + SLICE;
+        // Letting in is cheap, and who waits for it in vain waits for a second.
+        for number in 0..self.tcp.len() {
+            if self.tcp[number].ready {
+                self.tcp[number].ready = !self.accept(now, number);
             }
+        }
+        let first = self.next;
+        for number in (first..TOKENS).chain(0..first) {
+            if !self.waits(number) {
+                continue;
+            }
+            if Instant::now() >= end {
+                self.next = number;
+                break;
+            }
+            match number.checked_sub(2 * MAX_ADDRESSES) {
+                Some(connection) => self.serve(pools, now, connection),
+                None if number % 2 == 0 => {
+                    let done = self.read(pools, now, number / 2, end);
+                    self.mark(number, !done);
+                }
+                // They have had their turn.
+                None => continue,
+            }
+            self.next = (number + 1) % TOKENS;
         }
         while let Some((&first, parked)) = self.parked.first_key_value()
             && parked.until <= now
@@ -186,7 +237,6 @@ impl Dns {
             // What is not known by now is said to be so.
             self.respond(pools, parked.socket, parked.envelope, &parked.query);
         }
-        self.serve_the_rest(pools, now);
         for number in 0..MAX_CONNECTIONS {
             let late = |connection: &Connection| connection.parked.is_some_and(|until| until <= now);
             if self.connections[number].as_ref().is_some_and(late) {
@@ -195,20 +245,6 @@ impl Dns {
             let over = |connection: &Connection| connection.deadline <= now || late(connection);
             if self.connections[number].as_ref().is_some_and(over) {
                 self.connections[number] = None;
-            }
-        }
-    }
-
-    /// Goes on with those that have more queries, as long as it is their turn.
-    fn serve_the_rest(&mut self, pools: &mut impl Pools, now: Time) {
-        let (begin, first) = (Instant::now(), self.next);
-        for number in (first..MAX_CONNECTIONS).chain(0..first) {
-            if self.connections[number].as_ref().is_some_and(|connection| connection.more) {
-                if begin.elapsed() >= SLICE {
-                    self.next = number;
-                    return;
-                }
-                self.serve(pools, now, number);
             }
         }
     }
@@ -231,11 +267,14 @@ impl Dns {
         }
     }
 
-    /// Datagrams of one socket; whether there are no more.
-    fn read(&mut self, pools: &mut impl Pools, now: Time, number: usize) -> bool {
+    /// Datagrams of one socket, until then; whether there are no more.
+    fn read(&mut self, pools: &mut impl Pools, now: Time, number: usize, end: Instant) -> bool {
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut done = false;
-        for _ in 0..BATCH {
+        for count in 0..BATCH {
+            if count > 0 && Instant::now() >= end {
+                break;
+            }
             let Udp { socket, local, .. } = &self.udp[number];
             let (length, envelope) = match receive(socket, *local, &mut buffer) {
                 Ok(Some(datagram)) => datagram,
@@ -291,20 +330,24 @@ impl Dns {
         true
     }
 
-    fn accept(&mut self, pools: &mut impl Pools, now: Time, listener: usize) {
-        let Some((listener, local)) = self.tcp.get(listener) else { return };
+    /// Lets some in; whether there are no more.
+    fn accept(&mut self, now: Time, listener: usize) -> bool {
+        let Tcp { listener, local, .. } = &self.tcp[listener];
         let local = *local;
         let mut accepted = Vec::new();
-        loop {
+        let mut done = false;
+        for _ in 0..ACCEPTS {
             match listener.accept() {
                 Ok((_, from)) if !self.allow.contains(from.ip()) => {
                     self.responder.counts_mut().not_allowed += 1;
                 }
                 Ok((stream, from)) => accepted.push((stream, from)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => {
-                    log::debug!("DNS: {error}");
+                    if error.kind() != ErrorKind::WouldBlock {
+                        log::debug!("DNS: {error}");
+                    }
+                    done = true;
                     break;
                 }
             }
@@ -332,10 +375,10 @@ impl Dns {
                 written: 0,
                 deadline: now + IDLE,
                 parked: None,
-                more: false,
+                more: true,
             });
-            self.serve(pools, now, number);
         }
+        done
     }
 
     /// Who makes room for a connection from there.
@@ -546,3 +589,7 @@ fn send(socket: &UdpSocket, envelope: Envelope, answer: &[u8]) -> io::Result<()>
 fn is_link_local(address: &SocketAddrV6) -> bool {
     address.ip().segments()[0] & 0xffc0 == 0xfe80
 }
+
+#[cfg(test)]
+#[path = "dns_tests.rs"]
+mod tests;

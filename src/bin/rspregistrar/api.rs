@@ -1,13 +1,14 @@
 //! What the page and `rspctl` read: pools, elements, registrars, status, happenings as JSON, a page of them at a
-//! time, so that no question costs more than a few milliseconds.
+//! time, and that in pieces, so that nobody waits for a question of others.
 
 use super::figures::{Figures, is_up};
+use super::pieces::{Piece, Rows, object};
 use super::request::Request;
 use rserpool::handlespace::{ElementRef, PoolRef};
 use rserpool::machine::Time;
 use rserpool::machine::registrar::{Happening, PoolRecord, What};
 use rserpool::runtime::registrar::Server;
-use rserpool::wire::{Policy, PoolHandle, Transport};
+use rserpool::wire::{PeId, Policy, PoolHandle, Transport};
 use serde_json::{Map, Value, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,6 +16,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const LIMIT: (usize, usize) = (100, 1000);
 /// Pools or elements looked at for an answer: of a search, or of a pool's load.
 const LOOKS: usize = 10_000;
+/// Bytes of pools or elements in an answer: handles may be long.
+const MAX_TEXT: usize = 4 << 20;
 /// Emptied pools in an answer.
 const MAX_EMPTIED: usize = 100;
 /// Happenings in an answer.
@@ -72,14 +75,24 @@ pub fn status(server: &Server, started: SystemTime) -> Value {
     })
 }
 
-/// The other registrars.
-pub fn peers(server: &Server) -> Value {
-    let peers: Vec<Value> = server
-        .machine()
-        .peers()
-        .into_iter()
-        .map(|peer| {
-            json!({
+/// The other registrars, as they are told piece by piece.
+#[derive(Debug, Default)]
+pub struct PeerList {
+    rows: Rows,
+    /// Those that were told; some may come and go meanwhile.
+    told: usize,
+}
+
+impl PeerList {
+    /// Makes the next piece; after the last, the whole text.
+    pub fn next_piece(&mut self, server: &Server) -> Option<String> {
+        let mut piece = Piece::new();
+        for peer in server.machine().peers().iter().skip(self.told) {
+            if piece.is_spent() {
+                return None;
+            }
+            self.told += 1;
+            let row = json!({
                 "id": peer.id.to_string(),
                 "state": peer.state,
                 "addresses": peer.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -89,10 +102,13 @@ pub fn peers(server: &Server) -> Value {
                 "queue": peer.queue,
                 "resynchronisations": peer.resynchronisations,
                 "refuses": peer.refuses,
-            })
-        })
-        .collect();
-    json!({ "peers": peers })
+            });
+            let row = row.to_string();
+            piece.spend(row.len());
+            self.rows.add(&row);
+        }
+        Some(object(&json!({}), &[("peers", &self.rows)]))
+    }
 }
 
 fn record(now: Time, record: Option<&PoolRecord>) -> Map<String, Value> {
@@ -112,48 +128,93 @@ fn finds(search: &str, handle: &PoolHandle) -> bool {
     search.is_empty() || handle.to_string().to_lowercase().contains(search)
 }
 
-/// Pools in order of handle, from behind `after`; before the first, those that became empty lately.
-pub fn pools(server: &Server, request: &Request) -> Value {
-    let (machine, now) = (server.machine(), server.now());
-    let space = machine.handlespace();
-    let search = request.text("q").unwrap_or_default().to_lowercase();
-    let limit = request.number("limit", LIMIT.0, LIMIT.1);
-    let after = request.handle("after");
-    let mut looks = LOOKS;
-    let mut pools = Vec::new();
-    let mut last: Option<&PoolHandle> = None;
-    let mut more = false;
-    for pool in space.pools_after(after.as_ref()) {
-        if pools.len() >= limit || looks == 0 {
-            more = true;
-            break;
-        }
-        looks -= 1;
-        last = Some(pool.handle());
-        if finds(&search, pool.handle()) {
-            pools.push(describe_pool(pool, now, machine.pool_record(pool.handle()), &mut looks));
+/// Pools in order of handle, from behind `after`; before the first, those that became empty lately. Some may come
+/// and go between two pieces; each continues behind the last pool of the one before.
+#[derive(Debug)]
+pub struct PoolList {
+    search: String,
+    limit: usize,
+    /// Emptied ones that are still to be passed over; `None`: those are done, or not wanted.
+    emptied_from: Option<usize>,
+    emptied: Rows,
+    /// How far it has come.
+    last: Option<PoolHandle>,
+    looks: usize,
+    rows: Rows,
+}
+
+impl PoolList {
+    pub fn new(request: &Request) -> PoolList {
+        let after = request.handle("after");
+        PoolList {
+            search: request.text("q").unwrap_or_default().to_lowercase(),
+            limit: request.number("limit", LIMIT.0, LIMIT.1),
+            emptied_from: after.is_none().then_some(0),
+            emptied: Rows::default(),
+            last: after,
+            looks: LOOKS,
+            rows: Rows::default(),
         }
     }
-    let emptied: Vec<Value> = match after {
-        Some(_) => Vec::new(),
-        None => {
-            let emptied = machine.emptied_pools(now).filter(|(handle, _)| finds(&search, handle));
-            let emptied = emptied.map(|(handle, known)| {
-                let mut values = record(now, Some(known));
+
+    /// Makes the next piece; after the last, the whole text.
+    pub fn next_piece(&mut self, server: &Server) -> Option<String> {
+        let (machine, now) = (server.machine(), server.now());
+        let mut piece = Piece::new();
+        self.emptied(server, &mut piece);
+        let after = self.last.clone();
+        let mut more = false;
+        for pool in machine.handlespace().pools_after(after.as_ref()) {
+            if piece.is_spent() {
+                return None;
+            }
+            if self.rows.count() >= self.limit || self.looks == 0 || self.rows.size() >= MAX_TEXT {
+                more = true;
+                break;
+            }
+            self.looks -= 1;
+            self.last = Some(pool.handle().clone());
+            piece.spend(pool.handle().as_bytes().len());
+            if finds(&self.search, pool.handle()) {
+                let looks = self.looks;
+                let row = describe_pool(pool, now, machine.pool_record(pool.handle()), &mut self.looks);
+                let row = row.to_string();
+                self.rows.add(&row);
+                // Of each element its load is looked at, no more.
+                piece.spend(row.len() + 8 * (looks - self.looks));
+            }
+        }
+        let space = machine.handlespace();
+        let rest = json!({
+            "next": self.last.as_ref().filter(|_| more).map(hex),
+            "pool_count": space.pool_count(),
+            "element_count": space.len(),
+        });
+        Some(object(&rest, &[("emptied", &self.emptied), ("pools", &self.rows)]))
+    }
+
+    fn emptied(&mut self, server: &Server, piece: &mut Piece) {
+        let Some(from) = &mut self.emptied_from else { return };
+        for (handle, known) in server.machine().emptied_pools(server.now()).skip(*from) {
+            if piece.is_spent() {
+                return;
+            }
+            if self.emptied.count() >= MAX_EMPTIED || self.emptied.size() >= MAX_TEXT {
+                break;
+            }
+            *from += 1;
+            piece.spend(handle.as_bytes().len());
+            if finds(&self.search, handle) {
+                let mut values = record(server.now(), Some(known));
                 values.insert("handle".into(), handle.to_string().into());
                 values.insert("hex".into(), hex(handle).into());
-                Value::Object(values)
-            });
-            emptied.take(MAX_EMPTIED).collect()
+                let row = Value::Object(values).to_string();
+                piece.spend(row.len());
+                self.emptied.add(&row);
+            }
         }
-    };
-    json!({
-        "pools": pools,
-        "emptied": emptied,
-        "next": last.filter(|_| more).map(hex),
-        "pool_count": space.pool_count(),
-        "element_count": space.len(),
-    })
+        self.emptied_from = None;
+    }
 }
 
 /// A handle's bytes as `%XX` escapes, as a parameter has them.
@@ -192,34 +253,70 @@ fn load(policy: &Policy) -> Option<f64> {
     load
 }
 
-/// A pool's elements in order of identifier, from behind `after`. `None`: no such pool.
-pub fn elements(server: &Server, request: &Request) -> Option<Value> {
-    let (machine, now) = (server.machine(), server.now());
-    let handle = request.handle("pool")?;
-    let pool = machine.handlespace().pool(&handle)?;
-    let limit = request.number("limit", LIMIT.0, LIMIT.1);
-    let search = request.text("q").unwrap_or_default().to_lowercase();
-    let mut elements = Vec::new();
-    let mut last = None;
-    let mut more = false;
-    for (looks, element) in pool.elements_after(request.id("after")).enumerate() {
-        if elements.len() >= limit || looks == LOOKS {
-            more = true;
-            break;
-        }
-        last = Some(element.id());
-        let described = describe_element(server, element);
-        let found = search.is_empty() || described.to_string().to_lowercase().contains(&search);
-        if found {
-            elements.push(described);
-        }
+/// A pool's elements in order of identifier, from behind `after`; in pieces as pools are.
+#[derive(Debug)]
+pub struct ElementList {
+    handle: PoolHandle,
+    pool: Option<Value>,
+    search: String,
+    limit: usize,
+    /// How far it has come.
+    last: Option<PeId>,
+    looks: usize,
+    rows: Rows,
+}
+
+impl ElementList {
+    /// `None`: no such pool.
+    pub fn new(server: &Server, request: &Request) -> Option<ElementList> {
+        let handle = request.handle("pool")?;
+        server.machine().handlespace().pool(&handle)?;
+        Some(ElementList {
+            handle,
+            pool: None,
+            search: request.text("q").unwrap_or_default().to_lowercase(),
+            limit: request.number("limit", LIMIT.0, LIMIT.1),
+            last: request.id("after"),
+            looks: LOOKS,
+            rows: Rows::default(),
+        })
     }
-    let mut looks = LOOKS;
-    Some(json!({
-        "pool": describe_pool(pool, now, machine.pool_record(&handle), &mut looks),
-        "elements": elements,
-        "next": last.filter(|_| more).map(|id| id.to_string()),
-    }))
+
+    /// Makes the next piece; after the last, the whole text.
+    pub fn next_piece(&mut self, server: &Server) -> Option<String> {
+        let (machine, now) = (server.machine(), server.now());
+        let mut piece = Piece::new();
+        let mut more = false;
+        // It may have gone between two pieces.
+        if let Some(pool) = machine.handlespace().pool(&self.handle) {
+            if self.pool.is_none() {
+                let record = machine.pool_record(&self.handle);
+                self.pool = Some(describe_pool(pool, now, record, &mut LOOKS.clone()));
+                return None;
+            }
+            for element in pool.elements_after(self.last) {
+                if piece.is_spent() {
+                    return None;
+                }
+                if self.rows.count() >= self.limit || self.looks == 0 || self.rows.size() >= MAX_TEXT {
+                    more = true;
+                    break;
+                }
+                self.looks -= 1;
+                self.last = Some(element.id());
+                let row = describe_element(server, element).to_string();
+                piece.spend(row.len());
+                if self.search.is_empty() || row.to_lowercase().contains(&self.search) {
+                    self.rows.add(&row);
+                }
+            }
+        }
+        let rest = json!({
+            "pool": self.pool,
+            "next": self.last.filter(|_| more).map(|id| id.to_string()),
+        });
+        Some(object(&rest, &[("elements", &self.rows)]))
+    }
 }
 
 fn describe_element(server: &Server, element: ElementRef<'_>) -> Value {

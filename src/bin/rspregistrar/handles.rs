@@ -2,6 +2,7 @@
 //! page elsewhere in the operator's browser nor another user of the host can; or with an operator's certificate.
 //! Neither is of use where others on the way could read or change the request.
 
+use super::pieces::Piece;
 use super::request::Request;
 use rserpool::machine::registrar::{Impossible, Operated, Operation};
 use rserpool::runtime::registrar::Server;
@@ -13,9 +14,18 @@ use std::net::IpAddr;
 /// Elements that one request changes at most.
 const MOST: usize = 10_000;
 
-/// The status and what to say.
-pub fn answer(server: &mut Server, token: Option<&[u8]>, request: &Request) -> (&'static str, Value) {
-    let refused = |status, why: &str| (status, json!({ "error": why }));
+/// What becomes of a request.
+#[derive(Debug)]
+pub enum Doing {
+    /// The status and what to say.
+    Now(&'static str, Value),
+    /// It is done piece by piece.
+    Goes(Maintenance),
+}
+
+/// Does what is asked, or begins with it.
+pub fn answer(server: &mut Server, token: Option<&[u8]>, request: &Request) -> Doing {
+    let refused = |status, why: &str| Doing::Now(status, json!({ "error": why }));
     let Some(action) = request.path.strip_prefix("/api/") else {
         return refused("405 Method Not Allowed", "only /api/.. takes POST");
     };
@@ -39,7 +49,10 @@ pub fn answer(server: &mut Server, token: Option<&[u8]>, request: &Request) -> (
         Some(_) => return refused("401 Unauthorized", "the token is missing or wrong"),
     }
     if action == "maintenance" {
-        return maintenance(server, request);
+        return match Maintenance::new(request) {
+            Some(maintenance) => Doing::Goes(maintenance),
+            None => refused("400 Bad Request", "address is wanted"),
+        };
     }
     let (Some(handle), Some(id)) = (request.handle("pool"), request.id("id")) else {
         return refused("400 Bad Request", "pool and id are wanted");
@@ -55,9 +68,9 @@ pub fn answer(server: &mut Server, token: Option<&[u8]>, request: &Request) -> (
         _ => return refused("404 Not Found", "no such action"),
     };
     match server.operate(&handle, id, &operation) {
-        Ok(Operated::Done) => ("200 OK", json!({ "done": operation.name() })),
-        Ok(Operated::Asked(home)) => ("202 Accepted", json!({ "asked": home.to_string() })),
-        Err(why) => (status(why), json!({ "error": why.to_string() })),
+        Ok(Operated::Done) => Doing::Now("200 OK", json!({ "done": operation.name() })),
+        Ok(Operated::Asked(home)) => Doing::Now("202 Accepted", json!({ "asked": home.to_string() })),
+        Err(why) => Doing::Now(status(why), json!({ "error": why.to_string() })),
     }
 }
 
@@ -126,37 +139,68 @@ fn put_value(policy: &mut Policy, name: &str, value: u32) -> bool {
 }
 
 /// Drains (or undrains) everything that is served from an address, which is about to be worked on.
-fn maintenance(server: &mut Server, request: &Request) -> (&'static str, Value) {
-    let address = request.text("address").and_then(|text| text.parse::<IpAddr>().ok());
-    let Some(address) = address.map(|address| address.to_canonical()) else {
-        return ("400 Bad Request", json!({ "error": "address is wanted" }));
-    };
-    let end = request.text("end").is_some();
-    let operation = if end { Operation::Undrain } else { Operation::Drain };
-    let there = |element: &rserpool::handlespace::ElementRef<'_>| {
-        let transport = element.to_client_element().transport;
-        element.marks().drained == end && transport.addresses().iter().any(|ip| ip.to_canonical() == address)
-    };
-    let space = server.machine().handlespace();
-    let found: Vec<(PoolHandle, PeId)> = space
-        .elements_after(None)
-        .filter(there)
-        .take(MOST)
-        .map(|element| (element.handle().clone(), element.id()))
-        .collect();
-    let (mut done, mut asked, mut homes, mut failed) = (0, 0, BTreeSet::new(), Vec::new());
-    for (handle, id) in found {
-        match server.operate(&handle, id, &operation) {
-            Ok(Operated::Done) => done += 1,
-            Ok(Operated::Asked(home)) => {
-                asked += 1;
-                homes.insert(home.to_string());
-            }
-            Err(why) => failed.push(format!("{handle}/{id}: {why}")),
-        }
+#[derive(Debug)]
+pub struct Maintenance {
+    address: IpAddr,
+    end: bool,
+    /// How far it has come.
+    last: Option<(PoolHandle, PeId)>,
+    done: usize,
+    asked: usize,
+    /// The homes of those that are others' to change.
+    homes: BTreeSet<String>,
+    failed: Vec<String>,
+    changed: usize,
+}
+
+impl Maintenance {
+    /// `None`: no address is named.
+    fn new(request: &Request) -> Option<Maintenance> {
+        let address = request.text("address")?.parse::<IpAddr>().ok()?.to_canonical();
+        let end = request.text("end").is_some();
+        let (homes, failed) = (BTreeSet::new(), Vec::new());
+        Some(Maintenance { address, end, last: None, done: 0, asked: 0, homes, failed, changed: 0 })
     }
-    failed.truncate(100);
-    ("200 OK", json!({ "done": done, "asked": asked, "homes": homes, "failed": failed }))
+
+    /// Does the next piece; after the last, what to say.
+    pub fn next_piece(&mut self, server: &mut Server) -> Option<String> {
+        let mut piece = Piece::new();
+        let mut found = Vec::new();
+        let last = self.last.clone();
+        let space = server.machine().handlespace();
+        for element in space.elements_after(last.as_ref().map(|(handle, id)| (handle, *id))) {
+            if piece.is_spent() || self.changed >= MOST {
+                break;
+            }
+            let key = (element.handle().clone(), element.id());
+            piece.spend(key.0.as_bytes().len());
+            let transport = element.to_client_element().transport;
+            if element.marks().drained == self.end
+                && transport.addresses().iter().any(|ip| ip.to_canonical() == self.address)
+            {
+                self.changed += 1;
+                found.push(key.clone());
+            }
+            self.last = Some(key);
+        }
+        let operation = if self.end { Operation::Undrain } else { Operation::Drain };
+        for (handle, id) in found {
+            match server.operate(&handle, id, &operation) {
+                Ok(Operated::Done) => self.done += 1,
+                Ok(Operated::Asked(home)) => {
+                    self.asked += 1;
+                    self.homes.insert(home.to_string());
+                }
+                Err(why) if self.failed.len() < 100 => self.failed.push(format!("{handle}/{id}: {why}")),
+                Err(_) => {}
+            }
+        }
+        if piece.is_spent() && self.changed < MOST {
+            return None;
+        }
+        let Maintenance { done, asked, homes, failed, .. } = self;
+        Some(json!({ "done": done, "asked": asked, "homes": homes, "failed": failed }).to_string())
+    }
 }
 
 #[cfg(test)]

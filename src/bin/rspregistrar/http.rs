@@ -11,7 +11,7 @@ use mio::{Interest, Token};
 use rserpool::machine::Time;
 use rserpool::runtime::guests::Guests;
 use rserpool::runtime::registrar::Server;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -22,8 +22,12 @@ const MAX_CONNECTIONS: usize = 64;
 /// Event streams among them; beyond, one is taken only for one of a host that has more of them than the newcomer's would
 /// have then, so that there is room for others.
 const MAX_STREAMS: usize = 16;
-/// How long pages are made before others are served.
-const SLICE: Duration = Duration::from_millis(5);
+/// How long readers are let in and served, in a turn of the loop: everything else waits for that.
+const SLICE: Duration = Duration::from_millis(2);
+/// Connections that are let in, in a turn.
+const ACCEPTS: usize = 8;
+/// Bytes that are written to a reader, or read from one that has nothing to say, before others have their turn.
+const PORTION: usize = 128 << 10;
 /// From the connection to the end of the request, and without progress in sending the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -48,8 +52,12 @@ pub struct Http {
     local: SocketAddr,
     first: usize,
     connections: Vec<Option<Connection>>,
+    /// Perhaps somebody waits to be let in.
+    knocking: bool,
     /// Connections that wait for their turn, not for their socket.
     ready: Vec<usize>,
+    /// The hosts of those that had a turn lately, the last one last.
+    served: VecDeque<IpAddr>,
     /// What the answers need to know beside the server.
     pub site: Site,
 }
@@ -61,7 +69,8 @@ impl Http {
         server.registry().register(&mut listener, Token(first), Interest::READABLE)?;
         let connections = (0..MAX_CONNECTIONS).map(|_| None).collect();
         let local = listener.local_addr()?;
-        Ok(Http { listener, local, first, connections, ready: Vec::new(), site })
+        let (ready, served) = (Vec::new(), VecDeque::new());
+        Ok(Http { listener, local, first, connections, knocking: false, ready, served, site })
     }
 
     /// Where it listens.
@@ -71,26 +80,19 @@ impl Http {
 
     /// When to call [`Http::turn`] even if nothing happens.
     pub fn poll_timeout(&self, server: &Server) -> Option<Time> {
-        if !self.ready.is_empty() {
+        if self.knocking || !self.ready.is_empty() {
             return Some(server.now());
         }
         self.connections.iter().flatten().map(|connection| connection.poll_timeout(server)).min()
     }
 
-    /// One of our tokens is ready.
-    pub fn ready(&mut self, server: &mut Server, token: Token) {
+    /// One of our tokens is ready; it is served when it is its turn.
+    pub fn ready(&mut self, token: Token) {
         match token.0.checked_sub(self.first) {
-            Some(0) => self.accept(server),
-            Some(number) if self.is_page(number - 1) => self.queue(number - 1),
-            Some(number) => self.serve(server, number - 1),
-            None => {}
+            Some(0) => self.knocking = true,
+            Some(number) if number <= MAX_CONNECTIONS => self.queue(number - 1),
+            _ => {}
         }
-    }
-
-    /// Whether a connection gets something long, which is made when it is its turn.
-    fn is_page(&self, number: usize) -> bool {
-        let connection = self.connections.get(number).and_then(Option::as_ref);
-        connection.is_some_and(|connection| matches!(connection.state, State::Writing { rest: Some(_), .. }))
     }
 
     fn queue(&mut self, number: usize) {
@@ -99,27 +101,49 @@ impl Http {
         }
     }
 
-    /// Goes on with what waits for its turn, tells news, and ends what waited too long.
+    /// Lets newcomers in, goes on with what waits for its turn, tells news, and ends what waited too long: a slice of
+    /// all that.
     pub fn turn(&mut self, server: &mut Server) {
         let begin = Instant::now();
-        let mut waiting = std::mem::take(&mut self.ready).into_iter();
-        while begin.elapsed() < SLICE
-            && let Some(number) = waiting.next()
-        {
-            self.serve(server, number);
-        }
-        // Those who have had their turn stand behind those who have not.
-        let served = std::mem::replace(&mut self.ready, waiting.collect());
-        served.into_iter().for_each(|number| self.queue(number));
         let now = server.now();
         for number in 0..MAX_CONNECTIONS {
             let Some(connection) = &self.connections[number] else { continue };
             if connection.deadline <= now {
                 self.connections[number] = None;
             } else if connection.is_stream() && connection.poll_timeout(server) <= now {
-                self.serve(server, number);
+                self.queue(number);
             }
         }
+        if self.knocking {
+            self.knocking = !self.accept(server, begin);
+        }
+        // Once each: who has had his turn stands behind those who have not.
+        let mut waiting = std::mem::take(&mut self.ready);
+        while begin.elapsed() < SLICE
+            && let Some(place) = self.whose_turn(&waiting)
+        {
+            self.serve(server, waiting.remove(place));
+        }
+        let served = std::mem::replace(&mut self.ready, waiting);
+        served.into_iter().for_each(|number| self.queue(number));
+    }
+
+    /// Where the one stands whose host was served longest ago.
+    fn whose_turn(&mut self, waiting: &[usize]) -> Option<usize> {
+        let host = |number: usize| Some(self.connections.get(number)?.as_ref()?.wire.host());
+        let last = |&(_, &number): &(usize, &usize)| {
+            let host = host(number);
+            self.served.iter().position(|served| Some(*served) == host).map_or(0, |place| place + 1)
+        };
+        let (place, &number) = waiting.iter().enumerate().min_by_key(last)?;
+        if let Some(host) = host(number) {
+            self.served.retain(|served| *served != host);
+            self.served.push_back(host);
+            if self.served.len() > MAX_CONNECTIONS {
+                self.served.pop_front();
+            }
+        }
+        Some(place)
     }
 
     /// Event streams that are open.
@@ -127,24 +151,33 @@ impl Http {
         self.connections.iter().flatten().filter(|connection| connection.is_stream()).count()
     }
 
-    fn accept(&mut self, server: &mut Server) {
-        loop {
+    /// Lets some in; whether there are no more.
+    fn accept(&mut self, server: &Server, begin: Instant) -> bool {
+        for _ in 0..ACCEPTS {
+            // Those who are in have the rest of the slice.
+            if begin.elapsed() >= SLICE / 2 {
+                return false;
+            }
             let (mut stream, peer) = match self.listener.accept() {
                 Ok((_, peer)) if !server.allowed().contains(peer.ip()) => {
                     log::debug!("status page: {peer} is not from an allowed network");
                     continue;
                 }
                 Ok(accepted) => accepted,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return log::debug!("operator's page: {error}"),
+                Err(error) => {
+                    log::debug!("operator's page: {error}");
+                    return true;
+                }
             };
             let free = self.connections.iter().position(Option::is_none);
             let number = free.or_else(|| self.who_goes(peer.ip())).unwrap_or(0);
             let token = Token(self.first + 1 + number);
             let interest = Interest::READABLE | Interest::WRITABLE;
             if let Err(error) = server.registry().register(&mut stream, token, interest) {
-                return log::debug!("operator's page: {error}");
+                log::debug!("operator's page: {error}");
+                return true;
             }
             let deadline = server.now() + PATIENCE;
             self.connections[number] = Some(Connection {
@@ -152,8 +185,9 @@ impl Http {
                 state: State::Reading(Vec::new()),
                 deadline,
             });
-            self.serve(server, number);
+            self.queue(number);
         }
+        false
     }
 
     /// The numbers of the event streams of the host that has most of them.
@@ -268,8 +302,9 @@ impl Connection {
             return self.stream_on(server);
         }
         let State::Writing { out, written, rest } = &mut self.state else { return Ok(Progress::Waits) };
-        if !write_on(&mut self.wire, out, written, || self.deadline = server.now() + PATIENCE)? {
-            return Ok(Progress::Waits);
+        match write_on(&mut self.wire, out, written, || self.deadline = server.now() + PATIENCE)? {
+            Progress::Done => {}
+            other => return Ok(other),
         }
         let Some(page) = rest else {
             self.wire.finish();
@@ -287,11 +322,16 @@ impl Connection {
 
     /// News for an event stream; its reader says nothing more but that it goes.
     fn stream_on(&mut self, server: &Server) -> io::Result<Progress> {
-        let mut nothing = [0; 512];
-        loop {
+        let mut nothing = [0; 2048];
+        let mut read = 0;
+        let mut chatters = false;
+        while !chatters {
             match self.wire.read(&mut nothing) {
                 Ok(0) => return Ok(Progress::Done),
-                Ok(_) => {}
+                Ok(count) => {
+                    read += count;
+                    chatters = read >= PORTION;
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -302,35 +342,41 @@ impl Connection {
         if out.len() - *written > events::MAX_UNREAD {
             return Ok(Progress::Done);
         }
-        if write_on(&mut self.wire, out, written, || {})? {
+        let progress = write_on(&mut self.wire, out, written, || {})?;
+        if matches!(progress, Progress::Done) {
             out.clear();
             *written = 0;
             // Longer than the longest silence: while something is unread, no progress ends it.
             self.deadline = server.now() + PATIENCE;
         }
-        Ok(Progress::Waits)
+        Ok(if chatters || matches!(progress, Progress::More) { Progress::More } else { Progress::Waits })
     }
 }
 
-/// Writes what the socket takes; whether that was all.
+/// Writes what the socket takes, up to a portion; done: that was all.
 fn write_on(
     wire: &mut Wire,
     out: &[u8],
     written: &mut usize,
     mut progress: impl FnMut(),
-) -> io::Result<bool> {
-    while *written < out.len() {
-        match wire.write(&out[*written..]) {
+) -> io::Result<Progress> {
+    let end = out.len().min(*written + PORTION);
+    while *written < end {
+        match wire.write(&out[*written..end]) {
             Ok(count) => {
                 *written += count;
                 progress();
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Progress::Waits),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    wire.flush()
+    Ok(match wire.flush()? {
+        false => Progress::Waits,
+        true if *written < out.len() => Progress::More,
+        true => Progress::Done,
+    })
 }
 
 /// What was asked for, or the status to refuse it with. `None`: the request is not complete.

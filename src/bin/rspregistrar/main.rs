@@ -23,6 +23,7 @@ mod metrics;
 mod mib;
 mod options;
 mod page;
+mod pieces;
 mod process;
 mod process_metrics;
 mod request;

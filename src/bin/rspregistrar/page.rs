@@ -3,6 +3,7 @@
 
 use super::events::{self, Stream};
 use super::metrics::{Format, Program, Scrape};
+use super::pieces::opened;
 use super::request::Request;
 use super::{api, handles, mib};
 use rserpool::dns::Counts;
@@ -59,8 +60,12 @@ pub fn answer(
     let with_body = request.with_body;
     let json = |value: &Value| whole("200 OK", "application/json", &format!("{value}\n"), with_body);
     if request.is_post {
-        let (status, value) = handles::answer(server, site.token.as_deref(), &request);
-        return Answer::Whole(whole(status, "application/json", &format!("{value}\n"), true));
+        return match handles::answer(server, site.token.as_deref(), &request) {
+            handles::Doing::Now(status, value) => {
+                Answer::Whole(whole(status, "application/json", &format!("{value}\n"), true))
+            }
+            handles::Doing::Goes(maintenance) => made(Made::Maintenance(maintenance), true),
+        };
     }
     Answer::Whole(match request.path.as_str() {
         "/" => home(with_body),
@@ -71,8 +76,8 @@ pub fn answer(
             let format = Format::wanted(&request.accept);
             let dns = site.dns.clone();
             let program = Program { max_pools, started, reload, streams, dns };
-            let scrape = Box::new(Scrape::new(program, format));
-            return Answer::Long(Vec::new(), Page::Metrics { scrape, with_body });
+            let scrape = Scrape::new(program, format);
+            return made(Made::Metrics(scrape), with_body);
         }
         "/handlespace" => {
             // The end of the connection is the end of the page, since its length is not known yet.
@@ -91,12 +96,12 @@ pub fn answer(
             }
             out
         }
-        "/mib" => json(&mib::read(server, site.started)),
+        "/mib" => return made(Made::Mib(mib::Reading::new(site.started)), with_body),
         "/api/status" => json(&api::status(server, site.started)),
-        "/api/peers" => json(&api::peers(server)),
-        "/api/pools" => json(&api::pools(server, &request)),
-        "/api/elements" => match api::elements(server, &request) {
-            Some(value) => json(&value),
+        "/api/peers" => return made(Made::Peers(api::PeerList::default()), with_body),
+        "/api/pools" => return made(Made::Pools(api::PoolList::new(&request)), with_body),
+        "/api/elements" => match api::ElementList::new(server, &request) {
+            Some(list) => return made(Made::Elements(list), with_body),
             None => short("404 Not Found", "no such pool", with_body),
         },
         "/api/happenings" => {
@@ -106,6 +111,10 @@ pub fn answer(
         }
         _ => short("404 Not Found", "no such page", with_body),
     })
+}
+
+fn made(made: Made, with_body: bool) -> Answer {
+    Answer::Long(Vec::new(), Page::Made { made: Box::new(made), with_body })
 }
 
 fn head(status: &str, content_type: &str) -> String {
@@ -162,21 +171,45 @@ fn home(with_body: bool) -> Vec<u8> {
 pub enum Page {
     Listing(Listing),
     /// Told when it is whole, with its length.
-    Metrics {
-        scrape: Box<Scrape>,
+    Made {
+        made: Box<Made>,
         with_body: bool,
     },
 }
 
+/// What is told when it is whole.
+#[derive(Debug)]
+pub enum Made {
+    Metrics(Scrape),
+    Mib(mib::Reading),
+    Peers(api::PeerList),
+    Pools(api::PoolList),
+    Elements(api::ElementList),
+    Maintenance(handles::Maintenance),
+}
+
 impl Page {
     /// Makes the next piece, and adds what can be sent; whether that was the last.
-    pub fn next_piece(&mut self, server: &Server, out: &mut Vec<u8>) -> bool {
-        let (scrape, with_body) = match self {
+    pub fn next_piece(&mut self, server: &mut Server, out: &mut Vec<u8>) -> bool {
+        let (made, with_body) = match self {
             Page::Listing(handlespace) => return handlespace.next_piece(server, out),
-            Page::Metrics { scrape, with_body } => (scrape, *with_body),
+            Page::Made { made, with_body } => (&mut **made, *with_body),
         };
-        let Some(body) = scrape.next_piece(server) else { return false };
-        *out = whole("200 OK", scrape.format().content_type(), &body, with_body);
+        let text = match made {
+            Made::Metrics(scrape) => {
+                let Some(body) = scrape.next_piece(server) else { return false };
+                *out = whole("200 OK", scrape.format().content_type(), &body, with_body);
+                return true;
+            }
+            Made::Mib(reading) => reading.next_piece(server),
+            Made::Peers(list) => list.next_piece(server),
+            Made::Pools(list) => list.next_piece(server),
+            Made::Elements(list) => list.next_piece(server),
+            Made::Maintenance(maintenance) => maintenance.next_piece(server),
+        };
+        let Some(mut text) = text else { return false };
+        text.push('\n');
+        *out = whole("200 OK", "application/json", &text, with_body);
         true
     }
 }
@@ -258,13 +291,6 @@ fn beginning(server: &Server) -> String {
 fn pool(registrar: &Registrar, handle: &PoolHandle) -> String {
     let policy = registrar.handlespace().pool(handle).map(|pool| api::policy_name(&pool.policy()));
     opened(&json!({ "handle": handle.to_string(), "policy": policy }), "elements")
-}
-
-/// An object whose last member, a list, is to be continued.
-fn opened(object: &Value, list: &str) -> String {
-    let mut text = object.to_string();
-    text.pop();
-    text + &format!(",\"{list}\":[")
 }
 
 fn describe(element: ElementRef<'_>, age: Option<f64>) -> Value {

@@ -9,7 +9,6 @@ use super::page::Site;
 use super::signals::Asked;
 use super::tide::Tide;
 use super::{allocator, daemon, logging};
-use mio::Token;
 use rserpool::machine::Time;
 use rserpool::runtime::csp::Reporter;
 use rserpool::runtime::registrar::{FIRST_TOKEN, Options as ServerOptions, Server};
@@ -206,9 +205,11 @@ impl Process<'_> {
             self.server.turn(until, &mut tokens)?;
             allocator::tidies_up_a_little();
             for token in tokens.drain(..) {
-                self.name_ready(token);
+                if let Some(dns) = &mut self.dns {
+                    dns.ready(token);
+                }
                 if let Some(http) = &mut self.http {
-                    http.ready(&mut self.server, token);
+                    http.ready(token);
                 }
             }
             if self.asked.reload() {
@@ -231,14 +232,6 @@ impl Process<'_> {
             self.tick();
         }
         Ok(())
-    }
-
-    /// A socket for DNS may be ready.
-    fn name_ready(&mut self, token: Token) {
-        if let Some(dns) = &mut self.dns {
-            let now = self.server.now();
-            dns.ready(&mut Handlespace(&mut self.server), now, token);
-        }
     }
 
     /// What is due by the clock.

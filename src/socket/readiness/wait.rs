@@ -181,6 +181,11 @@ fn wait_for<'a>(
     }
 }
 
+/// Whether something can be read at once, an end included.
+pub(crate) fn is_readable(socket: BorrowedFd<'_>) -> bool {
+    matches!(wait_for([(socket, PollFlags::POLLIN)], None, Deadline::Now), Ok(Woken::Ready))
+}
+
 /// The time, for those who only remember it.
 pub(crate) fn now() -> Instant {
     Instant::now()

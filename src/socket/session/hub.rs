@@ -1,12 +1,16 @@
 //! What the sessions of a one-to-many descriptor share: what is to be told of them, and who has something.
 
 use crate::machine::session::Signs;
+use crate::socket::readiness::wait::{now, passed};
 use crate::socket::readiness::{Readiness, Reason};
 use crate::socket::session::told::{Notification, SessionId, Undelivered};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+/// Others wait for the rest of a message that stalls once in so long, however many do.
+const REST: Duration = Duration::from_secs(1);
 /// Messages kept for a program that does not receive.
 const MOST_UNDELIVERED: usize = 1024;
 
@@ -26,6 +30,8 @@ struct HubState {
     echoes: VecDeque<SessionId>,
     /// Sessions with data read ahead.
     ahead: BTreeSet<SessionId>,
+    /// When the rest of a message was waited for in vain last.
+    stalled: Option<Instant>,
 }
 
 impl HubState {
@@ -101,6 +107,16 @@ impl Hub {
     /// The session whose cookie echo is next.
     pub(crate) fn next_echo(&self) -> Option<SessionId> {
         self.state.lock().echoes.front().copied()
+    }
+
+    /// Whether others may wait for the rest of a message.
+    pub(super) fn is_patient(&self) -> bool {
+        self.state.lock().stalled.is_none_or(|stalled| passed(stalled) >= REST)
+    }
+
+    /// The rest of a message did not come in time.
+    pub(super) fn stalls(&self) {
+        self.state.lock().stalled = Some(now());
     }
 
     /// Whether anything is told before data.

@@ -1,22 +1,23 @@
 //! Receiving: what is told first, data, what is told last; and whether there is anything.
 
-use super::{Attempt, Session, SessionState, Side};
+use super::{Attempt, Outlet, Session, SessionState, Side};
 use crate::machine::session::{First, Signs};
 use crate::runtime::complaints::SESSIONS;
 use crate::socket::channel::conn::{Conn, Receiving};
 use crate::socket::channel::receiver::{Arrival, Piece};
 use crate::socket::error::{Result, SocketError};
-use crate::socket::readiness::wait::{Deadline, Patience};
+use crate::socket::readiness::wait::{Deadline, Patience, is_readable};
 use crate::socket::session::told::{NOTIFICATION_ROOM, Notification, Received};
 use crate::transport::stream;
 use crate::wire::show;
+use nix::poll::PollFlags;
 use nix::sys::epoll::EpollEvent;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a long message that stalls keeps others on the descriptor waiting, once: the rest of it is
-/// delivered as it comes.
+/// How long a long message that stalls keeps others on the descriptor waiting, once, and of many such messages one a
+/// second: the rest of it is delivered as it comes.
 const STALL: Duration = Duration::from_millis(10);
 
 /// How long to wait for another thread that receives from the same session before one looks around.
@@ -269,18 +270,32 @@ impl Session {
         let late = |more| if more { Ok(()) } else { Err(SocketError::WouldBlock) };
         let readiness = self.readiness();
         let stop = || self.stop_wait(conn);
-        if self.alone() && !readiness.is_raised() {
-            stop()?;
-            return late(readiness.wait(&mut [EpollEvent::empty()], deadline)? > 0);
-        }
+        let hub = match &self.home {
+            Outlet::Shared(hub) => hub,
+            Outlet::Alone(_) if !readiness.is_raised() => {
+                stop()?;
+                return late(readiness.wait(&mut [EpollEvent::empty()], deadline)? > 0);
+            }
+            Outlet::Alone(_) => {
+                return late(Patience::new(deadline, &readiness.waiters, &stop).readable(conn.as_fd())?);
+            }
+        };
         if self.state.lock().stalled {
             return late(false);
         }
-        let deadline = if self.alone() { deadline } else { deadline.min(Deadline::after(STALL)) };
-        let patience = Patience::new(deadline, &readiness.waiters, &stop);
-        let more = patience.readable(conn.as_fd());
-        self.state.lock().stalled = !matches!(more, Ok(true)) && !self.alone();
-        late(more?)
+        let waits = !deadline.passed();
+        let patience = Patience::new(deadline.min(Deadline::after(STALL)), &readiness.waiters, &stop);
+        // Where one has stalled lately, whatever comes for others ends the waiting.
+        let sockets = [conn.as_fd(), readiness.as_fd()];
+        let sockets = if hub.is_patient() { &sockets[..1] } else { &sockets[..] };
+        let came = patience.any_ready(sockets, PollFlags::POLLIN, Deadline::Never);
+        if !matches!(came, Ok(true)) {
+            self.state.lock().stalled = true;
+            if waits {
+                hub.stalls();
+            }
+        }
+        late(came? && (sockets.len() == 1 || is_readable(conn.as_fd())))
     }
 
     fn deliver(&self, conn: &Conn, turn: &mut Receiving<'_>, piece: Piece) -> Attempt {

@@ -56,6 +56,44 @@ pub(in crate::socket) fn messages_of_many_sessions_stay_whole(world: World) {
     senders.into_iter().for_each(|sender| sender.join().unwrap());
 }
 
+/// Peers that stall in the middle of long messages hold others up once together, not once each.
+#[test]
+fn messages_that_stall_hold_others_up_once() {
+    const STALLING: usize = 100;
+    let world = world();
+    let server = world.serve(7, Style::SeqPacket);
+    let address = world.fake.cached(&pool(), 1)[0].transport.socket_addresses().next().unwrap();
+    let honest = world.connect(Style::Stream);
+    assert_eq!(world.notice(server), Notification::SessionAdd { session: 1 });
+    let mut stalling: Vec<TcpStream> = (0..STALLING)
+        .map(|_| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.write_all(&Greeting::ours(false).encode()).unwrap();
+            assert!(matches!(world.notice(server), Notification::SessionAdd { .. }));
+            stream
+        })
+        .collect();
+    let (begin, end, unordered, control) = (true, true, false, false);
+    let header =
+        FrameHeader { begin, end, unordered, control, stream: 0, length: 16 << 20, ppid: [0; 4] }.encode();
+    for stream in &mut stalling {
+        stream.write_all(&[&header[..], &[b'x'; 1000]].concat()).unwrap();
+    }
+    world.send(honest, b"here");
+    let begin = std::time::Instant::now();
+    while world.recv(server, 1 << 16).1 != b"here" {}
+    // The rest that each of them gets would be a second.
+    assert!(begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
+    // What comes later of them holds nobody up either.
+    for stream in &mut stalling {
+        stream.write_all(b"more").unwrap();
+    }
+    world.send(honest, b"again");
+    let begin = std::time::Instant::now();
+    while world.recv(server, 1 << 16).1 != b"again" {}
+    assert!(begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
+}
+
 /// A thread that aborts a session races with one that receives from it, and perhaps has just read ahead: what
 /// is left of the session must not make the descriptor readable for ever.
 #[test]

@@ -164,7 +164,7 @@ fn serve(args: &DnsArgs) -> Result<(), String> {
                     return Ok(());
                 }
                 SIGNALS => {}
-                token => dns.ready(&mut pools, now, token),
+                token => dns.ready(token),
             }
         }
         let news = pools.news();
