@@ -320,6 +320,9 @@ impl Registrar {
     /// Removes a peer and its links.
     pub(super) fn forget_peer(&mut self, id: RegistrarId) {
         let Some(peer) = self.peers.table.remove(&id) else { return };
+        if let Some(met) = peer.met {
+            self.identity.was_here(self.now, id, self.now - met, peer.seen);
+        }
         let timers = [
             Timer::LastHeard(id),
             Timer::NoResponse(id),
@@ -552,6 +555,9 @@ impl Registrar {
         match self.came_over(link, sender) {
             Standing::None => return,
             Standing::Unproved => {
+                if let Enrp::Presence { server: Some(server), .. } = &body {
+                    self.note_home(link, server);
+                }
                 // Whoever it is, it may know that we live.
                 if let Enrp::Presence { reply_required: true, .. } = body {
                     let body = self.presence(Some(sender), false);
@@ -592,6 +598,9 @@ impl Registrar {
             Enrp::TakeoverServer { target } => self.takeover_server(sender, target),
             Enrp::Error { error } => {
                 let code = error.code();
+                if code == CauseCode::NON_UNIQUE_PE_ID && self.is_told_that_we_are_two(link) {
+                    return;
+                }
                 let who = self.called(sender);
                 self.complain("enrp error", || format!("peer {who} reports {code:?}"));
             }
@@ -623,7 +632,7 @@ impl Registrar {
     }
 
     /// Sends an error, unless what it quotes is too long for a message.
-    fn report_error(&mut self, link: LinkId, receiver: RegistrarId, error: OperationError) {
+    pub(super) fn report_error(&mut self, link: LinkId, receiver: RegistrarId, error: OperationError) {
         let message = EnrpMessage { sender: self.id, receiver, body: Enrp::Error { error } };
         if message.fits() {
             self.outbox.send(link, &message.encode_as(self.config.lengths()));
