@@ -70,6 +70,8 @@ pub(super) struct Naming {
     pub announced: Option<IpAddr>,
     /// From where it came itself, or where it was dialled and was it.
     pub proved: Option<IpAddr>,
+    /// It was dialled, and was it.
+    pub answered: bool,
     /// Dials since it was named, if it was never met.
     pub dials: u32,
     /// How much of the namer's share the last dial took.

@@ -1,16 +1,49 @@
 //! Who is at the other end of a peer's link: whether it is who it says it is, where nothing but its word and its address
 //! can tell.
 
-use super::links::SIMULTANEOUS;
+use super::aged::Aged;
+use super::links::{PeerLink, SIMULTANEOUS};
 use super::peers::{Life, Standing};
 use super::reach;
-use super::{LinkId, Registrar, Timer};
+use super::{Dial, LinkId, Registrar, Service, Timer};
 use crate::machine::Time;
-use crate::wire::{RegistrarId, ServerInformation, Transport};
-use std::net::SocketAddr;
+use crate::wire::{CauseCode, RegistrarId, ServerInformation, Transport};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 /// Links of one host over which one registrar may speak. Of more than two none is any use.
 const MAX_LINKS: usize = 8;
+/// Registrars that are gone of which is remembered where they were, and for how long.
+const FORMER: (usize, Duration) = (1024, Duration::from_secs(3600));
+/// Who was here for so long is remembered, whoever had its identifier before.
+const SETTLED: Duration = Duration::from_secs(60);
+/// So often another identifier is drawn.
+const DRAWS: u32 = 8;
+
+/// Who had which identifier, and how we came to ours.
+#[derive(Debug, Default)]
+pub(super) struct Identity {
+    /// Ours is drawn at random.
+    pub drawn: bool,
+    draws: u32,
+    /// Where registrars were that are gone, and since when.
+    former: Aged<RegistrarId, (Time, Vec<IpAddr>)>,
+}
+
+impl Identity {
+    /// Notes where a registrar was for so long that is gone now.
+    pub(super) fn was_here(&mut self, now: Time, id: RegistrarId, time: Duration, at: Vec<IpAddr>) {
+        let known = self.former.get(&id).filter(|(since, _)| now - *since < FORMER.1);
+        let elsewhere = known.is_some_and(|(_, known)| !at.iter().any(|ip| known.contains(ip)));
+        if !at.is_empty() && (!elsewhere || time >= SETTLED) {
+            *self.former.touch(id, FORMER.0, (now, Vec::new())) = (now, at);
+        }
+    }
+
+    fn is_where_it_was(&self, now: Time, id: RegistrarId, at: IpAddr) -> bool {
+        self.former.get(&id).is_some_and(|(since, known)| now - *since < FORMER.1 && known.contains(&at))
+    }
+}
 
 impl Registrar {
     /// Our own ID came over a link: a configured peer is us, or somebody has our ID.
@@ -128,6 +161,7 @@ impl Registrar {
             if let Some(peer) = self.peers.get_mut(sender) {
                 peer.naming.proved = Some(at.ip().to_canonical());
                 if !link.is_incoming() {
+                    peer.naming.answered = true;
                     self.hearsay.was_true(&mut peer.naming, at);
                 }
             }
@@ -175,8 +209,15 @@ impl Registrar {
         if !alive || there || together && same {
             return false;
         }
+        if self.is_configured(link) && !self.is_configured(current) {
+            self.replace(id, link);
+            return false;
+        }
         if let Some(peer_link) = self.peer_link(link) {
             peer_link.doubted = Some(now);
+        }
+        if !same {
+            self.look_at_home(id, current);
         }
         let patience = self.dialect(id).no_response_limit(&self.config) / 2;
         self.timers.set(Timer::Doubt(link), now + patience);
@@ -198,11 +239,17 @@ impl Registrar {
             }
             return;
         };
+        self.end_proofs(id, current);
         if self.links.get(&current).is_some_and(|current| current.heard > since) {
+            if self.is_preferred(id, link, current) {
+                return self.replace(id, link);
+            }
             let at = self.links.get(&link).map(|link| reach::named(&link.ends)).unwrap_or_default();
             self.complain("two registrars", || {
                 format!("two registrars have the identifier {id}, the second at {at}")
             });
+            // It may draw another one.
+            self.report_error(link, id, CauseCode::NON_UNIQUE_PE_ID.into());
             return self.close_link(link);
         }
         if !self.may_be(id, link) {
@@ -215,5 +262,149 @@ impl Registrar {
         self.close_link(current);
         self.force_audit(id);
         self.send_presence(id, true);
+    }
+
+    fn source(&self, link: LinkId) -> Option<IpAddr> {
+        self.links.get(&link)?.ends.peer.first().map(|at| at.ip().to_canonical())
+    }
+
+    /// Whether a link is one that the operator wants: with where a configured peer is.
+    fn is_configured(&self, link: LinkId) -> bool {
+        let from = self.source(link);
+        let there = |at: &SocketAddr| Some(at.ip().to_canonical()) == from;
+        self.statics.iter().any(|entry| {
+            entry.link == Some(link) || !entry.dropped && entry.target.addresses.iter().any(there)
+        })
+    }
+
+    /// Notes whether who speaks over a link says that it is where it comes from.
+    pub(super) fn note_home(&mut self, link: LinkId, server: &ServerInformation) {
+        let from = self.source(link);
+        let mut named = server.transports.iter().flat_map(Transport::addresses);
+        let at_home = named.any(|ip| Some(ip.to_canonical()) == from);
+        if let Some(peer_link) = self.peer_link(link) {
+            peer_link.at_home = at_home;
+        }
+    }
+
+    /// Whether one that came first is of no use to anybody as far as we know: it has no elements, and was not dialled.
+    fn is_of_no_use(&self, id: RegistrarId, current: LinkId) -> bool {
+        let answered = self.peers.get(id).is_some_and(|peer| peer.naming.answered);
+        self.space.owned_count(id) == 0 && !answered && current.is_incoming() && !self.is_configured(current)
+    }
+
+    /// Another one has come with a peer's identifier: is the first one where it says it is?
+    fn look_at_home(&mut self, id: RegistrarId, current: LinkId) {
+        let under_way = self.dials.values().any(|dial| *dial == Dial::Proof(id));
+        if under_way || !self.unproved_dials(id).is_empty() || !self.is_of_no_use(id, current) {
+            return;
+        }
+        if let Ok(target) = self.dialable(id) {
+            let patience = self.dialect(id).no_response_limit(&self.config) / 2;
+            self.open(Service::Enrp, target, Dial::Proof(id), patience);
+        }
+    }
+
+    /// Somebody is there. Whether it is that registrar, it is to say.
+    pub(super) fn proof_dialled(&mut self, link: LinkId, id: RegistrarId) {
+        let now = self.now;
+        if self.peers.get(id).is_none() {
+            return self.close_link(link);
+        }
+        if let Some(peer_link) = self.peer_link(link) {
+            *peer_link = PeerLink { peer: Some(id), since: now, ..PeerLink::default() };
+            self.peer_links.insert((id, link));
+        }
+        let body = self.presence(Some(id), true);
+        self.send_enrp_over(link, id, body);
+    }
+
+    /// Links to who was dialled and has said nothing.
+    fn unproved_dials(&mut self, id: RegistrarId) -> Vec<LinkId> {
+        let mut links = self.links_of(id);
+        links.retain(|&link| {
+            !link.is_incoming() && self.peer_link(link).is_some_and(|peer_link| !peer_link.confirmed)
+        });
+        links
+    }
+
+    /// Whoever was dialled for that and has said nothing.
+    fn end_proofs(&mut self, id: RegistrarId, current: LinkId) {
+        for link in self.unproved_dials(id).into_iter().filter(|&link| link != current) {
+            self.close_link(link);
+        }
+    }
+
+    /// Of two with one identifier that both live, the first one has it, unless it has no elements, and the second one is
+    /// where a registrar of that identifier was before, or the first one can't be reached where it says it is and
+    /// the second one says that it can.
+    fn is_preferred(&mut self, id: RegistrarId, link: LinkId, current: LinkId) -> bool {
+        if self.is_configured(current) || self.space.owned_count(id) > 0 {
+            return false;
+        }
+        let was = |link| self.source(link).is_some_and(|at| self.identity.is_where_it_was(self.now, id, at));
+        if was(link) && !was(current) {
+            return true;
+        }
+        let at_home = self.peer_link(link).is_some_and(|peer_link| peer_link.at_home);
+        let same = self.source(link) == self.source(current);
+        at_home && !same && self.is_of_no_use(id, current)
+    }
+
+    /// Somebody else is the peer from now on.
+    fn replace(&mut self, id: RegistrarId, link: LinkId) {
+        let (from, to) = (self.peers.get(id).and_then(|peer| peer.link), self.end_of(link));
+        let from = from.map_or_else(|| "nowhere".into(), |from| self.end_of(from));
+        self.complain("registrar replaced", || {
+            format!(
+                "two registrars have the identifier {id}: the one at {to} is it, the one at {from} is not"
+            )
+        });
+        if let Some(peer_link) = self.peer_link(link) {
+            peer_link.doubted = None;
+        }
+        self.timers.clear(&Timer::Doubt(link));
+        if let Some(peer) = self.peers.get_mut(id) {
+            peer.seen.clear();
+            peer.targets.clear();
+            peer.naming = Default::default();
+        }
+        self.send_over(id, link);
+        for other in self.links_of(id).into_iter().filter(|&other| other != link) {
+            self.close_link(other);
+        }
+        self.force_audit(id);
+        self.send_presence(id, true);
+    }
+
+    /// A registrar that we dialled says that another one has our identifier. If ours is a random one and nothing hangs on
+    /// it yet, we take another.
+    pub(super) fn is_told_that_we_are_two(&mut self, link: LinkId) -> bool {
+        let free = self.space.owned_count(self.id) == 0 && self.takeovers.is_empty();
+        if link.is_incoming() || !self.identity.drawn || !free || self.identity.draws >= DRAWS {
+            let at = self.end_of(link);
+            let id = self.id;
+            self.complain("our identifier", || {
+                format!("the registrar at {at} knows another one with our identifier {id}: one must be started anew")
+            });
+            return true;
+        }
+        let before = self.id;
+        self.identity.draws += 1;
+        while self.id == before || self.peers.get(self.id).is_some() || self.space.owned_count(self.id) > 0 {
+            self.id = RegistrarId(self.rng.u32(1..));
+        }
+        self.config.id = self.id;
+        let id = self.id;
+        self.complain("our identifier", || {
+            format!("another registrar has our identifier {before}, which was drawn: ours is {id} now")
+        });
+        let links: Vec<LinkId> = self.peer_links.iter().map(|&(_, link)| link).collect();
+        for link in links {
+            self.close_link(link);
+        }
+        self.announce_presence(true);
+        self.announce_asap();
+        true
     }
 }

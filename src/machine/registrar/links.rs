@@ -26,8 +26,10 @@ pub(super) struct PeerLink {
     /// Its identifier is that of a peer whose link lives: what comes over it counts for nothing until that link
     /// has failed to answer. Since then.
     pub doubted: Option<Time>,
+    /// It says that it is where it comes from, so that it can be dialled.
+    pub at_home: bool,
     /// When it was told of our peers last.
-    listed: Option<Time>,
+    pub listed: Option<Time>,
 }
 
 /// A configured peer.
@@ -190,7 +192,13 @@ impl Registrar {
         all
     }
 
-    fn open(&mut self, service: Service, target: Target, dial: Dial, patience: Duration) -> LinkId {
+    pub(super) fn open(
+        &mut self,
+        service: Service,
+        target: Target,
+        dial: Dial,
+        patience: Duration,
+    ) -> LinkId {
         let link = self.new_link();
         self.dials.insert(link, dial);
         self.timers.set(Timer::DialTimeout(link), self.now + patience);
@@ -232,7 +240,7 @@ impl Registrar {
 
     /// Where to dial a peer now, which counts as dialled there; else whether it may be dialled soon. Where it came from
     /// itself always may be, and so may configured addresses; what it, or somebody else, merely says, may not.
-    fn dialable(&mut self, id: RegistrarId) -> Result<Target, bool> {
+    pub(super) fn dialable(&mut self, id: RegistrarId) -> Result<Target, bool> {
         let under_way = self.hearsay_dials(id);
         let statics = &self.statics;
         let peer = self.peers.get_mut(id).ok_or(false)?;

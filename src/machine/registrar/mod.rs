@@ -215,6 +215,8 @@ enum Role {
 enum Dial {
     Peer(RegistrarId),
     Static(usize),
+    /// Whether a peer is where it says it is.
+    Proof(RegistrarId),
     Elements(Target),
 }
 
@@ -251,6 +253,7 @@ pub struct Registrar {
     shares: shares::Shares,
     peers: peers::Peers,
     hearsay: hearsay::Hearsay,
+    identity: identity::Identity,
     statics: Vec<links::StaticPeer>,
     takeovers: BTreeMap<RegistrarId, takeover::Takeover>,
     claims: docket::Claims,
@@ -292,7 +295,8 @@ impl Registrar {
     /// A registrar that starts looking for a mentor. An ID of 0 is replaced by a random one.
     pub fn new(mut config: Config, seed: u64, now: Time) -> Registrar {
         let mut rng = Rng::with_seed(seed);
-        if config.id == RegistrarId(0) {
+        let drawn = config.id == RegistrarId(0);
+        if drawn {
             config.id = RegistrarId(rng.u32(1..));
         }
         let mut space = Handlespace::new(rng.u64(..));
@@ -318,6 +322,7 @@ impl Registrar {
             shares: shares::Shares::default(),
             peers: peers::Peers::default(),
             hearsay: hearsay::Hearsay::default(),
+            identity: identity::Identity::default(),
             statics: Vec::new(),
             takeovers: BTreeMap::new(),
             claims: docket::Claims::default(),
@@ -342,6 +347,7 @@ impl Registrar {
             leaving: false,
             config,
         };
+        registrar.identity.drawn = drawn;
         registrar.begin(now);
         registrar.join();
         registrar
@@ -696,6 +702,7 @@ impl Registrar {
         match dial {
             Some(Dial::Peer(id)) => self.peer_dialled(link, id),
             Some(Dial::Static(index)) => self.static_dialled(link, index),
+            Some(Dial::Proof(id)) => self.proof_dialled(link, id),
             Some(Dial::Elements(target)) => self.elements_dialled(link, &target),
             None => {}
         }
@@ -720,7 +727,7 @@ impl Registrar {
             Some(Dial::Peer(id)) => self.peer_dial_failed(id, refused),
             Some(Dial::Static(index)) => self.static_dial_failed(index),
             Some(Dial::Elements(target)) => self.elements_dial_failed(&target, refused),
-            None => {}
+            Some(Dial::Proof(_)) | None => {}
         }
     }
 

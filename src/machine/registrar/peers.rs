@@ -326,6 +326,9 @@ impl Registrar {
     /// Removes a peer and its links.
     pub(super) fn forget_peer(&mut self, id: RegistrarId) {
         let Some(peer) = self.peers.table.remove(&id) else { return };
+        if let Some(met) = peer.met {
+            self.identity.was_here(self.now, id, self.now - met, peer.seen);
+        }
         let timers = [
             Timer::LastHeard(id),
             Timer::NoResponse(id),
@@ -558,6 +561,9 @@ impl Registrar {
         match self.came_over(link, sender) {
             Standing::None => return,
             Standing::Unproved => {
+                if let Enrp::Presence { server: Some(server), .. } = &body {
+                    self.note_home(link, server);
+                }
                 // Whoever it is, it may know that we live.
                 if let Enrp::Presence { reply_required: true, .. } = body {
                     let body = self.presence(Some(sender), false);
@@ -599,6 +605,9 @@ impl Registrar {
             Enrp::Error { error } if self.operation_refused(sender, &error) => {}
             Enrp::Error { error } => {
                 let code = error.code();
+                if code == CauseCode::NON_UNIQUE_PE_ID && self.is_told_that_we_are_two(link) {
+                    return;
+                }
                 let who = self.called(sender);
                 self.complain("enrp error", || format!("peer {who} reports {code:?}"));
             }

@@ -258,8 +258,8 @@ fn a_link_with_a_peers_identifier_does_not_replace_its_link() {
         bench.enrp(b, B, presence_from(B, false));
         let effects = bench.wait_quietly(ms(450));
         assert!(
-            matches!(&effects[..], [Saw(Event::Complaint { cause: "two registrars", .. }), Close(link)]
-                if *link == stranger),
+            matches!(&effects[..], [Saw(Event::Complaint { cause: "two registrars", .. }),
+                Effect::Enrp(to, B, Enrp::Error { .. }), Close(link)] if *to == stranger && *link == stranger),
             "{effects:?}"
         );
         let pe = bench.pe();
