@@ -172,7 +172,7 @@ impl Dns {
     fn waits(&self, number: usize) -> bool {
         match number.checked_sub(2 * MAX_ADDRESSES) {
             Some(connection) => self.connections[connection].as_ref().is_some_and(|other| other.more),
-            None if number % 2 == 0 => self.udp.get(number / 2).is_some_and(|udp| udp.ready),
+            None if number.is_multiple_of(2) => self.udp.get(number / 2).is_some_and(|udp| udp.ready),
             None => self.tcp.get(number / 2).is_some_and(|tcp| tcp.ready),
         }
     }
@@ -184,7 +184,7 @@ impl Dns {
                     connection.more = ready;
                 }
             }
-            None if number % 2 == 0 => {
+            None if number.is_multiple_of(2) => {
                 if let Some(udp) = self.udp.get_mut(number / 2) {
                     udp.ready = ready;
                 }
@@ -221,7 +221,7 @@ impl Dns {
             }
             match number.checked_sub(2 * MAX_ADDRESSES) {
                 Some(connection) => self.serve(pools, now, connection),
-                None if number % 2 == 0 => {
+                None if number.is_multiple_of(2) => {
                     let done = self.read(pools, now, number / 2, end);
                     self.mark(number, !done);
                 }

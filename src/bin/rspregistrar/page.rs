@@ -76,7 +76,7 @@ pub fn answer(
             let format = Format::wanted(&request.accept);
             let dns = site.dns.clone();
             let program = Program { max_pools, started, reload, streams, dns };
-            let scrape = Scrape::new(program, format);
+            let scrape = Box::new(Scrape::new(program, format));
             return made(Made::Metrics(scrape), with_body);
         }
         "/handlespace" => {
@@ -180,7 +180,7 @@ pub enum Page {
 /// What is told when it is whole.
 #[derive(Debug)]
 pub enum Made {
-    Metrics(Scrape),
+    Metrics(Box<Scrape>),
     Mib(mib::Reading),
     Peers(api::PeerList),
     Pools(api::PoolList),
