@@ -209,7 +209,7 @@ impl Registrar {
         if !alive || there || together && same {
             return false;
         }
-        if self.is_configured(link) && !self.is_configured(current) {
+        if self.leads_to_configured(link) && !self.leads_to_configured(current) {
             self.replace(id, link);
             return false;
         }
@@ -269,7 +269,7 @@ impl Registrar {
     }
 
     /// Whether a link is one that the operator wants: with where a configured peer is.
-    fn is_configured(&self, link: LinkId) -> bool {
+    fn leads_to_configured(&self, link: LinkId) -> bool {
         let from = self.source(link);
         let there = |at: &SocketAddr| Some(at.ip().to_canonical()) == from;
         self.statics.iter().any(|entry| {
@@ -290,7 +290,10 @@ impl Registrar {
     /// Whether one that came first is of no use to anybody as far as we know: it has no elements, and was not dialled.
     fn is_of_no_use(&self, id: RegistrarId, current: LinkId) -> bool {
         let answered = self.peers.get(id).is_some_and(|peer| peer.naming.answered);
-        self.space.owned_count(id) == 0 && !answered && current.is_incoming() && !self.is_configured(current)
+        self.space.owned_count(id) == 0
+            && !answered
+            && current.is_incoming()
+            && !self.leads_to_configured(current)
     }
 
     /// Another one has come with a peer's identifier: is the first one where it says it is?
@@ -339,7 +342,7 @@ impl Registrar {
     /// where a registrar of that identifier was before, or the first one can't be reached where it says it is and
     /// the second one says that it can.
     fn is_preferred(&mut self, id: RegistrarId, link: LinkId, current: LinkId) -> bool {
-        if self.is_configured(current) || self.space.owned_count(id) > 0 {
+        if self.leads_to_configured(current) || self.space.owned_count(id) > 0 {
             return false;
         }
         let was = |link| self.source(link).is_some_and(|at| self.identity.is_where_it_was(self.now, id, at));
