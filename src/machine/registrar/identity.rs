@@ -22,7 +22,7 @@ const DRAWS: u32 = 8;
 
 /// Who had which identifier, and how we came to ours.
 #[derive(Debug, Default)]
-pub(super) struct Identity {
+pub(super) struct Twins {
     /// Ours is drawn at random.
     pub drawn: bool,
     draws: u32,
@@ -30,7 +30,7 @@ pub(super) struct Identity {
     former: Aged<RegistrarId, (Time, Vec<IpAddr>)>,
 }
 
-impl Identity {
+impl Twins {
     /// Notes where a registrar was for so long that is gone now.
     pub(super) fn was_here(&mut self, now: Time, id: RegistrarId, time: Duration, at: Vec<IpAddr>) {
         let known = self.former.get(&id).filter(|(since, _)| now - *since < FORMER.1);
