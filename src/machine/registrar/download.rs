@@ -19,7 +19,7 @@ pub(super) struct Join {
     /// Where the present mentor's link comes from.
     host: Option<IpAddr>,
     /// Who refused or failed.
-    failed: BTreeMap<RegistrarId, Failed>,
+    failed: BTreeMap<RegistrarId, PastMentor>,
     /// Looking for a mentor has lasted long enough.
     over: bool,
     began: Time,
@@ -35,7 +35,7 @@ pub(super) struct Join {
 
 /// A mentor that refused or failed.
 #[derive(Debug, Clone, Copy)]
-struct Failed {
+struct PastMentor {
     when: Time,
     host: Option<IpAddr>,
 }
@@ -229,7 +229,7 @@ impl Registrar {
     }
 
     fn mentor_failed(&mut self, mentor: RegistrarId) {
-        let failed = Failed { when: self.now, host: self.join.host };
+        let failed = PastMentor { when: self.now, host: self.join.host };
         self.join.failed.insert(mentor, failed);
     }
 
