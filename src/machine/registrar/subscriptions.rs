@@ -11,6 +11,7 @@ use crate::machine::Time;
 use crate::wire::{Asap, CauseCode, MAX_MESSAGE, PeId, PoolHandle};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
+use std::time::Duration;
 
 /// Departures remembered for each pool. A subscriber that misses more, because it does not read,
 /// finds out from the list of elements, where that is complete.
@@ -38,7 +39,10 @@ const AUDIENCE: usize = size_of::<Audience>()
 /// What a subscription takes: a subscriber of the pool, and the pool's place in the table of the link.
 const SUBSCRIPTION: usize = SUBSCRIBER + place(size_of::<PoolHandle>());
 /// Bytes sent to subscribers at once.
-const MAX_PUSH: usize = 1 << 20;
+const MAX_PUSH: usize = 256 << 10;
+/// Bytes a microsecond that a pool's subscribers are told, so that a long list that changes all the time, for many, leaves
+/// time for others.
+const PUSH_RATE: u64 = 16;
 /// So many bytes of a message that lists elements are as much work as one element elsewhere.
 const BYTES_PER_UNIT: usize = 1024;
 /// And so many subscribers that are looked at.
@@ -59,6 +63,9 @@ struct Audience {
     change: u64,
     departed: VecDeque<Departure>,
     subscribers: Subscribers,
+    /// When its subscribers began to be told last, and how many bytes that was.
+    begun: Time,
+    pushed: usize,
     /// When the next message may be sent.
     next: Time,
     /// Its subscribers are being told.
@@ -144,6 +151,8 @@ impl Subscriptions {
                 change: 0,
                 departed: VecDeque::new(),
                 subscribers: Subscribers::default(),
+                begun: Time::default(),
+                pushed: 0,
                 next: Time::default(),
                 telling: false,
             })
@@ -329,9 +338,9 @@ impl Registrar {
 
     /// Sends a pool to all its subscribers that do not have its state yet.
     fn push(&mut self, number: u64) {
-        let next = self.now + self.config.subscription_interval;
+        let (now, interval) = (self.now, self.config.subscription_interval);
         let Some(audience) = self.subscriptions.audiences.get_mut(&number) else { return };
-        audience.next = next;
+        (audience.begun, audience.pushed, audience.next) = (now, 0, now + interval);
         audience.telling = true;
         self.start(Chore::Push { audience: number, after: None });
     }
@@ -375,6 +384,11 @@ impl Registrar {
             };
             sent += bytes.len();
             self.tell_subscriber(number, link, subscriber, &bytes);
+            if let Some(audience) = self.subscriptions.audiences.get_mut(&number) {
+                audience.pushed += bytes.len();
+                let takes = Duration::from_micros(audience.pushed as u64 / PUSH_RATE);
+                audience.next = audience.next.max(audience.begun + takes);
+            }
             last = Some((subscriber, bytes));
         }
         if *units == 0 {

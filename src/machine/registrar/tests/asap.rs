@@ -415,6 +415,37 @@ fn subscribers_are_told_at_once_and_then_all_together() {
     assert_eq!(bench.asap(pe, registration(4)), [added(4), registered(pe, 4)]);
 }
 
+/// What a change costs is what all are told of the whole pool, and one that changes all the time must not cost all.
+#[test]
+fn subscribers_of_a_long_list_are_told_of_it_more_rarely() {
+    let mut bench = Bench::serving();
+    let pe = bench.pe();
+    for id in 0..1000 {
+        bench.asap(pe, registration(1000 + id));
+    }
+    for _ in 0..100 {
+        let user = bench.pe();
+        bench.asap(user, subscription());
+    }
+    let told = |effects: Vec<Effect>| {
+        effects
+            .iter()
+            .filter(|effect| matches!(effect, Effect::Asap(_, Asap::HandleResolutionResponse { .. })))
+            .count()
+    };
+    let mut all = told(bench.wait(ms(1000)));
+    let mut pe_id = 1;
+    for _ in 0..100 {
+        all += told(bench.asap(pe, registration(pe_id)));
+        pe_id += 1;
+        all += told(bench.wait(ms(10)));
+    }
+    // Some 40 bytes an element: 4 MB for all of them, which are a quarter of a second's.
+    assert!((300..=500).contains(&all), "{all} messages");
+    all = told(bench.wait(ms(1000)));
+    assert!((100..=200).contains(&all), "and the last state: {all} messages");
+}
+
 #[test]
 fn a_subscriber_that_does_not_read_gets_the_newest_state_when_it_does() {
     let mut bench = Bench::serving();
