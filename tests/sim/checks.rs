@@ -285,17 +285,19 @@ fn no_orphans(world: &mut World, host: HostId) {
     }
 }
 
-/// Whether the home registrar of an element's process takes the element for a registrar's that a stranger made up: without TLS, who has an
-/// identifier first keeps it, and the process is refused.
+/// Whether a registrar that an element's process may have for its home takes the element for a registrar's that a stranger made up: without TLS,
+/// who has an identifier first keeps it, and the process is refused. One that was refused from the beginning does not know its home's
+/// identifier.
 fn is_squatted(world: &World, key: &(PoolHandle, PeId), host: HostId) -> bool {
     let Machine::Process(client) = &world.hosts[host].machine else { return false };
-    let home =
-        world.registrars().map(|(_, registrar)| registrar).find(|home| Some(home.id()) == client.home());
-    let known = home.and_then(|home| {
-        let space = home.handlespace();
-        space.get(space.find(&key.0, key.1)?)
-    });
-    !world.plan.tls && known.is_some_and(|element| is_invented(element.home()))
+    let home = client.home();
+    let invented = |registrar: &registrar::Registrar| {
+        let space = registrar.handlespace();
+        let known = space.find(&key.0, key.1).and_then(|found| space.get(found));
+        known.is_some_and(|element| is_invented(element.home()))
+    };
+    let is_home = |registrar: &registrar::Registrar| home.is_none_or(|home| home == registrar.id());
+    !world.plan.tls && world.registrars().any(|(_, registrar)| is_home(registrar) && invented(registrar))
 }
 
 /// Each registered element is some living registrar's own.

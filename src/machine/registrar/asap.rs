@@ -247,6 +247,11 @@ impl Registrar {
                     )
                 });
                 self.note_rival(link, &handle, id);
+                if let Some(home) =
+                    self.space.find(&handle, id).and_then(|key| Some(self.space.get(key)?.home()))
+                {
+                    self.look_again(home);
+                }
                 Err(Cause::bare(CauseCode::NON_UNIQUE_PE_ID))
             }
             Ok(()) if !self.has_share(link, &handle, id) => Err(Cause::bare(CauseCode::LACK_OF_RESOURCES)),

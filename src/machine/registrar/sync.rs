@@ -638,6 +638,20 @@ impl Registrar {
         self.send_enrp(id, Enrp::HandleTableRequest { own_only: true });
     }
 
+    /// Somebody is refused an identifier for this peer's sake. Where we knew that we do not know what it has, its table is read
+    /// soon, however often that was in vain.
+    pub(super) fn look_again(&mut self, id: RegistrarId) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        if peer.agrees != Some(false) || peer.audit.since.is_some() {
+            return;
+        }
+        peer.audit.not_before = peer.audit.not_before.min(peer.audit.progress + AUDIT_PAUSE.0);
+        if peer.audit.not_before <= now {
+            self.send_presence(id, true);
+        }
+    }
+
     pub(super) fn table_response(
         &mut self,
         link: LinkId,

@@ -214,6 +214,40 @@ fn an_audit_that_does_not_help_is_not_repeated_at_every_presence() {
     assert!((2..=5).contains(&audits), "{audits}");
 }
 
+/// Whoever made us read its table in vain for long does not keep others out under its name.
+#[test]
+fn who_is_refused_for_the_sake_of_a_registrar_has_its_table_read_soon() {
+    let mut bench = Bench::serving();
+    let link = bench.peer(B);
+    bench.enrp(link, B, update(7, B));
+    for _ in 0..600 {
+        let effects = bench.enrp(link, B, presence_from(B, [1, 1], false));
+        if effects == [Effect::Enrp(link, B, Enrp::HandleTableRequest { own_only: true })] {
+            bench.enrp(link, B, table(false, &[(1, B), (7, B)]));
+        }
+        bench.wait(ms(100));
+    }
+    // It is right from now on, and what we read last is not.
+    let audits = bench.registrar.stats().resynchronisations;
+    assert_eq!(bench.enrp(link, B, presence_from(B, checksum(&[1]), false)), []);
+    let elsewhere = bench.accept(Service::Asap, LinkProtocol::Tcp, "10.0.0.10:40001");
+    let mut element = element(7);
+    element.transport = transport(Protocol::Tcp, TransportUse::DataPlusControl, "10.0.0.10:7");
+    let register = Asap::Registration { handle: pool("echo"), element };
+    for _ in 0..3 {
+        let effects = bench.asap(elsewhere, register.clone());
+        let Some(Effect::Asap(_, Asap::RegistrationResponse { rejected: true, .. })) = effects.last() else {
+            panic!("{effects:?}")
+        };
+    }
+    let ask = Effect::Enrp(link, B, Enrp::HandleTableRequest { own_only: true });
+    assert_eq!(bench.enrp(link, B, presence_from(B, checksum(&[1]), false)), [ask]);
+    bench.enrp(link, B, table(false, &[(1, B)]));
+    assert_eq!(bench.registrar.stats().resynchronisations, audits + 1);
+    let effects = bench.asap(elsewhere, register);
+    assert_eq!(effects.last(), Some(&registered(elsewhere, 7)), "{effects:?}");
+}
+
 #[test]
 fn tables_come_in_parts_each_where_the_last_one_ended() {
     let (mut bench, _) = Bench::new(Config { max_elements_per_handle_table_request: 2, ..config() });
