@@ -89,7 +89,8 @@ impl<K: Copy> Guests<K> {
 
     /// The oldest of the host that has fewest.
     pub fn of_the_fewest(&self) -> Option<K> {
-        let (_, _, host) = self.ranks.last()?;
+        let (fewest, ..) = self.ranks.last()?;
+        let (_, _, host) = self.ranks.range((*fewest, 0, None)..).next()?;
         self.hosts.get(host)?.first_key_value().map(|(_, &guest)| guest)
     }
 
@@ -133,7 +134,7 @@ mod tests {
         guests.remove(places[1]);
         assert_eq!(goes(&guests, host(9)), Some(("a", false, false)), "of as many, the oldest's");
         assert_eq!(goes(&guests, host(3)), Some(("d", true, false)), "it would have most");
-        assert_eq!(guests.of_the_fewest(), Some("d"), "the youngest's");
+        assert_eq!(guests.of_the_fewest(), Some("a"), "of as few, the oldest's");
         guests.remove(places[1]);
         assert_eq!(guests.len(), 3);
         for place in places {

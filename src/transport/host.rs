@@ -47,7 +47,7 @@ impl<T> PerProcess<T> {
     }
 }
 
-impl<T> Deref for PerProcess<T> {
+impl<T: Send + Sync> Deref for PerProcess<T> {
     type Target = T;
 
     /// This process's own.

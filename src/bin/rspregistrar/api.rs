@@ -162,6 +162,9 @@ impl PoolList {
         let (machine, now) = (server.machine(), server.now());
         let mut piece = Piece::new();
         self.emptied(server, &mut piece);
+        if self.emptied_from.is_some() {
+            return None;
+        }
         let after = self.last.clone();
         let mut more = false;
         for pool in machine.handlespace().pools_after(after.as_ref()) {

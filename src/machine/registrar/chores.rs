@@ -205,7 +205,7 @@ impl Registrar {
                     let next = self.claims.next_at(&target, after);
                     let Some(number) = next.filter(|&number| number <= last) else {
                         self.claims.dealt_with(&target);
-                        return Some(Chore::Again { target, after: last });
+                        return Some(Chore::Again { target, after: 0 });
                     };
                     *units -= 1;
                     after = number;

@@ -234,6 +234,7 @@ impl Registrar {
         };
         let Some(current) = self.peers.get(id).and_then(|peer| peer.link).filter(|&current| current != link)
         else {
+            self.end_proofs(id, link);
             if let Some(peer_link) = self.peer_link(link) {
                 peer_link.doubted = None;
             }
@@ -269,7 +270,7 @@ impl Registrar {
     }
 
     /// Whether a link is one that the operator wants: with where a configured peer is.
-    fn leads_to_configured(&self, link: LinkId) -> bool {
+    pub(super) fn leads_to_configured(&self, link: LinkId) -> bool {
         let from = self.source(link);
         let there = |at: &SocketAddr| Some(at.ip().to_canonical()) == from;
         self.statics.iter().any(|entry| {

@@ -348,9 +348,10 @@ impl Registrar {
         self.statics[index].dialling = true;
     }
 
-    /// Whether a registrar answered where the operator said that one is.
+    /// Whether a registrar answered where the operator said that one is, and is there.
     pub(super) fn is_configured(&self, id: RegistrarId) -> bool {
-        self.statics.iter().any(|entry| entry.id == Some(id))
+        self.statics.iter().any(|entry| !entry.dropped && entry.id == Some(id))
+            && self.links_of(id).into_iter().any(|link| self.leads_to_configured(link))
     }
 
     pub(super) fn static_dialled(&mut self, link: LinkId, index: usize) {
@@ -439,7 +440,12 @@ impl Registrar {
     pub(super) fn lose_link(&mut self, id: RegistrarId, link: LinkId) {
         let all = (id, LinkId(0))..=(id, LinkId(u64::MAX));
         let mut others = self.peer_links.range(all).map(|&(_, other)| other);
-        let other = others.find(|&other| other != link && self.may_be(id, other));
+        // Who was dialled and has said nothing may be anybody.
+        let speaks = |other: LinkId| {
+            let role = self.links.get(&other).map(|state| &state.role);
+            matches!(role, Some(Role::Enrp(peer_link)) if peer_link.confirmed)
+        };
+        let other = others.find(|&other| other != link && speaks(other) && self.may_be(id, other));
         let Some(peer) = self.peers.get_mut(id) else { return };
         // It may have sent something that is lost now, and it starts a new reading of our table.
         peer.audit.link_lost();

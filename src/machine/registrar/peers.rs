@@ -280,7 +280,7 @@ impl Registrar {
     /// one of the host that has most of them, unless that is the newcomer's.
     fn forget_for(&mut self, link: LinkId) -> bool {
         let host = |link: LinkId| self.links.get(&link).and_then(|state| reach::host(&state.ends));
-        let configured = |id: RegistrarId| self.statics.iter().any(|entry| entry.id == Some(id));
+        let configured = |id: RegistrarId| self.is_configured(id);
         let mut hosts: BTreeMap<Option<IpAddr>, Vec<RegistrarId>> = BTreeMap::new();
         for (&id, peer) in &self.peers.table {
             if self.space.owned_count(id) == 0 && !configured(id) && !self.is_joining_with(id) {

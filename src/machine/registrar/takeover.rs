@@ -55,8 +55,7 @@ impl Registrar {
     fn may_inherit(&self, by: RegistrarId, target: RegistrarId) -> bool {
         let met = self.peers.get(by).and_then(|peer| peer.met);
         let heard = self.peers.get(target).map(|peer| peer.heard);
-        self.statics.iter().any(|entry| entry.id == Some(by))
-            || met.zip(heard).is_some_and(|(met, heard)| met <= heard)
+        self.is_configured(by) || met.zip(heard).is_some_and(|(met, heard)| met <= heard)
     }
 
     /// Ends our takeover without success.

@@ -94,6 +94,8 @@ pub(super) struct Slot {
     silent: Option<Place>,
     pub unproved: Option<Place>,
     pub waiting: Option<Place>,
+    /// Until when it is to have proved itself, from when it may begin to.
+    pub proves_by: Time,
     /// Whether a whole message ever came from it, and when the last one did.
     pub(super) spoke: bool,
     pub(super) heard: Time,
@@ -213,6 +215,7 @@ impl Links {
             silent: None,
             unproved: None,
             waiting: None,
+            proves_by: Time::default(),
             spoke: false,
             heard: Time::default(),
             batch: Vec::new(),

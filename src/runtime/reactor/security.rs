@@ -24,6 +24,8 @@ use std::time::Duration;
 
 /// An unproved link that is older makes room for a new one of the same host.
 const STALLED: Duration = Duration::from_secs(1);
+/// Whoever waits for its turn to prove itself does so for so many times the time that proving may take.
+const QUEUE: u32 = 4;
 /// How often it is looked whether there is one.
 const WAITS: Duration = Duration::from_millis(100);
 /// How long a peer may take to hear why it was refused, and what it may send meanwhile, in bytes.
@@ -119,10 +121,10 @@ impl Reactor {
         let Some(slot) = self.links.get_as(index, id) else { return };
         slot.phase = Phase::Waiting(admission);
         slot.link = Some(link);
-        self.arm(self.limits.proof, ReactorTimer::Proof { slot: index, link: id });
         if self.makes_way(from) {
             return self.begin_proof(index);
         }
+        self.arm(self.limits.proof * QUEUE, ReactorTimer::Proof { slot: index, link: id });
         // It waits, as do others of its host.
         if self.links.waiting.len() >= self.limits.waiting {
             match self.links.waiting.who_goes(from) {
@@ -160,18 +162,19 @@ impl Reactor {
 
     /// Its turn to prove itself.
     fn begin_proof(&mut self, index: usize) {
-        let now = self.now;
+        let (now, patience) = (self.now, self.limits.proof);
         let Some(slot) = self.links.get(index) else { return };
         let Phase::Waiting(admission) = slot.phase else { return };
         let service = slot.service;
         let from = slot.link.as_ref().and_then(|link| link.peer_addresses().first().map(SocketAddr::ip));
-        (slot.phase, slot.heard) = (Phase::Proving(None), now);
-        let waited = slot.waiting.take();
+        (slot.phase, slot.heard, slot.proves_by) = (Phase::Proving(None), now, now + patience);
+        let (id, waited) = (slot.id, slot.waiting.take());
         waited.into_iter().for_each(|place| self.links.waiting.remove(place));
         let place = self.links.unproved.add(from, index);
         if let Some(slot) = self.links.get(index) {
             slot.unproved = Some(place);
         }
+        self.arm(patience, ReactorTimer::Proof { slot: index, link: id });
         if admission == Admission::Proved {
             self.begin_tls(index, service);
         }
@@ -386,8 +389,10 @@ impl Reactor {
 
     /// A link had its time to prove itself, or to hear why it was refused.
     pub(super) fn proof_timed_out(&mut self, index: usize, id: LinkId) {
+        let now = self.now;
         let Some(slot) = self.links.get_as(index, id) else { return };
         match &mut slot.phase {
+            Phase::Proving(_) if now < slot.proves_by => {}
             Phase::Refusing => self.remove(index),
             Phase::Proving(None) | Phase::Waiting(_) => {
                 self.counters.handshakes_failed += 1;
