@@ -359,6 +359,31 @@ fn a_configured_peer_is_asked_before_those_that_come_by_themselves() {
 }
 
 #[test]
+fn who_has_the_identifier_of_a_configured_peer_is_not_one_elsewhere() {
+    let (mut bench, _) = Bench::new(with_peers(&["10.0.0.2:9901"]));
+    let (link, _) = meet(&mut bench, B);
+    bench.enrp(link, B, table(false, &[]));
+    assert!(bench.registrar.is_configured(B));
+    bench.down(link);
+    for _ in 0..100 {
+        if !bench.opened.is_empty() {
+            bench.refuse_dial();
+        }
+        bench.wait(ms(100));
+    }
+    assert!(bench.registrar.peers().is_empty(), "nothing is known of it any more");
+    come(&mut bench, B, "10.0.0.66");
+    assert_eq!(bench.registrar.peers().len(), 1);
+    assert!(!bench.registrar.is_configured(B));
+    while bench.opened.is_empty() {
+        bench.wait(ms(100));
+    }
+    let (link, _) = bench.answer_dial();
+    bench.enrp(link, B, hello(B, "10.0.0.2:9901"));
+    assert!(bench.registrar.is_configured(B));
+}
+
+#[test]
 fn of_each_host_one_is_asked_in_turn() {
     let (mut bench, _) = Bench::new(Config { announce_enrp: true, ..config() });
     let mut theirs: Vec<(LinkId, RegistrarId)> = Vec::new();
