@@ -463,6 +463,22 @@ fn nothing_is_changed_without_the_token() {
     }
 }
 
+/// When everything is gone, all of it is told, however many pieces that takes.
+#[test]
+fn all_pools_that_became_empty_are_told() {
+    let registrar = Registrar::start(&PATIENT);
+    let mut elements = Elements::connect(registrar.asap);
+    for number in 0..90 {
+        let pool = format!("pool {number}, with a long name that makes its row longer than others' are");
+        assert!(elements.register(pool.as_bytes(), element(1, Policy::RoundRobin)));
+    }
+    drop(elements);
+    let told = || json(registrar.http, "/api/pools")["emptied"].as_array().map(Vec::len);
+    soon("the loss", || json(registrar.http, "/api/status")["emptied_count"] == 90);
+    assert_eq!(told(), Some(90));
+    assert_eq!(json(registrar.http, "/api/pools?q=pool%2089")["emptied"].as_array().map(Vec::len), Some(1));
+}
+
 #[test]
 fn rspctl_shows_what_there_is() {
     let registrar = Registrar::start(&PATIENT);
