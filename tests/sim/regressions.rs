@@ -38,6 +38,11 @@ const FOUND_WITHOUT_TLS: &[(u64, &str)] = &[
         1086,
         "a stranger that registered over two links in turn had it forgotten who waited for the identifier",
     ),
+    (
+        2211,
+        "audits in vain, of what a stranger said in a registrar's name, kept a registrar from finding out that it does not have an element",
+    ),
+    (3958, "the check took a process that was refused from the beginning for one that knows its home"),
     (84, "the check took a registrar for dead, for which a stranger passed"),
 ];
 
