@@ -310,12 +310,7 @@ fn nothing_unowned(world: &mut World) {
     }
     let mut unowned = BTreeMap::new();
     // A process that turned to a registrar that hangs waits for it until the response timer ends.
-    let mut bound = world.takeover_bound() + RESPONSE_TIMEOUT;
-    if world.plan.sctp && world.plan.strangers > 0 && !world.plan.tls {
-        // One that was refused for a stranger's sake is not told over SCTP when its identifier is free (it may be rsplib's), and
-        // tries again when its registration is due.
-        bound += Duration::from_secs(10);
-    }
+    let bound = world.takeover_bound() + RESPONSE_TIMEOUT;
     let (now, disturbed) = (world.now, world.disturbed);
     let mut looked = 0;
     for (key, &host) in &world.registered {

@@ -434,10 +434,8 @@ fn subscribers_of_a_long_list_are_told_of_it_more_rarely() {
             .count()
     };
     let mut all = told(bench.wait(ms(1000)));
-    let mut pe_id = 1;
-    for _ in 0..100 {
-        all += told(bench.asap(pe, registration(pe_id)));
-        pe_id += 1;
+    for id in 1..=100 {
+        all += told(bench.asap(pe, registration(id)));
         all += told(bench.wait(ms(10)));
     }
     // Some 40 bytes an element: 4 MB for all of them, which are a quarter of a second's.
