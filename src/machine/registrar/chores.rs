@@ -43,6 +43,8 @@ pub(super) enum Chore {
 /// Units of work in one call; a unit is about one element, and telling so many peers of it.
 pub(super) const BUDGET: usize = 256;
 const PEERS_OF_A_UNIT: usize = 16;
+/// A claim whose dial is over, or that is to be dialled anew, is as much work as so many units.
+const CLAIM: usize = 4;
 
 /// What is still to be done.
 #[derive(Debug, Default)]
@@ -207,7 +209,7 @@ impl Registrar {
                         self.claims.dealt_with(&target);
                         return Some(Chore::Again { target, after: 0 });
                     };
-                    *units -= 1;
+                    *units = units.saturating_sub(CLAIM);
                     after = number;
                     self.unreached(number, &target, refused);
                 }
@@ -219,7 +221,7 @@ impl Registrar {
                         self.dial_claims();
                         return None;
                     };
-                    *units -= 1;
+                    *units = units.saturating_sub(CLAIM);
                     after = number;
                     self.claims.queue(number);
                 }
