@@ -1,29 +1,13 @@
 //! What an element costs in memory, every index included: the performance contract says at most 200
 //! bytes with one IPv4 transport. An own program, since it counts all allocations of the process.
 
+#[path = "common/counting.rs"]
+mod counting;
+
+use counting::LIVE;
 use rserpool::handlespace::Handlespace;
 use rserpool::wire::{PeId, Policy, PoolElement, PoolHandle, Protocol, RegistrarId, Transport, TransportUse};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: passes everything on to `System` unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size(), Relaxed);
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Relaxed);
-        unsafe { System.dealloc(block, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Bytes per element of a pool of `count`.
 fn bytes_each(count: u32, policy: impl Fn(u32) -> Policy) -> usize {

@@ -1,34 +1,18 @@
 //! What a registrar keeps of what others send takes no more than is accounted for, and goes when they go. An own
 //! program, since it counts all allocations of the process.
 
+#[path = "common/counting.rs"]
+mod counting;
+
+use counting::LIVE;
 use rserpool::machine::registrar::{Config, Registrar};
 use rserpool::machine::{
     LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Output, Service, Target, Time,
 };
 use rserpool::wire::{Asap, PoolHandle};
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: passes everything on to `System` unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size(), Relaxed);
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Relaxed);
-        unsafe { System.dealloc(block, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// One test at a time, since all is counted together.
 static ALONE: Mutex<()> = Mutex::new(());

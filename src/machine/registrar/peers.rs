@@ -280,10 +280,9 @@ impl Registrar {
     /// one of the host that has most of them, unless that is the newcomer's.
     fn forget_for(&mut self, link: LinkId) -> bool {
         let host = |link: LinkId| self.links.get(&link).and_then(|state| reach::host(&state.ends));
-        let configured = |id: RegistrarId| self.is_configured(id);
         let mut hosts: BTreeMap<Option<IpAddr>, Vec<RegistrarId>> = BTreeMap::new();
         for (&id, peer) in &self.peers.table {
-            if self.space.owned_count(id) == 0 && !configured(id) && !self.is_joining_with(id) {
+            if self.space.owned_count(id) == 0 && !self.is_configured(id) && !self.is_joining_with(id) {
                 hosts.entry(peer.link.and_then(host)).or_default().push(id);
             }
         }

@@ -111,8 +111,7 @@ impl Registrar {
     /// Whether there is room for one more element of a peer. One that has none yet keeps its place when it has one, and
     /// so not all of one host's get any, nor as many that there is no place for those that are configured.
     pub(super) fn has_peers_share(&self, home: RegistrarId) -> bool {
-        let configured = |id: RegistrarId| self.is_configured(id);
-        if configured(home) {
+        if self.is_configured(home) {
             return true;
         }
         let bytes = Bounds::default().bytes / PEERS_BYTES.1 * PEERS_BYTES.0;
@@ -123,7 +122,7 @@ impl Registrar {
         let alike = |id: RegistrarId| self.peers_host(id) == host;
         if self.space.owned_count(home) == 0 {
             let owners: Vec<RegistrarId> = (self.peers.table.keys().copied())
-                .filter(|&id| self.space.owned_count(id) > 0 && !configured(id))
+                .filter(|&id| self.space.owned_count(id) > 0 && !self.is_configured(id))
                 .collect();
             let left = self.config.max_peers.saturating_sub(self.statics.len() + owners.len());
             if owners.iter().filter(|&&id| alike(id)).count() >= PLACES * left {

@@ -417,8 +417,8 @@ fn an_element_too_large_for_a_message_is_refused() {
     bench.register(1, large).expect([is_registered(1, Err(rejected(CauseCode::INVALID_VALUES)))]);
 }
 
-#[test]
-fn an_element_whose_identifier_was_taken_is_back_when_it_is_free() {
+/// An element was refused again and again since another one has its identifier.
+fn refused_for_long() -> Bench {
     let mut bench = bench(config(&[A])).settled();
     bench.register(1, registration("echo", 7));
     let error = Some(CauseCode::NON_UNIQUE_PE_ID.into());
@@ -427,6 +427,12 @@ fn an_element_whose_identifier_was_taken_is_back_when_it_is_free() {
         bench.at(time).receive(link(1), refused.clone());
     }
     bench.at(4_100).forget();
+    bench
+}
+
+#[test]
+fn an_element_whose_identifier_was_taken_is_back_when_it_is_free() {
+    let mut bench = refused_for_long();
     bench.receive(link(1), deregistered("echo", 7)).expect([Send(link(1), register("echo", 7))]);
     // One that was never refused has nothing to come back from.
     bench.receive(link(1), registered("echo", 7)).forget();
@@ -436,14 +442,7 @@ fn an_element_whose_identifier_was_taken_is_back_when_it_is_free() {
 /// Over SCTP, where the registrar can't know whether we are rsplib's.
 #[test]
 fn a_keep_alive_for_an_element_that_was_refused_has_it_register() {
-    let mut bench = bench(config(&[A])).settled();
-    bench.register(1, registration("echo", 7));
-    let error = Some(CauseCode::NON_UNIQUE_PE_ID.into());
-    let refused = Asap::RegistrationResponse { rejected: true, handle: handle("echo"), id: PeId(7), error };
-    for time in [0, 500, 1_000, 2_000, 4_000] {
-        bench.at(time).receive(link(1), refused.clone());
-    }
-    bench.at(4_100).forget();
+    let mut bench = refused_for_long();
     let answer = || Send(link(1), ack("echo", 7));
     let asked = keep_alive(false, 0x1111, "echo", Some(7));
     // One for all elements of the pool is about others.
