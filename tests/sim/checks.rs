@@ -2,7 +2,7 @@
 
 use super::network::HostId;
 use super::strangers::is_invented;
-use super::world::{Machine, World, timers};
+use super::world::{Machine, World, address, timers};
 use rserpool::machine::client::{Event, Resolution};
 use rserpool::machine::registrar::{self, Registrar};
 use rserpool::machine::{RequestId, Time};
@@ -287,17 +287,27 @@ fn no_orphans(world: &mut World, host: HostId) {
 
 /// Whether a registrar that an element's process may have for its home takes the element for a registrar's that a stranger made up: without TLS,
 /// who has an identifier first keeps it, and the process is refused. One that was refused from the beginning does not know its home's
-/// identifier.
+/// identifier. The same where it takes it for another honest registrar's, for which somebody else is that home: the two never hear of each other
+/// what the other one has given up.
 fn is_squatted(world: &World, key: &(PoolHandle, PeId), host: HostId) -> bool {
     let Machine::Process(client) = &world.hosts[host].machine else { return false };
     let home = client.home();
-    let invented = |registrar: &registrar::Registrar| {
+    let is_elsewhere = |at: HostId, id: RegistrarId, of: &registrar::Registrar| {
+        let known = of.peers().into_iter().find(|peer| peer.id == id);
+        known.is_some_and(|peer| !peer.addresses.iter().any(|known| known.ip() == address(at)))
+    };
+    let invented = |(at, registrar): &(HostId, &registrar::Registrar)| {
         let space = registrar.handlespace();
         let known = space.find(&key.0, key.1).and_then(|found| space.get(found));
-        known.is_some_and(|element| is_invented(element.home()))
+        let estranged = |home| {
+            world
+                .registrars()
+                .any(|(_, other)| other.id() == home && is_elsewhere(*at, registrar.id(), other))
+        };
+        known.is_some_and(|element| is_invented(element.home()) || estranged(element.home()))
     };
     let is_home = |registrar: &registrar::Registrar| home.is_none_or(|home| home == registrar.id());
-    !world.plan.tls && world.registrars().any(|(_, registrar)| is_home(registrar) && invented(registrar))
+    !world.plan.tls && world.registrars().any(|found| is_home(found.1) && invented(&found))
 }
 
 /// Each registered element is some living registrar's own.

@@ -42,6 +42,7 @@ const FOUND_WITHOUT_TLS: &[(u64, &str)] = &[
         2211,
         "audits in vain, of what a stranger said in a registrar's name, kept a registrar from finding out that it does not have an element",
     ),
+    (11499, "the check took two registrars for acquainted, at one of which a stranger has the other's name"),
     (3958, "the check took a process that was refused from the beginning for one that knows its home"),
     (84, "the check took a registrar for dead, for which a stranger passed"),
 ];
