@@ -3,7 +3,7 @@
 
 use super::aged::Aged;
 use super::links::{PeerLink, SIMULTANEOUS};
-use super::peers::{Life, Standing};
+use super::peers::Life;
 use super::reach;
 use super::{Dial, LinkId, Registrar, Service, Timer};
 use crate::machine::Time;
@@ -19,6 +19,17 @@ const FORMER: (usize, Duration) = (1024, Duration::from_secs(3600));
 const SETTLED: Duration = Duration::from_secs(60);
 /// So often another identifier is drawn.
 const DRAWS: u32 = 8;
+
+/// What to make of a message that came over a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It is the sender's.
+    Proved,
+    /// The sender has a link that lives, and this is another one.
+    Unproved,
+    /// The link was closed.
+    None,
+}
 
 /// Who had which identifier, and how we came to ours.
 #[derive(Debug, Default)]

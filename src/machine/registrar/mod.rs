@@ -7,7 +7,8 @@
 //! | `watch` | keep-alives, unreachability, lost links |
 //! | `subscriptions`, `subscribers` | pushes changed pools; to whom |
 //! | `store` | the only place that changes the handlespace, with everything that hangs on it |
-//! | `peers` | who the peers are, presence, death |
+//! | `enrp` | what peers say and are told: presence, lists, errors |
+//! | `peers` | who the peers are, and whether they live |
 //! | `links` | peers' links: dialling, choosing |
 //! | `identity` | whether a peer is who it says it is |
 //! | `hearsay` | how often is dialled what others name |
@@ -60,6 +61,7 @@ mod dialect;
 mod distance;
 mod docket;
 mod download;
+mod enrp;
 mod hearsay;
 mod identity;
 mod invariants;

@@ -1,18 +1,14 @@
-//! Peers: who they are, whether they live, presence (RFC 5353 sections 3.4.1 to 3.4.3).
+//! Peers: who they are and whether they live (RFC 5353 sections 3.4.1 to 3.4.3). What they say: [`super::enrp`].
 
 use super::absent::Absent;
-use super::dialect::{self, is_rsplibs_refusal, server_information};
 use super::hearsay::Naming;
 use super::reach;
 use super::sync::{Audit, Backlog, TableCursor};
-use super::{Dialect, Event, LinkId, PeerView, Registrar, Service, Timer, What};
+use super::{Dialect, Event, LinkId, PeerView, Registrar, Timer, What};
 use crate::machine::{Output, Target, Time};
 use crate::wire::scope::host_of;
 use crate::wire::show;
-use crate::wire::{
-    Cause, CauseCode, DecodeError, Enrp, EnrpMessage, OperationError, RegistrarId, ServerInformation,
-    Transport,
-};
+use crate::wire::{RegistrarId, ServerInformation, Transport};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -25,8 +21,6 @@ const MAX_INFO: usize = 512;
 pub(super) const MAX_ADDRESSES: usize = 15;
 /// Addresses of a peer that are remembered.
 const MAX_SEEN: usize = 16;
-/// A list that was refused is asked for again after so long.
-const LIST_PAUSE: Duration = Duration::from_secs(2);
 /// So often a takeover is left to somebody who does not finish it.
 pub(super) const MAX_YIELDS: u8 = 2;
 
@@ -69,17 +63,6 @@ impl Life {
     pub(super) fn is_dead(self) -> bool {
         matches!(self, Life::Dead { .. })
     }
-}
-
-/// What to make of a message that came over a link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// It is the sender's.
-    Proved,
-    /// The sender has a link that lives, and this is another one.
-    Unproved,
-    /// The link was closed.
-    None,
 }
 
 /// A peer, or a registrar that we only heard of.
@@ -209,7 +192,12 @@ impl Registrar {
     }
 
     /// The same for one that came itself, over this link.
-    fn meet_over(&mut self, id: RegistrarId, address: Option<SocketAddr>, link: Option<LinkId>) -> bool {
+    pub(super) fn meet_over(
+        &mut self,
+        id: RegistrarId,
+        address: Option<SocketAddr>,
+        link: Option<LinkId>,
+    ) -> bool {
         if self.peers.table.contains_key(&id) {
             return true;
         }
@@ -286,9 +274,7 @@ impl Registrar {
                 hosts.entry(peer.link.and_then(host)).or_default().push(id);
             }
         }
-        let from = self.links.get(&link).and_then(|state| state.ends.peer.first()).map(SocketAddr::ip);
-        let given = |target: &Target| target.addresses.iter().any(|at| Some(at.ip()) == from);
-        let wanted = self.statics.iter().any(|entry| entry.link == Some(link) || given(&entry.target));
+        let wanted = self.leads_to_configured(link);
         let theirs = hosts.get(&host(link)).map_or(0, Vec::len);
         let most = hosts.into_values().max_by_key(Vec::len).filter(|most| wanted || most.len() > theirs + 1);
         // Of many of one host none is better than another; the last one is as good as any.
@@ -468,279 +454,6 @@ impl Registrar {
         taken.map(|(&id, _)| id).collect()
     }
 
-    /// A presence for a peer, or for all by multicast.
-    pub(super) fn presence(&self, to: Option<RegistrarId>, reply_required: bool) -> Enrp {
-        let peer = to.and_then(|id| self.peers.get(id));
-        let dialect = peer.map_or(Dialect::Rfc, |peer| peer.dialect);
-        let sum = if dialect.may_be_rsplib() { self.rsplib_sum } else { self.space.sum(self.id) };
-        // What waits for the peer is in our checksum and not in its copy yet.
-        let waiting = peer.is_some_and(|peer| !peer.backlog.is_empty());
-        Enrp::Presence {
-            reply_required,
-            checksum: (dialect.needs_checksum() || !waiting).then_some(sum.to_wire()),
-            server: Some(server_information(self.id, &self.config.enrp_transports)),
-        }
-    }
-
-    pub(super) fn send_presence(&mut self, id: RegistrarId, reply_required: bool) {
-        let body = self.presence(Some(id), reply_required);
-        self.send_enrp(id, body);
-    }
-
-    /// PEER-HEARTBEAT-CYCLE: everybody hears that we live.
-    pub(super) fn heartbeat(&mut self) {
-        let due = self.now + self.jitter(self.config.peer_heartbeat_cycle, 12);
-        self.timers.set(Timer::Heartbeat, due);
-        self.announce_presence(false);
-        let ids: Vec<RegistrarId> = self.peers.table.keys().copied().collect();
-        for id in ids {
-            let Some(peer) = self.peers.get(id) else { continue };
-            if peer.link.is_some() {
-                // With a checksum it would read our whole table for what is on its way already. Whoever misses
-                // our presence asks for it.
-                if !peer.dialect.needs_checksum() || peer.backlog.is_empty() {
-                    self.send_presence(id, false);
-                }
-            } else if !peer.life.is_dead() && self.timers.get(&Timer::Redial(id)).is_none() {
-                self.dial_peer(id);
-            }
-        }
-    }
-
-    pub(super) fn announce_presence(&mut self, reply_required: bool) {
-        if self.config.announce_enrp {
-            let body = self.presence(None, reply_required);
-            let message = EnrpMessage { sender: self.id, receiver: RegistrarId(0), body };
-            let bytes = message.encode_as(self.config.lengths());
-            self.outbox.push(Output::Announce { service: Service::Enrp, bytes });
-        }
-    }
-
-    /// Sends to a peer; dropped when there is no link.
-    pub(super) fn send_enrp(&mut self, id: RegistrarId, body: Enrp) {
-        if let Some(link) = self.peers.get(id).and_then(|peer| peer.link) {
-            self.send_enrp_over(link, id, body);
-        }
-    }
-
-    pub(super) fn send_enrp_over(&mut self, link: LinkId, receiver: RegistrarId, body: Enrp) {
-        let message = EnrpMessage { sender: self.id, receiver, body };
-        self.outbox.send(link, &message.encode_as(self.config.lengths()));
-    }
-
-    /// One message from a peer's link.
-    pub(super) fn enrp_message(&mut self, link: LinkId, bytes: &[u8]) {
-        let decoded = match EnrpMessage::decode(bytes) {
-            Ok(decoded) => decoded,
-            Err(error) => return self.enrp_undecodable(link, bytes, error),
-        };
-        let EnrpMessage { sender, mut body, .. } = decoded.message;
-        if let Enrp::Error { error } = &body
-            && is_rsplibs_refusal(self.id, sender, error)
-        {
-            return self.refused_probe(link);
-        }
-        if sender == self.id {
-            return self.met_ourselves(link);
-        }
-        if sender == RegistrarId(0) {
-            self.stats.messages_rejected += 1;
-            let from = self.end_of(link);
-            return self.complain("sender 0", || format!("ENRP message with sender 0 from {from}"));
-        }
-        let stranger = self.peers.get(sender).is_none_or(|peer| !peer.life.is_met());
-        let said = match &body {
-            Enrp::Presence { server: Some(server), .. } => said_address(server),
-            _ => None,
-        };
-        let from = || self.links.get(&link)?.ends.peer.first().copied();
-        if !self.meet_over(sender, said.or_else(from), Some(link)) {
-            return;
-        }
-        match self.came_over(link, sender) {
-            Standing::None => return,
-            Standing::Unproved => {
-                if let Enrp::Presence { server: Some(server), .. } = &body {
-                    self.note_home(link, server);
-                }
-                // Whoever it is, it may know that we live.
-                if let Enrp::Presence { reply_required: true, .. } = body {
-                    let body = self.presence(Some(sender), false);
-                    self.send_enrp_over(link, sender, body);
-                }
-                return;
-            }
-            Standing::Proved => {}
-        }
-        self.seen_from_here(link, &mut body);
-        if !decoded.unrecognized.is_empty() && !matches!(body, Enrp::Error { .. }) {
-            let causes = decoded
-                .unrecognized
-                .into_iter()
-                .map(|data| Cause { code: CauseCode::UNRECOGNIZED_PARAMETER, data });
-            self.report_error(link, sender, OperationError(causes.collect()));
-        }
-        self.heard(sender);
-        if stranger && !matches!(body, Enrp::Presence { .. }) {
-            // RFC 5353 section 3.4.1: it shall introduce itself.
-            self.send_presence(sender, true);
-        }
-        match body {
-            Enrp::Presence { reply_required, checksum, server } => {
-                self.presence_over_link(link, sender, (reply_required, stranger), checksum, server)
-            }
-            Enrp::HandleTableRequest { own_only } => self.table_request(link, sender, own_only),
-            Enrp::HandleTableResponse { rejected, more, pools } => {
-                self.table_response(link, sender, rejected, more, pools)
-            }
-            Enrp::HandleUpdate { takeover_suggested, action, handle, element } => {
-                self.handle_update(link, sender, takeover_suggested, action, handle, element)
-            }
-            Enrp::ListRequest => self.list_request(link),
-            Enrp::ListResponse { rejected, servers } => self.list_response(link, sender, rejected, servers),
-            Enrp::InitTakeover { target } => self.init_takeover(sender, target),
-            Enrp::InitTakeoverAck { target } => self.takeover_acknowledged(sender, target),
-            Enrp::TakeoverServer { target } => self.takeover_server(sender, target),
-            Enrp::Error { error } if self.operation_refused(sender, &error) => {}
-            Enrp::Error { error } => {
-                let code = error.code();
-                if code == CauseCode::NON_UNIQUE_PE_ID && self.is_told_that_we_are_two(link) {
-                    return;
-                }
-                let who = self.called(sender);
-                self.complain("enrp error", || format!("peer {who} reports {code:?}"));
-            }
-        }
-    }
-
-    fn enrp_undecodable(&mut self, link: LinkId, bytes: &[u8], error: DecodeError) {
-        const ENRP_ERROR: u8 = 0x0a;
-        self.stats.messages_rejected += 1;
-        let kind = bytes.first().copied().unwrap_or(0);
-        let from = self.end_of(link);
-        self.complain("enrp undecodable", || {
-            format!("ENRP message of type {kind:#04x} from {from}, at byte {}: {}", error.at, error.reason)
-        });
-        if let Some(mut cause) = error.cause
-            && kind != ENRP_ERROR
-        {
-            if self
-                .links
-                .get(&link)
-                .is_some_and(|link| !dialect::client_may_be_rsplibs(&self.config, &link.ends))
-            {
-                cause.code = dialect::assigned(cause.code);
-            }
-            let sender =
-                bytes.get(4..8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
-            self.report_error(link, RegistrarId(sender), OperationError(vec![cause]));
-        }
-    }
-
-    /// Sends an error, unless what it quotes is too long for a message.
-    pub(super) fn report_error(&mut self, link: LinkId, receiver: RegistrarId, error: OperationError) {
-        let message = EnrpMessage { sender: self.id, receiver, body: Enrp::Error { error } };
-        if message.fits() {
-            self.outbox.send(link, &message.encode_as(self.config.lengths()));
-        }
-    }
-
-    fn presence_over_link(
-        &mut self,
-        link: LinkId,
-        id: RegistrarId,
-        (reply_required, stranger): (bool, bool),
-        checksum: Option<[u8; 2]>,
-        server: Option<ServerInformation>,
-    ) {
-        let server = server.filter(|server| server.id == id);
-        self.judge(link, id, server.as_ref());
-        if let Some(server) = server {
-            let near = self.links.get(&link).is_some_and(|link| reach::is_local(&link.ends));
-            let named: Vec<IpAddr> =
-                server.transports.iter().flat_map(Transport::addresses).copied().collect();
-            self.note_seen(id, &named);
-            self.learn(id, server, near);
-        }
-        if reply_required || stranger {
-            // RFC 5353 section 3.4.1: a stranger is asked for a presence, whatever its first message is.
-            let body = self.presence(Some(id), stranger);
-            self.send_enrp_over(link, id, body);
-        }
-        let now = self.now;
-        let list = self
-            .peers
-            .get_mut(id)
-            .is_some_and(|peer| now >= peer.list_after && !std::mem::replace(&mut peer.listed, true));
-        if list && !self.is_joining_with(id) {
-            self.send_enrp(id, Enrp::ListRequest);
-        }
-        if self.is_serving() {
-            if let Some(checksum) = checksum {
-                self.compare(id, checksum);
-            }
-        } else {
-            self.seek_mentor();
-        }
-    }
-
-    /// It does not tell its peers now (RFC 5353 section 3.2.2.2): others are asked, and it again later.
-    pub(super) fn list_refused(&mut self, id: RegistrarId) {
-        let after = self.now + LIST_PAUSE;
-        if let Some(peer) = self.peers.get_mut(id) {
-            peer.listed = false;
-            peer.list_after = after;
-        }
-        let other = self.peers.linked().into_iter().find(|&other| other != id && self.is_up(other));
-        if let Some(other) = other {
-            self.send_enrp(other, Enrp::ListRequest);
-        }
-    }
-
-    /// A datagram from the ENRP group: presences only. Anybody can send one, so it is no more than a
-    /// hint where to dial.
-    pub(super) fn multicast_message(&mut self, from: SocketAddr, bytes: &[u8]) {
-        let Ok(decoded) = EnrpMessage::decode(bytes) else {
-            self.stats.messages_rejected += 1;
-            return;
-        };
-        let EnrpMessage { sender, body, .. } = decoded.message;
-        let Enrp::Presence { server: Some(server), .. } = body else { return };
-        if sender == RegistrarId(0) || server.id != sender {
-            return;
-        }
-        if sender == self.id {
-            return self.met_twin_by_datagram(from, &server);
-        }
-        if !self.meet(sender, said_address(&server).or(Some(from))) {
-            return;
-        }
-        let mut targets = self.targets(&server.transports, Some(from), self.is_here(from));
-        let guarded = self.is_guarded(sender);
-        let Some(peer) = self.peers.get_mut(sender) else { return };
-        if guarded {
-            // Elements hang on who that is.
-            let seen = |at: &SocketAddr| peer.seen.contains(&at.ip().to_canonical());
-            targets.retain(|target| target.addresses.iter().all(seen));
-        }
-        if !guarded || !targets.is_empty() {
-            peer.naming.announced(from.ip());
-        }
-        if peer.life == Life::Hearsay {
-            peer.set_targets(targets);
-            peer.set_info(server);
-        } else if peer.link.is_none() {
-            // Where it said itself that it is comes first.
-            peer.targets.truncate(2);
-            for target in targets {
-                if peer.targets.len() < 4 && !peer.targets.contains(&target) {
-                    peer.targets.push(target);
-                }
-            }
-        }
-        self.dial_politely(sender);
-    }
-
     /// Takes over what a registrar says about itself, or a third one about it. `near`: who says so is on this
     /// host.
     pub(super) fn learn(&mut self, id: RegistrarId, server: ServerInformation, near: bool) {
@@ -756,7 +469,7 @@ impl Registrar {
 }
 
 impl Peer {
-    fn set_targets(&mut self, targets: Vec<Target>) {
+    pub(super) fn set_targets(&mut self, targets: Vec<Target>) {
         // Heard over several interfaces and groups, the addresses change from one datagram to the next.
         let protocols = |targets: &[Target]| targets.iter().map(|target| target.protocol).collect::<Vec<_>>();
         if protocols(&self.targets) != protocols(&targets) {
@@ -765,7 +478,7 @@ impl Peer {
         self.targets = targets;
     }
 
-    fn set_info(&mut self, server: ServerInformation) {
+    pub(super) fn set_info(&mut self, server: ServerInformation) {
         self.info = tellable(server);
     }
 }
