@@ -11,6 +11,7 @@
 //! | `pool` | [`Pool`]: a followed pool, for plain connections |
 //! | `library` | the event thread's loop around the client machine |
 //! | `registrar` | the loop around the registrar machine |
+//! | `embedded` | a registrar in a thread of a program |
 //! | `reactor` | the loops' engine: links, listeners, groups, timers |
 //! | `guests` | who has to go where places are short, by hosts |
 //! | `groups` | multicast groups, tried again while they can't be used |
@@ -31,6 +32,7 @@ pub(crate) mod counters;
 #[doc(hidden)]
 pub mod csp;
 mod directory;
+mod embedded;
 mod groups;
 #[doc(hidden)]
 pub mod guests;

@@ -6,7 +6,19 @@
 //! [`ACCEPT_BUDGET`] links, each group [`DATAGRAM_BUDGET`] datagrams. What is left waits for its turn, and
 //! so does whoever asks for very long answers ([`HEAVY`]): the loop spends [`SLICE`] on those, then looks
 //! for others again. A link whose peer does not read is not read from either.
+//!
+//! | file | what |
+//! |---|---|
+//! | `slots` | the table of links |
+//! | `dials` | dialling |
+//! | `links` | taking links in, reading, sending, closing |
+//! | `security` | links that have to prove themselves |
+//! | `room` | who makes room where places are short |
+//! | `hoards` | what the kernel keeps for associations |
+//! | `groups` | multicast |
+//! | `waker` | how another thread wakes the loop |
 
+mod dials;
 mod groups;
 mod hoards;
 mod links;
@@ -14,6 +26,7 @@ mod room;
 mod security;
 #[cfg(test)]
 mod security_tests;
+mod slots;
 #[cfg(test)]
 mod tests;
 mod waker;
@@ -29,12 +42,12 @@ use crate::transport::{Link, ReadStatus};
 use crate::wire::scope::host_of;
 use crate::wire::{PPID_ASAP, PPID_ENRP};
 use groups::Groups;
-use links::Links;
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
 use nix::time::ClockId;
 use room::Crowd;
+use slots::Links;
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -44,8 +57,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use links::Admission;
 pub(crate) use security::Security;
+pub(crate) use slots::Admission;
 
 /// Messages taken from one link before others are served.
 const READ_BUDGET: usize = 64;

@@ -1,65 +1,43 @@
 //! A registrar's loop: one registrar machine on the reactor. Its caller brings the rest (signals, a
 //! status page) as sources of the same poll.
 
+mod listening;
+mod log_lines;
+#[cfg(test)]
+mod tests;
+
 use super::groups::{GroupPurpose, MissingGroups};
 use super::names::Names;
 use super::reactor::{Admission, Clock, Input, Limits, Reactor, Waker};
 use super::settings::is_available;
-use super::thread::spawn;
 use super::{Keeper, Tls, TlsStatus, targets};
 use crate::machine::registrar::{
-    Config, Event, Happening, Histogram, Impossible, Operated, Operation, Registrar, What,
+    Config, Event, Happening, Histogram, Impossible, Operated, Operation, Registrar,
 };
 use crate::machine::{LinkId, LinkProtocol, Output, Service, Target, Time};
 use crate::transport::allow::Networks;
 use crate::transport::host;
-use crate::transport::interfaces::Interface;
 use crate::transport::multicast::{DEFAULT_TTL, groups_of};
-use crate::transport::scope::{Scope, best_first, reaches, usable};
+use crate::transport::scope::Scope;
 use crate::transport::tls::{Credentials, Mode};
-use crate::wire::show;
 use crate::wire::{
-    ASAP_PORT, ASAP_TLS_PORT, ENRP_PORT, ENRP_TLS_PORT, PeId, PoolElement, PoolHandle, Protocol, RegistrarId,
-    Transport, TransportUse,
+    ASAP_PORT, ASAP_TLS_PORT, ENRP_PORT, ENRP_TLS_PORT, PeId, PoolElement, PoolHandle, Transport,
 };
+use listening::{Bound, listen, listen_for_tls, secure, speak, transports};
+use log_lines::{cause, tell};
 use mio::{Registry, Token};
 use std::collections::BTreeSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-#[cfg(test)]
-mod tests;
+pub use listening::Listen;
 
 /// The first token that is the caller's own.
 pub const FIRST_TOKEN: usize = super::reactor::OTHERS;
 /// Descriptors that are not for links: listeners, groups, poll, log, status page.
 const RESERVED_DESCRIPTORS: u64 = 128;
-
-/// Where a service is offered.
-#[derive(Debug, Clone)]
-pub struct Listen {
-    /// Local addresses; port 0: any free one.
-    pub addresses: Vec<SocketAddr>,
-    /// If the port is taken, use any free one instead, with a warning.
-    pub fallback: bool,
-}
-
-impl Listen {
-    /// Every address, the default port, and any other if that is taken.
-    pub fn auto(port: u16) -> Listen {
-        Listen { addresses: vec![(Ipv6Addr::UNSPECIFIED, port).into()], fallback: true }
-    }
-
-    /// Whether nobody asked for a certain port. With port 0, SCTP tries the one that TCP got.
-    fn any_port_will_do(&self) -> bool {
-        self.fallback || self.addresses.first().is_none_or(|address| address.port() == 0)
-    }
-}
 
 /// What a registrar needs to know that its machine does not.
 #[derive(Debug, Clone)]
@@ -165,20 +143,6 @@ pub struct Server {
     allowed: Networks,
     /// Links to be measured when nobody reads from them any more.
     unmeasured: BTreeSet<LinkId>,
-}
-
-/// Where a service listens.
-#[derive(Debug, Clone, Default)]
-struct Bound {
-    tcp: Vec<SocketAddr>,
-    /// The addresses, which share one port; the unspecified one stands for all.
-    sctp: Vec<SocketAddr>,
-}
-
-impl Bound {
-    fn addresses(&self) -> impl Iterator<Item = &SocketAddr> {
-        self.tcp.iter().chain(&self.sctp)
-    }
 }
 
 impl Server {
@@ -508,77 +472,6 @@ impl Server {
     }
 }
 
-/// What happened in words that say nothing of whom, and to which thing it did.
-fn cause(what: &What) -> (&'static str, u64) {
-    let name = |named: (Option<&PoolHandle>, u32)| {
-        let mut hasher = DefaultHasher::new();
-        named.hash(&mut hasher);
-        hasher.finish()
-    };
-    let (cause, named) = match what {
-        What::Registered { handle, id, .. } => ("an element was registered", (Some(handle), id.0)),
-        What::Removed { handle, id, .. } => ("an element was removed", (Some(handle), id.0)),
-        What::Refused { handle, id, .. } => ("a request was refused", (Some(handle), id.0)),
-        What::Reported { handle, id, .. } => ("an element was reported", (Some(handle), id.0)),
-        What::Moved { handle, id, .. } => ("an element has another registrar", (Some(handle), id.0)),
-        What::Operated { handle, id, .. } => ("an operator changed an element", (Some(handle), id.0)),
-        What::PeerFound { id, .. } => ("a registrar is there", (None, id.0)),
-        What::PeerDead { id, .. } => ("a registrar is dead", (None, id.0)),
-        What::TakingOver { target, .. } => ("a takeover began", (None, target.0)),
-        What::TakenOver { target, .. } => ("a takeover was done", (None, target.0)),
-        What::Serving => ("service began", (None, 0)),
-    };
-    (cause, name(named))
-}
-
-/// What happened to an element or a registrar, in a line. `more`: what of this kind got none.
-fn tell(what: &What, ourselves: RegistrarId, more: impl std::fmt::Display) {
-    let at = |address: &Option<SocketAddr>| show::at(*address);
-    let by = |from: &Option<SocketAddr>| from.map_or(String::new(), |address| format!(" by {address}"));
-    match what {
-        // The words by which scripts find it in rsplib's log, as with `Serving`.
-        What::Registered { handle, id, home, address, size } if *home == ourselves => {
-            log::info!("Successfully registered {handle}/{id}{}, {size} in its pool{more}", at(address));
-        }
-        What::Registered { handle, id, home, address, size } => {
-            log::info!("Registrar {home} has {handle}/{id}{}, {size} in its pool{more}", at(address));
-        }
-        What::Removed { handle, id, reason, address, left, .. } => {
-            log::info!(
-                "Removed {handle}/{id}: {reason}; it was{}, {left} left in its pool{more}",
-                at(address)
-            );
-        }
-        What::Refused { handle, id, cause, from } => {
-            log::info!("Refused {handle}/{id}{}: {cause:?}{more}", by(from));
-        }
-        What::Reported { handle, id, address, from } => {
-            log::info!("Reported as unreachable{}: {handle}/{id}{}{more}", by(from), at(address));
-        }
-        What::Moved { handle, id, address, from, to, to_address } => {
-            log::info!(
-                "{handle}/{id}{} has registrar {to}{} instead of {from}{more}",
-                at(address),
-                at(to_address)
-            );
-        }
-        What::Operated { handle, id, address, action } => {
-            log::info!("{handle}/{id}{}: {action}{more}", at(address))
-        }
-        What::PeerFound { id, address } => log::info!("registrar {id}{} is there{more}", at(address)),
-        What::PeerDead { id, address } => log::warn!("registrar {id}{} is dead{more}", at(address)),
-        What::TakingOver { target, address } => {
-            log::info!("taking over from registrar {target}{}{more}", at(address));
-        }
-        What::TakenOver { target, address, by, by_address, elements } => log::info!(
-            "registrar {by}{} took over {elements} elements from registrar {target}{}{more}",
-            at(by_address),
-            at(address)
-        ),
-        What::Serving => log::info!("The registrar is ready and serves"),
-    }
-}
-
 /// Connections at a time.
 fn most_links(asked: Option<usize>) -> usize {
     let descriptors = host::descriptor_limit().saturating_sub(RESERVED_DESCRIPTORS).max(16);
@@ -634,269 +527,5 @@ fn report(reactor: &mut Reactor, event: Event) {
         | Event::TakeoverDone { .. }
         | Event::Serving => {}
         Event::Complaint { cause, by, about } => reactor.complain(cause, by, format_args!("{about}")),
-    }
-}
-
-/// Has links prove themselves. Errors: our own certificate is none of a registrar.
-fn secure(reactor: &mut Reactor, keeper: &Keeper, protocols: &mut Vec<LinkProtocol>) -> io::Result<()> {
-    let (roles, scope) = (keeper.roles(), keeper.scope());
-    if !roles.is_registrar(scope.as_deref()) {
-        let scope = scope.unwrap_or_else(|| "any scope".into());
-        let text = format!("TLS: our certificate is none of a registrar of {scope}: it says {roles}");
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-    }
-    if keeper.mode() == Mode::Require {
-        super::security::without_sctp(protocols);
-    }
-    reactor.secure(keeper.mode(), Some(keeper.credentials().clone()));
-    Ok(())
-}
-
-/// Where both are admitted, those who insist on TLS find it at its own port as well.
-fn listen_for_tls(reactor: &mut Reactor, service: Service, at: &Listen, port: u16) {
-    if !at.fallback {
-        return;
-    }
-    for address in &at.addresses {
-        let address = SocketAddr::new(address.ip(), port);
-        if let Err(error) = listen_at(reactor, service, address, Admission::Proved) {
-            log::warn!("{service:?}: no TLS at {address}: {error}");
-        }
-    }
-}
-
-/// Binds a service's addresses; where it listens in the end.
-fn listen(
-    reactor: &mut Reactor,
-    service: Service,
-    listen: &Listen,
-    protocols: &[LinkProtocol],
-    admission: Admission,
-) -> io::Result<Bound> {
-    let mut bound = Bound::default();
-    // The addresses of an SCTP endpoint share one port.
-    let mut port = listen.addresses.first().map_or(0, SocketAddr::port);
-    if protocols.contains(&LinkProtocol::Tcp) {
-        for &address in &listen.addresses {
-            let local = match listen_at(reactor, service, address, admission) {
-                Err(error) if listen.fallback && address.port() != 0 => {
-                    let local = listen_at(reactor, service, SocketAddr::new(address.ip(), 0), admission)?;
-                    log::warn!("{service:?}: {address}: {error}; using port {} instead", local.port());
-                    local
-                }
-                other => other.map_err(|error| {
-                    io::Error::new(error.kind(), format!("{service:?} at {address}: {error}"))
-                })?,
-            };
-            bound.tcp.push(local);
-        }
-        port = bound.tcp.first().map_or(port, SocketAddr::port);
-    }
-    if protocols.contains(&LinkProtocol::Sctp) {
-        let sctp = associate(reactor, service, listen, port);
-        match sctp {
-            // A port that was asked for and is taken is an error over either protocol.
-            Err(error) if bound.tcp.is_empty() || error.kind() == io::ErrorKind::AddrInUse => {
-                let text = format!("{service:?} over SCTP at port {port}: {error}");
-                return Err(io::Error::new(error.kind(), text));
-            }
-            Err(error) => log::warn!("{service:?} only over TCP: {error}"),
-            Ok(addresses) => bound.sctp = addresses,
-        }
-    }
-    Ok(bound)
-}
-
-/// Where the endpoint is in the end.
-fn associate(
-    reactor: &mut Reactor,
-    service: Service,
-    listen: &Listen,
-    port: u16,
-) -> io::Result<Vec<SocketAddr>> {
-    let addresses = &listen.addresses;
-    let all = addresses.iter().find(|address| address.ip().is_unspecified());
-    let at = |port| match all {
-        Some(all) => vec![SocketAddr::new(all.ip(), port)],
-        None => addresses.iter().map(|address| SocketAddr::new(address.ip(), port)).collect(),
-    };
-    let bound = at_port_or_any(port, listen.any_port_will_do(), |port| reactor.associate(service, &at(port)));
-    let (bound, taken) = bound?;
-    if let Some(error) = taken {
-        log::warn!("{service:?} over SCTP: port {port}: {error}; using port {bound} instead");
-    }
-    Ok(at(bound))
-}
-
-/// Binds `port`, or if that is taken and another will do, any; which one, and why not `port`.
-fn at_port_or_any(
-    port: u16,
-    any_will_do: bool,
-    mut bind: impl FnMut(u16) -> io::Result<u16>,
-) -> io::Result<(u16, Option<io::Error>)> {
-    match bind(port) {
-        Err(error) if any_will_do && error.kind() == io::ErrorKind::AddrInUse => Ok((bind(0)?, Some(error))),
-        other => Ok((other?, None)),
-    }
-}
-
-/// Where there is no IPv6, the unspecified address is IPv4's.
-fn listen_at(
-    reactor: &mut Reactor,
-    service: Service,
-    address: SocketAddr,
-    admission: Admission,
-) -> io::Result<SocketAddr> {
-    match reactor.listen(service, address, admission) {
-        Err(error)
-            if address.is_ipv6()
-                && address.ip().is_unspecified()
-                && matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) =>
-        {
-            reactor.listen(service, (Ipv4Addr::UNSPECIFIED, address.port()).into(), admission)
-        }
-        other => other,
-    }
-}
-
-/// Whether there is a group to speak to, now or later; whether now.
-fn speak(
-    reactor: &mut Reactor,
-    groups: &mut MissingGroups,
-    service: Service,
-    wanted: Option<SocketAddr>,
-    bound: &Bound,
-    ttl: u8,
-) -> (bool, bool) {
-    let all = wanted.into_iter().flat_map(groups_of);
-    let now = all.filter(|&group| {
-        groups.want(reactor, service, group, GroupPurpose::Speak { source: source(group, bound), ttl })
-    });
-    (wanted.is_some(), now.count() > 0)
-}
-
-/// Where what we say to a group comes from: rsplib takes that for our SCTP address if we don't name one.
-fn source(group: SocketAddr, bound: &Bound) -> SocketAddr {
-    let mut named = bound.sctp.iter().chain(&bound.tcp).map(|address| address.ip());
-    let named = named.find(|ip| !ip.is_unspecified() && ip.is_ipv4() == group.is_ipv4());
-    let any = match group {
-        SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let port = bound.sctp.iter().chain(&bound.tcp).next().map_or(0, SocketAddr::port);
-    SocketAddr::new(named.unwrap_or(any), port)
-}
-
-/// What we tell the world: one TCP transport per address, best first, then one SCTP transport with all
-/// its addresses. Addresses that nobody else can use are left out unless there are no others: rsplib
-/// refuses a whole announcement for one transport with nothing but a loopback address.
-fn transports(bound: &Bound, interfaces: &[Interface], minimum: Scope) -> Vec<Transport> {
-    let found = |local: &SocketAddr| reachable(*local, interfaces, minimum);
-    let tcp: Vec<SocketAddr> = bound.tcp.iter().flat_map(found).collect();
-    let sctp: Vec<SocketAddr> = bound.sctp.iter().flat_map(found).collect();
-    let far = |address: &SocketAddr| reaches(address.ip(), Scope::SiteLocal);
-    let any_far = tcp.iter().chain(&sctp).any(far);
-    let kept = |list: Vec<SocketAddr>| list.into_iter().filter(move |address| !any_far || far(address));
-    let data = TransportUse::DataOnly;
-    let mut all: Vec<Transport> = kept(tcp)
-        .map(|address| Transport::new(Protocol::Tcp, data, address.port(), vec![address.ip()]))
-        .collect();
-    let mut addresses: Vec<IpAddr> = kept(sctp).map(|address| address.ip()).collect();
-    best_first(&mut addresses);
-    if let (Some(first), false) = (bound.sctp.first(), addresses.is_empty()) {
-        all.push(Transport::new(Protocol::Sctp, data, first.port(), addresses));
-    }
-    all
-}
-
-/// The addresses behind a bound one.
-fn reachable(local: SocketAddr, interfaces: &[Interface], minimum: Scope) -> Vec<SocketAddr> {
-    if !local.ip().is_unspecified() {
-        // Asked for explicitly, so it is right whatever its scope.
-        return vec![local];
-    }
-    let all = interfaces.iter().filter(|interface| interface.up).flat_map(|i| &i.addresses);
-    let all = all.filter(|ip| local.is_ipv6() || ip.is_ipv4());
-    let all: Vec<SocketAddr> = all.map(|&ip| SocketAddr::new(ip, local.port())).collect();
-    match usable(&all, minimum) {
-        none if none.is_empty() => {
-            all.into_iter().filter(|address| reaches(address.ip(), Scope::Loopback)).collect()
-        }
-        found => found,
-    }
-}
-
-/// A registrar in a thread of this process, for this host only (`RSP_REGISTRAR=embedded`).
-#[derive(Debug)]
-pub(super) struct Embedded {
-    address: SocketAddr,
-    stop: Arc<AtomicBool>,
-    waker: Arc<Waker>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Embedded {
-    /// Takes the default ports on localhost; if another registrar has them already, joins it.
-    pub fn start(tls: &Tls) -> io::Result<Embedded> {
-        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let at = |asap, enrp, peers| {
-            let listen = |port| Listen { addresses: vec![local(port)], fallback: false };
-            // Nobody was here before the process was.
-            let machine = Config {
-                peers,
-                min_address_scope: Scope::Loopback,
-                return_time: Duration::ZERO,
-                ..Config::default()
-            };
-            Server::bind(Options {
-                machine,
-                asap: listen(asap),
-                enrp: listen(enrp),
-                protocols: vec![LinkProtocol::Tcp],
-                tls: tls.clone(),
-                ..Options::default()
-            })
-        };
-        let (asap, enrp) = (tls.port(ASAP_PORT, ASAP_TLS_PORT), tls.port(ENRP_PORT, ENRP_TLS_PORT));
-        let mut server = at(asap, enrp, Vec::new())
-            .or_else(|_| at(0, 0, targets(&[LinkProtocol::Tcp], &[local(enrp)])))?;
-        let (address, waker) = (server.asap.tcp[0], server.waker());
-        log::info!("embedded registrar {} at {address}", server.machine().id());
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let thread = spawn("rspregistrar", move || {
-            let mut ready = Vec::new();
-            while !stopped.load(Ordering::Acquire) {
-                if let Err(error) = server.turn(None, &mut ready) {
-                    // See `Reactor::turn`.
-                    std::mem::forget(server);
-                    return log::error!("the embedded registrar ends: {error}");
-                }
-            }
-            server.shutdown(Duration::from_millis(500));
-        })?;
-        Ok(Embedded { address, stop, waker, thread: Some(thread) })
-    }
-
-    /// It touches its descriptors no more: somebody closed them.
-    pub fn abandon(&self) {
-        self.waker.abandon();
-    }
-
-    /// Where it is.
-    pub fn target(&self) -> Target {
-        Target { protocol: LinkProtocol::Tcp, addresses: vec![self.address] }
-    }
-}
-
-impl Drop for Embedded {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        let _ = self.waker.wake();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            log::error!("the embedded registrar panicked");
-        }
     }
 }

@@ -3,8 +3,8 @@
 use super::cache::{Cache, CachedEntry};
 use super::csp::Sessions;
 use super::directory::Replier;
+use super::embedded::Embedded;
 use super::reactor::{Clock, Waker};
-use super::registrar::Embedded;
 use super::why::Tried;
 use super::{Follower, Reachable, SessionSecurity, Watcher};
 use crate::machine::LinkProtocol;

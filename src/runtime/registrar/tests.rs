@@ -1,5 +1,6 @@
 //! Ports and groups: what is taken, what is asked for, and what happens then.
 
+use super::listening::at_port_or_any;
 use super::*;
 use crate::transport::interfaces::interfaces;
 use crate::transport::multicast::{ASAP_GROUP, ENRP_GROUP, GroupReceiver};
@@ -8,7 +9,7 @@ use crate::transport::sctp::{self, SctpEndpoint};
 use crate::wire::Asap;
 use crate::wire::PPID_ASAP;
 use std::io::ErrorKind;
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, UdpSocket};
 
 /// On loopback, without announcements; `asap` is where the ASAP service is wanted.
 fn options(asap: Listen, protocols: &[LinkProtocol]) -> Options {
