@@ -30,10 +30,11 @@ in_use() {
     host ${HOST[$1]} cat /proc/net/sctp/assocs | grep -oE '(10\.0\.0\.|fd00::)[234]\b' | sed 's/.*[.:]//' | sort -u |
         head -n 1 | grep .
 }
-found() { [ -n "$(in_use "$1")" ]; }
 # strike NAME COMMAND...: does COMMAND to the element in use of each service; users have to get on with
 # another one.
 declare -A VICTIM
+# Between two jobs a user has no session, so what one look finds counts.
+found() { VICTIM[$1]=$(in_use "$1"); }
 enough() { case $1 in scripting) echo 1 ;; calcapp) echo 2 ;; *) echo 3 ;; esac; }
 got_on() { # SERVICE: served by somebody else
     local who
@@ -44,7 +45,6 @@ strike() {
     shift
     for service in "$@"; do
         until_ 10 found $service
-        VICTIM[$service]=$(in_use $service)
         BEFORE[$service]=$(progress $service $service)
     done
     for service in "$@"; do
