@@ -9,9 +9,9 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `slots` | the table of links |
+//! | `links` | the table of links |
 //! | `dials` | dialling |
-//! | `links` | taking links in, reading, sending, closing |
+//! | `traffic` | taking links in, reading, sending, closing |
 //! | `security` | links that have to prove themselves |
 //! | `room` | who makes room where places are short |
 //! | `hoards` | what the kernel keeps for associations |
@@ -26,9 +26,9 @@ mod room;
 mod security;
 #[cfg(test)]
 mod security_tests;
-mod slots;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod waker;
 
 use super::complaints::{Complaints, LeftOut};
@@ -42,12 +42,12 @@ use crate::transport::{Link, ReadStatus};
 use crate::wire::scope::host_of;
 use crate::wire::{PPID_ASAP, PPID_ENRP};
 use groups::Groups;
+use links::Links;
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
 use nix::time::ClockId;
 use room::Crowd;
-use slots::Links;
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -57,8 +57,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use links::Admission;
 pub(crate) use security::Security;
-pub(crate) use slots::Admission;
 
 /// Messages taken from one link before others are served.
 const READ_BUDGET: usize = 64;
@@ -226,9 +226,9 @@ enum LinkListener {
     Sctp(SctpEndpoint),
 }
 
-/// Counters for the status page.
+/// What is counted for the status page.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Counters {
+pub(crate) struct ReactorCounters {
     pub messages: u64,
     pub accepted: u64,
     pub refused: u64,
@@ -258,7 +258,7 @@ pub(crate) struct Reactor {
     timers: BinaryHeap<Reverse<(Time, ReactorTimer)>>,
     /// To be told to the machine; never from within its own drain.
     changes: VecDeque<(LinkId, LinkChange)>,
-    counters: Counters,
+    counters: ReactorCounters,
     complaints: Complaints,
     security: Security,
     room: Crowd,
@@ -281,7 +281,7 @@ impl Reactor {
             groups: Groups::default(),
             timers: BinaryHeap::new(),
             changes: VecDeque::new(),
-            counters: Counters::default(),
+            counters: ReactorCounters::default(),
             complaints: Complaints::default(),
             security: Security::default(),
             room: Crowd::default(),
@@ -306,7 +306,7 @@ impl Reactor {
         self.now
     }
 
-    pub fn counters(&self) -> Counters {
+    pub fn counters(&self) -> ReactorCounters {
         self.counters
     }
 

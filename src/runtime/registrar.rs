@@ -184,8 +184,6 @@ impl Server {
         let interfaces = reactor.follow_interfaces()?.to_vec();
         config.asap_transports = transports(&asap, &interfaces, min_scope);
         config.enrp_transports = transports(&enrp, &interfaces, min_scope);
-        // Of a peer's transports, rsplib looks at the first; of an announcement's, at the last.
-        config.enrp_transports.reverse();
         let (mut groups, ttl) = (MissingGroups::default(), options.ttl);
         let (clients, registrars) = (options.asap_announce, options.enrp_announce);
         (config.announce_asap, _) = speak(&mut reactor, &mut groups, Service::Asap, clients, &asap, ttl);

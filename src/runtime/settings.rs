@@ -45,7 +45,7 @@ pub struct Settings {
     pub request_max_trials: u32,
     pub csp_identifier: u64,
     pub csp_server: Option<SocketAddr>,
-    /// The same by name, `host[:port]`; it counts where there is no `csp_server`.
+    /// The CSP server by name, `host[:port]`; it counts where there is no `csp_server`.
     pub csp_server_name: Option<String>,
     pub csp_interval: Duration,
 }

@@ -89,9 +89,9 @@ pub const PPID_ASAP: u32 = 11;
 pub const PPID_ENRP: u32 = 12;
 /// Default ASAP port (IANA).
 pub const ASAP_PORT: u16 = 3863;
-/// The same over TLS: asap-tcp-tls.
+/// Default port of ASAP over TLS (IANA: asap-tcp-tls).
 pub const ASAP_TLS_PORT: u16 = 3864;
 /// Default ENRP port (IANA).
 pub const ENRP_PORT: u16 = 9901;
-/// The same over TLS: enrp-sctp-tls.
+/// Default port of ENRP over TLS (IANA: enrp-sctp-tls).
 pub const ENRP_TLS_PORT: u16 = 9902;

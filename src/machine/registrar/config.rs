@@ -1,22 +1,11 @@
 //! What an operator sets, sees and counts.
 
+use super::Dialect;
 use crate::machine::Target;
 use crate::wire::scope::Scope;
 use crate::wire::{Lengths, PeId, PoolHandle, RegistrarId, Transport};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-
-/// Whose registrar a peer is, as far as that makes a difference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Dialect {
-    /// Not known yet.
-    #[default]
-    Unknown,
-    /// Goes by the RFCs, as ours do.
-    Rfc,
-    /// One of rsplib's.
-    Rsplib,
-}
 
 /// Timers and bounds, named after the RFCs where these have a name. Defaults in [`Config::default`].
 ///
@@ -54,11 +43,12 @@ pub struct Config {
     /// How long an element may take to answer; on a link whose round trips take longer than a third of
     /// that: three of them.
     pub endpoint_keep_alive_timeout_interval: Duration,
-    /// The same where the kernel found a loss within 30 s, or waits for an acknowledgement, and for
-    /// associations with several paths: when one path is lost, each side waits for its retransmission time-out
+    /// How long an element may take to answer where the kernel found a loss within 30 s, or waits for an acknowledgement, and
+    /// over associations with several paths: when one path is lost, each side waits for its retransmission time-out
     /// (rsplib's: 1 s) before it takes another.
     pub path_change_timeout: Duration,
-    /// The same where it found two losses within 30 s, or one and there are several paths or the link is an association: each
+    /// How long an element may take to answer where the kernel found two losses within 30 s, or one over an association or one
+    /// of several paths: each
     /// transmission may get lost, and so may its acknowledgement.
     pub lossy_link_timeout: Duration,
     /// With more links than this rate can watch, the interval stretches.

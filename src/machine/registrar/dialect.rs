@@ -12,7 +12,7 @@
 //! Exactly one SCTP transport, on the other hand, is what every registrar of the RFC has. Until it is known, a
 //! peer gets nothing that would end one of rsplib's.
 
-use super::{Config, Dialect, LinkId, Registrar, Timer};
+use super::{Config, LinkId, Registrar, Timer};
 use crate::machine::{LinkEnds, LinkProtocol};
 use crate::wire::scope::{Scope, reaches};
 use crate::wire::{
@@ -20,6 +20,18 @@ use crate::wire::{
     RegistrarId, ServerInformation, Transport,
 };
 use std::time::Duration;
+
+/// Whose registrar a peer is, as far as that makes a difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dialect {
+    /// Not known yet.
+    #[default]
+    Unknown,
+    /// Goes by the RFCs, as ours do.
+    Rfc,
+    /// One of rsplib's.
+    Rsplib,
+}
 
 /// Why an element leaves the handlespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +100,11 @@ impl Dialect {
         }
     }
 
+    /// The checksum of our elements as the peer reckons it: rsplib's own, of what rsplib can hold, or that of the RFC.
+    pub(super) fn checksum<T>(self, rfc: T, rsplib: T) -> T {
+        if self.may_be_rsplib() { rsplib } else { rfc }
+    }
+
     /// Whether a presence must have a checksum. While updates for the peer wait, ours does not fit what it knows;
     /// of a peer that needs one, the whole presence waits.
     pub(super) fn needs_checksum(self) -> bool {
@@ -107,6 +124,11 @@ impl Dialect {
             true => (most.min(RSPLIB_TABLE_ELEMENTS), TABLE_PART.0),
             false => (most, TABLE_PART.1),
         }
+    }
+
+    /// Whether a peer is not told of an element; `can`: rsplib can hold it.
+    pub(super) fn withholds(self, can: bool) -> bool {
+        self.may_be_rsplib() && !can
     }
 
     /// Whether a peer can hold the element.
@@ -178,6 +200,12 @@ pub(super) fn knows_rsplibs_causes(config: &Config, ends: &LinkEnds) -> bool {
     ends.protocol == LinkProtocol::Sctp && config.dialect == Some(Dialect::Rsplib)
 }
 
+/// Brings the transports of an announcement into the order that rsplib understands: it ignores announcements in which
+/// anything follows the SCTP transport.
+pub(super) fn order_announced(transports: &mut [Transport]) {
+    transports.sort_by_key(|transport| transport.protocol() == Some(Protocol::Sctp));
+}
+
 /// Our server information as rsplib reads it and as ours recognise it. rsplib takes the first transport, which must
 /// be the SCTP one, and skips the others.
 pub(super) fn server_information(id: RegistrarId, transports: &[Transport]) -> ServerInformation {
@@ -235,7 +263,7 @@ impl Registrar {
         };
         match known {
             Some(dialect) => self.speaks(id, dialect),
-            None if peer.life.is_met() && !peer.probed => {
+            None if peer.is_met() && !peer.probed => {
                 peer.probed = true;
                 let due = self.now + PROBE;
                 self.timers.set(Timer::Dialect(id), due);

@@ -1,6 +1,7 @@
 //! Joining: finding a mentor, its peers, its handlespace (RFC 5353 section 3.2).
 
 use super::chores::Chore;
+use super::dialect::order_announced;
 use super::links::StaticPeer;
 use super::{Event, Registrar, Timer};
 use crate::machine::Time;
@@ -102,7 +103,7 @@ impl Registrar {
         let failed = &self.join.failed;
         let rested = |id: &RegistrarId| failed.get(id).is_none_or(|failed| now - failed.when >= MENTOR_PAUSE);
         let linked: Vec<RegistrarId> = (self.peers.table.iter())
-            .filter(|(_, peer)| peer.link.is_some() && peer.life.is_met())
+            .filter(|(_, peer)| peer.link.is_some() && peer.is_met())
             .map(|(&id, _)| id)
             .collect();
         // Those that the operator named come first, and then one of each host in turn: anybody can be many.
@@ -308,8 +309,7 @@ impl Registrar {
         let due = self.now + self.jitter(self.config.server_announce_cycle, 12);
         self.timers.set(Timer::Announce, due);
         let mut transports = self.config.asap_transports.clone();
-        // rsplib ignores announcements in which anything follows the SCTP transport.
-        transports.sort_by_key(|transport| transport.protocol() == Some(crate::wire::Protocol::Sctp));
+        order_announced(&mut transports);
         let message = crate::wire::Asap::ServerAnnounce { registrar: self.id, transports };
         self.outbox.push(crate::machine::Output::Announce {
             service: super::Service::Asap,

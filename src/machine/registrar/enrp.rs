@@ -7,12 +7,16 @@ use super::peers::{Life, said_address};
 use super::{Dialect, LinkId, Registrar, Service, Timer, reach};
 use crate::machine::Output;
 use crate::wire::{
-    Cause, CauseCode, DecodeError, Enrp, EnrpMessage, OperationError, RegistrarId, ServerInformation,
-    Transport,
+    Cause, CauseCode, DecodeError, Enrp, EnrpMessage, MAX_MESSAGE, OperationError, RegistrarId,
+    ServerInformation, Transport,
 };
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+/// Who asks for our peers again within this time waits for the rest of it.
+const LIST_PAUSE: Duration = Duration::from_millis(50);
+/// Peers that are told of with as much work as an element.
+const PEERS_OF_A_UNIT: usize = 16;
 /// A list that was refused is asked for again after so long.
 const AFTER_REFUSAL: Duration = Duration::from_secs(2);
 
@@ -21,7 +25,7 @@ impl Registrar {
     pub(super) fn presence(&self, to: Option<RegistrarId>, reply_required: bool) -> Enrp {
         let peer = to.and_then(|id| self.peers.get(id));
         let dialect = peer.map_or(Dialect::Rfc, |peer| peer.dialect);
-        let sum = if dialect.may_be_rsplib() { self.rsplib_sum } else { self.space.sum(self.id) };
+        let sum = dialect.checksum(self.space.sum(self.id), self.rsplib_sum);
         // What waits for the peer is in our checksum and not in its copy yet.
         let waiting = peer.is_some_and(|peer| !peer.backlog.is_empty());
         Enrp::Presence {
@@ -97,7 +101,7 @@ impl Registrar {
             let from = self.end_of(link);
             return self.complain("sender 0", || format!("ENRP message with sender 0 from {from}"));
         }
-        let stranger = self.peers.get(sender).is_none_or(|peer| !peer.life.is_met());
+        let stranger = self.peers.get(sender).is_none_or(|peer| !peer.is_met());
         let said = match &body {
             Enrp::Presence { server: Some(server), .. } => said_address(server),
             _ => None,
@@ -230,6 +234,77 @@ impl Registrar {
             }
         } else {
             self.seek_mentor();
+        }
+    }
+
+    /// A peer asks for our peers. That is told at once, but who asks over and over waits: it is as much work as there are
+    /// peers.
+    pub(super) fn list_request(&mut self, link: LinkId) {
+        let now = self.now;
+        let Some(peer_link) = self.peer_link(link) else { return };
+        let due = peer_link.listed.map_or(now, |last| last + LIST_PAUSE);
+        match due <= now {
+            true => self.tell_list(link),
+            false => self.timers.set(Timer::List(link), due),
+        }
+    }
+
+    /// It has waited long enough.
+    pub(super) fn list_due(&mut self, link: LinkId) {
+        if self.links.get(&link).is_some_and(|state| state.congested) {
+            return self.timers.set(Timer::List(link), self.now + LIST_PAUSE);
+        }
+        self.tell_list(link);
+    }
+
+    /// RFC 5353 section 3.2.2.2: the peers that we know to be alive.
+    fn tell_list(&mut self, link: LinkId) {
+        let now = self.now;
+        let Some(asker) = self.peer_of(link) else { return };
+        if let Some(peer_link) = self.peer_link(link) {
+            peer_link.listed = Some(now);
+        }
+        self.timers.clear(&Timer::List(link));
+        self.chores.spend(1 + self.peers.table.len() / PEERS_OF_A_UNIT);
+        let rejected = !self.is_serving();
+        let near = self.links.get(&link).is_some_and(|link| reach::is_local(&link.ends));
+        let mut servers = Vec::new();
+        let mut room = MAX_MESSAGE - 12;
+        for (&id, peer) in &self.peers.table {
+            let alive = peer.life == Life::Alive && id != asker;
+            let Some(info) = peer.info.as_ref().filter(|_| alive && !rejected) else { continue };
+            if info.here_only && !near {
+                continue;
+            }
+            let Some(rest) = room.checked_sub(info.server.encoded_len()) else { break };
+            room = rest;
+            servers.push(info.server.clone());
+        }
+        self.send_enrp_over(link, asker, Enrp::ListResponse { rejected, servers });
+    }
+
+    pub(super) fn list_response(
+        &mut self,
+        link: LinkId,
+        sender: RegistrarId,
+        rejected: bool,
+        servers: Vec<ServerInformation>,
+    ) {
+        self.took_probe(sender);
+        if rejected {
+            return self.list_refused(sender);
+        }
+        let near = self.links.get(&link).is_some_and(|link| reach::is_local(&link.ends));
+        // More than there is room for is nothing that one could do anything with.
+        for server in servers.into_iter().take(self.config.max_peers) {
+            let id = server.id;
+            if id == self.id || id == RegistrarId(0) || !self.meet(id, said_address(&server)) {
+                continue;
+            }
+            if self.peers.get(id).is_some_and(|peer| peer.life == Life::Hearsay && peer.link.is_none()) {
+                self.learn(id, server, near);
+                self.dial_politely(id);
+            }
         }
     }
 

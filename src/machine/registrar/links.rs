@@ -4,12 +4,12 @@
 //! of them, so that what it sends stays in order, and listens to both.
 
 use super::hearsay::{AT_ONCE, TRIES, TURN};
-use super::peers::{Life, MAX_ADDRESSES, POLITENESS, said_address};
+use super::peers::{Life, MAX_ADDRESSES, POLITENESS};
 use super::reach;
 use super::{Dial, LinkId, Registrar, Role, Service, Timer};
 use crate::machine::{LinkProtocol, Output, Target, Time};
 use crate::wire::scope::{Scope, reaches};
-use crate::wire::{Enrp, MAX_MESSAGE, Protocol, RegistrarId, ServerInformation, Transport};
+use crate::wire::{Protocol, RegistrarId, Transport};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -67,11 +67,6 @@ pub(super) const SIMULTANEOUS: Duration = Duration::from_secs(2);
 const REDIAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// So many failed dials in a row mean that nobody is there.
 const REFUSALS: u32 = 3;
-
-/// Who asks for our peers again within this time waits for the rest of it.
-const LIST_PAUSE: Duration = Duration::from_millis(50);
-/// Peers that are told of with as much work as an element.
-const PEERS_OF_A_UNIT: usize = 16;
 
 /// Delay before the dial after `failed` failed ones.
 fn redial_delay(failed: u32) -> Duration {
@@ -244,7 +239,7 @@ impl Registrar {
         let under_way = self.hearsay_dials(id);
         let statics = &self.statics;
         let peer = self.peers.get_mut(id).ok_or(false)?;
-        let met = peer.life.is_met();
+        let met = peer.is_met();
         if !met && peer.naming.dials >= TRIES {
             return Err(false);
         }
@@ -275,7 +270,7 @@ impl Registrar {
     /// Dials under way of registrars that nobody has met, and how many of them were named by whoever named this one.
     fn hearsay_dials(&self, id: RegistrarId) -> (usize, usize) {
         let by = self.peers.get(id).and_then(|peer| peer.naming.by);
-        let dials = self.peers.table.values().filter(|peer| peer.dial.is_some() && !peer.life.is_met());
+        let dials = self.peers.table.values().filter(|peer| peer.dial.is_some() && !peer.is_met());
         dials.fold((0, 0), |(all, alike), peer| (all + 1, alike + usize::from(peer.naming.by == by)))
     }
 
@@ -320,7 +315,7 @@ impl Registrar {
         }
         let failed = peer.failed;
         let everywhere = REFUSALS.max(peer.targets.len() as u32);
-        if refused && matches!(peer.life, Life::Silent { .. }) && failed >= everywhere {
+        if refused && matches!(peer.life, Life::Silent) && failed >= everywhere {
             return self.peer_dead(id);
         }
         self.timers.set(Timer::Redial(id), now + redial_delay(failed));
@@ -468,77 +463,6 @@ impl Registrar {
         self.mentor_gone(id);
         if self.peers.get(id).is_some_and(|peer| !peer.life.is_dead()) {
             self.suspect(id);
-        }
-    }
-
-    /// A peer asks for our peers. That is told at once, but who asks over and over waits: it is as much work as there are
-    /// peers.
-    pub(super) fn list_request(&mut self, link: LinkId) {
-        let now = self.now;
-        let Some(peer_link) = self.peer_link(link) else { return };
-        let due = peer_link.listed.map_or(now, |last| last + LIST_PAUSE);
-        match due <= now {
-            true => self.tell_list(link),
-            false => self.timers.set(Timer::List(link), due),
-        }
-    }
-
-    /// It has waited long enough.
-    pub(super) fn list_due(&mut self, link: LinkId) {
-        if self.links.get(&link).is_some_and(|state| state.congested) {
-            return self.timers.set(Timer::List(link), self.now + LIST_PAUSE);
-        }
-        self.tell_list(link);
-    }
-
-    /// RFC 5353 section 3.2.2.2: the peers that we know to be alive.
-    fn tell_list(&mut self, link: LinkId) {
-        let now = self.now;
-        let Some(asker) = self.peer_of(link) else { return };
-        if let Some(peer_link) = self.peer_link(link) {
-            peer_link.listed = Some(now);
-        }
-        self.timers.clear(&Timer::List(link));
-        self.chores.spend(1 + self.peers.table.len() / PEERS_OF_A_UNIT);
-        let rejected = !self.is_serving();
-        let near = self.links.get(&link).is_some_and(|link| reach::is_local(&link.ends));
-        let mut servers = Vec::new();
-        let mut room = MAX_MESSAGE - 12;
-        for (&id, peer) in &self.peers.table {
-            let alive = peer.life == Life::Alive && id != asker;
-            let Some(info) = peer.info.as_ref().filter(|_| alive && !rejected) else { continue };
-            if info.here_only && !near {
-                continue;
-            }
-            let Some(rest) = room.checked_sub(info.server.encoded_len()) else { break };
-            room = rest;
-            servers.push(info.server.clone());
-        }
-        self.send_enrp_over(link, asker, Enrp::ListResponse { rejected, servers });
-    }
-
-    pub(super) fn list_response(
-        &mut self,
-        link: LinkId,
-        sender: RegistrarId,
-        rejected: bool,
-        servers: Vec<ServerInformation>,
-    ) {
-        self.took_probe(sender);
-        if rejected {
-            return self.list_refused(sender);
-        }
-        let near = self.links.get(&link).is_some_and(|link| reach::is_local(&link.ends));
-        // More than there is room for is nothing that one could do anything with.
-        for server in servers.into_iter().take(self.config.max_peers) {
-            let id = server.id;
-            if id == self.id || id == RegistrarId(0) || !self.meet(id, said_address(&server)) {
-                continue;
-            }
-            if self.peers.get(id).is_some_and(|peer| peer.life == Life::Hearsay && peer.link.is_none()) {
-                self.learn(id, server, near);
-                self.dial_politely(id);
-            }
         }
     }
 }

@@ -13,7 +13,9 @@
 //! | `identity` | whether a peer is who it says it is |
 //! | `hearsay` | how often is dialled what others name |
 //! | `distance` | how far elements are, where their policy asks |
-//! | `sync` | handle updates, handle tables, audit |
+//! | `updates` | telling peers what changed |
+//! | `sync` | what to believe of what peers say |
+//! | `audit` | checksums and handle tables |
 //! | `download` | joining: mentor, list, table, start of service |
 //! | `takeover` | arbitration |
 //! | `deferred` | requests from before the service |
@@ -43,7 +45,7 @@
 //! registrar that it last answered.
 //!
 //! Of two other registrars that both say that they have an element, and are both up, the one that had it keeps it here
-//! until it has given it up: it hears the same news, and its checksum says whether it has (`sync`). So nobody moves at third
+//! until it has given it up: it hears the same news, and its checksum says whether it has (`audit`). So nobody moves at third
 //! registrars what is where it is. While the one that had it is silent or gone, nobody can say so, and for a minute
 //! from then on whoever spoke last is believed. Who says that such a registrar's element is gone makes us ask the element.
 //!
@@ -52,6 +54,7 @@
 mod absent;
 mod aged;
 mod asap;
+mod audit;
 mod chores;
 mod chronicle;
 mod claims;
@@ -79,13 +82,15 @@ mod subscriptions;
 mod sync;
 mod takeover;
 mod trust;
+mod updates;
 mod watch;
 
 #[cfg(test)]
 mod tests;
 
 pub use chronicle::{Happening, Histogram, PoolRecord, What};
-pub use config::{Account, Config, Dialect, Event, PeerView, Stats};
+pub use config::{Account, Config, Event, PeerView, Stats};
+pub use dialect::Dialect;
 pub use operate::{Impossible, Operated, Operation};
 pub use shares::Leaver;
 
@@ -649,7 +654,7 @@ impl Registrar {
             account("bytes of departures", departures, subscriptions::MAX_DEPARTED_BYTES),
             account("bytes of overdue elements", self.overdue, watch::MAX_OVERDUE_BYTES),
             account("bytes of claims", self.claims.bytes(), docket::MAX_BYTES),
-            account("bytes of waiting updates", backlog, most * sync::MAX_BACKLOG_BYTES),
+            account("bytes of waiting updates", backlog, most * updates::MAX_BACKLOG_BYTES),
             account("bytes of disputed elements", absent, 2 * most * absent::MAX_BYTES),
         ]
     }

@@ -1,9 +1,10 @@
 //! Peers: who they are and whether they live (RFC 5353 sections 3.4.1 to 3.4.3). What they say: [`super::enrp`].
 
 use super::absent::Absent;
+use super::audit::{Audit, TableCursor};
 use super::hearsay::Naming;
 use super::reach;
-use super::sync::{Audit, Backlog, TableCursor};
+use super::updates::Backlog;
 use super::{Dialect, Event, LinkId, PeerView, Registrar, Timer, What};
 use crate::machine::{Output, Target, Time};
 use crate::wire::scope::host_of;
@@ -30,38 +31,36 @@ pub(super) const MAX_YIELDS: u8 = 2;
 ///                 sign of life              MAX-TIME-LAST-HEARD without one, or link lost
 ///   Hearsay ──────────────────────► Alive ──────────────────────────────────────────────► Silent
 ///      │                            ▲   ▲          sign of life                           │   │
-///      │ MAX-TIME-LAST-HEARD        │   └─────────────────────────────────────────────────┘   │ MAX-TIME-NO-RESPONSE,
-///      └──────────► Silent          │ sign of life                                            │ or refused everywhere
+///      │ MAX-TIME-LAST-HEARD,       │   └─────────────────────────────────────────────────┘   │ MAX-TIME-NO-RESPONSE,
+///      │ or link lost               │ sign of life                                            │ or refused everywhere
+///      └──────────► Silent          │                                                         │
 ///                                   └────────────────────────────── Dead ◄────────────────────┘
 ///                                                                    │
 ///                                                    owns nothing, or was taken over: forgotten
 /// ```
+///
+/// Where there are too many peers, one that owns nothing is forgotten whatever its life is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Life {
     /// Never heard itself.
     Hearsay,
     /// Heard lately.
     Alive,
-    /// Asked for a sign of life. `met`: it was heard before.
-    Silent { met: bool },
+    /// Asked for a sign of life.
+    Silent,
     /// It gave none.
-    Dead { met: bool },
+    Dead,
 }
 
 impl Life {
-    /// Whether it was ever heard itself.
-    pub(super) fn is_met(self) -> bool {
-        !matches!(self, Life::Hearsay | Life::Silent { met: false } | Life::Dead { met: false })
-    }
-
     /// Whether we miss a sign of life that we asked for.
     pub(super) fn is_silent(self) -> bool {
-        matches!(self, Life::Silent { .. } | Life::Dead { .. })
+        matches!(self, Life::Silent | Life::Dead)
     }
 
     /// Whether it was given up.
     pub(super) fn is_dead(self) -> bool {
-        matches!(self, Life::Dead { .. })
+        self == Life::Dead
     }
 }
 
@@ -85,7 +84,7 @@ pub(super) struct Peer {
     /// Dials that failed since it was last reached.
     pub failed: u32,
     pub heard: Time,
-    /// When it was heard itself for the first time.
+    /// When it was heard itself for the first time; `None`: never.
     pub met: Option<Time>,
     pub life: Life,
     pub dialect: Dialect,
@@ -148,11 +147,11 @@ impl Registrar {
         let view = |(&id, peer): (&RegistrarId, &Peer)| PeerView {
             id,
             addresses: peer.targets.iter().flat_map(|target| target.addresses.clone()).collect(),
-            last_heard: peer.life.is_met().then(|| self.now - peer.heard),
+            last_heard: peer.is_met().then(|| self.now - peer.heard),
             elements: self.space.owned_count(id),
             state: match (peer.life, peer.link) {
-                (Life::Dead { .. }, _) => "dead",
-                (Life::Silent { .. }, _) => "silent",
+                (Life::Dead, _) => "dead",
+                (Life::Silent, _) => "silent",
                 (Life::Hearsay, _) => "hearsay",
                 (Life::Alive, None) => "connecting",
                 (Life::Alive, Some(_)) => "alive",
@@ -253,7 +252,7 @@ impl Registrar {
     /// Makes room in the table: somebody of whom there is only hearsay and who owns nothing.
     fn forget_some_peer(&mut self) -> bool {
         let nobody = |(id, peer): (&RegistrarId, &Peer)| {
-            (!peer.life.is_met() && peer.link.is_none() && self.space.owned_count(*id) == 0).then_some(*id)
+            (!peer.is_met() && peer.link.is_none() && self.space.owned_count(*id) == 0).then_some(*id)
         };
         match self.peers.table.iter().find_map(nobody) {
             Some(id) => {
@@ -289,7 +288,7 @@ impl Registrar {
 
     /// Whether a registrar is known by where it is, too: it was here itself.
     pub(super) fn is_guarded(&self, id: RegistrarId) -> bool {
-        self.peers.get(id).is_some_and(|peer| peer.life.is_met() && !peer.seen.is_empty())
+        self.peers.get(id).is_some_and(|peer| peer.is_met() && !peer.seen.is_empty())
     }
 
     /// From which host it comes what is a registrar's: its own, or that of whoever told of it.
@@ -387,7 +386,7 @@ impl Registrar {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(id) else { return };
         if !peer.life.is_silent() {
-            peer.life = Life::Silent { met: peer.life.is_met() };
+            peer.life = Life::Silent;
             peer.failed = 0;
             self.timers.set(Timer::NoResponse(id), now + limit);
             self.part(id, true);
@@ -421,8 +420,8 @@ impl Registrar {
         if peer.life.is_dead() {
             return;
         }
-        let met = peer.life.is_met();
-        peer.life = Life::Dead { met };
+        let met = peer.is_met();
+        peer.life = Life::Dead;
         peer.table = None;
         peer.audit.stop();
         let heir = peer.heir;
@@ -469,6 +468,11 @@ impl Registrar {
 }
 
 impl Peer {
+    /// Whether it was ever heard itself.
+    pub(super) fn is_met(&self) -> bool {
+        self.met.is_some()
+    }
+
     pub(super) fn set_targets(&mut self, targets: Vec<Target>) {
         // Heard over several interfaces and groups, the addresses change from one datagram to the next.
         let protocols = |targets: &[Target]| targets.iter().map(|target| target.protocol).collect::<Vec<_>>();

@@ -224,8 +224,8 @@ impl Registrar {
                 self.send_presence(target, true);
             }
             // At the end of its time.
-            Life::Hearsay | Life::Silent { .. } => peer.heir = Some(sender),
-            Life::Dead { .. } => {
+            Life::Hearsay | Life::Silent => peer.heir = Some(sender),
+            Life::Dead => {
                 self.call_off_takeover(target);
                 self.inherit(target, sender);
             }

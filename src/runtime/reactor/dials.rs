@@ -1,6 +1,6 @@
 //! Dialling: from `open` to a link that is up, or to none (see [`super::links`]).
 
-use super::slots::{Phase, Way};
+use super::links::{Phase, Way};
 use super::{Reactor, ReactorTimer, deregister, register};
 use crate::machine::{LinkDown, LinkId, LinkProtocol, Service, Target};
 use crate::transport::Link;

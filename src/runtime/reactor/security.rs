@@ -9,7 +9,7 @@
 //!                           gone; if it was dialled: the next way
 //! ```
 
-use super::slots::{Admission, Phase, Way};
+use super::links::{Admission, Phase, Way};
 use super::{Input, Reactor, ReactorTimer};
 use crate::machine::{LinkDown, LinkId, Service};
 use crate::runtime::guests::Leaving;
