@@ -9,6 +9,28 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+/// How a registrar is asked for elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Question {
+    /// How many; `None`: as many as the registrar thinks right.
+    pub items: Option<u32>,
+    /// The answer goes into the cache, and serves all who ask for the pool meanwhile.
+    pub share: bool,
+}
+
+/// Whoever wants more elements than a registrar gives by itself says how many.
+const GIVEN: usize = 3;
+
+impl Question {
+    /// For somebody who wants `items` elements and takes what was learnt within `stale`. What goes into the cache should last
+    /// for more than one turn, so there the registrar decides how much that is; who wants no cache gets what he asked for.
+    pub fn of(items: usize, stale: Duration) -> Question {
+        let share = !stale.is_zero();
+        let number = u32::try_from(items).unwrap_or(u32::MAX);
+        Question { items: (!share || items > GIVEN).then_some(number), share }
+    }
+}
+
 /// One cached pool: its last resolution, from which elements are chosen by the pool's policy.
 #[derive(Debug)]
 pub struct CachedPool {
@@ -183,6 +205,15 @@ mod tests {
 
     fn run(cached: &mut CachedPool, count: usize) -> Vec<u32> {
         ids((0..count).filter_map(|_| cached.select_one()).collect())
+    }
+
+    #[test]
+    fn who_wants_no_cache_says_how_many() {
+        let stale = Duration::from_secs(1);
+        assert_eq!(Question::of(1, Duration::ZERO), Question { items: Some(1), share: false });
+        assert_eq!(Question::of(3, stale), Question { items: None, share: true });
+        assert_eq!(Question::of(4, stale), Question { items: Some(4), share: true });
+        assert_eq!(Question::of(usize::MAX, Duration::ZERO).items, Some(u32::MAX));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::thread::spawn;
 use super::why::{self, Failed};
 use super::{Follower, Pool, Reachable, SessionSecurity, Settings, Watcher};
 use crate::machine::LinkProtocol;
+use crate::machine::cache::Question;
 use crate::machine::client::{Registration, RequestError};
 use crate::transport::host;
 use crate::transport::tls::Mode;
@@ -265,11 +266,7 @@ impl Directory for Runtime {
             return Ok(found);
         }
         count(&COUNTERS.cache_misses);
-        // What goes into the cache should last for more than one turn, so there the registrar decides
-        // how much that is; who wants no cache gets what he asked for.
-        let share = !stale.is_zero();
-        let number = u32::try_from(items).unwrap_or(u32::MAX);
-        let number = (!share || items > 3).then_some(number);
+        let Question { items: number, share } = Question::of(items, stale);
         let command = |reply| Command::Resolve { handle: handle.clone(), items: number, share, reply };
         let answer = shared.ask(command)?.wait_while(wanted).inspect_err(|error| {
             why::note(Some(error), format_args!("pool {handle:?}: {}", Failed(error, &shared.tried)));

@@ -7,7 +7,7 @@ use rserpool::dns::{DNS_PORT, Zone};
 use rserpool::machine::registrar::{Config, Dialect};
 use rserpool::machine::{LinkProtocol, Target};
 use rserpool::runtime::registrar::{Listen, Options as ServerOptions};
-use rserpool::runtime::{Tls, address, parse_announce, parse_transport, targets};
+use rserpool::runtime::{MIN_CSP_INTERVAL, Tls, address, parse_announce, parse_transport, targets};
 use rserpool::transport::allow::Networks;
 use rserpool::transport::multicast::{ASAP_GROUP, ENRP_GROUP};
 use rserpool::wire::scope::Scope;
@@ -547,10 +547,10 @@ impl Options {
     }
 }
 
+/// In milliseconds.
+const LEAST_CSP_INTERVAL: u64 = MIN_CSP_INTERVAL.as_millis() as u64;
 /// Bytes of a token that is not guessed.
 const LEAST_TOKEN: usize = 16;
-/// Milliseconds between two status reports.
-const LEAST_CSP_INTERVAL: u64 = 250;
 
 #[cfg(test)]
 mod tests {

@@ -1,11 +1,22 @@
 //! What an operator sets, sees and counts.
 
-use super::Dialect;
 use crate::machine::Target;
 use crate::wire::scope::Scope;
 use crate::wire::{Lengths, PeId, PoolHandle, RegistrarId, Transport};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+
+/// Whose registrar a peer is, as far as that makes a difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dialect {
+    /// Not known yet.
+    #[default]
+    Unknown,
+    /// Goes by the RFCs, as ours do.
+    Rfc,
+    /// One of rsplib's.
+    Rsplib,
+}
 
 /// Timers and bounds, named after the RFCs where these have a name. Defaults in [`Config::default`].
 ///

@@ -12,7 +12,7 @@
 //! Exactly one SCTP transport, on the other hand, is what every registrar of the RFC has. Until it is known, a
 //! peer gets nothing that would end one of rsplib's.
 
-use super::{Config, LinkId, Registrar, Timer};
+use super::{Config, Dialect, LinkId, Registrar, Timer};
 use crate::machine::{LinkEnds, LinkProtocol};
 use crate::wire::scope::{Scope, reaches};
 use crate::wire::{
@@ -20,18 +20,6 @@ use crate::wire::{
     RegistrarId, ServerInformation, Transport,
 };
 use std::time::Duration;
-
-/// Whose registrar a peer is, as far as that makes a difference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Dialect {
-    /// Not known yet.
-    #[default]
-    Unknown,
-    /// Goes by the RFCs, as ours do.
-    Rfc,
-    /// One of rsplib's.
-    Rsplib,
-}
 
 /// Why an element leaves the handlespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

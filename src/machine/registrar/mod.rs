@@ -89,8 +89,7 @@ mod watch;
 mod tests;
 
 pub use chronicle::{Happening, Histogram, PoolRecord, What};
-pub use config::{Account, Config, Event, PeerView, Stats};
-pub use dialect::Dialect;
+pub use config::{Account, Config, Dialect, Event, PeerView, Stats};
 pub use operate::{Impossible, Operated, Operation};
 pub use shares::Leaver;
 
