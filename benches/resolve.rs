@@ -160,8 +160,8 @@ fn bare_server() {
         policy: Some(Policy::RoundRobin),
         elements: vec![element()],
         total: None,
-        departed: Vec::new(),
-        retired: Vec::new(),
+        lost: Vec::new(),
+        deregistered: Vec::new(),
     }
     .encode();
     let mut listener = TcpListener::bind("127.0.0.1:0".parse().expect("address")).expect("loopback");

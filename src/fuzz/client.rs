@@ -96,8 +96,8 @@ fn asap(input: &mut Input) -> Asap {
             policy: input.flag().then_some(Policy::RoundRobin),
             elements: (0..input.byte() % 4).map(|_| element(input)).collect(),
             total: input.byte().is_multiple_of(4).then(|| u32::from(input.byte())),
-            departed: (0..input.byte() % 3).map(|_| id(input)).collect(),
-            retired: (0..input.byte() % 3).map(|_| id(input)).collect(),
+            lost: (0..input.byte() % 3).map(|_| id(input)).collect(),
+            deregistered: (0..input.byte() % 3).map(|_| id(input)).collect(),
         },
         9..=11 => Asap::EndpointKeepAlive {
             home: input.flag(),

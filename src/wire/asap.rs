@@ -39,10 +39,10 @@ pub enum Asap {
         total: Option<u32>,
         /// Private, only to subscribers: elements that were lost since the last message of the
         /// subscription (0x803e, a list of identifiers).
-        departed: Vec<PeId>,
+        lost: Vec<PeId>,
         /// Private, only to subscribers: elements that deregistered themselves since then, and may still
         /// serve the sessions that they have (0x803d, a list of identifiers).
-        retired: Vec<PeId>,
+        deregistered: Vec<PeId>,
     },
     /// 0x07, registrar to PE. `home` is the H flag: "I am your home registrar now".
     EndpointKeepAlive { home: bool, registrar: RegistrarId, handle: PoolHandle, id: Option<PeId> },
@@ -118,8 +118,8 @@ impl Asap {
                 policy,
                 elements: list,
                 total,
-                departed,
-                retired,
+                lost,
+                deregistered,
                 ..
             } => {
                 let ids = |ids: &[PeId]| if ids.is_empty() { 0 } else { param_len(4 * ids.len()) };
@@ -129,8 +129,8 @@ impl Asap {
                     + policy_len(policy)
                     + elements(list)
                     + total
-                    + ids(departed)
-                    + ids(retired)
+                    + ids(lost)
+                    + ids(deregistered)
             }
             Asap::EndpointKeepAlive { handle, id, .. } => {
                 4 + handle.encoded_len() + id.map_or(0, |_| PeId::ENCODED_LEN)
@@ -210,8 +210,8 @@ impl Asap {
                 policy,
                 elements,
                 total,
-                departed,
-                retired,
+                lost,
+                deregistered,
                 ..
             } => {
                 handle.write(w);
@@ -222,7 +222,7 @@ impl Asap {
                 if let Some(total) = total {
                     w.param(ParamType::ITEMS, |w| w.u32(*total));
                 }
-                for (kind, ids) in [(ParamType::DEPARTED, departed), (ParamType::RETIRED, retired)] {
+                for (kind, ids) in [(ParamType::LOST, lost), (ParamType::DEREGISTERED, deregistered)] {
                     if !ids.is_empty() {
                         w.param(kind, |w| ids.iter().for_each(|id| w.u32(id.0)));
                     }
@@ -395,12 +395,12 @@ impl<'a> Body<'a> {
             ParamType::ELEMENT,
             ParamType::ERROR,
             ParamType::ITEMS,
-            ParamType::DEPARTED,
-            ParamType::RETIRED,
+            ParamType::LOST,
+            ParamType::DEREGISTERED,
         ];
         let handle = self.handle()?;
         let (mut error, mut policy, mut total) = (None, None, None);
-        let (mut elements, mut departed, mut retired) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut elements, mut lost, mut deregistered) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(mut param) = self.reader.next(PARTS)? {
             match param.kind {
                 ParamType::POLICY => policy = Some(Policy::decode(param)?),
@@ -408,7 +408,7 @@ impl<'a> Body<'a> {
                 ParamType::ERROR => error = Some(OperationError::decode(param)?),
                 ParamType::ITEMS => total = Some(u32::from_be_bytes(param.value.exactly()?)),
                 kind => {
-                    let ids = if kind == ParamType::RETIRED { &mut retired } else { &mut departed };
+                    let ids = if kind == ParamType::DEREGISTERED { &mut deregistered } else { &mut lost };
                     while !param.value.is_empty() {
                         ids.push(PeId(param.value.u32()?));
                     }
@@ -422,8 +422,8 @@ impl<'a> Body<'a> {
             policy,
             elements,
             total,
-            departed,
-            retired,
+            lost,
+            deregistered,
         })
     }
 

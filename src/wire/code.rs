@@ -71,9 +71,9 @@ code_points! {
         CHECKSUM = 0x000f "PE Checksum",
         OPAQUE = 0x0010 "Opaque Transport",
         /// Ours, to subscribers only: identifiers of elements that deregistered themselves.
-        RETIRED = 0x803d "Retired",
+        DEREGISTERED = 0x803d "Deregistered",
         /// Ours, to subscribers only: identifiers of elements that were lost.
-        DEPARTED = 0x803e "Departed",
+        LOST = 0x803e "Lost",
         /// rsplib's: how many elements are wanted; from us to subscribers: how many there are.
         ITEMS = 0x803f "Items",
     }

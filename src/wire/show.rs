@@ -232,14 +232,14 @@ impl Display for Asap {
                 policy,
                 elements,
                 total,
-                departed,
-                retired,
+                lost,
+                deregistered,
             } => {
                 write!(f, " pool={handle:?}{}", flag(*subscribed, " subscribed"))?;
                 write!(f, "{}{}", Maybe("error: ", error), Maybe("", policy))?;
                 write!(f, "{}{}", Each(elements), Maybe("total=", total))?;
-                departed.iter().try_for_each(|id| write!(f, " departed={id}"))?;
-                retired.iter().try_for_each(|id| write!(f, " retired={id}"))
+                lost.iter().try_for_each(|id| write!(f, " lost={id}"))?;
+                deregistered.iter().try_for_each(|id| write!(f, " deregistered={id}"))
             }
             Asap::EndpointKeepAlive { home, registrar, handle, id } => {
                 let home = flag(*home, " home");

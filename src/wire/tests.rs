@@ -104,7 +104,7 @@ fn asap() -> impl Strategy<Value = Asap> {
             vec(pe_id(), 0..5),
             vec(pe_id(), 0..5),
         )
-            .prop_map(|(subscribed, handle, error, policy, elements, total, departed, retired)| {
+            .prop_map(|(subscribed, handle, error, policy, elements, total, lost, deregistered)| {
                 Asap::HandleResolutionResponse {
                     subscribed,
                     handle,
@@ -112,8 +112,8 @@ fn asap() -> impl Strategy<Value = Asap> {
                     policy,
                     elements,
                     total,
-                    departed,
-                    retired,
+                    lost,
+                    deregistered,
                 }
             }),
         (any::<bool>(), registrar(), handle(), option::of(pe_id())).prop_map(
@@ -413,8 +413,8 @@ fn reference_packets() {
         policy: Some(Policy::RoundRobin),
         elements: vec![small_element(id.0)],
         total: None,
-        departed: vec![],
-        retired: vec![],
+        lost: vec![],
+        deregistered: vec![],
     };
     assert_eq!(
         hex(response.encode()),
@@ -450,8 +450,8 @@ fn full_messages_fit() {
         policy: Some(Policy::RoundRobin),
         elements,
         total: None,
-        departed: vec![],
-        retired: vec![],
+        lost: vec![],
+        deregistered: vec![],
     };
     assert!(response.fits() && room < small_element(0).encoded_len());
     assert_eq!(Asap::decode(&response.encode()), known(response));

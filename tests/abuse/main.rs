@@ -553,8 +553,8 @@ fn false_registrars(to: SocketAddr) -> Vec<TcpStream> {
         policy: None,
         elements: Vec::new(),
         total: None,
-        departed: Vec::new(),
-        retired: Vec::new(),
+        lost: Vec::new(),
+        deregistered: Vec::new(),
     };
     let messages = [
         b"GET / HTTP/1.1\r\n\r\n".to_vec(),

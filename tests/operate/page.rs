@@ -363,8 +363,8 @@ fn a_drained_element_gets_no_new_users_anywhere() {
         handle: super::elements::handle(b"echo"),
         items: Some(u32::MAX),
     });
-    let Asap::HandleResolutionResponse { total, departed, .. } = here.receive() else { panic!("an answer") };
-    assert_eq!((total, departed.len()), (Some(2), 0));
+    let Asap::HandleResolutionResponse { total, lost, .. } = here.receive() else { panic!("an answer") };
+    assert_eq!((total, lost.len()), (Some(2), 0));
     let table = good(&rspctl(&home, &token, &["elements", "echo"]));
     assert!(table.contains("0x00000001  drained") && table.contains("0x00000002  in service"), "{table}");
     assert!(elements.register(b"echo", element(1, Policy::RoundRobin)), "it registers again");

@@ -49,8 +49,8 @@ pub fn asap(decoded: &Decoded<Asap>) -> Value {
             policy: pool_policy,
             elements: list,
             total,
-            departed,
-            retired,
+            lost,
+            deregistered,
         } => json!({
             "subscribed": subscribed,
             "handle": handle.to_string(),
@@ -58,8 +58,8 @@ pub fn asap(decoded: &Decoded<Asap>) -> Value {
             "policy": pool_policy.as_ref().map(policy),
             "elements": elements(list),
             "total": total,
-            "departed": departed.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "retired": retired.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "lost": lost.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "deregistered": deregistered.iter().map(ToString::to_string).collect::<Vec<_>>(),
         }),
         Asap::EndpointKeepAlive { home, registrar, handle, id } => json!({
             "home": home,

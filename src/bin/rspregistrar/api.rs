@@ -6,7 +6,7 @@ use super::pieces::{Piece, Rows, object};
 use super::request::Request;
 use rserpool::handlespace::{ElementRef, PoolRef};
 use rserpool::machine::Time;
-use rserpool::machine::registrar::{Happening, PoolRecord, What};
+use rserpool::machine::registrar::{Happening, PoolRecord, Removal, What};
 use rserpool::runtime::registrar::Server;
 use rserpool::wire::{PeId, Policy, PoolHandle, Transport};
 use serde_json::{Map, Value, json};
@@ -117,7 +117,7 @@ fn record(now: Time, record: Option<&PoolRecord>) -> Map<String, Value> {
     let known = record != PoolRecord::default();
     values.insert("changed".into(), if known { clock(now, record.changed).into() } else { Value::Null });
     values.insert("lost".into(), record.lost.into());
-    values.insert("retired".into(), record.retired.into());
+    values.insert("retired".into(), record.deregistered.into());
     values.insert("unknown".into(), record.unknown.into());
     values.insert("empty_since".into(), record.empty_since.map(|since| clock(now, since)).into());
     values
@@ -363,8 +363,11 @@ pub fn happening(now: Time, happening: &Happening) -> Value {
         What::Registered { id, home, address: at, size, .. } => json!({
             "kind": "registered", "id": id.to_string(), "home": home.to_string(), "address": address(at), "size": size,
         }),
-        What::Removed { id, reason, retired, address: at, left, .. } => json!({
-            "kind": if *retired { "deregistered" } else { "lost" },
+        What::Removed { id, reason, why, address: at, left, .. } => json!({
+            "kind": match why {
+                Removal::Deregistered => "deregistered",
+                Removal::Lost => "lost",
+            },
             "id": id.to_string(), "why": reason, "address": address(at), "size": left,
         }),
         What::Refused { id, cause, from, .. } => json!({

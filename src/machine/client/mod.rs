@@ -575,8 +575,8 @@ impl Client {
                 policy,
                 mut elements,
                 total,
-                departed,
-                retired,
+                lost,
+                deregistered,
             } => {
                 // What means each host itself is no address of another one.
                 let near = self.home.as_ref().is_some_and(|home| reach::is_local(&home.ends));
@@ -587,8 +587,8 @@ impl Client {
                     policy,
                     elements,
                     total,
-                    departed,
-                    retired,
+                    lost,
+                    deregistered,
                     length,
                 };
                 self.resolution_answered(now, handle, answer);

@@ -234,7 +234,7 @@ fn subscription(pool: &str) -> Asap {
 }
 
 /// What a registrar says about a pool; `subscribed` is the 'A' flag.
-fn pool(name: &str, subscribed: bool, ids: &[u32], departed: &[u32], total: Option<u32>) -> Asap {
+fn pool(name: &str, subscribed: bool, ids: &[u32], lost: &[u32], total: Option<u32>) -> Asap {
     Asap::HandleResolutionResponse {
         subscribed,
         handle: handle(name),
@@ -242,8 +242,8 @@ fn pool(name: &str, subscribed: bool, ids: &[u32], departed: &[u32], total: Opti
         policy: Some(Policy::RoundRobin),
         elements: ids.iter().map(|&id| element(id)).collect(),
         total,
-        departed: departed.iter().map(|&id| PeId(id)).collect(),
-        retired: Vec::new(),
+        lost: lost.iter().map(|&id| PeId(id)).collect(),
+        deregistered: Vec::new(),
     }
 }
 
@@ -255,8 +255,8 @@ fn unknown_pool(name: &str) -> Asap {
         policy: None,
         elements: vec![],
         total: None,
-        departed: vec![],
-        retired: vec![],
+        lost: vec![],
+        deregistered: vec![],
     }
 }
 

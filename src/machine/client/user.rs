@@ -60,8 +60,8 @@ pub(super) struct ResolutionAnswer {
     pub policy: Option<Policy>,
     pub elements: Vec<PoolElement>,
     pub total: Option<u32>,
-    pub departed: Vec<PeId>,
-    pub retired: Vec<PeId>,
+    pub lost: Vec<PeId>,
+    pub deregistered: Vec<PeId>,
     /// Bytes of the whole message.
     pub length: usize,
 }
@@ -338,12 +338,12 @@ impl Client {
             return;
         }
         let complete = resolution.complete || error.is_some();
-        let (gone, retired) = pool.update(&resolution.elements, complete, answer);
-        let absent = pool.absent(resolution, complete, &gone, &retired);
+        let (gone, deregistered) = pool.update(&resolution.elements, complete, answer);
+        let absent = pool.absent(resolution, complete, &gone, &deregistered);
         pool.told = true;
         let resolution = Resolution { complete, ..resolution.clone() };
         self.fx.event(Event::Pool { handle: handle.clone(), resolution });
-        for id in retired {
+        for id in deregistered {
             self.fx.event(Event::ElementRetired { handle: handle.clone(), id });
         }
         for id in gone {
@@ -385,17 +385,17 @@ impl Subscription {
         resolution: &Resolution,
         complete: bool,
         gone: &[PeId],
-        retired: &[PeId],
+        deregistered: &[PeId],
     ) -> Vec<u64> {
         let whole = complete && !resolution.elements.is_empty();
         if !whole || std::mem::replace(&mut self.listed, true) {
             return gone.iter().flat_map(|&id| self.watches_of(id)).collect();
         }
-        let is_there = |id| self.known.contains(id) || retired.contains(id);
+        let is_there = |id| self.known.contains(id) || deregistered.contains(id);
         self.watches.iter().filter(|(id, _)| !is_there(id)).map(|&(_, number)| number).collect()
     }
 
-    /// Takes a listing in; returns who is gone, and who retired.
+    /// Takes a listing in; returns who is gone, and who deregistered.
     fn update(
         &mut self,
         elements: &[PoolElement],
@@ -407,7 +407,7 @@ impl Subscription {
             let left = ids.iter().copied().filter(|id| !listed.contains(id));
             left.filter(|id| self.known.remove(id)).collect()
         };
-        let (mut gone, retired) = (take(&answer.departed), take(&answer.retired));
+        let (mut gone, deregistered) = (take(&answer.lost), take(&answer.deregistered));
         if complete {
             let missing: BTreeSet<PeId> = self.known.difference(&listed).copied().collect();
             if self.grace {
@@ -422,6 +422,6 @@ impl Subscription {
         while self.known.len() > MAX_KNOWN {
             self.known.pop_last();
         }
-        (gone, retired)
+        (gone, deregistered)
     }
 }

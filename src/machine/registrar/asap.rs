@@ -407,7 +407,7 @@ impl Registrar {
             if self.may_serve(link, &handle) && self.may_deregister(link, key) {
                 self.stats.deregistrations += 1;
                 self.drop_claim(&handle, id);
-                self.retire_and_tell(key);
+                self.deregister_and_tell(key);
             } else {
                 self.stats.messages_rejected += 1;
                 let from = self.links.get(&link).and_then(|state| state.ends.peer.first().copied());

@@ -1,6 +1,7 @@
 //! What happened lately, and what became of each pool: for the operator's page, metrics and log. Nothing here
 //! decides anything.
 
+use super::dialect::Removal;
 use crate::machine::Time;
 use crate::wire::{CauseCode, PeId, PoolHandle, RegistrarId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -36,12 +37,12 @@ pub struct Happening {
 pub enum What {
     /// An element is in its pool, which has `size` elements now.
     Registered { handle: PoolHandle, id: PeId, home: RegistrarId, address: Option<SocketAddr>, size: usize },
-    /// An element left its pool, in which `left` elements stay: by itself (`retired`), or lost.
+    /// An element left its pool, in which `left` elements stay: it deregistered, or was lost.
     Removed {
         handle: PoolHandle,
         id: PeId,
         reason: &'static str,
-        retired: bool,
+        why: Removal,
         address: Option<SocketAddr>,
         left: usize,
     },
@@ -128,7 +129,7 @@ pub struct PoolRecord {
     /// Elements that were lost.
     pub lost: u64,
     /// Elements that deregistered.
-    pub retired: u64,
+    pub deregistered: u64,
     /// Questions answered "unknown pool", while it is empty.
     pub unknown: u64,
     /// Since when it is empty.
@@ -186,11 +187,11 @@ impl Chronicle {
     }
 
     /// An element left a pool, in which `left` stay.
-    pub(super) fn left(&mut self, now: Time, handle: &PoolHandle, retired: bool, left: usize) {
+    pub(super) fn left(&mut self, now: Time, handle: &PoolHandle, why: Removal, left: usize) {
         let Some(record) = self.record(now, handle) else { return };
-        match retired {
-            true => record.retired += 1,
-            false => record.lost += 1,
+        match why {
+            Removal::Deregistered => record.deregistered += 1,
+            Removal::Lost => record.lost += 1,
         }
         record.changed = now;
         if left == 0 {
@@ -335,7 +336,7 @@ mod tests {
         let echo = handle("echo");
         chronicle.came(Time(1), &echo);
         chronicle.unknown(&handle("other"));
-        chronicle.left(Time(1), &echo, false, 0);
+        chronicle.left(Time(1), &echo, Removal::Lost, 0);
         chronicle.unknown(&echo);
         let seen: Vec<_> =
             chronicle.emptied(hour).map(|(handle, record)| (handle.clone(), *record)).collect();
@@ -343,7 +344,7 @@ mod tests {
             changed: Time(1),
             added: 1,
             lost: 1,
-            retired: 0,
+            deregistered: 0,
             unknown: 1,
             empty_since: Some(Time(1)),
         };
@@ -354,7 +355,7 @@ mod tests {
         for number in 0..3 * MAX_EMPTIED {
             let name = handle(&number.to_string());
             chronicle.came(Time(3), &name);
-            chronicle.left(Time(3), &name, true, 0);
+            chronicle.left(Time(3), &name, Removal::Deregistered, 0);
         }
         assert_eq!(chronicle.emptied(Time(3)).count(), MAX_EMPTIED);
         chronicle.check().unwrap();

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 /// Why an element leaves the handlespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Removal {
+pub enum Removal {
     /// It can't be reached any more, or its registration ended.
     Lost,
     /// It deregistered.

@@ -90,6 +90,7 @@ mod tests;
 
 pub use chronicle::{Happening, Histogram, PoolRecord, What};
 pub use config::{Account, Config, Dialect, Event, PeerView, Stats};
+pub use dialect::Removal;
 pub use operate::{Impossible, Operated, Operation};
 pub use shares::Leaver;
 

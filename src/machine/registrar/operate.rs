@@ -187,7 +187,7 @@ impl Registrar {
         if let Operation::Deregister = operation {
             if let Some(key) = self.space.find(handle, element.id) {
                 self.tell_taken_out(key, handle, element.id);
-                self.retire_and_tell(key);
+                self.deregister_and_tell(key);
             }
             return;
         }

@@ -68,7 +68,7 @@ impl Registrar {
         let had = self.client(link).is_some_and(|client| client.subscriptions.contains(&handle));
         let chooses = if subscribe { had || items != Some(u32::MAX) } else { !had || items.is_none() };
         if had && subscribe {
-            // What it has not been told of yet explains the answer: who retired is not lost.
+            // What it has not been told of yet explains the answer: who deregistered is not lost.
             self.push_now(link, &handle);
         }
         // A subscription lasts as long as its association (RFC 5352 section 2.2.5). Our own users, who say how
@@ -211,8 +211,8 @@ impl Registrar {
             policy,
             elements,
             total: total.map(|total| total as u32),
-            departed: Vec::new(),
-            retired: Vec::new(),
+            lost: Vec::new(),
+            deregistered: Vec::new(),
         };
         let lengths = self.config.lengths();
         self.outbox.send_with(link, MAX_MESSAGE - left, |out| message.encode_with(lengths, out));
@@ -252,8 +252,8 @@ pub(super) fn no_answer(handle: PoolHandle, subscribed: bool, why: CauseCode) ->
         policy: None,
         elements: Vec::new(),
         total: None,
-        departed: Vec::new(),
-        retired: Vec::new(),
+        lost: Vec::new(),
+        deregistered: Vec::new(),
     }
 }
 

@@ -96,10 +96,9 @@ impl Registrar {
         self.subscriptions.departed(&handle, element.id, why);
         self.event(Event::ElementRemoved { handle: handle.clone(), id: element.id, reason });
         let left = self.space.pool(&handle).map_or(0, |pool| pool.len());
-        let retired = why == Removal::Deregistered;
-        self.chronicle.left(self.now, &handle, retired, left);
+        self.chronicle.left(self.now, &handle, why, left);
         let address = element.transport.socket_addresses().next();
-        let what = What::Removed { handle: handle.clone(), id: element.id, reason, retired, address, left };
+        let what = What::Removed { handle: handle.clone(), id: element.id, reason, why, address, left };
         self.chronicle.note(self.now, what);
         Some((handle, element))
     }
@@ -120,7 +119,7 @@ impl Registrar {
     }
 
     /// Removes an element that deregistered, and tells peers.
-    pub(super) fn retire_and_tell(&mut self, key: ElementKey) {
+    pub(super) fn deregister_and_tell(&mut self, key: ElementKey) {
         if let Some((handle, element)) = self.take_out(key, "deregistered", Removal::Deregistered) {
             self.announce_removal(handle, element, Removal::Deregistered);
         }

@@ -445,7 +445,9 @@ impl Registrar {
         let room = MAX_MESSAGE.saturating_sub(resolution_len(&handle, policy.as_ref()) + TWO_LISTS);
         let told: Vec<(PeId, bool)> = gone.into_iter().take(room / 4).collect();
         let room = room - 4 * told.len();
-        let ids = |wanted| told.iter().filter(|(_, retired)| *retired == wanted).map(|&(id, _)| id).collect();
+        let ids = |wanted| {
+            told.iter().filter(|(_, deregistered)| *deregistered == wanted).map(|&(id, _)| id).collect()
+        };
         let start = PeId(self.rng.u32(..));
         let mut elements = Vec::new();
         self.fitting(self.pool_from(&handle, size, room, start).into_iter(), room, &mut elements);
@@ -457,8 +459,8 @@ impl Registrar {
             policy,
             elements,
             total,
-            departed: ids(false),
-            retired: ids(true),
+            lost: ids(false),
+            deregistered: ids(true),
         }
         .encode_as(self.config.lengths())
     }

@@ -33,8 +33,8 @@ impl Scripted {
                     elements: elements.collect(),
                     error: None,
                     total: None,
-                    departed: vec![],
-                    retired: vec![],
+                    lost: vec![],
+                    deregistered: vec![],
                     handle,
                 })
             }

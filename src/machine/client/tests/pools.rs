@@ -171,8 +171,8 @@ fn a_subscription_is_pushed() {
 fn who_retires_is_not_gone() {
     let retiring = |ids: &[u32], who: &[u32], total| {
         let mut message = pool("echo", true, ids, &[], total);
-        if let Asap::HandleResolutionResponse { retired, .. } = &mut message {
-            retired.extend(who.iter().map(|&id| PeId(id)));
+        if let Asap::HandleResolutionResponse { deregistered, .. } = &mut message {
+            deregistered.extend(who.iter().map(|&id| PeId(id)));
         }
         message
     };
@@ -329,8 +329,8 @@ fn a_pool_that_does_not_exist_yet_may_be_subscribed() {
         policy: None,
         elements: vec![],
         total: None,
-        departed: vec![],
-        retired: vec![],
+        lost: vec![],
+        deregistered: vec![],
     };
     bench.subscribe("echo").receive(link(1), not_yet).forget().at(2_000).expect([]);
     bench.receive(link(1), pool("echo", true, &[1], &[], None)).expect([is_pool("echo", &[1], true, true)]);
@@ -441,8 +441,8 @@ fn addresses_that_mean_every_host_are_left_out() {
         policy: None,
         elements,
         total: None,
-        departed: Vec::new(),
-        retired: Vec::new(),
+        lost: Vec::new(),
+        deregistered: Vec::new(),
     };
     let told = vec![
         with(1, &["127.0.0.1"]),

@@ -29,7 +29,7 @@ fn resolved_at(link: LinkId, home: RegistrarId, ids: &[u32]) -> Effect {
     Effect::Asap(link, message)
 }
 
-fn resolved(link: LinkId, subscribed: bool, ids: &[u32], total: Option<u32>, departed: &[u32]) -> Effect {
+fn resolved(link: LinkId, subscribed: bool, ids: &[u32], total: Option<u32>, lost: &[u32]) -> Effect {
     let elements: Vec<_> = ids.iter().map(|&id| listed(id, SELF)).collect();
     Effect::Asap(
         link,
@@ -40,8 +40,8 @@ fn resolved(link: LinkId, subscribed: bool, ids: &[u32], total: Option<u32>, dep
             policy: (!elements.is_empty()).then_some(Policy::RoundRobin),
             elements,
             total,
-            departed: departed.iter().map(|&id| PeId(id)).collect(),
-            retired: Vec::new(),
+            lost: lost.iter().map(|&id| PeId(id)).collect(),
+            deregistered: Vec::new(),
         },
     )
 }
@@ -49,8 +49,8 @@ fn resolved(link: LinkId, subscribed: bool, ids: &[u32], total: Option<u32>, dep
 /// The same with those who deregistered.
 fn with_retired(effect: Effect, ids: &[u32]) -> Effect {
     let Effect::Asap(link, mut message) = effect else { panic!("{effect:?}") };
-    if let Asap::HandleResolutionResponse { retired, .. } = &mut message {
-        retired.extend(ids.iter().map(|&id| PeId(id)));
+    if let Asap::HandleResolutionResponse { deregistered, .. } = &mut message {
+        deregistered.extend(ids.iter().map(|&id| PeId(id)));
     }
     Effect::Asap(link, message)
 }
@@ -65,8 +65,8 @@ fn unknown_pool(link: LinkId, subscribed: bool) -> Effect {
             policy: None,
             elements: Vec::new(),
             total: None,
-            departed: Vec::new(),
-            retired: Vec::new(),
+            lost: Vec::new(),
+            deregistered: Vec::new(),
         },
     )
 }
@@ -485,7 +485,7 @@ fn an_answer_does_not_overtake_who_retired() {
     bench.asap(pe, Asap::Deregistration { handle: pool("echo"), id: PeId(1) });
     let effects = bench.asap(user, subscription());
     assert!(
-        matches!(&effects[0], Effect::Asap(_, Asap::HandleResolutionResponse { retired, .. }) if retired == &[PeId(1)]),
+        matches!(&effects[0], Effect::Asap(_, Asap::HandleResolutionResponse { deregistered, .. }) if deregistered == &[PeId(1)]),
         "{effects:?}"
     );
     assert_eq!(effects[1..], [resolved(user, true, &[2, 3], None, &[])]);
