@@ -1,15 +1,12 @@
 //! Pools by their names in DNS: `rspregistrar --dns` and `rspctl dns`, judged by dig, forwarded by dnsmasq and unbound,
 //! used by HAProxy and by a Go program with its own resolver.
 
-#[path = "../common/skip.rs"]
-mod skip;
-
 use super::process::{Process, Registrar};
+use super::skip::skipped;
 use super::{LIMIT, line_of, rspctl, temporary};
 use rserpool::machine::client::Registration;
 use rserpool::runtime::{Directory, Runtime, Settings};
 use rserpool::wire::{PeId, Policy, PoolElement, PoolHandle, Protocol, RegistrarId, Transport, TransportUse};
-use skip::skipped;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};

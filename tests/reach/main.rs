@@ -7,6 +7,8 @@ mod preload;
 #[path = "../common/process.rs"]
 mod process;
 mod serve;
+#[path = "../common/skip.rs"]
+mod skip;
 mod traps;
 
 use process::{Process, Registrar};

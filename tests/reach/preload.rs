@@ -2,8 +2,8 @@
 
 use super::{HASTY, LIMIT, Refusing, Server, in_time, rspctl, temporary};
 use crate::process::{Process, Registrar};
+use crate::skip::skipped;
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Instant;
@@ -12,21 +12,16 @@ use std::time::Instant;
 pub fn library() -> Option<PathBuf> {
     let library = Path::new(env!("CARGO_BIN_EXE_rspctl")).with_file_name("librserpool_preload.so");
     if !library.exists() {
-        skipped("preload: it is not built (cargo build -p rserpool-preload)");
+        skipped("preload", "it is not built (cargo build -p rserpool-preload)");
         return None;
     }
     Some(library)
 }
 
-pub fn skipped(what: &str) {
-    // Past the harness's capture.
-    let _ = writeln!(std::io::stderr(), "SKIPPED {what}");
-}
-
 pub fn has(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok();
     if !found {
-        skipped(&format!("preload with {program}: it is not installed"));
+        skipped(&format!("preload with {program}"), "it is not installed");
     }
     found
 }

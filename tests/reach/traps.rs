@@ -1,9 +1,10 @@
 //! What guests of other programs trip over, in a program of our own (`c/traps.c`): forks, signals, threads that are
 //! cancelled, files that are closed behind us, seccomp, chroot, other libraries of the same kind; and what calls cost that are none of ours.
 
-use super::preload::{has, library, said, skipped, under};
+use super::preload::{has, library, said, under};
 use super::{Refusing, Server, rspctl, temporary};
 use crate::process::{Process, Registrar};
+use crate::skip::skipped;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -58,7 +59,7 @@ fn guests_are_as_without_it() {
         "fast_opens",
     ] {
         match run(&library, &registrar, &traps, &[case]) {
-            Some(77) => skipped("preload in a chroot: not root"),
+            Some(77) => skipped("preload in a chroot", "not root"),
             status => assert_eq!(status, Some(0), "{case}"),
         }
     }
