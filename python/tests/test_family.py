@@ -258,14 +258,21 @@ def test_reprs_name_pool_and_identifier(pool):
 
 def test_log_lines_go_to_a_logger():
     done = python("""
-import logging, rserpool, time
+import logging, rserpool, threading
+came = threading.Event()
+class Watch(logging.Handler):
+    def emit(self, record):
+        if "LoggedPool" in record.getMessage() and "127.0.0.1:9" in record.getMessage():
+            came.set()
 logging.basicConfig(level=logging.DEBUG, format="%(levelname)s:%(name)s:%(message)s")
+logging.getLogger().addHandler(Watch())
 rserpool.enable_logging(logging.DEBUG)
 try:
     rserpool.resolve("LoggedPool")
 except rserpool.NoRegistrar:
     pass
-time.sleep(0.3)
+# A thread of its own writes them.
+came.wait(30)
 """, **NOBODY)
     assert re.search("^DEBUG:rserpool:.*LoggedPool.*127.0.0.1:9", done.stderr, re.MULTILINE), done.stderr
     assert logging.getLogger("rserpool").level == logging.NOTSET

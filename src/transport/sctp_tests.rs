@@ -517,13 +517,17 @@ fn a_peer_that_puts_acknowledgements_off_is_not_far() {
     };
     wait(&plain, PollFlags::POLLOUT);
     assert!(plain.finish_connect().unwrap());
-    // The first message of an association is acknowledged at once, whatever is asked for.
-    let (mut asked, mut unasked) = (Duration::ZERO, Duration::ZERO);
-    for _ in 0..2 {
+    // Each at its quickest, since a machine that does other things as well may put off anything. But for the first message
+    // of an association, which is acknowledged at once, whatever is asked for.
+    let (mut asked, mut unasked) = (Duration::MAX, Duration::MAX);
+    for round in 0..6 {
         assert_eq!(link.send(&message(64, 1)).unwrap(), QueueStatus::Empty);
-        asked = acknowledged(&|| link.condition().unwrap().unacknowledged);
+        let with = acknowledged(&|| link.condition().unwrap().unacknowledged);
         plain.send(&message(64, 1), SendInfo::default()).unwrap();
-        unasked = acknowledged(&|| plain.condition(0).unwrap().unacknowledged);
+        let without = acknowledged(&|| plain.condition(0).unwrap().unacknowledged);
+        if round > 0 {
+            (asked, unasked) = (asked.min(with), unasked.min(without));
+        }
     }
     assert!(asked < Duration::from_millis(100), "{asked:?}");
     assert!(unasked > asked, "{unasked:?} without asking, {asked:?} with it");

@@ -276,6 +276,24 @@ fn accounts(http: SocketAddr) -> Vec<(String, f64)> {
     text.lines().filter_map(of).collect()
 }
 
+/// Messages that a registrar has read.
+fn messages(http: SocketAddr) -> u64 {
+    let text = page(http, "/metrics");
+    let count = text.lines().find_map(|line| line.strip_prefix("rserpool_messages_total "));
+    count.and_then(|count| count.trim().parse().ok()).expect("a number of messages")
+}
+
+/// A reading, once it is the same twice in a row.
+fn settled<T: PartialEq>(what: &str, reading: impl Fn() -> T) -> T {
+    let mut last = reading();
+    waited_for(what, || {
+        std::thread::sleep(Duration::from_millis(200));
+        let now = reading();
+        std::mem::replace(&mut last, now) == last
+    });
+    last
+}
+
 fn bytes_accounted(http: SocketAddr) -> u64 {
     let all = accounts(http);
     assert!(all.iter().any(|(name, _)| name.starts_with("bytes of")), "{all:?}");
@@ -321,10 +339,11 @@ fn what_is_kept_is_accounted_for() {
             }
             abusers.push(stream);
             abusers.push(liar.stream.lock().expect("stream").try_clone().expect("clone"));
-            std::thread::sleep(Duration::from_secs(1));
         }
-        let accounted = (bytes_accounted(registrar.http) - empty) >> 10;
-        let grown = registrar.process.memory().saturating_sub(before);
+        let reading = || (bytes_accounted(registrar.http), registrar.process.memory());
+        let (bytes, memory) = settled("what was sent is taken in", reading);
+        let accounted = (bytes - empty) >> 10;
+        let grown = memory.saturating_sub(before);
         println!(
             "attack: {attack}: {grown} KiB grown, {accounted} KiB accounted for, {} KiB of ASAP sent",
             sent >> 10
@@ -382,8 +401,11 @@ fn the_log_does_not_grow_with_what_comes() {
             }
         }
         assert_eq!(look(&mut user, "mine").len(), 1);
-        std::thread::sleep(Duration::from_millis(500));
-        check_log(&registrar.process, if attack { 25 } else { 3 }, &[]);
+        settled("what was sent is taken in", || messages(registrar.http));
+        // Lines come in order: this is the last one.
+        registrar.process.signal(libc::SIGUSR1);
+        waited_for("the last line", || registrar.process.log().contains("asked by a signal: "));
+        check_log(&registrar.process, if attack { 26 } else { 4 }, &[]);
     }
 }
 

@@ -13,6 +13,7 @@
 #include <sys/time.h>
 #include <time.h>
 
+#include "asleep.h"
 #include "pool.h"
 
 #define NAME(text) (const unsigned char*)(text), strlen(text)
@@ -352,12 +353,12 @@ static void unreachable(void)
     SAME(RSPERR_OKAY, rsp_pe_deregistration(NAME("Datagrams"), id, 0));
 }
 
-static void* close_soon(void* argument)
+static void* close_under(void* argument)
 {
-    struct timespec pause = {0, 100000000};
+    struct sleeper* user = argument;
 
-    nanosleep(&pause, NULL);
-    OK(rsp_close(*(int*)argument));
+    until_asleep(user);
+    OK(rsp_close(user->sd));
     return NULL;
 }
 
@@ -366,11 +367,12 @@ static void closed_while_resolving(void)
 {
     struct timespec before, after;
     pthread_t closer;
-    int sd = (int)OK(rsp_socket(0, SOCK_SEQPACKET, PROTOCOL));
+    struct sleeper user = {(int)OK(rsp_socket(0, SOCK_SEQPACKET, PROTOCOL)), 0};
 
-    SAME(0, pthread_create(&closer, NULL, close_soon, &sd));
+    is_me(&user);
+    SAME(0, pthread_create(&closer, NULL, close_under, &user));
     clock_gettime(CLOCK_MONOTONIC, &before);
-    FAILS(EBADF, rsp_connect(sd, NAME("Silence"), 0));
+    FAILS(EBADF, rsp_connect(user.sd, NAME("Silence"), 0));
     clock_gettime(CLOCK_MONOTONIC, &after);
     HOLDS(after.tv_sec - before.tv_sec < 5);
     SAME(0, pthread_join(closer, NULL));
@@ -380,7 +382,7 @@ static void* resolve(void* argument)
 {
     struct rsp_addrinfo* list;
 
-    (void)argument;
+    is_me(argument);
     FAILS(EACCES, rsp_getaddrinfo(NAME("Silence"), &list, 1, 0));
     return NULL;
 }
@@ -388,11 +390,11 @@ static void* resolve(void* argument)
 /* Nor does the library's end. */
 static void ended_while_resolving(void)
 {
-    struct timespec pause = {0, 100000000};
+    struct sleeper user = {-1, 0};
     pthread_t thread;
 
-    SAME(0, pthread_create(&thread, NULL, resolve, NULL));
-    nanosleep(&pause, NULL);
+    SAME(0, pthread_create(&thread, NULL, resolve, &user));
+    until_asleep(&user);
     rsp_cleanup();
     SAME(0, pthread_join(thread, NULL));
 }

@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "asleep.h"
 #include "pool.h"
 
 #define NAME(text) (const unsigned char*)(text), strlen(text)
@@ -419,16 +420,22 @@ static void many_threads(void)
     OK(rsp_close(server));
 }
 
-static void* receive_for_a_while(void* sd)
+static void* receive_for_a_while(void* argument)
 {
-    receive(*(int*)sd, 300);
+    struct sleeper* user = argument;
+
+    is_me(user);
+    receive(user->sd, 300);
     pause();
     return NULL;
 }
 
-static void* accept_for_ever(void* sd)
+static void* accept_for_ever(void* argument)
 {
-    rsp_accept(*(int*)sd, -1);
+    struct sleeper* listener = argument;
+
+    is_me(listener);
+    rsp_accept(listener->sd, -1);
     pause();
     return NULL;
 }
@@ -439,12 +446,14 @@ static void cancelled(void)
     int element_sd = element("Cancelled", SOCK_STREAM, 0);
     int client = user("Cancelled", SOCK_STREAM);
     int session = (int)OK(rsp_accept(element_sd, SOON));
+    struct sleeper sleepers[2] = {{client, 0}, {element_sd, 0}};
     pthread_t threads[2];
     void* result;
 
-    SAME(0, pthread_create(&threads[0], NULL, receive_for_a_while, &client));
-    SAME(0, pthread_create(&threads[1], NULL, accept_for_ever, &element_sd));
-    usleep(100000);
+    SAME(0, pthread_create(&threads[1], NULL, accept_for_ever, &sleepers[1]));
+    until_asleep(&sleepers[1]);
+    SAME(0, pthread_create(&threads[0], NULL, receive_for_a_while, &sleepers[0]));
+    until_asleep(&sleepers[0]);
     SAME(0, pthread_cancel(threads[0]));
     SAME(0, pthread_join(threads[0], &result));
     HOLDS(result == PTHREAD_CANCELED);

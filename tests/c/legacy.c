@@ -1,10 +1,11 @@
 /* What programs made for rsplib rely on, however it reads; src/ffi/legacy says why. */
-#define _POSIX_C_SOURCE 200809L
+#define _GNU_SOURCE
 
 #include <pthread.h>
 #include <stdarg.h>
 #include <time.h>
 
+#include "asleep.h"
 #include "pool.h"
 
 int rsp_socket_internal(int domain, int type, int protocol, int system_socket);
@@ -37,12 +38,17 @@ static void minus_one_does_not_wait(void)
     OK(rsp_close(server));
 }
 
+struct late {
+    int session;
+    struct sleeper user;
+};
+
 static void* send_later(void* argument)
 {
-    struct timespec pause = {0, 50000000};
+    struct late* late = argument;
 
-    nanosleep(&pause, NULL);
-    send_text(*(int*)argument, 0, "late");
+    until_asleep(&late->user);
+    send_text(late->session, 0, "late");
     return NULL;
 }
 
@@ -53,15 +59,16 @@ static void minus_one_waits_for_full_messages(void)
     int flags = 0;
     int server = element("Old", SOCK_STREAM, 0);
     int client = user("Old", SOCK_STREAM);
-    int session = (int)OK(rsp_accept(server, -1));
+    struct late late = {(int)OK(rsp_accept(server, -1)), {client, 0}};
     pthread_t sender;
 
-    SAME(0, pthread_create(&sender, NULL, send_later, &session));
+    is_me(&late.user);
+    SAME(0, pthread_create(&sender, NULL, send_later, &late));
     SAME(4, rsp_recvfullmsg(client, buffer, sizeof(buffer), NULL, &flags, -1));
     SAME(MSG_EOR, flags);
     SAME(0, pthread_join(sender, NULL));
     OK(rsp_close(client));
-    OK(rsp_close(session));
+    OK(rsp_close(late.session));
     OK(rsp_close(server));
 }
 

@@ -146,7 +146,7 @@ fn outputs_that_are_closed_or_full_are_survived() {
     }
     let mut child =
         registrar().args(LOCAL).arg("-loglevel=9").stdout(closed()).stderr(full()).spawn().expect("run");
-    std::thread::sleep(Duration::from_millis(300));
+    soon("its handler", || catches(child.id(), libc::SIGTERM));
     assert_eq!(child.try_wait().expect("status"), None, "it serves");
     terminate(child.id());
     assert_eq!(child.wait().expect("status").code(), Some(0));
