@@ -1,4 +1,4 @@
-//! What the fuzz targets run, and `tests/corpus.rs` over the committed corpus.
+//! What the fuzz targets run, and `tests` over the committed corpus.
 //!
 //! Each function takes any bytes and panics where a promise is broken.
 
@@ -9,6 +9,8 @@ mod dns;
 mod registrar;
 mod session;
 mod strangers;
+#[cfg(test)]
+mod tests;
 mod tls;
 pub use capi::capi;
 pub use client::client;

@@ -24,5 +24,5 @@ pub(crate) mod parameters;
 pub(crate) mod receiver;
 pub(crate) mod sender;
 pub(crate) mod silence;
-#[cfg(any(test, debug_assertions))]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod stranger;
