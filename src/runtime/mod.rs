@@ -10,7 +10,9 @@
 //! | `cache` | resolutions, read on the callers' threads |
 //! | `pool` | [`Pool`]: a followed pool, for plain connections |
 //! | `library` | the event thread's loop around the client machine |
+//! | `csp` | reports to a monitor (component status protocol) |
 //! | `registrar` | the loop around the registrar machine |
+//! | `serving` | where who keeps a server's registration is found |
 //! | `embedded` | a registrar in a thread of a program |
 //! | `reactor` | the loops' engine: links, listeners, groups, timers |
 //! | `guests` | who has to go where places are short, by hosts |

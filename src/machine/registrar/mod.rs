@@ -29,7 +29,11 @@
 //! | `aged` | things of which the oldest goes |
 //! | `dialect` | what differs for peers and clients of rsplib's |
 //! | `reach` | which addresses mean something to whom |
+//! | `rivals` | who waits for an identifier that somebody else has |
 //! | `chores` | work that is more than one call may take |
+//! | `config` | what an operator sets, sees and counts |
+//! | `outbox` | effects that wait for the driver |
+//! | `invariants` | what must hold between any two calls |
 //!
 //! # Whose element is it
 //!
