@@ -6,7 +6,7 @@ use super::thread::spawn;
 use super::{Tls, targets};
 use crate::machine::registrar::Config;
 use crate::machine::{LinkProtocol, Target};
-use crate::transport::scope::Scope;
+use crate::wire::scope::Scope;
 use crate::wire::{ASAP_PORT, ASAP_TLS_PORT, ENRP_PORT, ENRP_TLS_PORT};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

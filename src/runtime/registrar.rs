@@ -18,8 +18,8 @@ use crate::machine::{LinkId, LinkProtocol, Output, Service, Target, Time};
 use crate::transport::allow::Networks;
 use crate::transport::host;
 use crate::transport::multicast::{DEFAULT_TTL, groups_of};
-use crate::transport::scope::Scope;
 use crate::transport::tls::{Credentials, Mode};
+use crate::wire::scope::Scope;
 use crate::wire::{
     ASAP_PORT, ASAP_TLS_PORT, ENRP_PORT, ENRP_TLS_PORT, PeId, PoolElement, PoolHandle, Transport,
 };

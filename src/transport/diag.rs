@@ -2,13 +2,12 @@
 //! accepted, how many a port has, whether it is listened on. Without permissions, without touching the sockets'
 //! processes.
 
+use super::structures::{bytes_of, read, structures};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-const HEADER: usize = 16;
-const REQUEST: usize = HEADER + 56;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_DUMP: u16 = 0x300;
@@ -20,6 +19,53 @@ const SYN_RECEIVED: u8 = 3;
 const CLOSE_WAIT: u8 = 8;
 const LISTEN: u8 = 10;
 const NEW_SYN_RECEIVED: u8 = 12;
+
+structures! {
+    /// `struct nlmsghdr`.
+    NetlinkHeader: 16 {
+        length: u32,
+        kind: u16,
+        flags: u16,
+        sequence: u32,
+        port: u32,
+    }
+    /// `struct nlmsgerr`, without what was asked.
+    NetlinkError: 4 {
+        error: i32,
+    }
+    /// `struct inet_diag_req_v2`; ports and addresses in network byte order.
+    DiagRequest: 56 {
+        family: u8,
+        protocol: u8,
+        extensions: u8,
+        gap: u8,
+        states: u32,
+        port: [u8; 2],
+        peer_port: [u8; 2],
+        address: [u8; 16],
+        peer_address: [u8; 16],
+        interface: u32,
+        cookie: [u8; 8],
+    }
+    /// `struct inet_diag_msg`.
+    DiagAnswer: 72 {
+        family: u8,
+        state: u8,
+        timer: u8,
+        retransmissions: u8,
+        port: [u8; 2],
+        peer_port: [u8; 2],
+        address: [u8; 16],
+        peer_address: [u8; 16],
+        interface: u32,
+        cookie: [u8; 8],
+        expires: u32,
+        receive_queue: u32,
+        send_queue: u32,
+        user: u32,
+        inode: u32,
+    }
+}
 
 /// One socket of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +96,7 @@ pub fn accepted(own: SocketAddr, peer: SocketAddr) -> io::Result<Accepted> {
         _ => &[libc::AF_INET6][..],
     };
     for &family in families {
-        let found = ask(request(family, 0, 0, Some((peer, own)), peer.port()))?;
+        let found = ask(0, &request(family, 0, Some((peer, own)), peer.port()))?;
         match found.first() {
             Some(FoundSocket { state: SYN_RECEIVED | NEW_SYN_RECEIVED, .. }) => return Ok(Accepted::Unknown),
             // One that ends without a process had one, which was quick to close it.
@@ -87,28 +133,13 @@ pub fn listeners(port: u16) -> io::Result<Vec<ListeningSocket>> {
 }
 
 fn all(port: u16, states: u32) -> io::Result<Vec<FoundSocket>> {
-    let mut found = ask(request(libc::AF_INET, NLM_F_DUMP, states, None, port))?;
-    found.extend(ask(request(libc::AF_INET6, NLM_F_DUMP, states, None, port))?);
+    let mut found = ask(NLM_F_DUMP, &request(libc::AF_INET, states, None, port))?;
+    found.extend(ask(NLM_F_DUMP, &request(libc::AF_INET6, states, None, port))?);
     Ok(found)
 }
 
-/// `struct inet_diag_req_v2`: for one connection (its own address and its peer), or for all of a port.
-fn request(
-    family: i32,
-    flags: u16,
-    states: u32,
-    ends: Option<(SocketAddr, SocketAddr)>,
-    port: u16,
-) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(REQUEST);
-    bytes.extend((REQUEST as u32).to_ne_bytes());
-    bytes.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
-    bytes.extend([0; 8]);
-    bytes.extend([family as u8, libc::IPPROTO_TCP as u8, 0, 0]);
-    bytes.extend(states.to_ne_bytes());
-    bytes.extend(port.to_be_bytes());
-    bytes.extend(ends.map_or(0, |(_, peer)| peer.port()).to_be_bytes());
+/// For one connection (its own address and its peer), or for all of a port.
+fn request(family: i32, states: u32, ends: Option<(SocketAddr, SocketAddr)>, port: u16) -> DiagRequest {
     let address = |ip: IpAddr| match (ip.to_canonical(), family) {
         (IpAddr::V4(ip), libc::AF_INET) => {
             let mut words = [0; 16];
@@ -119,20 +150,34 @@ fn request(
         (IpAddr::V6(ip), _) => ip.octets(),
     };
     let (own, peer) = ends.map_or(([0; 16], [0; 16]), |(own, peer)| (address(own.ip()), address(peer.ip())));
-    bytes.extend(own);
-    bytes.extend(peer);
-    // Any interface, no cookie.
-    bytes.extend(0u32.to_ne_bytes());
-    bytes.extend([0xff; 8]);
-    bytes
+    DiagRequest {
+        family: family as u8,
+        protocol: libc::IPPROTO_TCP as u8,
+        extensions: 0,
+        gap: 0,
+        states,
+        port: port.to_be_bytes(),
+        peer_port: ends.map_or(0, |(_, peer)| peer.port()).to_be_bytes(),
+        address: own,
+        peer_address: peer,
+        // Any.
+        interface: 0,
+        cookie: [0xff; 8],
+    }
 }
 
-fn ask(request: Vec<u8>) -> io::Result<Vec<FoundSocket>> {
+fn ask(flags: u16, request: &DiagRequest) -> io::Result<Vec<FoundSocket>> {
     let netlink =
         socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
-    send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
-    let is_dump = u16::from_ne_bytes([request[6], request[7]]) & NLM_F_DUMP != 0;
-    answers(&netlink, is_dump)
+    let header = NetlinkHeader {
+        length: (size_of::<NetlinkHeader>() + size_of::<DiagRequest>()) as u32,
+        kind: SOCK_DIAG_BY_FAMILY,
+        flags: NLM_F_REQUEST | flags,
+        sequence: 0,
+        port: 0,
+    };
+    send(netlink.as_raw_fd(), &[bytes_of(&header), bytes_of(request)].concat(), MsgFlags::empty())?;
+    answers(&netlink, flags & NLM_F_DUMP != 0)
 }
 
 fn answers(netlink: &OwnedFd, is_dump: bool) -> io::Result<Vec<FoundSocket>> {
@@ -141,18 +186,16 @@ fn answers(netlink: &OwnedFd, is_dump: bool) -> io::Result<Vec<FoundSocket>> {
     loop {
         let length = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
         let mut rest = &buffer[..length];
-        while let Some(header) = rest.get(..HEADER) {
-            let word =
-                |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-            let length = usize::try_from(word(0)).unwrap_or(usize::MAX);
-            let Some(message) = rest.get(HEADER..length) else {
+        while let Some(header) = read::<NetlinkHeader>(rest) {
+            let length = usize::try_from(header.length).unwrap_or(usize::MAX);
+            let Some(message) = rest.get(size_of::<NetlinkHeader>()..length) else {
                 return Err(ErrorKind::InvalidData.into());
             };
-            match u16::from_ne_bytes([header[4], header[5]]) {
+            match header.kind {
                 NLMSG_DONE => return Ok(found),
                 NLMSG_ERROR => return refused(message).map(|()| found),
                 SOCK_DIAG_BY_FAMILY => {
-                    found.push(read(message).ok_or(ErrorKind::InvalidData)?);
+                    found.push(read(message).map(found_socket).ok_or(ErrorKind::InvalidData)?);
                     if !is_dump {
                         return Ok(found);
                     }
@@ -164,20 +207,19 @@ fn answers(netlink: &OwnedFd, is_dump: bool) -> io::Result<Vec<FoundSocket>> {
     }
 }
 
-/// `struct inet_diag_msg`.
-fn read(message: &[u8]) -> Option<FoundSocket> {
-    let inode = u32::from_ne_bytes(*message.get(68..72)?.first_chunk()?);
-    let ip = match i32::from(message[0]) {
-        libc::AF_INET => IpAddr::from(*message.get(8..12)?.first_chunk::<4>()?),
-        _ => IpAddr::from(*message.get(8..24)?.first_chunk::<16>()?),
+fn found_socket(answer: DiagAnswer) -> FoundSocket {
+    let DiagAnswer { state, inode, address, .. } = answer;
+    let ip = match (i32::from(answer.family), address) {
+        (libc::AF_INET, [a, b, c, d, ..]) => IpAddr::from([a, b, c, d]),
+        _ => IpAddr::from(address),
     };
-    Some(FoundSocket { state: message[1], inode, ip })
+    FoundSocket { state, inode, ip }
 }
 
 /// That there is no such socket is an answer.
 fn refused(message: &[u8]) -> io::Result<()> {
-    let Some(code) = message.first_chunk::<4>() else { return Err(ErrorKind::InvalidData.into()) };
-    match -i32::from_ne_bytes(*code) {
+    let NetlinkError { error } = read(message).ok_or(ErrorKind::InvalidData)?;
+    match -error {
         0 | libc::ENOENT => Ok(()),
         code => Err(io::Error::from_raw_os_error(code)),
     }

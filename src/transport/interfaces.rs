@@ -1,7 +1,7 @@
 //! The host's network interfaces, and a descriptor that tells when they change.
 
 use super::descriptors::lift;
-use super::scope::{Scope, scope};
+use crate::wire::scope::{Scope, scope};
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;

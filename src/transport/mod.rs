@@ -11,7 +11,7 @@
 //! | `tls` | links over TLS on TCP |
 //! | `sctp` | links over SCTP, and the one port of a service |
 //! | `sctp_socket`, `sctp_event`, `sctp_structs`, `sctp_sys` | SCTP sockets, their notifications, the kernel's structures and interface |
-//! | `sockaddr` | socket addresses as C and the kernel lay them out |
+//! | `sockaddr`, `structures` | socket addresses, and any of the kernel's structures, as bytes |
 //! | `multicast`, `interfaces`, `netns` | groups, the interface list, network namespaces for tests |
 //! | `allow`, `diag` | from where connections are taken; what the kernel says of sockets |
 //! | `descriptors`, `host`, `scratch` | numbers above 2; randomness, forks, limits; a buffer per thread |
@@ -31,14 +31,13 @@ mod sctp_structs;
 mod sctp_sys;
 pub(crate) mod sockaddr;
 pub mod stream;
+mod structures;
 pub mod tcp;
 mod tcp_socket;
 pub mod tls;
 
 #[cfg(test)]
 pub(crate) mod netns;
-
-pub use crate::wire::scope;
 
 use std::io;
 use std::net::SocketAddr;

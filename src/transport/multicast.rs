@@ -11,7 +11,7 @@
 use super::descriptors::Held;
 use super::descriptors::lift;
 use super::interfaces::Interface;
-use super::scope::scope;
+use crate::wire::scope::scope;
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockRef, Socket, Type};
 use std::collections::BTreeSet;

@@ -1,7 +1,11 @@
 //! SCTP's notifications (RFC 6458 section 6.1) as values.
 
-use super::sctp_structs::STORAGE;
-use super::sctp_sys::{i32_at, u16_at, u32_at, unpack};
+use super::sctp_structs::{
+    AssociationChange, NotificationHeader, OldPartialDelivery, PartialDelivery, PathChange, PeerShutdown,
+    SendFailure,
+};
+use super::sctp_sys::unpack;
+use super::structures::read;
 use std::net::SocketAddr;
 
 /// The kernel's number for an association. On a one-to-one or peeled-off socket 0 means "the one".
@@ -98,59 +102,61 @@ const PARTIAL_DELIVERY_EVENT: u16 = 0x8006;
 impl SctpNotification {
     /// Reads one, or the beginning of one; `None`: less than its fixed part.
     pub(crate) fn parse(bytes: &[u8]) -> Option<SctpNotification> {
-        let kind = u16_at(bytes, 0)?;
-        Some(match kind {
-            ASSOC_CHANGE => SctpNotification::parse_change(bytes)?,
-            PEER_ADDR_CHANGE => SctpNotification::Path {
-                association: i32_at(bytes, 8 + STORAGE + 8)?,
-                address: unpack(bytes.get(8..8 + STORAGE)?).map(|(address, _)| address),
-                state: match i32_at(bytes, 8 + STORAGE)? {
-                    0 => PathState::Available,
-                    1 => PathState::Unreachable,
-                    2 => PathState::Removed,
-                    3 => PathState::Added,
-                    4 => PathState::MadePrimary,
-                    5 => PathState::Confirmed,
-                    6 => PathState::PotentiallyFailed,
-                    other => PathState::Other(other),
-                },
-            },
-            SEND_FAILED => SctpNotification::SendFailed {
-                // Header, error, sctp_sndrcvinfo (32 bytes).
-                association: i32_at(bytes, 12 + 32)?,
-                error: u32_at(bytes, 8)?,
-            },
-            SHUTDOWN_EVENT => SctpNotification::PeerShutdown { association: i32_at(bytes, 8)? },
-            PARTIAL_DELIVERY_EVENT => SctpNotification::PartialDeliveryAborted {
-                association: i32_at(bytes, 12)?,
-                // Kernels before 4.16 leave the stream out.
-                stream: u32_at(bytes, 16).and_then(|stream| u16::try_from(stream).ok()).unwrap_or(0),
-            },
+        Some(match read::<NotificationHeader>(bytes)?.kind {
+            ASSOC_CHANGE => SctpNotification::of_association(read(bytes)?),
+            PEER_ADDR_CHANGE => SctpNotification::of_path(&read(bytes)?),
+            SEND_FAILED => {
+                let SendFailure { association, error, .. } = read(bytes)?;
+                SctpNotification::SendFailed { association, error }
+            }
+            SHUTDOWN_EVENT => {
+                let PeerShutdown { association, .. } = read(bytes)?;
+                SctpNotification::PeerShutdown { association }
+            }
+            PARTIAL_DELIVERY_EVENT => {
+                let OldPartialDelivery { association, .. } = read(bytes)?;
+                let stream = read(bytes).map_or(0, |event: PartialDelivery| event.stream);
+                let stream = u16::try_from(stream).unwrap_or(0);
+                SctpNotification::PartialDeliveryAborted { association, stream }
+            }
             other => SctpNotification::Other(other),
         })
     }
 
-    fn parse_change(bytes: &[u8]) -> Option<SctpNotification> {
-        let association = i32_at(bytes, 16)?;
-        let error = u16_at(bytes, 10)?;
-        Some(match u16_at(bytes, 8)? {
-            0 => SctpNotification::Up {
-                association,
-                outgoing_streams: u16_at(bytes, 12)?,
-                incoming_streams: u16_at(bytes, 14)?,
-            },
+    fn of_association(change: AssociationChange) -> SctpNotification {
+        let AssociationChange { association, error, outgoing_streams, incoming_streams, .. } = change;
+        match change.state {
+            0 => SctpNotification::Up { association, outgoing_streams, incoming_streams },
             1 => SctpNotification::Lost { association, error },
             2 => SctpNotification::Restarted { association },
             3 => SctpNotification::Ended { association },
             4 => SctpNotification::NotStarted { association, error },
             _ => SctpNotification::Other(ASSOC_CHANGE),
-        })
+        }
+    }
+
+    fn of_path(change: &PathChange) -> SctpNotification {
+        SctpNotification::Path {
+            association: change.association,
+            address: unpack(&change.address).map(|(address, _)| address),
+            state: match change.state {
+                0 => PathState::Available,
+                1 => PathState::Unreachable,
+                2 => PathState::Removed,
+                3 => PathState::Added,
+                4 => PathState::MadePrimary,
+                5 => PathState::Confirmed,
+                6 => PathState::PotentiallyFailed,
+                other => PathState::Other(other),
+            },
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::sctp_sys::storage;
+    use super::super::structures::bytes_of;
     use super::*;
 
     /// Native-endian layout as in `linux/sctp.h`.
@@ -204,6 +210,30 @@ mod tests {
                 assert_eq!(SctpNotification::parse(&whole[..length]), None, "{length}");
             }
         }
-        assert_eq!(SctpNotification::parse(&[0x09, 0x80]), Some(SctpNotification::Other(0x8009)));
+        let other = NotificationHeader { kind: 0x8009, flags: 0, length: 8 };
+        let other = bytes_of(&other);
+        assert_eq!(SctpNotification::parse(other), Some(SctpNotification::Other(0x8009)));
+        assert_eq!(SctpNotification::parse(&other[..7]), None);
+    }
+
+    #[test]
+    fn what_ends_early_is_told_by_kernels_old_and_new() {
+        let event = PartialDelivery {
+            kind: PARTIAL_DELIVERY_EVENT,
+            flags: 0,
+            length: 24,
+            indication: 0,
+            association: 7,
+            stream: 3,
+            sequence: 0,
+        };
+        let told = |stream| Some(SctpNotification::PartialDeliveryAborted { association: 7, stream });
+        assert_eq!(SctpNotification::parse(bytes_of(&event)), told(3));
+        assert_eq!(SctpNotification::parse(&bytes_of(&event)[..16]), told(0));
+        assert_eq!(SctpNotification::parse(&bytes_of(&event)[..15]), None);
+        let failed =
+            SendFailure { kind: SEND_FAILED, flags: 0, length: 48, error: 5, info: [9; 32], association: 7 };
+        let expected = SctpNotification::SendFailed { association: 7, error: 5 };
+        assert_eq!(SctpNotification::parse(bytes_of(&failed)), Some(expected));
     }
 }

@@ -6,13 +6,14 @@
 
 use super::Condition;
 use super::descriptors::Held;
-use super::scope::unmapped;
 pub use super::sctp_event::{AssociationId, PathState, SctpNotification};
 use super::sctp_structs::{
     AssociationParameters, InitMessage, PathInfo, PathParameters, Primary, RtoInfo, SackInfo, Statistics,
     Status,
 };
 use super::sctp_sys as sys;
+use super::structures::zeroed;
+use crate::wire::scope::unmapped;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::time::{ClockId, clock_getres};
 use socket2::SockRef;
@@ -538,7 +539,7 @@ impl SctpSocket {
                 path_max_rxt: to.path_max_rxt,
                 // SPP_HB_ENABLE.
                 flags: u32::from(to.hb_interval != 0),
-                ..sys::zeroed()
+                ..zeroed()
             };
             sys::set_structure(fd, PEER_ADDR_PARAMS, value, size_of::<PathParameters>())
                 .or_else(|_| sys::set_structure(fd, PEER_ADDR_PARAMS, value, OLD_PATH_PARAMETERS))?;
@@ -548,7 +549,7 @@ impl SctpSocket {
             sys::set_structure(fd, RTOINFO, value, size_of::<RtoInfo>())?;
         }
         if to.assoc_max_rxt != 0 {
-            let value = AssociationParameters { association, max_rxt: to.assoc_max_rxt, ..sys::zeroed() };
+            let value = AssociationParameters { association, max_rxt: to.assoc_max_rxt, ..zeroed() };
             sys::set_structure(fd, ASSOCINFO, value, size_of::<AssociationParameters>())?;
         }
         Ok(())
@@ -557,11 +558,11 @@ impl SctpSocket {
     /// The parameters in force, as for [`SctpSocket::set_parameters`].
     pub fn parameters(&self, association: AssociationId) -> io::Result<Parameters> {
         let fd = self.as_fd();
-        let rto = RtoInfo { association, ..sys::zeroed() };
+        let rto = RtoInfo { association, ..zeroed() };
         let rto = sys::get_structure(fd, RTOINFO, rto, size_of::<RtoInfo>())?;
-        let whole = AssociationParameters { association, ..sys::zeroed() };
+        let whole = AssociationParameters { association, ..zeroed() };
         let whole = sys::get_structure(fd, ASSOCINFO, whole, size_of::<AssociationParameters>())?;
-        let path = PathParameters { association, ..sys::zeroed() };
+        let path = PathParameters { association, ..zeroed() };
         let path = sys::get_structure(fd, PEER_ADDR_PARAMS, path, size_of::<PathParameters>())
             .or_else(|_| sys::get_structure(fd, PEER_ADDR_PARAMS, path, OLD_PATH_PARAMETERS))?;
         Ok(Parameters {
@@ -576,7 +577,7 @@ impl SctpSocket {
 
     /// How often and how long at most (milliseconds) an INIT is repeated; 0: the system's default.
     pub fn set_init(&self, attempts: u16, longest: u16) -> io::Result<()> {
-        let value = InitMessage { attempts, longest, ..sys::zeroed() };
+        let value = InitMessage { attempts, longest, ..zeroed() };
         sys::set_structure(self.as_fd(), INITMSG, value, size_of::<InitMessage>())
     }
 
@@ -602,7 +603,7 @@ impl SctpSocket {
 
     /// Which of the peer's addresses is sent to.
     pub fn primary(&self, association: AssociationId) -> io::Result<SocketAddr> {
-        let value = Primary { association, ..sys::zeroed() };
+        let value = Primary { association, ..zeroed() };
         let value = sys::get_structure(self.as_fd(), PRIMARY_ADDR, value, size_of::<Primary>())?;
         let (address, _) = sys::unpack(&value.address).ok_or(io::ErrorKind::InvalidData)?;
         Ok(address)
@@ -615,7 +616,7 @@ impl SctpSocket {
     }
 
     fn status(&self, association: AssociationId) -> io::Result<Status> {
-        let value = Status { association, ..sys::zeroed() };
+        let value = Status { association, ..zeroed() };
         sys::get_structure(self.as_fd(), STATUS, value, size_of::<Status>())
     }
 
@@ -627,7 +628,7 @@ impl SctpSocket {
         let status = self.status(association)?;
         // RFC 6458 section 8.2.1 wants milliseconds, but Linux tells its ticks. The coarse clock has them too.
         let tick = Duration::from(clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)?);
-        let stats = Statistics { association, ..sys::zeroed() };
+        let stats = Statistics { association, ..zeroed() };
         // Kernels before 3.8 don't count.
         let stats = sys::get_structure(self.as_fd(), GET_ASSOC_STATS, stats, size_of::<Statistics>());
         Ok(Condition {
@@ -647,7 +648,7 @@ impl SctpSocket {
         }
         for address in self.peer_addresses(association)? {
             let address = sys::storage(Some(&self.in_socket_family(&address)));
-            let path = PathInfo { association, address, ..sys::zeroed() };
+            let path = PathInfo { association, address, ..zeroed() };
             let path = sys::get_structure(self.as_fd(), GET_PEER_ADDR_INFO, path, size_of::<PathInfo>())?;
             if path.state != INACTIVE {
                 return Ok(false);

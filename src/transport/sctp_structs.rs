@@ -1,14 +1,7 @@
-//! The structures of `linux/sctp.h` that travel through socket options, field by field.
-//!
-//! The kernel packs those that hold an address; where it leaves gaps, they stand here as fields, so that each is nothing
-//! but numbers without room between them, and may be read and written as bytes.
+//! The structures of `linux/sctp.h` that travel through socket options, and those of notifications, field by field. The
+//! kernel packs those that hold an address.
 
-/// Numbers without room between them.
-///
-/// # Safety
-/// Any bytes are a legal value, and every byte of a value is initialised.
-#[allow(unsafe_code)]
-pub(super) unsafe trait Plain: Copy {}
+use super::structures::structures;
 
 /// `sctp_assoc_t`.
 type AssociationNumber = i32;
@@ -17,24 +10,6 @@ type AssociationNumber = i32;
 pub(super) const STORAGE: usize = 128;
 /// A `sockaddr_storage`.
 pub(super) type Storage = [u8; STORAGE];
-
-/// Declares structures of numbers and arrays of numbers, and holds their sizes.
-macro_rules! structures {
-    ($($(#[$meta:meta])* $name:ident: $size:literal { $($field:ident: $type:ty,)* })*) => {
-        $(
-            $(#[$meta])*
-            #[repr(C, packed)]
-            #[derive(Debug, Clone, Copy)]
-            pub(super) struct $name { $(pub $field: $type,)* }
-
-            const _: () = assert!(size_of::<$name>() == $size);
-
-            // SAFETY: packed, and every field is a number or an array of bytes: any bytes are good, and all are set.
-            #[allow(unsafe_code)]
-            unsafe impl Plain for $name {}
-        )*
-    };
-}
 
 structures! {
     /// `struct sctp_paddrparams`.
@@ -83,6 +58,11 @@ structures! {
     Primary: 132 {
         association: AssociationNumber,
         address: Storage,
+    }
+    /// `struct sctp_getaddrs`, behind which the addresses stand.
+    AddressList: 8 {
+        association: AssociationNumber,
+        count: u32,
     }
     /// `sctp_peeloff_flags_arg_t`.
     PeelOff: 12 {
@@ -139,6 +119,68 @@ structures! {
         control_out: u64,
         control_in: u64,
     }
+    /// What every notification begins with: its type, flags and length.
+    NotificationHeader: 8 {
+        kind: u16,
+        flags: u16,
+        length: u32,
+    }
+    /// `struct sctp_assoc_change`, without what the peer said.
+    AssociationChange: 20 {
+        kind: u16,
+        flags: u16,
+        length: u32,
+        state: u16,
+        error: u16,
+        outgoing_streams: u16,
+        incoming_streams: u16,
+        association: AssociationNumber,
+    }
+    /// `struct sctp_paddr_change`.
+    PathChange: 148 {
+        kind: u16,
+        flags: u16,
+        length: u32,
+        address: Storage,
+        state: i32,
+        error: i32,
+        association: AssociationNumber,
+    }
+    /// `struct sctp_send_failed`, without the message.
+    SendFailure: 48 {
+        kind: u16,
+        flags: u16,
+        length: u32,
+        error: u32,
+        // `struct sctp_sndrcvinfo`.
+        info: [u8; 32],
+        association: AssociationNumber,
+    }
+    /// `struct sctp_shutdown_event`.
+    PeerShutdown: 12 {
+        kind: u16,
+        flags: u16,
+        length: u32,
+        association: AssociationNumber,
+    }
+    /// `struct sctp_pdapi_event` as kernels before 4.16 have it.
+    OldPartialDelivery: 16 {
+        kind: u16,
+        flags: u16,
+        length: u32,
+        indication: u32,
+        association: AssociationNumber,
+    }
+    /// `struct sctp_pdapi_event`.
+    PartialDelivery: 24 {
+        kind: u16,
+        flags: u16,
+        length: u32,
+        indication: u32,
+        association: AssociationNumber,
+        stream: u32,
+        sequence: u32,
+    }
 }
 
 #[cfg(test)]
@@ -159,5 +201,10 @@ mod tests {
         assert_eq!(offset_of!(Status, srtt), 164);
         assert_eq!(offset_of!(Statistics, retransmitted), 176);
         assert_eq!(offset_of!(Statistics, duplicates), 192);
+        assert_eq!(offset_of!(AssociationChange, association), 16);
+        assert_eq!(offset_of!(PathChange, state), 136);
+        assert_eq!(offset_of!(SendFailure, association), 44);
+        assert_eq!(offset_of!(PartialDelivery, association), offset_of!(OldPartialDelivery, association));
+        assert_eq!(offset_of!(PartialDelivery, stream), 16);
     }
 }

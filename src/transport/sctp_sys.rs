@@ -5,9 +5,10 @@
 #![expect(unsafe_code, reason = "SCTP's socket options and message headers have no safe wrapper")]
 
 use super::descriptors::lift;
-use super::scope::unmapped;
-use super::sctp_structs::{PeelOff, Plain, STORAGE, Storage};
+use super::sctp_structs::{AddressList, PeelOff, STORAGE, Storage};
 use super::sockaddr;
+use super::structures::{Plain, bytes_of, bytes_of_mut, read};
+use crate::wire::scope::unmapped;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -93,25 +94,14 @@ pub(super) fn get(fd: BorrowedFd<'_>, option: i32, value: &mut [u8]) -> io::Resu
     Ok((length as usize).min(value.len()))
 }
 
-fn bytes_of<T: Plain>(value: &mut T) -> &mut [u8] {
-    // SAFETY: `Plain`: all bytes are there, and any may be written.
-    unsafe { std::slice::from_raw_parts_mut(ptr::from_mut(value).cast(), mem::size_of::<T>()) }
-}
-
-/// An all-zero structure: nothing asked, nothing changed.
-pub(super) fn zeroed<T: Plain>() -> T {
-    // SAFETY: `Plain`: any bytes are good.
-    unsafe { mem::zeroed() }
-}
-
 /// [`set`] with a structure, of which kernels may know only the first `length` bytes.
 pub(super) fn set_structure<T: Plain>(
     fd: BorrowedFd<'_>,
     option: i32,
-    mut value: T,
+    value: T,
     length: usize,
 ) -> io::Result<()> {
-    set(fd, option, &bytes_of(&mut value)[..length])
+    set(fd, option, &bytes_of(&value)[..length])
 }
 
 /// [`get`] with a structure.
@@ -121,7 +111,7 @@ pub(super) fn get_structure<T: Plain>(
     mut value: T,
     length: usize,
 ) -> io::Result<T> {
-    get(fd, option, &mut bytes_of(&mut value)[..length])?;
+    get(fd, option, &mut bytes_of_mut(&mut value)[..length])?;
     Ok(value)
 }
 
@@ -293,12 +283,14 @@ pub(super) fn no_info() -> libc::sctp_sndrcvinfo {
 
 /// The addresses that `GET_PEER_ADDRS` or `GET_LOCAL_ADDRS` lists for an association.
 pub(super) fn addresses(fd: BorrowedFd<'_>, option: i32, association: i32) -> io::Result<Vec<SocketAddr>> {
-    let mut value = vec![0; 8 + 28 * 256];
-    value[..4].copy_from_slice(&association.to_ne_bytes());
+    /// Of the longer addresses.
+    const ROOM: usize = 256 * size_of::<libc::sockaddr_in6>();
+    let mut value = bytes_of(&AddressList { association, count: 0 }).to_vec();
+    value.resize(size_of::<AddressList>() + ROOM, 0);
     // The length that comes back counts the header for one of the options and not for the other.
     get(fd, option, &mut value)?;
-    let count = i32_at(&value, 4).unwrap_or(0);
-    let mut rest = &value[8..];
+    let count = read(&value).map_or(0, |list: AddressList| list.count);
+    let mut rest = &value[size_of::<AddressList>()..];
     let mut list = Vec::new();
     for _ in 0..count {
         let Some((address, length)) = unpack(rest) else { break };
@@ -334,21 +326,6 @@ pub(super) fn storage(address: Option<&SocketAddr>) -> Storage {
         bytes[..packed.len()].copy_from_slice(&packed);
     }
     bytes
-}
-
-/// The number at `offset` in the machine's byte order.
-pub(super) fn i32_at(bytes: &[u8], offset: usize) -> Option<i32> {
-    bytes.get(offset..)?.first_chunk().map(|four| i32::from_ne_bytes(*four))
-}
-
-/// As `i32_at`.
-pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    i32_at(bytes, offset).map(i32::cast_unsigned)
-}
-
-/// As `i32_at`.
-pub(super) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    bytes.get(offset..)?.first_chunk().map(|two| u16::from_ne_bytes(*two))
 }
 
 #[cfg(test)]

@@ -4,10 +4,10 @@
 //! what is left of an unfinished message (less than 64 KiB) is kept with the link.
 
 use super::descriptors::Held;
-use super::scope::unmapped;
 use super::{Condition, QueueStatus, ReadStatus};
 use super::{scratch, tcp_socket};
 use crate::wire::frame::{self, LONGEST_MESSAGE};
+use crate::wire::scope::unmapped;
 use socket2::{Domain, Socket};
 use std::io::{self, ErrorKind, Read};
 use std::mem::MaybeUninit;

@@ -5,7 +5,7 @@ use clap::Args;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use rserpool::runtime::address;
-use rserpool::transport::scope::{Scope, reaches};
+use rserpool::wire::scope::{Scope, reaches};
 use rserpool::wire::{ASAP_PORT, ENRP_PORT};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, ErrorKind};

@@ -2,7 +2,7 @@
 //! room for one), the addresses of its SCTP transport.
 
 use crate::transport::interfaces::{Interface, interfaces};
-use crate::transport::scope::{Scope, best_first, scope, unmapped};
+use crate::wire::scope::{Scope, best_first, scope, unmapped};
 use crate::wire::{Protocol, Transport, TransportUse};
 use std::net::{IpAddr, SocketAddr};
 

@@ -18,7 +18,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rserpool::runtime::{Settings, keeper_name};
 use rserpool::transport::diag::{self, ListeningSocket};
 use rserpool::transport::interfaces::interfaces;
-use rserpool::transport::scope::Scope;
+use rserpool::wire::scope::Scope;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
