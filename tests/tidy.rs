@@ -49,11 +49,17 @@ fn report(problems: Vec<String>) {
     assert!(problems.is_empty(), "\n{}", problems.join("\n"));
 }
 
-/// The crates of this package: the library and the programs.
-fn crates() -> [(&'static str, Modules); 3] {
+/// The crates of this package: the library and the programs, with what both of these share; and the preload library.
+fn crates() -> [(&'static str, Modules); 4] {
     let of = |folder: &str, file| Modules::read(&root().join(folder), file);
-    let (registrar, control) = ("src/bin/rspregistrar", "src/bin/rspctl");
-    [("src", of("src", "lib.rs")), (registrar, of(registrar, "main.rs")), (control, of(control, "main.rs"))]
+    let program = |folder| (folder, of(folder, "main.rs").take_in(&root().join(folder), "main.rs"));
+    let preload = "preload/src";
+    [
+        ("src", of("src", "lib.rs")),
+        program("src/bin/rspregistrar"),
+        program("src/bin/rspctl"),
+        (preload, of(preload, "lib.rs")),
+    ]
 }
 
 /// Which rooms a room may name: the arrows that docs/ARCHITECTURE.md draws, from the table beside the picture.
@@ -149,6 +155,49 @@ fn the_steps_of_socket_only_go_down() {
     report(problems);
 }
 
+/// What the table of files at a head says that there is; `None`: it has none.
+fn told_of_files(text: &str) -> Option<BTreeSet<&str>> {
+    let mut lines = text.lines().skip_while(|line| !line.starts_with("//! | file |")).skip(2).peekable();
+    lines.peek()?;
+    let rows = lines.take_while(|line| line.starts_with("//! |"));
+    let names = rows.flat_map(|row| quoted(row.split('|').nth(1).unwrap_or_default()));
+    Some(names.filter(|name| *name != "mod").collect())
+}
+
+/// The modules that a head has in files of their own, and whether each is for tests only.
+fn modules_of(text: &str) -> BTreeMap<&str, bool> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = BTreeMap::new();
+    for (at, line) in lines.iter().enumerate() {
+        let Some((before, name)) = line.strip_suffix(';').and_then(|line| line.split_once("mod ")) else {
+            continue;
+        };
+        if before.is_empty() || (before.starts_with("pub") && before.ends_with(' ')) {
+            let mut attributes = lines[..at].iter().rev().take_while(|line| line.starts_with("#["));
+            found.insert(name, attributes.any(|line| *line == "#[cfg(test)]"));
+        }
+    }
+    found
+}
+
+/// Where a head has a table of files, it has them all, and no others.
+#[test]
+fn tables_of_files_are_whole() {
+    let (mut problems, mut tables) = (Vec::new(), 0);
+    for path in files("src", &[".rs"]).into_iter().chain(files("preload", &[".rs"])) {
+        let text = read(&path);
+        let Some(told) = told_of_files(&text) else { continue };
+        tables += 1;
+        let modules = modules_of(&text);
+        let missing = modules.iter().filter(|(module, for_tests)| !**for_tests && !told.contains(*module));
+        problems.extend(missing.map(|(module, _)| format!("{}: no row for {module}", name(&path))));
+        let gone = told.iter().filter(|told| !modules.contains_key(*told));
+        problems.extend(gone.map(|gone| format!("{}: a row for {gone}, and no such file", name(&path))));
+    }
+    assert!(tables >= 10, "only {tables} tables of files found");
+    report(problems);
+}
+
 /// The names that several types of a crate have, and why.
 const MEANINGS: [(&str, &str); 6] = [
     ("Config", "of each of the two machines, whose users never see both"),
@@ -210,6 +259,35 @@ fn groups_do_not_hide_what_they_name() {
     fs::remove_dir_all(&folder).expect("removable");
     assert_eq!(shown, ["a>a.y", "a.x>a.y", "a.x>b", "a.x>b.c", "a.y>a.x", "b.c>a.y"]);
     assert_eq!(names::circles(&arrows), [vec!["a", "b"], vec!["a/x", "a/y"]]);
+}
+
+#[test]
+fn macros_do_not_hide_what_they_define() {
+    let above = std::env::temp_dir().join(format!("tidy-types-{}", std::process::id()));
+    let folder = above.join("program");
+    fs::create_dir_all(&folder).expect("a folder");
+    let write = |file: &str, text: &str| fs::write(folder.join(file), text).expect("a file");
+    write(
+        "main.rs",
+        "#[path = \"../shared.rs\"]\n#[allow(dead_code)]\nmod other;\nstruct Top;\nfn f() {\n    enum Local {}\n}\n",
+    );
+    write(
+        "made.rs",
+        "macro_rules! made {\n    ($name:ident) => {\n        pub struct Fixed;\n        struct $name;\n    };\n}\nmade! {\n    /// That.\n    struct Given\n}\n",
+    );
+    write("../shared.rs", "type Shared = u8;\n");
+    let modules = Modules::read(&folder, "main.rs").take_in(&folder, "main.rs");
+    let found: Vec<String> = modules.types().into_keys().collect();
+    fs::remove_dir_all(&above).expect("removable");
+    assert_eq!(found, ["Fixed", "Given", "Shared", "Top"]);
+}
+
+#[test]
+fn a_table_is_read_to_its_end() {
+    let text = "//! | file | what |\n//! |---|---|\n//! | `mod`, `a` | `no` |\n//! | `b` | x |\n\npub mod a;\n#[cfg(test)]\nmod b;\n";
+    assert_eq!(told_of_files(text), Some(BTreeSet::from(["a", "b"])));
+    assert_eq!(modules_of(text), BTreeMap::from([("a", false), ("b", true)]));
+    assert_eq!(told_of_files("//! Nothing.\n"), None);
 }
 
 #[test]

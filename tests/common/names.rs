@@ -46,19 +46,44 @@ impl Modules {
         Modules { texts }
     }
 
+    /// Adds those that the root has from outside its folder, by `#[path = "../.."]`.
+    pub fn take_in(mut self, folder: &Path, root: &str) -> Modules {
+        let text = fs::read_to_string(folder.join(root)).expect("readable file");
+        for (at, _) in text.match_indices("#[path = \"../") {
+            let mut lines = text[at..].lines();
+            let file = lines.next().and_then(|line| line.split('"').nth(1)).expect("a path");
+            let line = lines.find(|line| !line.starts_with('#')).expect("what has the path");
+            let name = line.trim_start_matches("pub ").strip_prefix("mod ").expect("a module");
+            let path = folder.join(file).canonicalize().expect("a file");
+            let code = code_of(&fs::read_to_string(&path).expect("readable file"));
+            self.texts.insert(vec![name.trim_end_matches(';').to_owned()], (path, code));
+        }
+        self
+    }
+
     pub fn path(&self, module: &[String]) -> &Path {
         self.texts.get(module).map_or(Path::new("?"), |(path, _)| path)
     }
 
-    /// The types that a file of the crate defines at its top, and the files that define one of that name.
+    /// The types that a file of the crate defines at its top, or by a macro, and the files that define one of that name.
     pub fn types(&self) -> BTreeMap<String, Vec<&Path>> {
         const KINDS: [&str; 5] = ["struct", "enum", "union", "trait", "type"];
         let mut types = BTreeMap::<_, Vec<&Path>>::new();
         for (path, text) in self.texts.values() {
-            for line in text.lines().filter(|line| !line.starts_with([' ', '}'])) {
+            let mut in_macro = false;
+            for line in text.lines() {
+                let at_top = !line.starts_with([' ', '}']);
+                if at_top && !line.is_empty() {
+                    in_macro = line.ends_with("! {") || line.starts_with("macro_rules!");
+                }
+                if !at_top && !in_macro {
+                    continue;
+                }
+                // Within an `impl` there, `type` says what another type is called.
+                let kinds = if at_top { &KINDS[..] } else { &KINDS[..4] };
                 let mut words = line
                     .split([' ', '<', '(', '{', ';', ':', '='])
-                    .skip_while(|word| !KINDS.contains(word))
+                    .skip_while(|word| !kinds.contains(word))
                     .skip(1);
                 if let Some(name) = words.next().filter(|name| name.starts_with(char::is_uppercase)) {
                     types.entry(name.to_owned()).or_default().push(path);

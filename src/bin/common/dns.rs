@@ -60,7 +60,7 @@ struct Tcp {
     ready: bool,
 }
 
-struct Connection {
+struct DnsConnection {
     stream: TcpStream,
     from: IpAddr,
     here: IpAddr,
@@ -92,7 +92,7 @@ pub struct Dns {
     tcp: Vec<Tcp>,
     /// Whose turn it is: the number of a token.
     next: usize,
-    connections: Vec<Option<Connection>>,
+    connections: Vec<Option<DnsConnection>>,
     /// In the order in which they came.
     parked: BTreeMap<u64, Parked>,
     /// The same by whose they are.
@@ -238,11 +238,11 @@ impl Dns {
             self.respond(pools, parked.socket, parked.envelope, &parked.query);
         }
         for number in 0..MAX_CONNECTIONS {
-            let late = |connection: &Connection| connection.parked.is_some_and(|until| until <= now);
+            let late = |connection: &DnsConnection| connection.parked.is_some_and(|until| until <= now);
             if self.connections[number].as_ref().is_some_and(late) {
                 self.serve(pools, now, number);
             }
-            let over = |connection: &Connection| connection.deadline <= now || late(connection);
+            let over = |connection: &DnsConnection| connection.deadline <= now || late(connection);
             if self.connections[number].as_ref().is_some_and(over) {
                 self.connections[number] = None;
             }
@@ -366,7 +366,7 @@ impl Dns {
             }
             self.responder.counts_mut().connections += 1;
             let here = stream.local_addr().map_or(local.ip(), |local| local.ip().to_canonical());
-            self.connections[number] = Some(Connection {
+            self.connections[number] = Some(DnsConnection {
                 stream,
                 from: from.ip().to_canonical(),
                 here,
@@ -402,7 +402,7 @@ impl Dns {
     }
 }
 
-impl Connection {
+impl DnsConnection {
     /// Reads, answers and writes what can be, a few queries at a time; an error: it is over.
     fn go_on(&mut self, responder: &mut Responder, pools: &mut impl Pools, now: Time) -> io::Result<()> {
         let mut answered = 0;
