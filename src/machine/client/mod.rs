@@ -6,7 +6,8 @@
 //! - Whoever wants something puts an ask into the table; asks outlive links. What is asked on our
 //!   own account (re-registrations, subscriptions) is dropped with the link and asked anew by whoever
 //!   still wants it when the next registrar is there.
-//! - Every verb ends in `settle`, which alone decides whether to hunt.
+//! - Every verb begins with the present, which everybody takes from `effects`, and ends in `settle`, which alone decides
+//!   whether to hunt.
 //! - Nothing is ever read from a link that is not the home registrar's, except keep-alives.
 
 mod announced;
@@ -22,7 +23,6 @@ mod stranger;
 mod tests;
 mod user;
 
-use super::timer::Timer;
 use super::trust::Roles;
 use super::{
     LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Output, RequestId, Target, Time, hello, reach,
@@ -31,7 +31,7 @@ use crate::wire::{
     Asap, CauseCode, OperationError, PeId, Policy, PoolElement, PoolHandle, RegistrarId, Transport,
 };
 use asks::{Asks, What};
-use effects::{Alarm, Effects};
+use effects::{Effects, Timer};
 use element::Elements;
 use home::Home;
 use hunt::Hunt;
@@ -264,7 +264,7 @@ impl Client {
         Client {
             hopeful: if hears { now + ANNOUNCED } else { now },
             config,
-            fx: Effects::new(seed),
+            fx: Effects::new(seed, now),
             hunt: Hunt::default(),
             home: None,
             retiring: None,
@@ -279,21 +279,23 @@ impl Client {
     /// Registers an element, or updates one of ours (same handle and id). Answer: [`Event::Registered`].
     /// One that has no address waits for [`Client::set_transport`] to give it one.
     pub fn register(&mut self, now: Time, request: RequestId, registration: Registration) {
-        if let Err(error) = self.may_ask().and_then(|()| self.add_element(now, request, registration)) {
+        self.fx.now = now;
+        if let Err(error) = self.may_ask().and_then(|()| self.add_element(request, registration)) {
             self.fx.event(Event::Registered { request, result: Err(error) });
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// Deregisters one of ours. Answer: [`Event::Deregistered`].
     pub fn deregister(&mut self, now: Time, request: RequestId, handle: &PoolHandle, id: PeId) {
-        match self.remove_element(now, Some(request), (handle.clone(), id), RequestError::NotFound) {
+        self.fx.now = now;
+        match self.remove_element(Some(request), (handle.clone(), id), RequestError::NotFound) {
             // No registrar was ever told of it, so none needs to be told again.
             Ok(false) => self.fx.event(Event::Deregistered { request, result: Ok(()) }),
             Ok(true) => {}
             Err(error) => self.fx.event(Event::Deregistered { request, result: Err(error) }),
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// Asks a registrar for up to `items` (`None`: registrar's default; `u32::MAX`: all). Answer:
@@ -306,38 +308,42 @@ impl Client {
         items: Option<u32>,
         share: bool,
     ) {
+        self.fx.now = now;
         match self.may_ask() {
             Ok(()) if share && self.asks.share(handle, items, request) => {}
-            Ok(()) => self.ask_resolution(now, request, handle.clone(), items, share),
+            Ok(()) => self.ask_resolution(request, handle.clone(), items, share),
             Err(error) => {
                 let (requests, handle) = (vec![request], handle.clone());
                 self.fx.event(Event::Resolved { requests, handle, result: Err(error) });
             }
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// Reports an element that does not answer (ASAP_ENDPOINT_UNREACHABLE).
     pub fn report_unreachable(&mut self, now: Time, handle: &PoolHandle, id: PeId) {
+        self.fx.now = now;
         if self.ending == Ending::Running {
             self.user.reports.add(now, handle.clone(), id);
-            self.send_reports(now);
+            self.send_reports();
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// Subscribes to a pool ('S' flag); counted, so each call needs its `unsubscribe`.
     pub fn subscribe(&mut self, now: Time, handle: &PoolHandle) {
+        self.fx.now = now;
         if self.ending == Ending::Running {
-            self.add_subscription(now, handle);
+            self.add_subscription(handle);
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// Ends one `subscribe`.
     pub fn unsubscribe(&mut self, now: Time, handle: &PoolHandle) {
-        self.drop_subscription(now, handle);
-        self.settle(now);
+        self.fx.now = now;
+        self.drop_subscription(handle);
+        self.settle();
     }
 
     /// Whether somebody subscribed to a pool.
@@ -348,33 +354,36 @@ impl Client {
     /// Watches an element of a pool, and subscribes to the pool for as long: [`Event::WatchedGone`] says when
     /// the element is lost, or that it was so already. Each watch has a number of its own.
     pub fn watch(&mut self, now: Time, handle: &PoolHandle, id: PeId, number: u64) {
+        self.fx.now = now;
         if self.ending == Ending::Running {
-            self.add_watch(now, handle, id, number);
+            self.add_watch(handle, id, number);
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// Ends a watch.
     pub fn unwatch(&mut self, now: Time, handle: &PoolHandle, id: PeId, number: u64) {
-        self.drop_watch(now, handle, id, number);
-        self.settle(now);
+        self.fx.now = now;
+        self.drop_watch(handle, id, number);
+        self.settle();
     }
 
     /// Deregisters everything, without waiting longer than `patience`; requests end with `Shutdown`.
     pub fn shutdown(&mut self, now: Time, patience: Duration) {
+        self.fx.now = now;
         if self.ending == Ending::Running {
             self.ending = Ending::Leaving;
             self.user.clear(&mut self.fx);
             for key in self.elements.keys() {
                 // Whether it needs a deregistration is all that could be said, and nobody asked.
-                let _ = self.remove_element(now, None, key, RequestError::Shutdown);
+                let _ = self.remove_element(None, key, RequestError::Shutdown);
             }
             for number in self.asks.select(|what| !matches!(what, What::Deregister { .. })) {
-                self.fail(now, number, RequestError::Shutdown);
+                self.fail(number, RequestError::Shutdown);
             }
-            self.fx.alarms.set(Alarm::Shutdown, now + patience);
+            self.fx.timers.set(Timer::Shutdown, now + patience);
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// Whether a shutdown has nothing left to wait for.
@@ -384,11 +393,12 @@ impl Client {
 
     /// The static registrars are elsewhere now.
     pub fn set_registrars(&mut self, now: Time, registrars: Vec<Target>) {
+        self.fx.now = now;
         if self.config.registrars != registrars {
             self.config.registrars = registrars;
-            self.hunt.renew(now, &mut self.fx, &self.config);
+            self.hunt.renew(&mut self.fx, &self.config);
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// Whether a registrar is looked for, and there is none.
@@ -398,48 +408,52 @@ impl Client {
 
     /// The addresses at which registrars reach us changed.
     pub fn set_listen(&mut self, now: Time, listen: Vec<Target>) {
+        self.fx.now = now;
         if self.config.listen != listen {
             self.config.listen = listen;
             if self.home.as_ref().is_some_and(|home| home.ends.protocol == LinkProtocol::Tcp) {
-                self.register_changed(now);
+                self.register_changed();
             }
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// An element of ours is reached elsewhere now: its registrar hears of that at once.
     pub fn set_transport(&mut self, now: Time, handle: &PoolHandle, id: PeId, transport: Transport) {
-        self.move_element(now, (handle.clone(), id), transport);
-        self.settle(now);
+        self.fx.now = now;
+        self.move_element((handle.clone(), id), transport);
+        self.settle();
     }
 
     /// One whole message.
     pub fn handle_message(&mut self, now: Time, link: LinkId, bytes: &[u8]) {
+        self.fx.now = now;
         let from_home = self.home.as_ref().is_some_and(|home| home.link == link);
         let listened = from_home || self.retiring == Some(link);
         if listened || self.strangers.contains(link) || self.hunt.is_spare(link) {
             match Asap::decode(bytes) {
                 Ok(decoded) => {
                     if from_home {
-                        self.home_spoke(now, &decoded.message);
+                        self.home_spoke(&decoded.message);
                         self.report_unrecognized(link, decoded.unrecognized);
                     }
-                    self.receive(now, link, from_home, decoded.message, bytes.len());
+                    self.receive(link, from_home, decoded.message, bytes.len());
                 }
                 Err(error) if from_home => self.report_error(link, error.cause),
                 // A stranger gets one chance.
                 Err(_) => self.strangers.dismiss(&mut self.fx, link),
             }
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// A link came, went, filled or drained.
     pub fn handle_link(&mut self, now: Time, link: LinkId, change: LinkChange) {
+        self.fx.now = now;
         match change {
             LinkChange::Up(ends) if !self.is_registrar(&ends) => {
                 self.fx.close(link);
-                self.link_down(now, link, LinkDown::Refused);
+                self.link_down(link, LinkDown::Refused);
             }
             LinkChange::Up(ends) if link.is_incoming() => {
                 if self.ending == Ending::Over {
@@ -448,15 +462,15 @@ impl Client {
                     if ends.protocol == LinkProtocol::Tcp {
                         self.fx.send(link, &hello());
                     }
-                    self.welcome(now, link, ends);
+                    self.welcome(link, ends);
                 }
             }
-            LinkChange::Up(ends) => self.dialled(now, link, ends),
-            LinkChange::Down(why) => self.link_down(now, link, why),
+            LinkChange::Up(ends) => self.dialled(link, ends),
+            LinkChange::Down(why) => self.link_down(link, why),
             LinkChange::Congested => self.set_congested(link, true),
             LinkChange::Drained => self.set_congested(link, false),
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// Whether a registrar may be at the other end, as far as it had to prove that.
@@ -471,32 +485,34 @@ impl Client {
 
     /// A datagram from the ASAP announce group.
     pub fn handle_announce(&mut self, now: Time, from: SocketAddr, bytes: &[u8]) {
+        self.fx.now = now;
         if self.ending != Ending::Over
             && let Ok(decoded) = Asap::decode(bytes)
             && let Asap::ServerAnnounce { registrar, transports } = decoded.message
         {
-            self.hunt.announced(now, &mut self.fx, &self.config, from, registrar, &transports);
+            self.hunt.announced(&mut self.fx, &self.config, from, registrar, &transports);
             self.learn_home_by_address();
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// Time has come.
     pub fn handle_timeout(&mut self, now: Time) {
-        while let Some(alarm) = self.fx.alarms.pop_expired(now) {
-            self.ring(now, alarm);
+        self.fx.now = now;
+        while let Some(timer) = self.fx.timers.pop_expired(now) {
+            self.expire(timer);
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// When to call `handle_timeout`.
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.fx.alarms.next()
+        self.fx.timers.next()
     }
 
     /// The next effect.
     pub fn poll_output(&mut self) -> Option<Output<Event>> {
-        self.fx.out.pop_front()
+        self.fx.outbox.pop()
     }
 
     /// What it has done.
@@ -529,44 +545,44 @@ impl Client {
         }
     }
 
-    fn ring(&mut self, now: Time, alarm: Alarm) {
-        match alarm {
-            Alarm::Rfc(Timer::T1EnrpRequest | Timer::T2Registration | Timer::T3Deregistration, number) => {
-                self.response_overdue(now, number);
+    fn expire(&mut self, timer: Timer) {
+        match timer {
+            Timer::T1EnrpRequest(number)
+            | Timer::T2Registration(number)
+            | Timer::T3Deregistration(number) => {
+                self.response_overdue(number);
             }
-            Alarm::Rfc(Timer::T4Reregistration, number) => self.reregister(now, number),
-            Alarm::Rfc(Timer::T5ServerHunt, _) => self.hunt_on(now),
-            Alarm::Rfc(Timer::T7EnrpOutdate, _) => self.hunt.outdate(now, &mut self.fx),
-            // A registrar's.
-            Alarm::Rfc(Timer::T6ServerAnnounce, _) => {}
-            Alarm::Patience(number) => self.patience_over(now, number),
-            Alarm::Probe => self.probe(now),
-            Alarm::Silence => self.home_silent(now),
-            Alarm::Suit => self.suit_over(now),
-            Alarm::Refused => self.refused(now),
-            Alarm::Stranger(link) => self.strangers.dismiss(&mut self.fx, link),
-            Alarm::Poll(number) => self.poll_pool(now, number),
-            Alarm::Grace(number) => self.grace_over(number),
-            Alarm::Linger(number) => self.linger_over(now, number),
-            Alarm::Refresh => self.refresh(now),
-            Alarm::Retire => self.close_retired(),
-            Alarm::Reports => self.send_reports(now),
-            Alarm::Shutdown => self.end(),
+            Timer::T4Reregistration(number) => self.reregister(number),
+            Timer::T5ServerHunt => self.hunt_on(),
+            Timer::T7EnrpOutdate => self.hunt.outdate(&mut self.fx),
+            Timer::Patience(number) => self.patience_over(number),
+            Timer::Probe => self.probe(),
+            Timer::Silence => self.home_silent(),
+            Timer::Suit => self.suit_over(),
+            Timer::Refused => self.refused(),
+            Timer::Stranger(link) => self.strangers.dismiss(&mut self.fx, link),
+            Timer::Poll(number) => self.poll_pool(number),
+            Timer::Grace(number) => self.grace_over(number),
+            Timer::Linger(number) => self.linger_over(number),
+            Timer::Refresh => self.refresh(),
+            Timer::Retire => self.close_retired(),
+            Timer::Reports => self.send_reports(),
+            Timer::Shutdown => self.end(),
         }
     }
 
     /// One message of a link that we listen to.
-    fn receive(&mut self, now: Time, link: LinkId, from_home: bool, message: Asap, length: usize) {
+    fn receive(&mut self, link: LinkId, from_home: bool, message: Asap, length: usize) {
         match message {
             Asap::EndpointKeepAlive { home, registrar, handle, id } => {
-                self.keep_alive(now, link, home, registrar, handle, id);
+                self.keep_alive(link, home, registrar, handle, id);
             }
             _ if !from_home => {}
             Asap::RegistrationResponse { rejected, handle, id, error } => {
-                self.registration_answered(now, (handle, id), rejected, error);
+                self.registration_answered((handle, id), rejected, error);
             }
             Asap::DeregistrationResponse { handle, id, error } => {
-                self.deregistration_answered(now, (handle, id), error);
+                self.deregistration_answered((handle, id), error);
             }
             Asap::HandleResolutionResponse {
                 subscribed,
@@ -591,30 +607,30 @@ impl Client {
                     retired,
                     length,
                 };
-                self.resolution_answered(now, handle, answer);
+                self.resolution_answered(handle, answer);
             }
-            Asap::Error { error } => self.error_answered(now, error),
+            Asap::Error { error } => self.error_answered(error),
             _ => {}
         }
     }
 
     /// Brings the hunt in line with what there is to ask, and sends what can be sent.
-    fn settle(&mut self, now: Time) {
+    fn settle(&mut self) {
         if self.ending == Ending::Leaving && self.asks.is_empty() {
             self.end();
         }
         if self.home.is_none() {
             if self.has_business() {
-                self.hunt.seek(now, &mut self.fx, &self.config);
-                if self.hunt.only_hung_left(now) && self.asks.any_exhausted() {
-                    self.fail_exhausted(now);
-                    return self.settle(now);
+                self.hunt.seek(&mut self.fx, &self.config);
+                if self.hunt.only_hung_left(self.fx.now) && self.asks.any_exhausted() {
+                    self.fail_exhausted();
+                    return self.settle();
                 }
             } else {
                 self.hunt.cease(&mut self.fx);
             }
         } else {
-            self.flush(now);
+            self.flush();
         }
         if self.retiring.is_some() && !self.asks.any_registration() {
             self.close_retired();
@@ -639,6 +655,6 @@ impl Client {
             self.fx.close(home.link);
             self.fx.event(Event::Home { registrar: None, link: None });
         }
-        self.fx.alarms = Default::default();
+        self.fx.timers = Default::default();
     }
 }

@@ -67,7 +67,6 @@ mod identity;
 mod invariants;
 mod links;
 mod operate;
-mod outbox;
 mod peers;
 mod reach;
 mod resolve;
@@ -89,7 +88,8 @@ pub use config::{Account, Config, Dialect, Event, PeerView, Stats};
 pub use operate::{Impossible, Operated, Operation};
 pub use shares::Leaver;
 
-use super::timer::Deadlines;
+use super::outbox::Outbox;
+use super::timer::{self, Deadlines};
 use super::{
     LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Measurement, Output, Service, Target, Time,
 };
@@ -97,7 +97,6 @@ use crate::handlespace::chunks::Chunks;
 use crate::handlespace::{Bounds, ElementKey, Handlespace, Sum};
 use crate::wire::{CauseCode, PeId, PoolHandle, RegistrarId, Transport, scope};
 use fastrand::Rng;
-use outbox::Outbox;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -277,7 +276,7 @@ pub struct Registrar {
     chores: chores::Chores,
     stamp: u64,
     timers: Deadlines<Timer>,
-    outbox: Outbox,
+    outbox: Outbox<Event>,
     spare: resolve::ResolveScratch,
     stats: Stats,
     chronicle: chronicle::Chronicle,
@@ -663,7 +662,7 @@ impl Registrar {
 
     /// `base` times 1 ± `spread` per cent.
     fn jitter(&mut self, base: Duration, spread: u32) -> Duration {
-        base * self.rng.u32(1000 - 10 * spread..=1000 + 10 * spread) / 1000
+        timer::jitter(&mut self.rng, base, spread)
     }
 
     /// Closes a link that is up, and forgets what hangs on it.
