@@ -11,6 +11,7 @@ mod bucket;
 pub mod cache;
 pub mod choice;
 pub mod client;
+mod outbox;
 mod reach;
 pub mod registrar;
 pub mod seal;

@@ -1,26 +1,10 @@
-//! Timers: the RFCs' names, and deadlines by key.
+//! Time-outs: deadlines by key, and chance about how long one lasts. What a deadline means each machine says itself,
+//! in an enum `Timer` by the RFCs' names.
 
 use super::Time;
+use fastrand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// The timers of ASAP (RFC 5352 section 7.1), by the names they have there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Timer {
-    /// A registrar did not answer a handle resolution.
-    T1EnrpRequest,
-    /// A registrar did not answer a registration.
-    T2Registration,
-    /// A registrar did not answer a deregistration.
-    T3Deregistration,
-    /// An element is to be registered anew.
-    T4Reregistration,
-    /// The hunt takes its next step: dial more candidates, give up some, or start over.
-    T5ServerHunt,
-    /// A registrar is to announce itself.
-    T6ServerAnnounce,
-    /// An announced registrar was not heard for too long.
-    T7EnrpOutdate,
-}
+use std::time::Duration;
 
 /// At most one deadline for each key; earliest first, equal times in the order of their keys.
 ///
@@ -91,6 +75,11 @@ impl<K: Ord + Copy> Deadlines<K> {
     }
 }
 
+/// `mean` times 1 ± up to `spread` per cent, by chance.
+pub(super) fn jitter(rng: &mut Rng, mean: Duration, spread: u32) -> Duration {
+    mean.saturating_mul(rng.u32(1000 - 10 * spread..=1000 + 10 * spread)) / 1000
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,6 +111,19 @@ mod tests {
         assert!(!deadlines.clear(&1));
         assert!(deadlines.is_empty());
         assert_eq!(deadlines.pop_expired(Time(99)), None);
+    }
+
+    #[test]
+    fn a_jitter_stays_within_its_spread_and_overflows_nothing() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let second = Duration::from_secs(1);
+        let drawn: Vec<Duration> = (0..1000).map(|_| jitter(&mut rng, second, 25)).collect();
+        let (least, most) = (drawn.iter().min().unwrap(), drawn.iter().max().unwrap());
+        let (low, high) = (Duration::from_millis(750), Duration::from_millis(1250));
+        assert!((low..low + second / 100).contains(least), "{least:?}");
+        assert!((high - second / 100..=high).contains(most), "{most:?}");
+        assert!(jitter(&mut rng, Duration::MAX, 25) > Duration::from_secs(1 << 50));
+        assert_eq!(jitter(&mut rng, second, 0), second);
     }
 
     proptest! {

@@ -1,9 +1,8 @@
 //! What the registrar is asked and has not answered yet. Asks outlive links: each new home gets them
 //! all, in the order in which they were made.
 
-use super::effects::Alarm;
+use super::effects::Timer;
 use super::{Client, Event, RequestError, RequestId, Time};
-use crate::machine::timer::Timer;
 use crate::wire::{Asap, OperationError, PeId, PoolHandle};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,8 +16,6 @@ pub(super) type Key = (PoolHandle, PeId);
 /// What may be under way on a link: further asks wait for answers, so that no send queue overflows.
 const WINDOW_ASKS: usize = 8_192;
 const WINDOW_BYTES: usize = 1 << 20;
-/// What is sent in one go.
-const BATCH_BYTES: usize = 16 << 10;
 /// However often its links break, a request ends after its patience times this.
 const PATIENCE_CAP: u32 = 4;
 
@@ -59,11 +56,14 @@ impl What {
         }
     }
 
-    fn timer(&self) -> Timer {
+    /// What tells that the answer to this ask is overdue.
+    fn timer(&self, number: u64) -> Timer {
         match self {
-            What::Register { .. } => Timer::T2Registration,
-            What::Deregister { .. } => Timer::T3Deregistration,
-            _ => Timer::T1EnrpRequest,
+            What::Resolve { .. } | What::Subscribe { .. } | What::Unsubscribe { .. } => {
+                Timer::T1EnrpRequest(number)
+            }
+            What::Register { .. } => Timer::T2Registration(number),
+            What::Deregister { .. } => Timer::T3Deregistration(number),
         }
     }
 
@@ -253,50 +253,43 @@ impl Asks {
 
 impl Client {
     /// Asks as soon as there is a link and room; until then patience runs.
-    pub(super) fn ask(&mut self, now: Time, what: What) {
+    pub(super) fn ask(&mut self, what: What) {
         let number = self.asks.add(what);
         let at_once = self.home.as_ref().is_some_and(|home| !home.congested)
             && self.asks.next_to_send() == Some(number);
         if !at_once {
-            self.start_patience(now, number);
+            self.start_patience(number);
         }
     }
 
     /// Sends what can be sent.
-    pub(super) fn flush(&mut self, now: Time) {
+    pub(super) fn flush(&mut self) {
         let Some(home) = &self.home else { return };
         let (link, congested) = (home.link, home.congested);
-        let mut batch = Vec::new();
         while let Some(number) = self.asks.next_to_send().filter(|_| !congested) {
             self.asks.unsent.remove(&number);
             let Some(message) = self.message(number) else {
                 self.take(number);
                 continue;
             };
-            let start = batch.len();
-            message.encode_into(&mut batch);
+            self.fx.send(link, &message);
             let subscribing = matches!(message, Asap::HandleResolution { subscribe: true, .. });
-            self.mark_sent(now, number, batch.len() - start, subscribing);
-            if batch.len() >= BATCH_BYTES {
-                self.fx.send_bytes(link, std::mem::take(&mut batch));
-            }
-        }
-        if !batch.is_empty() {
-            self.fx.send_bytes(link, batch);
+            self.mark_sent(number, message.encoded_len(), subscribing);
         }
     }
 
-    fn mark_sent(&mut self, now: Time, number: u64, bytes: usize, subscribing: bool) {
+    fn mark_sent(&mut self, number: u64, bytes: usize, subscribing: bool) {
+        let now = self.fx.now;
         let Some(ask) = self.asks.table.get_mut(&number) else { return };
         self.asks.transmissions += 1;
         self.asks.bytes_under_way += bytes;
         ask.sent = Some(Sent { at: now, sequence: self.asks.transmissions, subscribing, bytes });
         if ask.deadline.take().is_some() {
-            self.fx.alarms.clear(&Alarm::Patience(number));
+            self.fx.timers.clear(&Timer::Patience(number));
         }
         let overdue = now + self.config.response_timeout;
-        self.fx.alarms.set(Alarm::Rfc(ask.what.timer(), number), overdue);
-        self.watch_silence(now);
+        self.fx.timers.set(ask.what.timer(number), overdue);
+        self.watch_silence();
     }
 
     /// The message of an ask as it is right now; `None` if it has become pointless.
@@ -324,10 +317,10 @@ impl Client {
     }
 
     /// Takes an answered ask out of the table.
-    pub(super) fn take_answered(&mut self, now: Time, number: u64) -> Option<Ask> {
+    pub(super) fn take_answered(&mut self, number: u64) -> Option<Ask> {
         let ask = self.take(number)?;
         if let (Some(home), Some(sent)) = (&mut self.home, ask.sent) {
-            home.answered = Some(now);
+            home.answered = Some(self.fx.now);
             home.answered_sequence = home.answered_sequence.max(sent.sequence);
             self.hunt.home_answered(home.target.as_ref());
             // It is back: nobody else is needed.
@@ -339,23 +332,23 @@ impl Client {
     pub(super) fn take(&mut self, number: u64) -> Option<Ask> {
         let ask = self.asks.remove(number)?;
         if ask.sent.is_some() {
-            self.fx.alarms.clear(&Alarm::Rfc(ask.what.timer(), number));
+            self.fx.timers.clear(&ask.what.timer(number));
         } else {
-            self.fx.alarms.clear(&Alarm::Patience(number));
+            self.fx.timers.clear(&Timer::Patience(number));
         }
         Some(ask)
     }
 
     /// Ends an ask without an answer.
-    pub(super) fn fail(&mut self, now: Time, number: u64, error: RequestError) {
+    pub(super) fn fail(&mut self, number: u64, error: RequestError) {
         match self.asks.get(number).map(|ask| ask.what.clone()) {
             Some(What::Register { key, requests }) => {
                 self.take(number);
-                self.registration_failed(now, key, requests, error);
+                self.registration_failed(key, requests, error);
             }
             Some(What::Subscribe { handle }) => {
                 self.take(number);
-                self.poll_later(now, &handle);
+                self.poll_later(&handle);
             }
             Some(_) => self.forget(number, error),
             None => {}
@@ -382,8 +375,8 @@ impl Client {
     }
 
     /// The link is gone: everything waits for the next one.
-    pub(super) fn unsend_all(&mut self, now: Time) {
-        self.fx.alarms.clear(&Alarm::Probe);
+    pub(super) fn unsend_all(&mut self) {
+        self.fx.timers.clear(&Timer::Probe);
         for number in self.asks.select(What::is_background) {
             self.take(number);
         }
@@ -391,16 +384,17 @@ impl Client {
             if let Some(ask) = self.asks.get(number)
                 && ask.sent.is_some()
             {
-                self.fx.alarms.clear(&Alarm::Rfc(ask.what.timer(), number));
+                self.fx.timers.clear(&ask.what.timer(number));
                 self.asks.unsend(number);
             }
-            self.start_patience(now, number);
+            self.start_patience(number);
         }
-        self.merge_registrations(now);
+        self.merge_registrations();
     }
 
     /// Bounds how long an unsent ask waits. Not for what is asked on our own account.
-    pub(super) fn start_patience(&mut self, now: Time, number: u64) {
+    pub(super) fn start_patience(&mut self, number: u64) {
+        let now = self.fx.now;
         let patience = self.config.patience();
         if let Some(ask) = self.asks.get_mut(number)
             && ask.deadline.is_none()
@@ -411,15 +405,16 @@ impl Client {
             let deadline = ask.last_deadline.min(now + patience);
             ask.deadline = Some(deadline);
             ask.waiting = now;
-            self.fx.alarms.set(Alarm::Patience(number), deadline);
-            if self.home.is_none() && self.fx.alarms.get(&Alarm::Refused).is_none() {
-                self.fx.alarms.set(Alarm::Refused, (now + REFUSED).max(self.hopeful));
+            self.fx.timers.set(Timer::Patience(number), deadline);
+            if self.home.is_none() && self.fx.timers.get(&Timer::Refused).is_none() {
+                self.fx.timers.set(Timer::Refused, (now + REFUSED).max(self.hopeful));
             }
         }
     }
 
     /// Everybody refuses: then there is no registrar, and nothing to wait for.
-    pub(super) fn refused(&mut self, now: Time) {
+    pub(super) fn refused(&mut self) {
+        let now = self.fx.now;
         if self.home.is_some() {
             return;
         }
@@ -428,39 +423,40 @@ impl Client {
         for number in self.asks.select(|what| !what.is_background()) {
             let Some(ask) = self.asks.get(number).filter(|ask| ask.sent.is_none()) else { continue };
             if everywhere && now - ask.waiting >= REFUSED && ask.trials == 0 {
-                self.fail(now, number, RequestError::NoRegistrar);
+                self.fail(number, RequestError::NoRegistrar);
             } else {
                 others = true;
             }
         }
         if others {
-            self.fx.alarms.set(Alarm::Refused, (now + REFUSED_AGAIN).max(self.hopeful));
+            self.fx.timers.set(Timer::Refused, (now + REFUSED_AGAIN).max(self.hopeful));
         }
     }
 
     /// An ask waited long enough for a link.
-    pub(super) fn patience_over(&mut self, now: Time, number: u64) {
+    pub(super) fn patience_over(&mut self, number: u64) {
         let Some(ask) = self.asks.get_mut(number) else { return };
         ask.deadline = None;
-        let may_wait = ask.last_deadline > now;
+        let may_wait = ask.last_deadline > self.fx.now;
         let answered_by_nobody = ask.trials == 0;
         if self.home.is_some() {
             // It waits behind others for its turn, not for a link.
             return if may_wait {
-                self.start_patience(now, number)
+                self.start_patience(number)
             } else {
-                self.fail(now, number, RequestError::TimedOut)
+                self.fail(number, RequestError::TimedOut)
             };
         }
         if may_wait && !self.hunt.tried_all() {
-            return self.start_patience(now, number);
+            return self.start_patience(number);
         }
         let error = if answered_by_nobody { RequestError::NoRegistrar } else { RequestError::TimedOut };
-        self.fail(now, number, error);
+        self.fail(number, error);
     }
 
     /// T1, T2, T3: an answer is overdue.
-    pub(super) fn response_overdue(&mut self, now: Time, number: u64) {
+    pub(super) fn response_overdue(&mut self, number: u64) {
+        let now = self.fx.now;
         let timeout = self.config.response_timeout;
         let (Some(home), Some(ask)) = (&self.home, self.asks.table.get_mut(&number)) else { return };
         let Some(sent) = ask.sent else { return };
@@ -469,13 +465,13 @@ impl Client {
             // elements for nothing if we left because of that.
             ask.trials += 1;
             if ask.trials >= self.config.request_max_trials.max(1) {
-                return self.fail(now, number, RequestError::TimedOut);
+                return self.fail(number, RequestError::TimedOut);
             }
             return self.asks.unsend(number);
         }
         let silent_since = home.answered.unwrap_or(sent.at).max(sent.at);
         if now < silent_since + timeout && now < ask.last_deadline {
-            self.fx.alarms.set(Alarm::Rfc(ask.what.timer(), number), silent_since + timeout);
+            self.fx.timers.set(ask.what.timer(number), silent_since + timeout);
             return;
         }
         // Those that have waited as long have lost a trial as well.
@@ -494,13 +490,13 @@ impl Client {
                 }
             }
         }
-        self.leave_home(now);
+        self.leave_home();
     }
 
     /// No other registrar was found for those that got no answer often enough.
-    pub(super) fn fail_exhausted(&mut self, now: Time) {
+    pub(super) fn fail_exhausted(&mut self) {
         for number in std::mem::take(&mut self.asks.exhausted) {
-            self.fail(now, number, RequestError::TimedOut);
+            self.fail(number, RequestError::TimedOut);
         }
     }
 
@@ -510,7 +506,7 @@ impl Client {
     }
 
     /// ASAP_ERROR: ends the ask that it is about, which can only be the oldest one under way.
-    pub(super) fn error_answered(&mut self, now: Time, error: OperationError) {
+    pub(super) fn error_answered(&mut self, error: OperationError) {
         use crate::wire::CauseCode;
         // Parameters of the types `11...` were skipped and reported: the answer is still to come.
         let answer_follows = error.0.iter().all(|cause| {
@@ -519,10 +515,10 @@ impl Client {
         });
         if !answer_follows && let Some((number, sent)) = self.asks.oldest_sent() {
             if let Some(home) = &mut self.home {
-                home.answered = Some(now);
+                home.answered = Some(self.fx.now);
                 home.answered_sequence = home.answered_sequence.max(sent.sequence);
             }
-            self.fail(now, number, RequestError::Rejected(error));
+            self.fail(number, RequestError::Rejected(error));
         }
     }
 }

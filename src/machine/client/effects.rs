@@ -1,17 +1,27 @@
-//! What every part of the client needs: the output queue, the alarms, chance, link numbers.
+//! What every part of the client needs: the present, effects, timers, chance, link numbers.
 
 use super::{ClientCounts, Event, LinkId, Output, Target, Time};
 use crate::machine::Service;
-use crate::machine::timer::{Deadlines, Timer};
+use crate::machine::outbox::Outbox;
+use crate::machine::timer::Deadlines;
 use crate::wire::Asap;
-use std::collections::VecDeque;
-use std::time::Duration;
 
-/// Why time may matter; the number says whose alarm it is.
+/// What a deadline means. The first are RFC 5352's (section 7.1), by the names they have there; its T6-Serverannounce
+/// is a registrar's. Numbers say of which ask, element or pool it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Alarm {
-    /// One of RFC 5352's: T1 to T3 by request, T4 by element.
-    Rfc(Timer, u64),
+pub(super) enum Timer {
+    /// T1-ENRPrequest: the registrar did not answer this handle resolution.
+    T1EnrpRequest(u64),
+    /// T2-registration: the registrar did not answer this registration.
+    T2Registration(u64),
+    /// T3-deregistration: the registrar did not answer this deregistration.
+    T3Deregistration(u64),
+    /// T4-reregistration: this element is to be registered anew.
+    T4Reregistration(u64),
+    /// T5-Serverhunt: the hunt takes its next step: dials more candidates, gives up some, or starts over.
+    T5ServerHunt,
+    /// T7-ENRPoutdate: an announced registrar was not heard for too long.
+    T7EnrpOutdate,
     /// A request has waited too long for a link.
     Patience(u64),
     /// The home registrar has been silent: look for another, or move to it.
@@ -42,30 +52,33 @@ pub(super) enum Alarm {
 
 #[derive(Debug)]
 pub(super) struct Effects {
-    pub out: VecDeque<Output<Event>>,
-    pub alarms: Deadlines<Alarm>,
+    /// Time of the call under way.
+    pub now: Time,
+    pub outbox: Outbox<Event>,
+    pub timers: Deadlines<Timer>,
     pub rng: fastrand::Rng,
     pub counts: ClientCounts,
     last_link: u64,
 }
 
 impl Effects {
-    pub fn new(seed: u64) -> Effects {
+    pub fn new(seed: u64, now: Time) -> Effects {
         Effects {
-            out: VecDeque::new(),
-            alarms: Deadlines::new(),
+            now,
+            outbox: Outbox::default(),
+            timers: Deadlines::new(),
             rng: fastrand::Rng::with_seed(seed),
             counts: ClientCounts::default(),
             last_link: 0,
         }
     }
 
-    /// Sets or clears an alarm.
-    pub fn wind(&mut self, alarm: Alarm, time: Option<Time>) {
+    /// Sets or clears a timer.
+    pub fn wind(&mut self, timer: Timer, time: Option<Time>) {
         match time {
-            Some(time) => self.alarms.set(alarm, time),
+            Some(time) => self.timers.set(timer, time),
             None => {
-                self.alarms.clear(&alarm);
+                self.timers.clear(&timer);
             }
         }
     }
@@ -74,13 +87,13 @@ impl Effects {
         if let Event::Home { registrar: None, .. } = event {
             self.counts.homes_lost += 1;
         }
-        self.out.push_back(Output::Event(event));
+        self.outbox.push(Output::Event(event));
     }
 
     pub fn open(&mut self, target: Target) -> LinkId {
         self.last_link += 1;
         let link = LinkId(self.last_link);
-        self.out.push_back(Output::Open { link, service: Service::Asap, target });
+        self.outbox.push(Output::Open { link, service: Service::Asap, target });
         link
     }
 
@@ -88,21 +101,10 @@ impl Effects {
         if let Asap::EndpointKeepAliveAck { .. } = message {
             self.counts.keep_alives += 1;
         }
-        self.send_bytes(link, message.encode());
-    }
-
-    pub fn send_bytes(&mut self, link: LinkId, bytes: Vec<u8>) {
-        self.out.push_back(Output::Send { link, bytes });
+        self.outbox.send_with(link, message.encoded_len(), |out| message.encode_into(out));
     }
 
     pub fn close(&mut self, link: LinkId) {
-        self.out.push_back(Output::Close { link });
-    }
-
-    /// `mean`, give or take up to a quarter.
-    pub fn about(&mut self, mean: Duration) -> Duration {
-        let micros = u64::try_from(mean.as_micros()).unwrap_or(u64::MAX);
-        let spread = micros / 4;
-        Duration::from_micros(micros - spread + self.rng.u64(0..=spread.saturating_mul(2)))
+        self.outbox.push(Output::Close { link });
     }
 }

@@ -1,9 +1,8 @@
 //! Our pool elements: registered once, re-registered at intervals and with every new home.
 
 use super::asks::{Key, Kind, What};
-use super::effects::Alarm;
+use super::effects::Timer;
 use super::{Client, Event, LinkId, LinkProtocol, MAX_ELEMENTS, Registration, RequestError, RequestId, Time};
-use crate::machine::timer::Timer;
 use crate::wire::{Asap, CauseCode, OperationError, PeId, PoolHandle, Protocol, Transport, TransportUse};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -20,7 +19,7 @@ const SETBACKS: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 struct Own {
     registration: Registration,
-    /// Names its alarms.
+    /// Names its timers.
     number: u64,
     /// Whether any registrar was told of it.
     told: bool,
@@ -120,7 +119,6 @@ impl Client {
     /// Takes an element in, or new values of one that is ours already, and registers it at once.
     pub(super) fn add_element(
         &mut self,
-        now: Time,
         request: RequestId,
         registration: Registration,
     ) -> Result<(), RequestError> {
@@ -150,12 +148,12 @@ impl Client {
             };
             elements.own.insert(key.clone(), own);
         }
-        self.request_registration(now, key, request);
+        self.request_registration(key, request);
         Ok(())
     }
 
     /// At most one registration of an element is under way: what changes meanwhile goes out together.
-    fn request_registration(&mut self, now: Time, key: Key, request: RequestId) {
+    fn request_registration(&mut self, key: Key, request: RequestId) {
         let under_way = self.asks.find(Kind::Registration, &key.0, key.1);
         if self.elements.is_unreachable(&key) {
             let unsent = |number: &u64| self.asks.get(*number).is_some_and(|ask| ask.sent.is_none());
@@ -167,43 +165,43 @@ impl Client {
             return self.elements.wait(&key, request);
         }
         let Some(number) = under_way else {
-            return self.ask(now, What::Register { key, requests: vec![request] });
+            return self.ask(What::Register { key, requests: vec![request] });
         };
         let Some(ask) = self.asks.get_mut(number) else { return };
         match &mut ask.what {
             What::Register { requests, .. } if ask.sent.is_none() => {
                 requests.push(request);
-                self.start_patience(now, number);
+                self.start_patience(number);
             }
             _ => self.elements.wait(&key, request),
         }
     }
 
     /// A registration on our own account.
-    pub(super) fn ask_registration(&mut self, now: Time, key: Key) {
+    pub(super) fn ask_registration(&mut self, key: Key) {
         let under_way = self.asks.find(Kind::Registration, &key.0, key.1).is_some();
         if !under_way && !self.elements.is_unreachable(&key) {
-            self.ask(now, What::Register { key, requests: Vec::new() });
+            self.ask(What::Register { key, requests: Vec::new() });
         }
     }
 
     /// Every element is registered with the home as it is now.
-    pub(super) fn register_all(&mut self, now: Time) {
+    pub(super) fn register_all(&mut self) {
         for key in self.elements.keys() {
-            self.ask_registration(now, key);
+            self.ask_registration(key);
         }
     }
 
     /// The same when something about all of them has changed.
-    pub(super) fn register_changed(&mut self, now: Time) {
+    pub(super) fn register_changed(&mut self) {
         for (key, own) in &mut self.elements.own {
             own.outdated = self.asks.find_sent(Kind::Registration, &key.0, key.1).is_some();
         }
-        self.register_all(now);
+        self.register_all();
     }
 
     /// Registered anew if that changes anything.
-    pub(super) fn move_element(&mut self, now: Time, key: Key, transport: Transport) {
+    pub(super) fn move_element(&mut self, key: Key, transport: Transport) {
         let Some(own) = self.elements.own.get_mut(&key) else { return };
         if own.registration.element.transport == transport {
             return;
@@ -212,23 +210,23 @@ impl Client {
         own.registration.element.transport = transport;
         if waited {
             for request in self.elements.take_waiting(&key) {
-                self.request_registration(now, key.clone(), request);
+                self.request_registration(key.clone(), request);
             }
         }
         let Some(own) = self.elements.own.get_mut(&key) else { return };
         own.outdated = self.asks.find_sent(Kind::Registration, &key.0, key.1).is_some();
         // A home that is yet to be found gets all elements.
         if self.home.is_some() {
-            self.ask_registration(now, key);
+            self.ask_registration(key);
         }
     }
 
     /// T4-reregistration.
-    pub(super) fn reregister(&mut self, now: Time, number: u64) {
+    pub(super) fn reregister(&mut self, number: u64) {
         if self.home.is_some()
             && let Some(key) = self.elements.numbers.get(&number).cloned()
         {
-            self.ask_registration(now, key);
+            self.ask_registration(key);
         }
     }
 
@@ -236,7 +234,6 @@ impl Client {
     /// told, and the request waits for the answer.
     pub(super) fn remove_element(
         &mut self,
-        now: Time,
         request: Option<RequestId>,
         key: Key,
         reason: RequestError,
@@ -244,7 +241,7 @@ impl Client {
         let waiting = self.elements.take_waiting(&key);
         let own = self.elements.own.remove(&key).ok_or(RequestError::NotFound)?;
         self.elements.numbers.remove(&own.number);
-        self.fx.alarms.clear(&Alarm::Rfc(Timer::T4Reregistration, own.number));
+        self.fx.timers.clear(&Timer::T4Reregistration(own.number));
         if let Some(number) = self.asks.find(Kind::Registration, &key.0, key.1) {
             self.forget(number, reason.clone());
         }
@@ -252,7 +249,7 @@ impl Client {
             self.fx.event(Event::Registered { request, result: Err(reason.clone()) });
         }
         if own.told {
-            self.ask(now, What::Deregister { key, request });
+            self.ask(What::Deregister { key, request });
         }
         Ok(own.told)
     }
@@ -295,21 +292,14 @@ impl Client {
     }
 
     /// REGISTRATION_RESPONSE.
-    pub(super) fn registration_answered(
-        &mut self,
-        now: Time,
-        key: Key,
-        rejected: bool,
-        error: Option<OperationError>,
-    ) {
+    pub(super) fn registration_answered(&mut self, key: Key, rejected: bool, error: Option<OperationError>) {
         let Some(number) = self.asks.find_sent(Kind::Registration, &key.0, key.1) else { return };
-        let Some(What::Register { requests, .. }) = self.take_answered(now, number).map(|ask| ask.what)
-        else {
+        let Some(What::Register { requests, .. }) = self.take_answered(number).map(|ask| ask.what) else {
             return;
         };
         if rejected {
             let error = error.unwrap_or_else(|| CauseCode::UNSPECIFIED.into());
-            return self.registration_failed(now, key, requests, RequestError::Rejected(error));
+            return self.registration_failed(key, requests, RequestError::Rejected(error));
         }
         let Some((link, registrar)) = self.home.as_ref().map(|home| (home.link, home.registrar)) else {
             return;
@@ -328,17 +318,11 @@ impl Client {
         for request in requests {
             self.fx.event(Event::Registered { request, result: Ok(registrar) });
         }
-        self.registration_done(now, key, Duration::MAX);
+        self.registration_done(key, Duration::MAX);
     }
 
     /// A registration got no answer, or no for an answer. The element stays ours and is tried again.
-    pub(super) fn registration_failed(
-        &mut self,
-        now: Time,
-        key: Key,
-        requests: Vec<RequestId>,
-        error: RequestError,
-    ) {
+    pub(super) fn registration_failed(&mut self, key: Key, requests: Vec<RequestId>, error: RequestError) {
         self.fx.counts.registrations_failed += 1;
         if requests.is_empty() {
             let (handle, id) = key.clone();
@@ -348,14 +332,15 @@ impl Client {
             self.fx.event(Event::Registered { request, result: Err(error.clone()) });
         }
         let again = match (error, self.elements.own.get_mut(&key)) {
-            (RequestError::Rejected(_), Some(own)) => own.set_back(now).max(REFUSED),
+            (RequestError::Rejected(_), Some(own)) => own.set_back(self.fx.now).max(REFUSED),
             _ => Duration::MAX,
         };
-        self.registration_done(now, key, again);
+        self.registration_done(key, again);
     }
 
     /// The registrar says by itself that an element of ours is out.
-    fn unregistered(&mut self, now: Time, key: Key, error: Option<OperationError>) {
+    fn unregistered(&mut self, key: Key, error: Option<OperationError>) {
+        let now = self.fx.now;
         let under_way = self.asks.find(Kind::Registration, &key.0, key.1).is_some();
         let Some(own) = self.elements.own.get_mut(&key) else { return };
         let (handle, id) = key.clone();
@@ -369,56 +354,56 @@ impl Client {
         }
         let pause = own.set_back(now);
         if pause.is_zero() {
-            return self.ask_registration(now, key);
+            return self.ask_registration(key);
         }
-        let alarm = Alarm::Rfc(Timer::T4Reregistration, own.number);
-        self.fx.alarms.set(alarm, now + pause.min(own.registration.interval));
+        let timer = Timer::T4Reregistration(own.number);
+        self.fx.timers.set(timer, now + pause.min(own.registration.interval));
     }
 
     /// What changed meanwhile is registered now, the rest at the next interval.
-    fn registration_done(&mut self, now: Time, key: Key, again: Duration) {
+    fn registration_done(&mut self, key: Key, again: Duration) {
         if self.elements.is_unreachable(&key) {
             return;
         }
         let requests = self.elements.take_waiting(&key);
         let Some(own) = self.elements.own.get(&key) else { return };
-        let alarm = Alarm::Rfc(Timer::T4Reregistration, own.number);
-        self.fx.alarms.set(alarm, now + own.registration.interval.max(LEAST_INTERVAL).min(again));
+        let timer = Timer::T4Reregistration(own.number);
+        self.fx.timers.set(timer, self.fx.now + own.registration.interval.max(LEAST_INTERVAL).min(again));
         if !requests.is_empty() || own.outdated {
-            self.ask(now, What::Register { key, requests });
+            self.ask(What::Register { key, requests });
         }
     }
 
     /// The link is gone: what changed meanwhile goes out with what was under way.
-    pub(super) fn merge_registrations(&mut self, now: Time) {
+    pub(super) fn merge_registrations(&mut self) {
         if self.elements.waiting == 0 {
             return;
         }
         for key in self.elements.keys() {
             for request in self.elements.take_waiting(&key) {
-                self.request_registration(now, key.clone(), request);
+                self.request_registration(key.clone(), request);
             }
         }
     }
 
     /// The home speaks of an element that it refused, as another one had its identifier, which is free now: whether it
     /// is that. It may be known by the link of a home before this one.
-    pub(super) fn may_register_now(&mut self, now: Time, key: Key) -> bool {
+    pub(super) fn may_register_now(&mut self, key: Key) -> bool {
         let home = self.home.as_ref().map(|home| home.link);
         let refused = |own: &Own| own.registered != home && own.setbacks.0 > 0 && home.is_some();
         let was = self.elements.own.get(&key).is_some_and(refused);
         if was {
-            self.ask_registration(now, key);
+            self.ask_registration(key);
         }
         was
     }
 
     /// DEREGISTRATION_RESPONSE: the answer to ours, or the end of a registration's life, after which an element that
     /// is still there registers anew (RFC 5352 section 3.2).
-    pub(super) fn deregistration_answered(&mut self, now: Time, key: Key, error: Option<OperationError>) {
+    pub(super) fn deregistration_answered(&mut self, key: Key, error: Option<OperationError>) {
         let Some(number) = self.asks.find_sent(Kind::Deregistration, &key.0, key.1) else {
             let home = self.home.as_ref().map(|home| home.link);
-            if error.is_none() && self.may_register_now(now, key.clone()) {
+            if error.is_none() && self.may_register_now(key.clone()) {
                 return;
             }
             let Some(own) = self.elements.own.get_mut(&key) else { return };
@@ -426,14 +411,14 @@ impl Client {
                 return;
             }
             if error.is_some() {
-                return self.unregistered(now, key, error);
+                return self.unregistered(key, error);
             }
             own.registered = None;
-            return self.ask_registration(now, key);
+            return self.ask_registration(key);
         };
         self.fx.counts.deregistrations += u64::from(error.is_none());
         if let Some(What::Deregister { request: Some(request), .. }) =
-            self.take_answered(now, number).map(|ask| ask.what)
+            self.take_answered(number).map(|ask| ask.what)
         {
             let result = error.map_or(Ok(()), |error| Err(RequestError::Rejected(error)));
             self.fx.event(Event::Deregistered { request, result });

@@ -1,10 +1,10 @@
 //! The hunt for a registrar (RFC 5352 section 3.6): whom to dial, in which order, and when.
 
 use super::announced::{Announced, same_way};
-use super::effects::{Alarm, Effects};
+use super::effects::{Effects, Timer};
 use super::home::{Candidate, Spare};
 use super::{Config, Home, LinkId, RegistrarId, Target, Time};
-use crate::machine::timer::Timer;
+use crate::machine::timer::jitter;
 use crate::machine::{LinkEnds, LinkProtocol};
 use crate::wire::Transport;
 use std::collections::{BTreeMap, VecDeque};
@@ -23,8 +23,6 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fr
 const HEAD_START: Duration = Duration::from_secs(1);
 /// How long a registrar that did not answer is tried last.
 const HUNG: Duration = Duration::from_secs(10);
-const T5: Alarm = Alarm::Rfc(Timer::T5ServerHunt, 0);
-const T7: Alarm = Alarm::Rfc(Timer::T7EnrpOutdate, 0);
 
 #[derive(Debug)]
 struct HuntDial {
@@ -85,33 +83,33 @@ pub(super) struct Hunt {
 
 impl Hunt {
     /// Hunts for a home, if it does not already.
-    pub fn seek(&mut self, now: Time, fx: &mut Effects, config: &Config) {
+    pub fn seek(&mut self, fx: &mut Effects, config: &Config) {
         if matches!(self.state, HuntState::Idle | HuntState::Probing) {
             self.state = HuntState::Seeking;
             self.rounds = 0;
             self.gave_up = false;
-            self.next_dial = now;
-            self.refill(now, fx, config);
+            self.next_dial = fx.now;
+            self.refill(fx, config);
         }
-        self.step(now, fx, config);
+        self.step(fx, config);
     }
 
     /// There are others to be dialled than before.
-    pub fn renew(&mut self, now: Time, fx: &mut Effects, config: &Config) {
+    pub fn renew(&mut self, fx: &mut Effects, config: &Config) {
         if matches!(self.state, HuntState::Seeking) {
             self.rounds = 0;
-            self.next_dial = now;
-            self.refill(now, fx, config);
-            self.step(now, fx, config);
+            self.next_dial = fx.now;
+            self.refill(fx, config);
+            self.step(fx, config);
         }
     }
 
     /// Looks for somebody to move to while `home` does not answer.
-    pub fn probe(&mut self, now: Time, fx: &mut Effects, config: &Config, home: &Home) {
+    pub fn probe(&mut self, fx: &mut Effects, config: &Config, home: &Home) {
         if matches!(self.state, HuntState::Idle) {
             self.state = HuntState::Probing;
-            self.next_dial = now;
-            self.refill(now, fx, config);
+            self.next_dial = fx.now;
+            self.refill(fx, config);
             let way = Target { protocol: home.ends.protocol, addresses: home.ends.peer.clone() };
             let hung = &self.hung;
             self.queue.retain(|candidate| {
@@ -122,7 +120,7 @@ impl Hunt {
                     && !hung.contains_key(&candidate.host)
             });
         }
-        self.step(now, fx, config);
+        self.step(fx, config);
     }
 
     /// Ends the hunt: everything dialled and the spare are closed.
@@ -138,18 +136,11 @@ impl Hunt {
         }
         self.queue.clear();
         self.refill_at = None;
-        fx.alarms.clear(&T5);
+        fx.timers.clear(&Timer::T5ServerHunt);
     }
 
     /// A link is up. `Some`: it is the new home's.
-    pub fn up(
-        &mut self,
-        now: Time,
-        fx: &mut Effects,
-        config: &Config,
-        link: LinkId,
-        ends: LinkEnds,
-    ) -> Option<Spare> {
+    pub fn up(&mut self, fx: &mut Effects, config: &Config, link: LinkId, ends: LinkEnds) -> Option<Spare> {
         let dial = self.dials.remove(&link)?;
         let spare = Spare { link, candidate: dial.candidate, ends };
         if matches!(self.state, HuntState::Probing) {
@@ -159,11 +150,11 @@ impl Hunt {
         }
         // One that did not answer before is better than none, but those still on their way are not
         // given up for it.
-        if self.is_hung(now, &spare.candidate.host) {
-            self.keep_only_fresh(now, fx);
+        if self.is_hung(fx.now, &spare.candidate.host) {
+            self.keep_only_fresh(fx);
             if !self.dials.is_empty() {
                 self.state = HuntState::Probing;
-                self.step(now, fx, config);
+                self.step(fx, config);
                 return Some(spare);
             }
         }
@@ -172,8 +163,8 @@ impl Hunt {
     }
 
     /// Ends what was dialled in vain before.
-    fn keep_only_fresh(&mut self, now: Time, fx: &mut Effects) {
-        let hung = std::mem::take(&mut self.hung);
+    fn keep_only_fresh(&mut self, fx: &mut Effects) {
+        let (now, hung) = (fx.now, std::mem::take(&mut self.hung));
         let is_hung = |target: &Target| hung.get(target).is_some_and(|&until| until > now);
         self.dials.retain(|&link, dial| {
             let stays = !is_hung(&dial.candidate.host);
@@ -188,15 +179,15 @@ impl Hunt {
     }
 
     /// A link is down; true if it was one of the hunt's.
-    pub fn down(&mut self, now: Time, fx: &mut Effects, config: &Config, link: LinkId) -> bool {
+    pub fn down(&mut self, fx: &mut Effects, config: &Config, link: LinkId) -> bool {
         if self.is_spare(link) {
             self.state = HuntState::Probing;
         } else if self.dials.remove(&link).is_some() {
-            self.next_dial = now;
+            self.next_dial = fx.now;
         } else {
             return false;
         }
-        self.step(now, fx, config);
+        self.step(fx, config);
         true
     }
 
@@ -241,7 +232,8 @@ impl Hunt {
     }
 
     /// A home link went. Of one that was of no use another dial waits, or both would spin.
-    pub fn home_lost(&mut self, now: Time, fx: &mut Effects, target: Option<&Target>, useful: bool) {
+    pub fn home_lost(&mut self, fx: &mut Effects, target: Option<&Target>, useful: bool) {
+        let now = fx.now;
         if useful {
             self.failures = 0;
             return;
@@ -284,13 +276,13 @@ impl Hunt {
     /// A registrar announced itself; one that is news is dialled at once.
     pub fn announced(
         &mut self,
-        now: Time,
         fx: &mut Effects,
         config: &Config,
         from: SocketAddr,
         registrar: RegistrarId,
         transports: &[Transport],
     ) {
+        let now = fx.now;
         self.announced.outdate(now);
         let mut news = self.announced.hear(now, config.announce_timeout, from, registrar, transports);
         self.wind_t7(fx);
@@ -309,19 +301,19 @@ impl Hunt {
         self.refill_at = None;
         self.next_dial = now;
         if self.dials.len() >= MAX_LINKS {
-            self.give_up_oldest(now, fx, STAGGER);
+            self.give_up_oldest(fx, STAGGER);
         }
-        self.step(now, fx, config);
+        self.step(fx, config);
     }
 
     /// T7-ENRPoutdate: announcements not renewed are forgotten.
-    pub fn outdate(&mut self, now: Time, fx: &mut Effects) {
-        self.announced.outdate(now);
+    pub fn outdate(&mut self, fx: &mut Effects) {
+        self.announced.outdate(fx.now);
         self.wind_t7(fx);
     }
 
     fn wind_t7(&mut self, fx: &mut Effects) {
-        fx.wind(T7, self.announced.next_outdated());
+        fx.wind(Timer::T7EnrpOutdate, self.announced.next_outdated());
     }
 
     /// Which registrar announces the address at the other end.
@@ -336,18 +328,19 @@ impl Hunt {
     }
 
     /// Dials whoever is due, and sets T5-Serverhunt to the next moment at which somebody may be.
-    fn step(&mut self, now: Time, fx: &mut Effects, config: &Config) {
+    fn step(&mut self, fx: &mut Effects, config: &Config) {
+        let now = fx.now;
         let limit = match self.state {
             HuntState::Seeking => MAX_LINKS,
             HuntState::Probing => MAX_LINKS - 1,
             HuntState::Idle | HuntState::Spare(_) => return,
         };
-        self.give_up_late(now, fx, config.connect_timeout);
+        self.give_up_late(fx, config.connect_timeout);
         loop {
-            if self.queue.is_empty() && !self.next_round(now, fx, config) {
+            if self.queue.is_empty() && !self.next_round(fx, config) {
                 break;
             }
-            self.make_room(now, fx, limit);
+            self.make_room(fx, limit);
             if self.dials.len() >= limit || now < self.next_dial || now < self.hung_may_be_dialled(now) {
                 break;
             }
@@ -356,16 +349,17 @@ impl Hunt {
             self.dials.insert(link, HuntDial { candidate, since: now });
             self.next_dial = now + STAGGER;
         }
-        fx.wind(T5, self.next_step(now, limit, config.connect_timeout));
+        fx.wind(Timer::T5ServerHunt, self.next_step(now, limit, config.connect_timeout));
     }
 
     /// Everybody was dialled: fills the queue anew when the back-off is over. False: not yet.
-    fn next_round(&mut self, now: Time, fx: &mut Effects, config: &Config) -> bool {
+    fn next_round(&mut self, fx: &mut Effects, config: &Config) -> bool {
+        let now = fx.now;
         if !matches!(self.state, HuntState::Seeking) {
             return false;
         }
         if self.refill_at.is_some_and(|at| at <= now) {
-            self.refill(now, fx, config);
+            self.refill(fx, config);
         }
         if self.queue.is_empty() && self.refill_at.is_none() {
             self.refill_at = Some(now + back_off(fx, self.rounds.max(self.failures)));
@@ -412,7 +406,7 @@ impl Hunt {
 
     /// Where dials get lost, a new one gets through sooner than what the kernel repeats at ever longer intervals.
     /// So whoever is dialled again has no more than two dials, and the old one makes room if that is needed.
-    fn make_room(&mut self, now: Time, fx: &mut Effects, limit: usize) {
+    fn make_room(&mut self, fx: &mut Effects, limit: usize) {
         if let Some(next) = self.queue.front() {
             let mut same: Vec<(Time, LinkId)> = self
                 .dials
@@ -422,7 +416,7 @@ impl Hunt {
                 .collect();
             same.sort();
             if let Some(&(since, link)) = same.first()
-                && (same.len() > 1 || self.dials.len() >= limit && now - since >= 2 * LOST)
+                && (same.len() > 1 || self.dials.len() >= limit && fx.now - since >= 2 * LOST)
             {
                 self.gave_up = true;
                 self.dials.remove(&link);
@@ -430,14 +424,14 @@ impl Hunt {
             }
         }
         if self.dials.len() >= limit {
-            self.give_up_oldest(now, fx, self.dial_time);
+            self.give_up_oldest(fx, self.dial_time);
         }
     }
 
     /// Gives up dials that took longer than a dial may.
-    fn give_up_late(&mut self, now: Time, fx: &mut Effects, limit: Duration) {
+    fn give_up_late(&mut self, fx: &mut Effects, limit: Duration) {
         self.dials.retain(|&link, dial| {
-            let stays = now < dial.since + limit;
+            let stays = fx.now < dial.since + limit;
             if !stays {
                 self.gave_up = true;
                 fx.close(link);
@@ -447,11 +441,11 @@ impl Hunt {
     }
 
     /// Gives up the longest running dial if it has had `least`, to make room for another.
-    fn give_up_oldest(&mut self, now: Time, fx: &mut Effects, least: Duration) {
+    fn give_up_oldest(&mut self, fx: &mut Effects, least: Duration) {
         let oldest =
             self.dials.iter().min_by_key(|(_, dial)| dial.since).map(|(&link, dial)| (link, dial.since));
         if let Some((link, since)) = oldest
-            && since + least <= now
+            && since + least <= fx.now
         {
             self.gave_up = true;
             self.dials.remove(&link);
@@ -470,7 +464,8 @@ impl Hunt {
 
     /// Everybody who may be dialled: static, announced, fallback; chance decides among equals, so that
     /// not all users of a scope choose the same registrar. The ways to one registrar stay together.
-    fn refill(&mut self, now: Time, fx: &mut Effects, config: &Config) {
+    fn refill(&mut self, fx: &mut Effects, config: &Config) {
+        let now = fx.now;
         self.refill_at = None;
         self.announced.outdate(now);
         let listed = |targets: &[Target]| -> Vec<(RegistrarId, Vec<Target>)> {
@@ -534,5 +529,5 @@ fn by_host(targets: &[Target]) -> Vec<Vec<Target>> {
 fn back_off(fx: &mut Effects, tries: u32) -> Duration {
     let (least, most) = BACK_OFF;
     let mean = least.saturating_mul(1 << tries.min(10)).min(most);
-    fx.about(mean).clamp(least, most)
+    jitter(&mut fx.rng, mean, 25).clamp(least, most)
 }

@@ -1,6 +1,6 @@
 //! Reports of unreachable elements (RFC 5352 section 3.5), and how many of them go out (section 9.1, threat 8).
 
-use super::effects::{Alarm, Effects};
+use super::effects::{Effects, Timer};
 use super::{LinkId, Time};
 use crate::machine::bucket::Bucket;
 use crate::wire::{Asap, PeId, PoolHandle};
@@ -51,7 +51,8 @@ impl Reports {
     }
 
     /// Says what may be said now to the home registrar, if there is one.
-    pub fn send(&mut self, now: Time, home: Option<LinkId>, fx: &mut Effects) {
+    pub fn send(&mut self, home: Option<LinkId>, fx: &mut Effects) {
+        let now = fx.now;
         self.forget_old(now);
         while let Some(link) = home
             && !self.waiting.is_empty()
@@ -66,12 +67,12 @@ impl Reports {
             Some(_) => now + PAUSE,
             None => oldest.until,
         });
-        fx.wind(Alarm::Reports, due);
+        fx.wind(Timer::Reports, due);
     }
 
     pub fn clear(&mut self, fx: &mut Effects) {
         self.waiting.clear();
-        fx.alarms.clear(&Alarm::Reports);
+        fx.timers.clear(&Timer::Reports);
     }
 
     fn forget_old(&mut self, now: Time) {

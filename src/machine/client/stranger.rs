@@ -1,6 +1,6 @@
 //! Links that somebody else opened: registrars that took over our elements, or anybody.
 
-use super::effects::{Alarm, Effects};
+use super::effects::{Effects, Timer};
 use super::{LinkId, RegistrarId, Time};
 use crate::machine::LinkEnds;
 use crate::wire::scope::host_of;
@@ -41,7 +41,6 @@ impl StrangerLinks {
     /// Takes a new link in, if there is a place, or somebody leaves his. Known are the hosts of registrars.
     pub fn welcome(
         &mut self,
-        now: Time,
         fx: &mut Effects,
         link: LinkId,
         ends: LinkEnds,
@@ -52,7 +51,7 @@ impl StrangerLinks {
             self.dismiss(fx, leaver);
         }
         self.links.insert(link, StrangerLink { ends, suit: None });
-        fx.alarms.set(Alarm::Stranger(link), now + PROOF);
+        fx.timers.set(Timer::Stranger(link), fx.now + PROOF);
     }
 
     /// When all places are taken: of the host that has most links, the newcomer's with the newcomer, the oldest, and
@@ -83,9 +82,9 @@ impl StrangerLinks {
     }
 
     /// It named an element of ours.
-    pub fn proved(&mut self, now: Time, fx: &mut Effects, link: LinkId) {
+    pub fn proved(&mut self, fx: &mut Effects, link: LinkId) {
         if self.links.contains_key(&link) {
-            fx.alarms.set(Alarm::Stranger(link), now + IDLE);
+            fx.timers.set(Timer::Stranger(link), fx.now + IDLE);
         }
     }
 
@@ -106,7 +105,7 @@ impl StrangerLinks {
 
     /// It becomes the home.
     pub fn take(&mut self, fx: &mut Effects, link: LinkId) -> Option<LinkEnds> {
-        fx.alarms.clear(&Alarm::Stranger(link));
+        fx.timers.clear(&Timer::Stranger(link));
         Some(self.links.remove(&link)?.ends)
     }
 
@@ -123,7 +122,7 @@ impl StrangerLinks {
 
     pub fn dismiss_all(&mut self, fx: &mut Effects) {
         for link in std::mem::take(&mut self.links).into_keys() {
-            fx.alarms.clear(&Alarm::Stranger(link));
+            fx.timers.clear(&Timer::Stranger(link));
             fx.close(link);
         }
     }

@@ -1,9 +1,8 @@
 //! Feeds one input, compares all effects in order.
 
 use super::*;
-use crate::machine::LinkEnds;
 use crate::wire::frame::first_message;
-use crate::wire::{CauseCode, Protocol, Transport, TransportUse};
+use crate::wire::{CauseCode, OperationError, Policy, PoolElement, Protocol, TransportUse};
 
 mod elements;
 mod homes;

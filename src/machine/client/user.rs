@@ -1,9 +1,10 @@
 //! The pool user: resolutions, subscriptions, reports of unreachable elements.
 
 use super::asks::{ALL, Kind, What};
-use super::effects::{Alarm, Effects};
+use super::effects::{Effects, Timer};
 use super::reports::Reports;
-use super::{Client, Event, MAX_SUBSCRIPTIONS, RequestError, RequestId, Resolution, Time};
+use super::{Client, Event, MAX_SUBSCRIPTIONS, RequestError, RequestId, Resolution};
+use crate::machine::timer::jitter;
 use crate::wire::{CauseCode, OperationError, PeId, Policy, PoolElement, PoolHandle};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -100,14 +101,14 @@ impl User {
             self.remove(fx, &handle);
         }
         self.reports.clear(fx);
-        fx.alarms.clear(&Alarm::Refresh);
+        fx.timers.clear(&Timer::Refresh);
     }
 
     fn remove(&mut self, fx: &mut Effects, handle: &PoolHandle) -> Option<Subscription> {
         let pool = self.pools.remove(handle)?;
         self.numbers.remove(&pool.number);
-        for alarm in [Alarm::Poll(pool.number), Alarm::Grace(pool.number), Alarm::Linger(pool.number)] {
-            fx.alarms.clear(&alarm);
+        for timer in [Timer::Poll(pool.number), Timer::Grace(pool.number), Timer::Linger(pool.number)] {
+            fx.timers.clear(&timer);
         }
         Some(pool)
     }
@@ -116,7 +117,6 @@ impl User {
 impl Client {
     pub(super) fn ask_resolution(
         &mut self,
-        now: Time,
         request: RequestId,
         handle: PoolHandle,
         items: Option<u32>,
@@ -126,10 +126,10 @@ impl Client {
         if self.user.pools.get(&handle).is_some_and(|pool| pool.users == 0) {
             self.user.remove(&mut self.fx, &handle);
         }
-        self.ask(now, What::Resolve { handle, items, requests: vec![request], shared });
+        self.ask(What::Resolve { handle, items, requests: vec![request], shared });
     }
 
-    pub(super) fn add_subscription(&mut self, now: Time, handle: &PoolHandle) {
+    pub(super) fn add_subscription(&mut self, handle: &PoolHandle) {
         if !self.user.pools.contains_key(handle) {
             if self.user.pools.len() >= MAX_SUBSCRIPTIONS {
                 return;
@@ -142,13 +142,13 @@ impl Client {
         let Some(pool) = self.user.pools.get_mut(handle) else { return };
         pool.users += 1;
         if pool.users == 1 {
-            self.fx.alarms.clear(&Alarm::Linger(pool.number));
-            self.ask_subscription(now, handle.clone());
-            self.watch_pushes(now);
+            self.fx.timers.clear(&Timer::Linger(pool.number));
+            self.ask_subscription(handle.clone());
+            self.watch_pushes();
         }
     }
 
-    pub(super) fn drop_subscription(&mut self, now: Time, handle: &PoolHandle) {
+    pub(super) fn drop_subscription(&mut self, handle: &PoolHandle) {
         let Some(pool) = self.user.pools.get_mut(handle).filter(|pool| pool.users > 0) else { return };
         pool.users -= 1;
         if pool.users > 0 {
@@ -159,15 +159,15 @@ impl Client {
             self.fx.event(Event::Unsubscribed { handle: handle.clone() });
         }
         if self.home.is_some() && pool.granted != Some(false) {
-            self.fx.alarms.clear(&Alarm::Poll(pool.number));
-            self.fx.alarms.set(Alarm::Linger(pool.number), now + LINGER);
+            self.fx.timers.clear(&Timer::Poll(pool.number));
+            self.fx.timers.set(Timer::Linger(pool.number), self.fx.now + LINGER);
         } else {
             self.user.remove(&mut self.fx, handle);
         }
     }
 
-    pub(super) fn add_watch(&mut self, now: Time, handle: &PoolHandle, id: PeId, number: u64) {
-        self.add_subscription(now, handle);
+    pub(super) fn add_watch(&mut self, handle: &PoolHandle, id: PeId, number: u64) {
+        self.add_subscription(handle);
         let Some(pool) = self.user.pools.get_mut(handle) else { return };
         pool.watches.insert((id, number));
         if pool.known.contains(&id) {
@@ -180,33 +180,33 @@ impl Client {
         }
     }
 
-    pub(super) fn drop_watch(&mut self, now: Time, handle: &PoolHandle, id: PeId, number: u64) {
+    pub(super) fn drop_watch(&mut self, handle: &PoolHandle, id: PeId, number: u64) {
         if self.user.pools.get_mut(handle).is_some_and(|pool| pool.watches.remove(&(id, number))) {
-            self.drop_subscription(now, handle);
+            self.drop_subscription(handle);
         }
     }
 
     /// Nobody came back for it: the registrar may stop pushing.
-    pub(super) fn linger_over(&mut self, now: Time, number: u64) {
+    pub(super) fn linger_over(&mut self, number: u64) {
         let Some(handle) = self.user.numbers.get(&number).cloned() else { return };
         self.user.remove(&mut self.fx, &handle);
         if self.home.is_some() {
-            self.ask(now, What::Unsubscribe { handle });
+            self.ask(What::Unsubscribe { handle });
         }
     }
 
     /// Asks for the whole pool and for pushes, unless that is under way.
-    fn ask_subscription(&mut self, now: Time, handle: PoolHandle) {
+    fn ask_subscription(&mut self, handle: PoolHandle) {
         if self.home.is_some()
             && let Some(pool) = self.user.pools.get_mut(&handle).filter(|pool| !pool.asking)
         {
             pool.asking = true;
-            self.ask(now, What::Subscribe { handle });
+            self.ask(What::Subscribe { handle });
         }
     }
 
     /// Every subscription is made anew with a new home: registrars don't tell each other.
-    pub(super) fn subscribe_all(&mut self, now: Time) {
+    pub(super) fn subscribe_all(&mut self) {
         let lingering = |pool: &Subscription| pool.users == 0;
         let pools = &self.user.pools;
         let gone: Vec<_> =
@@ -219,65 +219,60 @@ impl Client {
             pool.granted = None;
             pool.asking = false;
             pool.missing.clear();
-            self.fx.alarms.clear(&Alarm::Poll(pool.number));
+            self.fx.timers.clear(&Timer::Poll(pool.number));
             if !pool.known.is_empty() {
                 pool.grace = true;
-                self.fx.alarms.set(Alarm::Grace(pool.number), now + GRACE);
+                self.fx.timers.set(Timer::Grace(pool.number), self.fx.now + GRACE);
             }
             handles.push(handle.clone());
         }
         for handle in handles {
-            self.ask_subscription(now, handle);
+            self.ask_subscription(handle);
         }
-        self.watch_pushes(now);
+        self.watch_pushes();
     }
 
     /// A question failed or the registrar does not push: asks again soon.
-    pub(super) fn poll_later(&mut self, now: Time, handle: &PoolHandle) {
+    pub(super) fn poll_later(&mut self, handle: &PoolHandle) {
         if let Some(pool) = self.user.pools.get_mut(handle).filter(|pool| pool.users > 0) {
             pool.asking = false;
-            self.fx.alarms.set(Alarm::Poll(pool.number), now + POLL);
+            self.fx.timers.set(Timer::Poll(pool.number), self.fx.now + POLL);
         }
     }
 
-    pub(super) fn poll_pool(&mut self, now: Time, number: u64) {
+    pub(super) fn poll_pool(&mut self, number: u64) {
         let Some(handle) = self.user.numbers.get(&number).cloned() else { return };
-        self.ask_subscription(now, handle);
+        self.ask_subscription(handle);
     }
 
     /// A registrar that pushes may be silent because nothing changes, or because it hangs.
-    fn watch_pushes(&mut self, now: Time) {
-        if self.home.is_some() && !self.user.pools.is_empty() && self.fx.alarms.get(&Alarm::Refresh).is_none()
+    fn watch_pushes(&mut self) {
+        if self.home.is_some() && !self.user.pools.is_empty() && self.fx.timers.get(&Timer::Refresh).is_none()
         {
-            let later = self.fx.about(self.config.response_timeout);
-            self.fx.alarms.set(Alarm::Refresh, now + later);
+            let later = jitter(&mut self.fx.rng, self.config.response_timeout, 25);
+            self.fx.timers.set(Timer::Refresh, self.fx.now + later);
         }
     }
 
     /// Asks a registrar from which nothing was heard for long about the smallest pool.
-    pub(super) fn refresh(&mut self, now: Time) {
+    pub(super) fn refresh(&mut self) {
         let Some(home) = &self.home else { return };
-        let quiet = now - home.heard.unwrap_or_default();
+        let quiet = self.fx.now - home.heard.unwrap_or_default();
         let pools = self.user.pools.iter().filter(|(_, pool)| pool.users > 0);
         let smallest = pools.min_by_key(|(_, pool)| pool.known.len()).map(|(handle, _)| handle.clone());
         if quiet >= self.config.response_timeout / 2
             && self.asks.is_empty()
             && let Some(handle) = smallest
         {
-            self.ask_subscription(now, handle);
+            self.ask_subscription(handle);
         }
-        self.watch_pushes(now);
+        self.watch_pushes();
     }
 
     /// HANDLE_RESOLUTION_RESPONSE: answers a question, or is a push.
-    pub(super) fn resolution_answered(
-        &mut self,
-        now: Time,
-        handle: PoolHandle,
-        mut answer: ResolutionAnswer,
-    ) {
+    pub(super) fn resolution_answered(&mut self, handle: PoolHandle, mut answer: ResolutionAnswer) {
         let number = self.asks.find_sent(Kind::Resolution, &handle, PeId(0));
-        let ask = number.and_then(|number| self.take_answered(now, number));
+        let ask = number.and_then(|number| self.take_answered(number));
         let subscribing = ask.as_ref().is_some_and(|ask| ask.sent.is_some_and(|sent| sent.subscribing));
         if let Some(What::Subscribe { .. }) = ask.as_ref().map(|ask| &ask.what)
             && let Some(pool) = self.user.pools.get_mut(&handle)
@@ -299,7 +294,7 @@ impl Client {
             subscribed: answer.subscribed,
         };
         if answer.subscribed || subscribing {
-            self.pool_heard(now, &handle, &resolution, error.as_ref(), &answer);
+            self.pool_heard(&handle, &resolution, error.as_ref(), &answer);
         }
         if let Some(What::Resolve { requests, .. }) = ask.map(|ask| ask.what) {
             self.fx.counts.resolutions += 1;
@@ -311,23 +306,23 @@ impl Client {
     /// What the home says about a subscribed pool.
     fn pool_heard(
         &mut self,
-        now: Time,
         handle: &PoolHandle,
         resolution: &Resolution,
         error: Option<&OperationError>,
         answer: &ResolutionAnswer,
     ) {
+        let now = self.fx.now;
         let Some(pool) = self.user.pools.get_mut(handle).filter(|pool| pool.users > 0) else { return };
         let refused = pool.granted.replace(resolution.subscribed) == Some(true) && !resolution.subscribed;
         if refused && error.is_some() {
             // A registrar that limits rates says "unknown" to those who ask too often.
             pool.grace = true;
-            self.fx.alarms.set(Alarm::Grace(pool.number), now + GRACE);
+            self.fx.timers.set(Timer::Grace(pool.number), now + GRACE);
         }
         if resolution.subscribed {
-            self.fx.alarms.clear(&Alarm::Poll(pool.number));
+            self.fx.timers.clear(&Timer::Poll(pool.number));
         } else {
-            self.fx.alarms.set(Alarm::Poll(pool.number), now + POLL);
+            self.fx.timers.set(Timer::Poll(pool.number), now + POLL);
         }
         // A pool that is not there has no elements; other errors say nothing about it. Nor does it from a
         // registrar that does not push: rsplib's forget whole pools for a while when one of them comes back
@@ -368,9 +363,9 @@ impl Client {
         }
     }
 
-    pub(super) fn send_reports(&mut self, now: Time) {
+    pub(super) fn send_reports(&mut self) {
         let home = self.home.as_ref().map(|home| home.link);
-        self.user.reports.send(now, home, &mut self.fx);
+        self.user.reports.send(home, &mut self.fx);
     }
 }
 

@@ -74,7 +74,6 @@ mod identity;
 mod invariants;
 mod links;
 mod operate;
-mod outbox;
 mod peers;
 mod reach;
 mod resolve;
@@ -98,7 +97,8 @@ pub use dialect::Removal;
 pub use operate::{Impossible, Operated, Operation};
 pub use shares::Leaver;
 
-use super::timer::Deadlines;
+use super::outbox::Outbox;
+use super::timer::{self, Deadlines};
 use super::{
     LinkChange, LinkDown, LinkEnds, LinkId, LinkProtocol, Measurement, Output, Service, Target, Time,
 };
@@ -106,7 +106,6 @@ use crate::handlespace::chunks::Chunks;
 use crate::handlespace::{Bounds, ElementKey, Handlespace, Sum};
 use crate::wire::{CauseCode, PeId, PoolHandle, RegistrarId, Transport, scope};
 use fastrand::Rng;
-use outbox::Outbox;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -286,7 +285,7 @@ pub struct Registrar {
     chores: chores::Chores,
     stamp: u64,
     timers: Deadlines<Timer>,
-    outbox: Outbox,
+    outbox: Outbox<Event>,
     spare: resolve::ResolveScratch,
     stats: Stats,
     chronicle: chronicle::Chronicle,
@@ -672,7 +671,7 @@ impl Registrar {
 
     /// `base` times 1 ± `spread` per cent.
     fn jitter(&mut self, base: Duration, spread: u32) -> Duration {
-        base * self.rng.u32(1000 - 10 * spread..=1000 + 10 * spread) / 1000
+        timer::jitter(&mut self.rng, base, spread)
     }
 
     /// Closes a link that is up, and forgets what hangs on it.

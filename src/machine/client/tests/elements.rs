@@ -279,6 +279,19 @@ fn deregistration_waits_for_the_answer() {
     bench.at(90_000).expect([]);
 }
 
+#[test]
+fn what_goes_to_one_link_in_a_row_is_one_send() {
+    let mut bench = bench(config(&[A])).settled();
+    for id in [7, 8] {
+        bench.register(1, registration("echo", id)).receive(link(1), registered("echo", id)).forget();
+    }
+    let asked = keep_alive(false, 0, "echo", None).encode();
+    bench.client.handle_message(bench.now, link(1), &asked);
+    let bytes = [ack("echo", 7).encode(), ack("echo", 8).encode()].concat();
+    let outputs: Vec<_> = std::iter::from_fn(|| bench.client.poll_output()).collect();
+    assert_eq!(outputs, [Output::Send { link: link(1), bytes }]);
+}
+
 /// RFC 5352 section 3.2, D4: T3, then another registrar and the same again.
 #[test]
 fn a_deregistration_without_answer_goes_to_the_next_registrar() {

@@ -1,19 +1,24 @@
 //! Effects waiting for the driver, in the order in which they are to be carried out.
 
-use super::Event;
-use crate::machine::{LinkId, Output};
+use super::{LinkId, Output};
 use std::collections::VecDeque;
 
 /// How much one `Send` may grow to.
 const BATCH: usize = 64 * 1024;
 
 /// One FIFO of effects.
-#[derive(Debug, Default)]
-pub(super) struct Outbox {
-    queue: VecDeque<Output<Event>>,
+#[derive(Debug)]
+pub(super) struct Outbox<E> {
+    queue: VecDeque<Output<E>>,
 }
 
-impl Outbox {
+impl<E> Default for Outbox<E> {
+    fn default() -> Self {
+        Outbox { queue: VecDeque::new() }
+    }
+}
+
+impl<E> Outbox<E> {
     /// Sends a message. If the last effect is one for the same link, it becomes part of that.
     pub(super) fn send(&mut self, link: LinkId, message: &[u8]) {
         self.send_with(link, message.len(), |out| out.extend_from_slice(message));
@@ -33,12 +38,12 @@ impl Outbox {
     }
 
     /// Adds any other effect.
-    pub(super) fn push(&mut self, output: Output<Event>) {
+    pub(super) fn push(&mut self, output: Output<E>) {
         self.queue.push_back(output);
     }
 
     /// The next effect.
-    pub(super) fn pop(&mut self) -> Option<Output<Event>> {
+    pub(super) fn pop(&mut self) -> Option<Output<E>> {
         self.queue.pop_front()
     }
 }
@@ -47,7 +52,7 @@ impl Outbox {
 mod tests {
     use super::*;
 
-    fn sends(outbox: &mut Outbox) -> Vec<(u64, Vec<u8>)> {
+    fn sends(outbox: &mut Outbox<()>) -> Vec<(u64, Vec<u8>)> {
         std::iter::from_fn(|| outbox.pop())
             .map(|output| match output {
                 Output::Send { link, bytes } => (link.0, bytes),
