@@ -32,7 +32,6 @@
 //! | `rivals` | who waits for an identifier that somebody else has |
 //! | `chores` | work that is more than one call may take |
 //! | `config` | what an operator sets, sees and counts |
-//! | `outbox` | effects that wait for the driver |
 //! | `invariants` | what must hold between any two calls |
 //!
 //! # Whose element is it
