@@ -293,7 +293,6 @@ impl Library {
         conn: Arc<Conn>,
         how: Move,
     ) -> Result<()> {
-        let ahead = conn.is_ahead().then(|| conn.clone());
         let generation = match session.moved(conn, element.id, how.failover) {
             Ok(generation) => generation,
             Err(error) => {
@@ -301,11 +300,6 @@ impl Library {
                 return Err(error);
             }
         };
-        if let Some(conn) = ahead
-            && let Ok(mut turn) = conn.receiving(Deadline::Never)
-        {
-            session.settle(&conn, &mut turn);
-        }
         let watcher = Gone { session: Arc::downgrade(session), generation };
         let watch = self.directory().watch(handle, element.id, Arc::new(watcher));
         if let Some(user) = session.as_user() {

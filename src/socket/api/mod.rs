@@ -402,7 +402,7 @@ impl Library {
         let home = Outlet::Alone(base.readiness.clone());
         let session = Session::element(1, home, self.linger.clone(), conn.clone(), pool);
         base.readiness.add(conn.as_fd(), session.id as u64)?;
-        session.settle(conn, &mut conn.receiving(Deadline::Never)?);
+        session.adopt(conn);
         let role = EntryRole::Single(Arc::new(session));
         Ok(Arc::new(Entry::new(base, Style::Stream, listener.domain, listener.protocol, role)))
     }

@@ -344,7 +344,7 @@ impl Session {
     }
 
     /// Takes apart what was read ahead; the descriptor says whether that leaves something to receive.
-    pub(crate) fn settle(&self, conn: &Conn, turn: &mut Receiving<'_>) -> Signs {
+    pub(super) fn settle(&self, conn: &Conn, turn: &mut Receiving<'_>) -> Signs {
         let ahead = self.settled(conn, turn);
         self.set_ahead(conn, ahead)
     }
