@@ -495,7 +495,8 @@ mod tests {
                     let before = channel.echo.is_some();
                     channel.handle(&message);
                     let is_echo = matches!(Asap::decode(&message).unwrap().message, Asap::CookieEcho { .. });
-                    forged += u32::from(channel.seal.is_some() && is_echo && !before && channel.echo.is_none());
+                    forged +=
+                        u32::from(channel.seal.is_some() && is_echo && !before && channel.echo.is_none());
                 } else {
                     channel.act(bytes[0], usize::from(bytes[1] % 64));
                 }

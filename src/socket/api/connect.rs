@@ -10,10 +10,12 @@ use crate::socket::channel::association::Association;
 use crate::socket::channel::carrier::Carrier;
 use crate::socket::channel::conn::Conn;
 use crate::socket::descriptor::endpoint::Endpoint;
-use crate::socket::descriptor::entry::Entry;
+use crate::socket::descriptor::entry::{Entry, EntryRole, Style};
 use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::wait::{self, Deadline, Patience};
 use crate::socket::session::Session;
+use crate::socket::session::pool::Circle;
+use crate::socket::session::told::ConnectOptions;
 use crate::transport::sctp_socket::SctpSocket;
 use crate::transport::tls::{Failure, Judge, Mode, Purpose};
 use crate::transport::{dials::Dials, stream};
@@ -24,7 +26,7 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -62,6 +64,76 @@ impl Watcher for Gone {
 }
 
 impl Library {
+    /// The connected session's pool handle (`None` on accepted descriptors) and element (0 before there is
+    /// one). [`SocketError::NoSession`] on a descriptor that has none of its own.
+    pub fn peer_name(&self, sd: RawFd) -> Result<(Option<PoolHandle>, PeId)> {
+        let session = self.single(&*self.entry(sd)?)?;
+        Ok((session.as_user().and_then(|user| user.handle.clone()), session.pe_id()))
+    }
+
+    /// Connects to an element of a pool. [`SocketError::Closed`]: no descriptor; [`SocketError::NoSession`]: none to be
+    /// had, because it has others already. After any other error ([`SocketError::EmptyPool`];
+    /// [`SocketError::NotResolved`]; [`SocketError::Invalid`]: no pool handle; else why the last element could not be
+    /// reached) the session exists and has failed: its descriptor is readable and
+    /// the next receive says FAILOVER_NECESSARY (or the end, on [`Style::Stream`]).
+    pub fn connect(
+        &self,
+        sd: RawFd,
+        handle: Option<PoolHandle>,
+        stale: Duration,
+        options: ConnectOptions,
+    ) -> Result<()> {
+        let entry = self.entry(sd)?;
+        let (readiness, linger) = (entry.base.readiness.clone(), self.linger.clone());
+        let notified = entry.style == Style::SeqPacket;
+        let circle = self.circle();
+        let session = Arc::new(Session::user(readiness, linger, handle, options, notified, circle));
+        let spare = {
+            let mut role = entry.role.write();
+            let spare = match &*role {
+                EntryRole::Fresh { endpoint, bound: false } => endpoint.clone(),
+                EntryRole::Fresh { .. } => None,
+                EntryRole::Listener(listener) => {
+                    entry.readiness().remove(listener.endpoint().as_fd());
+                    None
+                }
+                EntryRole::Many(many) if many.sessions().is_empty() => {
+                    entry.readiness().remove(many.endpoint().as_fd());
+                    None
+                }
+                EntryRole::Many(_) | EntryRole::Single(_) => return Err(SocketError::NoSession),
+            };
+            *role = EntryRole::Single(session.clone());
+            spare
+        };
+        let how = Move { stale, failover: false, unreachable: false };
+        let spare = spare.and_then(Arc::into_inner);
+        self.move_session(&entry, &session, how, spare).inspect_err(|error| {
+            log::info!("descriptor {sd} could not be connected: {error}");
+        })
+    }
+
+    /// What a user's session knows of pools beside its own.
+    pub(super) fn circle(&self) -> Circle {
+        let own = self.own.lock().upgrade().filter(|own| own.is_registered());
+        Circle { directory: self.directory.clone(), own }
+    }
+
+    /// Leaves the element and connects to the next one. [`SocketError::NoSession`]: not connected by
+    /// [`Library::connect`]. After any other error the session has failed again: after the retry delay
+    /// [`SocketError::EmptyPool`], [`SocketError::NotResolved`], or why the last element could not be reached; at once
+    /// [`SocketError::Invalid`] (no pool handle).
+    pub fn force_failover(&self, sd: RawFd, unreachable: bool, stale: Duration) -> Result<()> {
+        let entry = self.entry(sd)?;
+        let session = self.single(&entry)?;
+        self.move_session(&entry, &session, Move { stale, failover: true, unreachable }, None)
+    }
+
+    /// Whether the connected session holds a cookie. [`SocketError::NoSession`] without one.
+    pub fn has_cookie(&self, sd: RawFd) -> Result<bool> {
+        Ok(self.single(&*self.entry(sd)?)?.has_cookie())
+    }
+
     /// Moves a user's session to an element of its pool. After an error, which comes after the retry
     /// delay, the session stays failed and says so. An element that refuses is reported and the next one
     /// tried, all within the connect time-out.

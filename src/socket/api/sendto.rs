@@ -71,9 +71,10 @@ impl Library {
     /// of all elements each is tried once, and what did not get to one of them comes back as
     /// [`super::Received::Undelivered`].
     ///
-    /// EBADF, EOPNOTSUPP (another style), EINVAL (connected; no data; failover wanted and forbidden), ENOENT (the
-    /// pool is empty, or has no such element), EIO (no registrar answered), EAGAIN (no room in time), EMSGSIZE,
-    /// EINTR; else why the last element could not be reached.
+    /// [`SocketError::Closed`]; [`SocketError::Unsupported`]: another style; [`SocketError::Misused`]: connected;
+    /// [`SocketError::Invalid`]: no data, failover wanted and forbidden; [`SocketError::EmptyPool`]: also, no such element;
+    /// [`SocketError::NotResolved`]; what [`Library::send`] says of a message; else why the last element could not be
+    /// reached.
     pub fn send_to_pool(
         &self,
         sd: RawFd,
@@ -130,8 +131,8 @@ impl Library {
         Ok(())
     }
 
-    /// Asks for a pool's elements ahead of need (RFC 5352 section 6.3); how many are known now. EIO: no registrar
-    /// answered.
+    /// Asks for a pool's elements ahead of need (RFC 5352 section 6.3); how many are known now.
+    /// [`SocketError::NotResolved`].
     pub fn populate_cache(&self, handle: &PoolHandle) -> Result<usize> {
         self.check_process()?;
         // What has no age is not kept; so it is asked for as if one would take what is a moment old.

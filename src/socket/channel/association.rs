@@ -323,8 +323,8 @@ impl Association {
 
     // ----- sending -------------------------------------------------------------------------------
 
-    /// Sends a message whole, or nothing: EAGAIN when time is over, EMSGSIZE when it is too long for any
-    /// send buffer that the system allows, EINVAL when there is no such stream. Every other error means that
+    /// Sends a message whole, or nothing: [`SocketError::WouldBlock`] when time is over; the system's EMSGSIZE when it is too
+    /// long for any send buffer that it allows, EINVAL when there is no such stream. Every other error means that
     /// the association is of no further use.
     pub(crate) fn send(&self, out: &Outgoing<'_>, patience: &Patience<'_>) -> Result<()> {
         let info = SendInfo {

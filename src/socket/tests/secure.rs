@@ -235,7 +235,10 @@ fn what_comes_with_the_handshake_is_received_without_a_session() {
     });
     let user = world_in(&fake, security(Mode::Require, &["rserpool:user"]));
     let sd = user.library.socket(0, Style::SeqPacket, 0).unwrap();
-    assert_eq!(user.library.send_to_pool(sd, b"x", &pool(), ToPool::default(), options(0)).unwrap(), [PeId(7)]);
+    assert_eq!(
+        user.library.send_to_pool(sd, b"x", &pool(), ToPool::default(), options(0)).unwrap(),
+        [PeId(7)]
+    );
     let element = element.join().unwrap();
     for text in [b"hello", b"again"] {
         assert!(readable(sd, 10_000), "nothing is told of what came with the handshake");
