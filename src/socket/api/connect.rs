@@ -22,7 +22,6 @@ use crate::transport::{dials::Dials, stream};
 use crate::wire::show;
 use crate::wire::{PeId, PoolElement, PoolHandle, Protocol, Transport, TransportUse};
 use log::{debug, info};
-use nix::errno::Errno;
 use nix::poll::PollFlags;
 use std::io;
 use std::net::SocketAddr;
@@ -176,7 +175,7 @@ impl Library {
                     debug!("element {} of {handle:?}: {error}", element.id);
                     if let SocketError::Untrusted(why) = &error {
                         distrust(handle, element.id, element.transport.socket_addresses().next(), why);
-                    } else if !is_ours(&error) && !entry.readiness().is_closed() {
+                    } else if !error.is_ours() && !entry.readiness().is_closed() {
                         self.directory().report_unreachable(handle, element.id);
                     }
                     tried.push(element.id);
@@ -189,7 +188,7 @@ impl Library {
         }
         session.lose();
         entry.readiness().check_open()?;
-        if let Some(error) = failure.as_ref().filter(|error| unsupported(error)) {
+        if let Some(error) = failure.as_ref().filter(|error| error.is_unsupported()) {
             SESSIONS.note(
                 format!("no element of {handle:?} can be reached"),
                 None,
@@ -402,12 +401,6 @@ pub(super) fn distrust(handle: &PoolHandle, id: PeId, at: Option<SocketAddr>, wh
     );
 }
 
-/// Whether an element is left out only because of what it runs over, or of its kind of addresses.
-fn unsupported(error: &SocketError) -> bool {
-    matches!(error, SocketError::UnsupportedTransport | SocketError::UnsupportedFamily)
-        || matches!(error.system(), Some(Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT))
-}
-
 /// Associates with the host that has all of `addresses`.
 fn associate(
     entry: &Entry,
@@ -438,15 +431,6 @@ fn associate(
 /// An association that can't be: refused, unless the system says why.
 fn refused(error: io::Error) -> SocketError {
     if error.raw_os_error().is_some() { error.into() } else { SocketError::Refused }
-}
-
-/// Whether an error is this process's or this machine's own, of which the element knows nothing.
-pub(super) fn is_ours(error: &SocketError) -> bool {
-    use Errno::{EACCES, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM};
-    let ours = [EACCES, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM];
-    unsupported(error)
-        || matches!(error, SocketError::NoAddress)
-        || error.system().is_some_and(|code| ours.contains(&code))
 }
 
 /// Dials one address beside the other, until one answers.

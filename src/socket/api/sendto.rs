@@ -185,7 +185,7 @@ impl Library {
             };
             match self.hand_over(out, &partner, Some(handle), &transport) {
                 Ok(()) => return Ok(vec![id]),
-                Err(error) if !failover || !is_its_fault(&error) => return Err(error),
+                Err(error) if !failover || !error.is_the_elements() => return Err(error),
                 Err(error) => failure = Some(error),
             }
             tried.push(id);
@@ -204,7 +204,7 @@ impl Library {
             let Some(element) = next else { return Err(failure.unwrap_or(SocketError::EmptyPool)) };
             match self.hand_to(out, handle, &element) {
                 Ok(()) => return Ok(vec![element.id]),
-                Err(error) if !failover || !is_its_fault(&error) => return Err(error),
+                Err(error) if !failover || !error.is_the_elements() => return Err(error),
                 Err(error) => failure = Some(error),
             }
             tried.push(element.id);
@@ -271,7 +271,7 @@ impl Library {
         let known = out.many.partners().session(partner).and_then(|id| out.many.session(id));
         if let Some(session) = known {
             match self.send_over(out, partner, &session) {
-                Err(error) if is_its_fault(&error) => out.many.remove(&session, true),
+                Err(error) if error.is_the_elements() => out.many.remove(&session, true),
                 other => return other,
             }
         }
@@ -281,7 +281,7 @@ impl Library {
             if let SocketError::Untrusted(why) = error {
                 // Others may see that differently.
                 distrust(handle, partner.pe_id(), to.socket_addresses().next(), why);
-            } else if is_its_fault(error) {
+            } else if error.is_the_elements() {
                 self.directory().report_unreachable(handle, partner.pe_id());
             }
         };
@@ -325,20 +325,4 @@ impl Library {
         entry.readiness().check_open().inspect_err(|_| session.close())?;
         Ok(session)
     }
-}
-
-/// Whether an error says that the element can't be reached, or can no longer.
-fn is_its_fault(error: &SocketError) -> bool {
-    !matches!(
-        error,
-        SocketError::Closed
-            | SocketError::Forked
-            | SocketError::WouldBlock
-            | SocketError::Interrupted
-            | SocketError::Invalid
-            | SocketError::TooLong
-            | SocketError::NoNumber
-            | SocketError::EmptyPool
-            | SocketError::NotResolved
-    ) && !super::connect::is_ours(error)
 }

@@ -329,7 +329,7 @@ impl Many {
     fn accept(&self) {
         let parameters = *self.base.parameters.lock();
         for _ in 0..ACCEPTS {
-            match self.endpoint.accept(&parameters, || self.base.proof()) {
+            match self.endpoint.accept(&parameters, || self.base.proof()).map_err(SocketError::from) {
                 Ok(Some((conn, peer))) => {
                     let known = self.state.lock().strangers.meet(&self.base, self.readiness(), conn, peer);
                     if let Some(conn) = known {
@@ -337,7 +337,7 @@ impl Many {
                     }
                 }
                 Ok(None) => break,
-                Err(error) if is_short_of_descriptors(&error) && self.makes_room() => {}
+                Err(error) if error.lacks_descriptors() && self.makes_room() => {}
                 Err(error) => {
                     // Connections that come are many hosts' doing; what lacks is this process's.
                     let line = format!("no new sessions for now: {error}");
@@ -480,8 +480,4 @@ impl Many {
             session.close();
         }
     }
-}
-
-fn is_short_of_descriptors(error: &std::io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
