@@ -223,3 +223,27 @@ pub(super) fn error_code(error: RequestError) -> c_uint {
         RequestError::Shutdown => RSPERR_NOT_INITIALIZED,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// EIO has several meanings; only one of them is a session that has failed.
+    #[test]
+    fn a_system_error_is_no_failed_session() {
+        let sd = -77;
+        set(Some(sd), Some(Explanation { code: RSPERR_OKAY, text: "the element is gone".into() }));
+        failed(sd, "sending", &SocketError::SessionFailed);
+        failed(sd, "sending", &SocketError::SessionFailed);
+        let said = explanation(sd).text;
+        assert!(said.starts_with("the element is gone; sending: the session has failed;"), "{said}");
+        assert_eq!(said.matches("has failed").count(), 1);
+        failed(sd, "sending", &SocketError::WouldBlock);
+        assert_eq!(explanation(sd).text, said);
+        failed(sd, "sending", &io::Error::from_raw_os_error(libc::EIO).into());
+        assert_eq!(explanation(sd).text, "sending: Input/output error");
+        failed(sd, "receiving", &SocketError::NotConnected);
+        assert_eq!(explanation(sd).text, "receiving: no session, and none to come");
+        forget(sd);
+    }
+}

@@ -12,10 +12,9 @@ use std::time::Duration;
 impl Library {
     /// Sends a message, whole: what the kernel does not take at once follows by itself.
     /// [`SocketError::WouldBlock`]: nothing was taken in time; [`SocketError::SessionFailed`] of a user's,
-    /// [`SocketError::SessionOver`] of an element's; [`SocketError::NoSession`]; [`SocketError::Invalid`]: no data;
-    /// [`SocketError::TooLong`]: over TCP, more than 16 MiB without a time-out; [`SocketError::Interrupted`]. Over SCTP,
-    /// [`SocketError::System`] with EINVAL: no such stream, with EMSGSIZE: more than the send buffer can be made to
-    /// hold. Others end the session.
+    /// [`SocketError::SessionOver`] of an element's; [`SocketError::NoSession`]; [`SocketError::Invalid`]: no data, no such
+    /// stream; [`SocketError::TooLong`]: over TCP, more than 16 MiB without a time-out, over SCTP, more than the send
+    /// buffer can be made to hold; [`SocketError::Interrupted`]. Others end the session.
     pub fn send(&self, sd: RawFd, data: &[u8], options: SendOptions) -> Result<usize> {
         let many = match self.role(sd)? {
             EntryRole::Single(session) => return session.send(data, &options),
