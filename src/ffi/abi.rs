@@ -228,6 +228,8 @@ pub struct rserpool_session_parameters {
 
 /// Size of every notification.
 pub(super) const NOTIFICATION_SIZE: usize = size_of::<rserpool_notification>();
+// What a receive leaves room for.
+const _: () = assert!(NOTIFICATION_SIZE == crate::socket::NOTIFICATION_ROOM);
 
 /// Holds a structure to its size, alignment and offsets. The C test `tests/c/layout.c` says the same.
 macro_rules! layout {

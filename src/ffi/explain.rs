@@ -5,6 +5,7 @@ use super::constants::*;
 use super::guard::{Errno, guard};
 use crate::machine::client::RequestError;
 use crate::runtime::why::{self, Note};
+use crate::socket::SocketError;
 use libc::{c_char, c_int, c_uint};
 use parking_lot::Mutex;
 use std::cell::RefCell;
@@ -168,12 +169,14 @@ pub(super) fn start_failed(errno: Errno) {
 }
 
 /// A message could not be sent or received. What happens all the time is not worth words.
-pub(super) fn failed(sd: c_int, what: &str, errno: Errno) {
+pub(super) fn failed(sd: c_int, what: &str, error: &SocketError) {
+    let errno = Errno::from(error);
     if matches!(errno.0, libc::EAGAIN | libc::EINTR | libc::EBADF) {
         return;
     }
+    let has_failed = matches!(error, SocketError::SessionFailed);
     let (code, text) = match errno.0 {
-        libc::EIO => {
+        _ if has_failed => {
             (RSPERR_OKAY, "the session has failed; rsp_forcefailover moves it to another element".into())
         }
         libc::EPIPE => (RSPERR_OKAY, "the session is over".into()),
@@ -182,11 +185,11 @@ pub(super) fn failed(sd: c_int, what: &str, errno: Errno) {
     };
     let mut known = DESCRIPTORS.lock();
     let explanation = known.entry(sd).or_default();
-    match errno.0 {
-        // Why it has is what was kept when it did.
-        libc::EIO if explanation.text.ends_with(&text) => {}
-        libc::EIO if !explanation.text.is_empty() => explanation.text.push_str(&format!("; {what}: {text}")),
-        _ => *explanation = Explanation { code, text: format!("{what}: {text}") },
+    // Why a session has failed is what was kept when it did.
+    match has_failed && !explanation.text.is_empty() {
+        true if explanation.text.ends_with(&text) => {}
+        true => explanation.text.push_str(&format!("; {what}: {text}")),
+        false => *explanation = Explanation { code, text: format!("{what}: {text}") },
     }
 }
 
@@ -218,5 +221,29 @@ pub(super) fn error_code(error: RequestError) -> c_uint {
         RequestError::NotFound => RSPERR_NOT_FOUND,
         RequestError::Busy => RSPERR_OUT_OF_MEMORY,
         RequestError::Shutdown => RSPERR_NOT_INITIALIZED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// EIO has several meanings; only one of them is a session that has failed.
+    #[test]
+    fn a_system_error_is_no_failed_session() {
+        let sd = -77;
+        set(Some(sd), Some(Explanation { code: RSPERR_OKAY, text: "the element is gone".into() }));
+        failed(sd, "sending", &SocketError::SessionFailed);
+        failed(sd, "sending", &SocketError::SessionFailed);
+        let said = explanation(sd).text;
+        assert!(said.starts_with("the element is gone; sending: the session has failed;"), "{said}");
+        assert_eq!(said.matches("has failed").count(), 1);
+        failed(sd, "sending", &SocketError::WouldBlock);
+        assert_eq!(explanation(sd).text, said);
+        failed(sd, "sending", &io::Error::from_raw_os_error(libc::EIO).into());
+        assert_eq!(explanation(sd).text, "sending: Input/output error");
+        failed(sd, "receiving", &SocketError::NotConnected);
+        assert_eq!(explanation(sd).text, "receiving: no session, and none to come");
+        forget(sd);
     }
 }

@@ -13,6 +13,12 @@ pub(super) struct Errno(pub c_int);
 
 impl From<io::Error> for Errno {
     fn from(error: io::Error) -> Errno {
+        Errno::from(&error)
+    }
+}
+
+impl From<&io::Error> for Errno {
+    fn from(error: &io::Error) -> Errno {
         Errno(error.raw_os_error().unwrap_or(match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => libc::EAGAIN,
             io::ErrorKind::InvalidInput => libc::EINVAL,
@@ -25,8 +31,8 @@ impl From<io::Error> for Errno {
 }
 
 /// What C calls what happened to a call on a descriptor: here, and nowhere else.
-impl From<SocketError> for Errno {
-    fn from(error: SocketError) -> Errno {
+impl From<&SocketError> for Errno {
+    fn from(error: &SocketError) -> Errno {
         Errno(match error {
             SocketError::Closed | SocketError::NoSession | SocketError::NotRegistered => libc::EBADF,
             SocketError::Forked => libc::EACCES,
@@ -49,6 +55,12 @@ impl From<SocketError> for Errno {
             SocketError::NoMemory => libc::ENOMEM,
             SocketError::System(error) => return Errno::from(error),
         })
+    }
+}
+
+impl From<SocketError> for Errno {
+    fn from(error: SocketError) -> Errno {
+        Errno::from(&error)
     }
 }
 

@@ -56,8 +56,8 @@ fn send(
     options: SendOptions,
 ) -> Result<ssize_t, Errno> {
     let data = data.map_err(|bad| blame(library, sd, bad))?;
-    let sent = library.send(sd, data, options).map_err(Errno::from);
-    Ok(sent.inspect_err(|errno| explain::failed(sd, "sending", *errno))? as ssize_t)
+    let sent = library.send(sd, data, options);
+    Ok(sent.inspect_err(|error| explain::failed(sd, "sending", error))? as ssize_t)
 }
 
 /// What to complain about: a bad descriptor goes before bad arguments, as read(2) and write(2) have it.
@@ -313,7 +313,7 @@ unsafe fn receive(
 ) -> Result<Delivery, Errno> {
     // SAFETY: the caller's buffer.
     let received = unsafe { deliver(buffer, |room| library.recv(sd, room.from(0), timeout)) };
-    received.inspect_err(|errno| explain::failed(sd, "receiving", *errno))
+    Ok(received.inspect_err(|error| explain::failed(sd, "receiving", error))?)
 }
 
 unsafe fn receive_full(
@@ -325,15 +325,15 @@ unsafe fn receive_full(
     let patience = legacy::full_receive_timeout(timeout);
     // SAFETY: the caller's buffer.
     let received = unsafe { deliver(buffer, |room| library.recv_full(sd, room, Some(patience))) };
-    received.inspect_err(|errno| explain::failed(sd, "receiving", *errno))
+    Ok(received.inspect_err(|error| explain::failed(sd, "receiving", error))?)
 }
 
 unsafe fn deliver(
     (buffer, length): (*mut c_void, size_t),
     receive: impl FnOnce(&mut Room<'_>) -> Result<Received, SocketError>,
-) -> Result<Delivery, Errno> {
+) -> Result<Delivery, SocketError> {
     if isize::try_from(length).is_err() {
-        return Err(Errno(libc::EFAULT));
+        return Err(std::io::Error::from_raw_os_error(libc::EFAULT).into());
     }
     let mut room = if buffer.is_null() {
         Room::nowhere(length)
@@ -362,28 +362,27 @@ unsafe fn deliver(
                 ..Default::default()
             },
         },
-        Received::Notification(notification) => {
-            let bytes = legacy::notification(notification);
-            let fits = room.from(0).get_mut(..NOTIFICATION_SIZE).ok_or(Errno(libc::EINVAL))?;
-            // SAFETY: 20 initialised bytes into 20 bytes.
-            unsafe {
-                std::ptr::copy_nonoverlapping((&raw const bytes).cast(), fits.as_mut_ptr(), fits.len());
-            }
-            let flags = MSG_RSERPOOL_NOTIFICATION | libc::MSG_EOR;
-            Delivery { length: NOTIFICATION_SIZE, flags, info: Default::default() }
-        }
+        Received::Notification(notification) => notify(&mut room, legacy::notification(notification), 0)?,
         Received::Undelivered { length, size, pe_id, reached } => {
-            let bytes = legacy::send_failed(size, pe_id.0, reached);
-            let fits = room.from(0).get_mut(..NOTIFICATION_SIZE).ok_or(Errno(libc::EINVAL))?;
-            // SAFETY: 20 initialised bytes into 20 bytes.
-            unsafe {
-                std::ptr::copy_nonoverlapping((&raw const bytes).cast(), fits.as_mut_ptr(), fits.len());
-            }
-            let flags = MSG_RSERPOOL_NOTIFICATION | libc::MSG_EOR;
-            Delivery { length: NOTIFICATION_SIZE + length, flags, info: Default::default() }
+            notify(&mut room, legacy::send_failed(size, pe_id.0, reached), length)?
         }
         Received::End { .. } => Delivery { length: 0, flags: 0, info: Default::default() },
     })
+}
+
+/// A notification in front of `further` bytes that are there already.
+fn notify(
+    room: &mut Room<'_>,
+    notification: rserpool_notification,
+    further: usize,
+) -> Result<Delivery, SocketError> {
+    let place = room.from(0).get_mut(..NOTIFICATION_SIZE).ok_or(SocketError::NoRoom)?;
+    // SAFETY: 20 initialised bytes into 20 bytes.
+    unsafe {
+        std::ptr::copy_nonoverlapping((&raw const notification).cast(), place.as_mut_ptr(), place.len());
+    }
+    let flags = MSG_RSERPOOL_NOTIFICATION | libc::MSG_EOR;
+    Ok(Delivery { length: NOTIFICATION_SIZE + further, flags, info: Default::default() })
 }
 
 fn end_flag(end: bool) -> c_int {

@@ -1,7 +1,8 @@
 //! Both ends of a session under anything that whoever holds the other one can send.
 
 use super::Input;
-use crate::machine::session::{First, Inbox, MAX_COOKIE, Role, business_card, cookie_message};
+use crate::machine::seal::{CookieKey, SIGNATURE, Seal};
+use crate::machine::session::{First, Ignored, Inbox, MAX_COOKIE, Role, business_card, cookie_message};
 use crate::socket::channel::stranger::{Stranger, StrangerInput};
 use crate::wire::session_frame::{FrameHeader, GREETING_LENGTH, Greeting, HEADER_LENGTH};
 use crate::wire::{
@@ -17,10 +18,11 @@ const DRAINED: usize = 10_000;
 /// stuck; and control messages leave the session in a state that makes sense.
 pub fn session(data: &[u8]) {
     let mut input = Input(data);
-    let accepting = input.flag();
+    let choice = input.byte();
+    let accepting = choice & 1 == 1;
     let Ok(stranger) = Stranger::new(accepting) else { return };
     let role = if accepting { Role::User } else { Role::Element };
-    let control = ControlChannel::new(role);
+    let control = ControlChannel::new(role, choice & 2 == 2);
     let mut world = World { stranger, sent: Sent::new(accepting), control, open: false, buffer: Vec::new() };
     while !input.0.is_empty() {
         world.step(&mut input);
@@ -270,10 +272,15 @@ impl Sent {
     }
 }
 
+/// Pools of others that one session's peer can make us ask about.
+const STRANGE_POOLS: usize = 4;
+
 /// What the session's owner is told, beside a model of it.
 struct ControlChannel {
     inbox: Inbox,
     role: Role,
+    /// What cookie echoes must be signed with.
+    seal: Option<Seal>,
     /// The last cookie, as it must be echoed.
     cookie: Option<Vec<u8>>,
     /// The echo that the owner has not read, and how much of it was read.
@@ -281,40 +288,83 @@ struct ControlChannel {
     /// A failover is complete, and the owner was not told.
     complete: bool,
     failed: bool,
+    /// Data was read ahead.
+    ahead: bool,
+    /// The owner closed it.
+    closed: bool,
+    /// Other pools to ask about, and how many there were.
+    strange: Vec<PoolHandle>,
+    strangers: usize,
 }
 
 impl ControlChannel {
-    fn new(role: Role) -> ControlChannel {
-        let failed = role == Role::User;
-        ControlChannel { inbox: Inbox::new(role), role, cookie: None, echo: None, complete: false, failed }
+    fn new(role: Role, sealed: bool) -> ControlChannel {
+        let seal = (sealed && role == Role::Element).then(seal);
+        ControlChannel {
+            inbox: Inbox::new(role).with_seal(seal.clone()),
+            role,
+            seal,
+            cookie: None,
+            echo: None,
+            complete: false,
+            failed: role == Role::User,
+            ahead: false,
+            closed: false,
+            strange: Vec::new(),
+            strangers: 0,
+        }
     }
 
     fn handle(&mut self, message: &[u8]) {
         let pool = pool();
         let result = self.inbox.handle_message(Some(&pool), message);
+        let mut forged = false;
         match Asap::decode(message).map(|decoded| decoded.message) {
             Ok(Asap::Cookie { cookie }) if self.role == Role::User => self.cookie = Some(cookie),
             // The first one counts until it is read.
-            Ok(Asap::CookieEcho { cookie }) if self.role == Role::Element => {
-                self.echo.get_or_insert((cookie, 0));
+            Ok(Asap::CookieEcho { cookie }) if self.role == Role::Element && self.echo.is_none() => {
+                match self.genuine(&cookie) {
+                    Some(cookie) => self.echo = Some((cookie.to_vec(), 0)),
+                    None => forged = true,
+                }
+            }
+            Ok(Asap::BusinessCard { handle, .. }) if handle != pool && self.strangers < STRANGE_POOLS => {
+                self.strangers += 1;
+                self.strange.push(handle);
             }
             Err(_) => assert!(result.is_err(), "taken, but not decodable"),
             Ok(_) => {}
         }
+        assert_eq!(result == Err(Ignored::Forged), forged, "a signature");
         self.check();
     }
 
-    /// The owner asks what comes before any data, with so much room; or the session moves or fails.
+    /// The program's part of an echo, if it is one of the pool's.
+    fn genuine<'a>(&self, echo: &'a [u8]) -> Option<&'a [u8]> {
+        let Some(seal) = &self.seal else { return Some(echo) };
+        let cookie = &echo[..echo.len().checked_sub(SIGNATURE)?];
+        (seal.sign(cookie) == echo).then_some(cookie)
+    }
+
+    /// The owner asks what comes before any data, with so much room, or goes on with an echo, or closes; or the session
+    /// moves or fails, is ahead or not, asks about other pools.
     fn act(&mut self, action: u8, room: usize) {
+        if action >= 128 {
+            self.act_further(action, room);
+            return self.check();
+        }
         match action % 4 {
             0 => match self.inbox.first() {
-                Some(First::Complete) => assert!(self.inbox.take_complete() && self.complete, "not complete"),
+                Some(First::Complete) => {
+                    assert!(self.inbox.take_complete() && self.complete, "not complete");
+                    self.complete = false;
+                }
                 Some(First::Echo) => self.read_echo(room),
                 None => {}
             },
             1 if self.role == Role::User => {
                 self.inbox.begin_move();
-                (self.failed, self.complete, self.echo) = (false, false, None);
+                (self.failed, self.complete, self.ahead, self.echo) = (false, false, false, None);
             }
             2 if self.role == Role::User && !self.failed => {
                 self.inbox.moved(room.is_multiple_of(2));
@@ -326,10 +376,24 @@ impl ControlChannel {
             }
             _ => {}
         }
-        if action.is_multiple_of(4) {
-            self.complete = false;
-        }
         self.check();
+    }
+
+    fn act_further(&mut self, action: u8, room: usize) {
+        match action % 8 {
+            0..=2 => {
+                self.ahead = room.is_multiple_of(2);
+                self.inbox.set_ahead(self.ahead);
+            }
+            3 | 4 => assert_eq!(self.inbox.take_strange(), self.strange.pop(), "a pool to ask about"),
+            // More of the echo of which a part was delivered, whatever became of the session.
+            5 | 6 if self.inbox.inside_echo() => self.read_echo(room),
+            7 if action == 255 => {
+                self.inbox.close();
+                self.closed = true;
+            }
+            _ => {}
+        }
     }
 
     fn read_echo(&mut self, room: usize) {
@@ -347,8 +411,13 @@ impl ControlChannel {
 
     fn check(&self) {
         let signs = self.inbox.signs();
-        assert_eq!(signs.first, self.complete || self.echo.is_some(), "told first");
-        assert_eq!(signs.failed, self.failed);
+        let told = !self.closed;
+        assert_eq!(signs.first, told && (self.complete || self.echo.is_some()), "told first");
+        assert_eq!(self.inbox.first().is_some(), signs.first);
+        assert_eq!((signs.failed, self.inbox.failed()), (told && self.failed, self.failed));
+        assert_eq!(signs.ahead, told && self.ahead, "ahead");
+        let inside = self.echo.as_ref().is_some_and(|(_, at)| *at > 0);
+        assert_eq!(self.inbox.inside_echo(), inside, "inside an echo");
         assert_eq!(self.inbox.has_cookie(), self.cookie.is_some());
         let opening = self.inbox.opening().map(|bytes| Asap::decode(&bytes).expect("an echo").message);
         assert_eq!(opening, self.cookie.clone().map(|cookie| Asap::CookieEcho { cookie }));
@@ -364,6 +433,10 @@ fn pool() -> PoolHandle {
     PoolHandle::new(b"pool").expect("a legal handle")
 }
 
+fn seal() -> Seal {
+    CookieKey::new(&[7; 32]).expect("a key").seal(&pool())
+}
+
 fn element(id: u32) -> PoolElement {
     let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
     let transport = Transport::new(Protocol::Tcp, TransportUse::DataPlusControl, 80, vec![address]);
@@ -376,12 +449,15 @@ fn asap(input: &mut Input) -> Asap {
         let length = usize::from(input.byte());
         input.bytes(length).to_vec()
     };
-    match input.byte() % 6 {
+    let kind = input.byte();
+    match kind % 6 {
         0 => Asap::Cookie { cookie: cookie(input) },
+        1 if kind >= 128 => Asap::CookieEcho { cookie: seal().sign(&cookie(input)) },
         1 => Asap::CookieEcho { cookie: cookie(input) },
         2 => {
             let elements = (0..input.byte() % 4).map(|_| element(u32::from(input.byte() % 6))).collect();
-            Asap::BusinessCard { handle: pool(), policy: None, elements }
+            let handle = if kind >= 128 { PoolHandle::new(&[kind]).expect("a legal handle") } else { pool() };
+            Asap::BusinessCard { handle, policy: None, elements }
         }
         3 => {
             let elements = (1..=u32::from(input.byte())).map(element).collect();
@@ -398,4 +474,38 @@ fn asap(input: &mut Input) -> Asap {
 
 fn decoded(bytes: Vec<u8>) -> Asap {
     Asap::decode(&bytes).expect("what was encoded decodes").message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The verbs of whoever owns a session and of its peer in any order: the model's checks hold, and each verb is met.
+    #[test]
+    fn an_inbox_says_what_its_model_says() {
+        let mut random = fastrand::Rng::with_seed(5);
+        let (mut asked, mut closed, mut echoed, mut ahead, mut forged) = (0, 0, 0, 0, 0);
+        for round in 0..400 {
+            let role = if round % 2 == 0 { Role::User } else { Role::Element };
+            let mut channel = ControlChannel::new(role, round % 4 == 1);
+            for _ in 0..60 {
+                let bytes: Vec<u8> = (0..300).map(|_| random.u8(..)).collect();
+                if random.bool() {
+                    let message = asap(&mut Input(&bytes)).encode();
+                    let before = channel.echo.is_some();
+                    channel.handle(&message);
+                    let is_echo = matches!(Asap::decode(&message).unwrap().message, Asap::CookieEcho { .. });
+                    forged +=
+                        u32::from(channel.seal.is_some() && is_echo && !before && channel.echo.is_none());
+                } else {
+                    channel.act(bytes[0], usize::from(bytes[1] % 64));
+                }
+                echoed += u32::from(channel.inbox.inside_echo());
+                ahead += u32::from(channel.ahead);
+            }
+            asked += channel.strangers - channel.strange.len();
+            closed += u32::from(channel.closed);
+        }
+        assert!(asked > 100 && closed > 20 && echoed > 100 && ahead > 100 && forged > 10);
+    }
 }

@@ -77,6 +77,57 @@ impl SocketError {
             _ => None,
         }
     }
+
+    fn is_system(&self, any: &[Errno]) -> bool {
+        self.system().is_some_and(|errno| any.contains(&errno))
+    }
+
+    /// Of a send: whether the connection is of no further use.
+    pub(crate) fn ends_connection(&self) -> bool {
+        use Errno::{EBADF, EINVAL, EIO, EMFILE, EMSGSIZE, ENFILE, ENOBUFS, ENOMEM, EOPNOTSUPP};
+        const HARMLESS: &[Errno] =
+            &[EBADF, EINVAL, EIO, EMFILE, EMSGSIZE, ENFILE, ENOBUFS, ENOMEM, EOPNOTSUPP];
+        match self {
+            SocketError::System(_) => !self.is_system(HARMLESS),
+            SocketError::SessionOver => true,
+            _ => false,
+        }
+    }
+
+    /// Of reaching an element: whether it is left out only because of what it runs over, or of its kind of addresses.
+    pub(crate) fn is_unsupported(&self) -> bool {
+        matches!(self, SocketError::UnsupportedTransport | SocketError::UnsupportedFamily)
+            || self.is_system(&[Errno::EPROTONOSUPPORT, Errno::EAFNOSUPPORT])
+    }
+
+    /// Whether it is this process's or this machine's own, of which whoever was to be reached knows nothing.
+    pub(crate) fn is_ours(&self) -> bool {
+        use Errno::{EACCES, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM};
+        self.is_unsupported()
+            || matches!(self, SocketError::NoAddress)
+            || self.is_system(&[EACCES, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM])
+    }
+
+    /// Of a message: whether it says that the element can't be reached, or can no longer.
+    pub(crate) fn is_the_elements(&self) -> bool {
+        !matches!(
+            self,
+            SocketError::Closed
+                | SocketError::Forked
+                | SocketError::WouldBlock
+                | SocketError::Interrupted
+                | SocketError::Invalid
+                | SocketError::TooLong
+                | SocketError::NoNumber
+                | SocketError::EmptyPool
+                | SocketError::NotResolved
+        ) && !self.is_ours()
+    }
+
+    /// Whether the process, or the machine, has as many files open as it may.
+    pub(crate) fn lacks_descriptors(&self) -> bool {
+        self.is_system(&[Errno::EMFILE, Errno::ENFILE])
+    }
 }
 
 impl From<io::Error> for SocketError {
@@ -129,3 +180,33 @@ impl fmt::Display for SocketError {
 }
 
 impl std::error::Error for SocketError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What follows from an error, for each: of no further use, unsupported, ours, the element's.
+    #[test]
+    fn what_follows_from_an_error() {
+        for (error, follows) in [
+            (SocketError::WouldBlock, [false; 4]),
+            (SocketError::TooLong, [false; 4]),
+            (SocketError::SessionOver, [true, false, false, true]),
+            (SocketError::SessionFailed, [false, false, false, true]),
+            (SocketError::Refused, [false, false, false, true]),
+            (SocketError::UnsupportedTransport, [false, true, true, false]),
+            (SocketError::NoAddress, [false, false, true, false]),
+            (Errno::ECONNRESET.into(), [true, false, false, true]),
+            (Errno::EAFNOSUPPORT.into(), [true, true, true, false]),
+            (Errno::EMFILE.into(), [false, false, true, false]),
+            (Errno::EMSGSIZE.into(), [false, false, false, true]),
+            (io::Error::other("what has no number").into(), [true, false, false, true]),
+        ] {
+            let error: SocketError = error;
+            let said =
+                [error.ends_connection(), error.is_unsupported(), error.is_ours(), error.is_the_elements()];
+            assert_eq!(said, follows, "{error:?}");
+            assert_eq!(error.lacks_descriptors(), matches!(error.system(), Some(Errno::EMFILE)));
+        }
+    }
+}

@@ -7,7 +7,7 @@
 //!
 //! | step | what | files |
 //! |---|---|---|
-//! | `api` | the RSerPool socket API: [`Library`] | `mod`, `connect`, `sendto`, `poll`, `waitset`, `report`, `fork` |
+//! | `api` | the RSerPool socket API: [`Library`] | `mod`, `registration`, `basic`, `connect`, `data`, `sendto`, `mapped`, `poll`, `waitset`, `report`, `fork` |
 //! | `descriptor` | what an application's number stands for | `entry`, `base`, `endpoint`, `addresses`, `listener`, `many`, `strangers`, `door`, `partners`, `table` |
 //! | `session` | one session: its state, what its owner is told | `mod`, `receiving`, `sending`, `hub`, `pool`, `told` |
 //! | `channel` | one connection of a session | `conn`, `carrier`, `sender`, `receiver`, `ahead`, `association`, `linger`, `silence`, `hoards`, `parameters`, `stranger` |
@@ -29,10 +29,11 @@ mod tests;
 
 pub use crate::transport::sctp_socket::send_flags;
 pub(crate) use crate::transport::sockaddr;
+pub use api::Library;
 pub use api::basic::OwnElement;
 pub(crate) use api::fork::Process;
 pub use api::poll::PollEntry;
-pub use api::{Library, Registration};
+pub use api::registration::Registration;
 pub use channel::parameters::SessionParameters;
 pub use descriptor::entry::Style;
 pub use error::SocketError;

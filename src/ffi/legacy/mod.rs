@@ -13,7 +13,7 @@ use super::constants::*;
 use super::convert::patience;
 use super::guard::{Errno, guard, set_errno};
 use crate::socket::Notification;
-use crate::wire::ALL_ITEMS;
+use crate::wire::{ALL_ITEMS, PPID_ASAP};
 use libc::c_int;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(super) const ADDRESS_SIZE: usize = size_of::<libc::sockaddr_in6>();
 
 /// Cookie echoes carry the ASAP control channel's PPID in host order, data PPIDs come in network
 /// order. Kept because programs compare with 11.
-pub(super) const COOKIE_ECHO_PPID: u32 = 11;
+pub(super) const COOKIE_ECHO_PPID: u32 = PPID_ASAP;
 
 /// At most 128 items can be asked for, and 0 (`RSPGETADDRS_DEFAULT`) means 1. Kept because
 /// `RSPGETADDRS_MAX` is 2^32-1 and programs pass it. `RSPGETADDRS_ALL` is ours and means what it says.

@@ -10,21 +10,22 @@ use crate::socket::channel::association::Association;
 use crate::socket::channel::carrier::Carrier;
 use crate::socket::channel::conn::Conn;
 use crate::socket::descriptor::endpoint::Endpoint;
-use crate::socket::descriptor::entry::Entry;
+use crate::socket::descriptor::entry::{Entry, EntryRole, Style};
 use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::wait::{self, Deadline, Patience};
 use crate::socket::session::Session;
+use crate::socket::session::pool::Circle;
+use crate::socket::session::told::ConnectOptions;
 use crate::transport::sctp_socket::SctpSocket;
 use crate::transport::tls::{Failure, Judge, Mode, Purpose};
 use crate::transport::{dials::Dials, stream};
 use crate::wire::show;
 use crate::wire::{PeId, PoolElement, PoolHandle, Protocol, Transport, TransportUse};
 use log::{debug, info};
-use nix::errno::Errno;
 use nix::poll::PollFlags;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -62,6 +63,76 @@ impl Watcher for Gone {
 }
 
 impl Library {
+    /// The connected session's pool handle (`None` on accepted descriptors) and element (0 before there is
+    /// one). [`SocketError::NoSession`] on a descriptor that has none of its own.
+    pub fn peer_name(&self, sd: RawFd) -> Result<(Option<PoolHandle>, PeId)> {
+        let session = self.single(&*self.entry(sd)?)?;
+        Ok((session.as_user().and_then(|user| user.handle.clone()), session.pe_id()))
+    }
+
+    /// Connects to an element of a pool. [`SocketError::Closed`]: no descriptor; [`SocketError::NoSession`]: none to be
+    /// had, because it has others already. After any other error ([`SocketError::EmptyPool`];
+    /// [`SocketError::NotResolved`]; [`SocketError::Invalid`]: no pool handle; else why the last element could not be
+    /// reached) the session exists and has failed: its descriptor is readable and
+    /// the next receive says FAILOVER_NECESSARY (or the end, on [`Style::Stream`]).
+    pub fn connect(
+        &self,
+        sd: RawFd,
+        handle: Option<PoolHandle>,
+        stale: Duration,
+        options: ConnectOptions,
+    ) -> Result<()> {
+        let entry = self.entry(sd)?;
+        let (readiness, linger) = (entry.base.readiness.clone(), self.linger.clone());
+        let notified = entry.style == Style::SeqPacket;
+        let circle = self.circle();
+        let session = Arc::new(Session::user(readiness, linger, handle, options, notified, circle));
+        let spare = {
+            let mut role = entry.role.write();
+            let spare = match &*role {
+                EntryRole::Fresh { endpoint, bound: false } => endpoint.clone(),
+                EntryRole::Fresh { .. } => None,
+                EntryRole::Listener(listener) => {
+                    entry.readiness().remove(listener.endpoint().as_fd());
+                    None
+                }
+                EntryRole::Many(many) if many.sessions().is_empty() => {
+                    entry.readiness().remove(many.endpoint().as_fd());
+                    None
+                }
+                EntryRole::Many(_) | EntryRole::Single(_) => return Err(SocketError::NoSession),
+            };
+            *role = EntryRole::Single(session.clone());
+            spare
+        };
+        let how = Move { stale, failover: false, unreachable: false };
+        let spare = spare.and_then(Arc::into_inner);
+        self.move_session(&entry, &session, how, spare).inspect_err(|error| {
+            log::info!("descriptor {sd} could not be connected: {error}");
+        })
+    }
+
+    /// What a user's session knows of pools beside its own.
+    pub(super) fn circle(&self) -> Circle {
+        let own = self.own.lock().upgrade().filter(|own| own.is_registered());
+        Circle { directory: self.directory.clone(), own }
+    }
+
+    /// Leaves the element and connects to the next one. [`SocketError::NoSession`]: not connected by
+    /// [`Library::connect`]. After any other error the session has failed again: after the retry delay
+    /// [`SocketError::EmptyPool`], [`SocketError::NotResolved`], or why the last element could not be reached; at once
+    /// [`SocketError::Invalid`] (no pool handle).
+    pub fn force_failover(&self, sd: RawFd, unreachable: bool, stale: Duration) -> Result<()> {
+        let entry = self.entry(sd)?;
+        let session = self.single(&entry)?;
+        self.move_session(&entry, &session, Move { stale, failover: true, unreachable }, None)
+    }
+
+    /// Whether the connected session holds a cookie. [`SocketError::NoSession`] without one.
+    pub fn has_cookie(&self, sd: RawFd) -> Result<bool> {
+        Ok(self.single(&*self.entry(sd)?)?.has_cookie())
+    }
+
     /// Moves a user's session to an element of its pool. After an error, which comes after the retry
     /// delay, the session stays failed and says so. An element that refuses is reported and the next one
     /// tried, all within the connect time-out.
@@ -104,7 +175,7 @@ impl Library {
                     debug!("element {} of {handle:?}: {error}", element.id);
                     if let SocketError::Untrusted(why) = &error {
                         distrust(handle, element.id, element.transport.socket_addresses().next(), why);
-                    } else if !is_ours(&error) && !entry.readiness().is_closed() {
+                    } else if !error.is_ours() && !entry.readiness().is_closed() {
                         self.directory().report_unreachable(handle, element.id);
                     }
                     tried.push(element.id);
@@ -117,7 +188,7 @@ impl Library {
         }
         session.lose();
         entry.readiness().check_open()?;
-        if let Some(error) = failure.as_ref().filter(|error| unsupported(error)) {
+        if let Some(error) = failure.as_ref().filter(|error| error.is_unsupported()) {
             SESSIONS.note(
                 format!("no element of {handle:?} can be reached"),
                 None,
@@ -293,7 +364,6 @@ impl Library {
         conn: Arc<Conn>,
         how: Move,
     ) -> Result<()> {
-        let ahead = conn.is_ahead().then(|| conn.clone());
         let generation = match session.moved(conn, element.id, how.failover) {
             Ok(generation) => generation,
             Err(error) => {
@@ -301,11 +371,6 @@ impl Library {
                 return Err(error);
             }
         };
-        if let Some(conn) = ahead
-            && let Ok(mut turn) = conn.receiving(Deadline::Never)
-        {
-            session.settle(&conn, &mut turn);
-        }
         let watcher = Gone { session: Arc::downgrade(session), generation };
         let watch = self.directory().watch(handle, element.id, Arc::new(watcher));
         if let Some(user) = session.as_user() {
@@ -334,12 +399,6 @@ pub(super) fn distrust(handle: &PoolHandle, id: PeId, at: Option<SocketAddr>, wh
         host,
         format_args!("element {id}{at} of {handle:?} is not used: {why}"),
     );
-}
-
-/// Whether an element is left out only because of what it runs over, or of its kind of addresses.
-fn unsupported(error: &SocketError) -> bool {
-    matches!(error, SocketError::UnsupportedTransport | SocketError::UnsupportedFamily)
-        || matches!(error.system(), Some(Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT))
 }
 
 /// Associates with the host that has all of `addresses`.
@@ -372,15 +431,6 @@ fn associate(
 /// An association that can't be: refused, unless the system says why.
 fn refused(error: io::Error) -> SocketError {
     if error.raw_os_error().is_some() { error.into() } else { SocketError::Refused }
-}
-
-/// Whether an error is this process's or this machine's own, of which the element knows nothing.
-pub(super) fn is_ours(error: &SocketError) -> bool {
-    use Errno::{EACCES, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM};
-    let ours = [EACCES, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM];
-    unsupported(error)
-        || matches!(error, SocketError::NoAddress)
-        || error.system().is_some_and(|code| ours.contains(&code))
 }
 
 /// Dials one address beside the other, until one answers.

@@ -46,14 +46,15 @@ enum Writable {
 const NOT_WORTH_ASKING: usize = 256;
 
 impl Library {
-    /// EINVAL for more entries than [`Library::poll`] takes: to be known before anybody looks at them.
+    /// [`SocketError::Invalid`] for more entries than [`Library::poll`] takes: to be known before anybody looks at them.
     pub fn check_poll(entries: usize) -> Result<()> {
         let fit = entries <= NOT_WORTH_ASKING || entries as u64 <= descriptor_limit();
         if fit { Ok(()) } else { Err(SocketError::Invalid) }
     }
 
     /// poll(2) over RSerPool, mapped and ordinary descriptors; how many have something. `None`: wait for
-    /// ever. Errors: EINTR, EINVAL, ENOMEM.
+    /// ever. [`SocketError::Interrupted`], [`SocketError::NoMemory`]; [`SocketError::System`] with EINVAL: too many
+    /// entries.
     pub fn poll(&self, entries: &mut [PollEntry], timeout: Option<Duration>) -> Result<usize> {
         self.check_process()?;
         let deadline = Deadline::or_never(timeout);

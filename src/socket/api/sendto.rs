@@ -71,9 +71,10 @@ impl Library {
     /// of all elements each is tried once, and what did not get to one of them comes back as
     /// [`super::Received::Undelivered`].
     ///
-    /// EBADF, EOPNOTSUPP (another style), EINVAL (connected; no data; failover wanted and forbidden), ENOENT (the
-    /// pool is empty, or has no such element), EIO (no registrar answered), EAGAIN (no room in time), EMSGSIZE,
-    /// EINTR; else why the last element could not be reached.
+    /// [`SocketError::Closed`]; [`SocketError::Unsupported`]: another style; [`SocketError::Misused`]: connected;
+    /// [`SocketError::Invalid`]: no data, failover wanted and forbidden; [`SocketError::EmptyPool`]: also, no such element;
+    /// [`SocketError::NotResolved`]; what [`Library::send`] says of a message; else why the last element could not be
+    /// reached.
     pub fn send_to_pool(
         &self,
         sd: RawFd,
@@ -130,8 +131,8 @@ impl Library {
         Ok(())
     }
 
-    /// Asks for a pool's elements ahead of need (RFC 5352 section 6.3); how many are known now. EIO: no registrar
-    /// answered.
+    /// Asks for a pool's elements ahead of need (RFC 5352 section 6.3); how many are known now.
+    /// [`SocketError::NotResolved`].
     pub fn populate_cache(&self, handle: &PoolHandle) -> Result<usize> {
         self.check_process()?;
         // What has no age is not kept; so it is asked for as if one would take what is a moment old.
@@ -184,7 +185,7 @@ impl Library {
             };
             match self.hand_over(out, &partner, Some(handle), &transport) {
                 Ok(()) => return Ok(vec![id]),
-                Err(error) if !failover || !is_its_fault(&error) => return Err(error),
+                Err(error) if !failover || !error.is_the_elements() => return Err(error),
                 Err(error) => failure = Some(error),
             }
             tried.push(id);
@@ -203,7 +204,7 @@ impl Library {
             let Some(element) = next else { return Err(failure.unwrap_or(SocketError::EmptyPool)) };
             match self.hand_to(out, handle, &element) {
                 Ok(()) => return Ok(vec![element.id]),
-                Err(error) if !failover || !is_its_fault(&error) => return Err(error),
+                Err(error) if !failover || !error.is_the_elements() => return Err(error),
                 Err(error) => failure = Some(error),
             }
             tried.push(element.id);
@@ -270,7 +271,7 @@ impl Library {
         let known = out.many.partners().session(partner).and_then(|id| out.many.session(id));
         if let Some(session) = known {
             match self.send_over(out, partner, &session) {
-                Err(error) if is_its_fault(&error) => out.many.remove(&session, true),
+                Err(error) if error.is_the_elements() => out.many.remove(&session, true),
                 other => return other,
             }
         }
@@ -280,7 +281,7 @@ impl Library {
             if let SocketError::Untrusted(why) = error {
                 // Others may see that differently.
                 distrust(handle, partner.pe_id(), to.socket_addresses().next(), why);
-            } else if is_its_fault(error) {
+            } else if error.is_the_elements() {
                 self.directory().report_unreachable(handle, partner.pe_id());
             }
         };
@@ -324,20 +325,4 @@ impl Library {
         entry.readiness().check_open().inspect_err(|_| session.close())?;
         Ok(session)
     }
-}
-
-/// Whether an error says that the element can't be reached, or can no longer.
-fn is_its_fault(error: &SocketError) -> bool {
-    !matches!(
-        error,
-        SocketError::Closed
-            | SocketError::Forked
-            | SocketError::WouldBlock
-            | SocketError::Interrupted
-            | SocketError::Invalid
-            | SocketError::TooLong
-            | SocketError::NoNumber
-            | SocketError::EmptyPool
-            | SocketError::NotResolved
-    ) && !super::connect::is_ours(error)
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 impl Library {
-    /// A new wait set; [`Library::close`] ends it. EMFILE, ENFILE, ENOMEM.
+    /// A new wait set; [`Library::close`] ends it. [`SocketError::System`]: no descriptor or no memory is left.
     pub fn wait_set(&self) -> Result<RawFd> {
         self.check_process()?;
         let set = WaitSet::new()?;
@@ -26,7 +26,7 @@ impl Library {
 
     /// Has a set wait for a descriptor to become readable or writable, or no longer for either. A session is waited for
     /// by its socket; any other descriptor as poll(2) sees it, which knows nothing of writability. A descriptor
-    /// is in one set at a time: the last one. EBADF: no set, no descriptor.
+    /// is in one set at a time: the last one. [`SocketError::Closed`]: no set, no descriptor.
     pub fn wait_for(&self, set: RawFd, sd: RawFd, readable: bool, writable: bool) -> Result<()> {
         let (set, entry) = (self.set_of(set)?, self.entry(sd)?);
         let interest = Interest { readable, writable };
@@ -46,7 +46,8 @@ impl Library {
     }
 
     /// Waits until something is the matter with members of a set, and says of up to `most` (64 at a time) what; how
-    /// many that are, 0 when time is over. `None`: for ever. EBADF: no set; EINVAL: `most` is 0; EINTR.
+    /// many that are, 0 when time is over. `None`: for ever. [`SocketError::Closed`]: no set;
+    /// [`SocketError::Invalid`]: `most` is 0; [`SocketError::Interrupted`].
     pub fn wait(
         &self,
         set: RawFd,

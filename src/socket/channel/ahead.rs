@@ -51,7 +51,7 @@ impl Ahead {
         kept
     }
 
-    /// Appends. ENOMEM: there is no room, and what was there still is.
+    /// Appends. [`SocketError::NoMemory`]: there is no room, and what was there still is.
     pub(crate) fn push(&mut self, more: &[u8]) -> Result<()> {
         if more.is_empty() {
             return Ok(());

@@ -323,8 +323,8 @@ impl Association {
 
     // ----- sending -------------------------------------------------------------------------------
 
-    /// Sends a message whole, or nothing: EAGAIN when time is over, EMSGSIZE when it is too long for any
-    /// send buffer that the system allows, EINVAL when there is no such stream. Every other error means that
+    /// Sends a message whole, or nothing: [`SocketError::WouldBlock`] when time is over; [`SocketError::TooLong`]
+    /// for any send buffer that the system allows, [`SocketError::Invalid`] when there is no such stream. Every other error means that
     /// the association is of no further use.
     pub(crate) fn send(&self, out: &Outgoing<'_>, patience: &Patience<'_>) -> Result<()> {
         let info = SendInfo {
@@ -359,10 +359,10 @@ impl Association {
                 Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) && !enlarged => {
                     enlarged = true;
                     if out.data.len() > MAX_SEND_BUFFER || !self.socket.enlarge_send_buffer(out.data.len()) {
-                        return Err(error.into());
+                        return Err(not_sent(error));
                     }
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(not_sent(error)),
             }
         }
     }
@@ -413,6 +413,15 @@ impl AsFd for Association {
     }
 }
 
+/// Why a message is not sent. What is wrong with the message says nothing of the peer.
+fn not_sent(error: io::Error) -> SocketError {
+    match error.raw_os_error() {
+        Some(libc::EMSGSIZE) => SocketError::TooLong,
+        Some(libc::EINVAL) => SocketError::Invalid,
+        _ => error.into(),
+    }
+}
+
 fn broken(error: &io::Error) -> AssociationEnd {
     AssociationEnd::Broken(error.raw_os_error().unwrap_or(Errno::EIO as i32))
 }
@@ -442,5 +451,25 @@ pub(crate) fn tune(socket: &SctpSocket, parameters: &SessionParameters) -> io::R
             result
         }
         result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message that the kernel does not take for what it is: nobody's element is reported for it, no session ends.
+    #[test]
+    fn a_message_that_is_wrong_says_nothing_of_the_peer() {
+        for (errno, the_messages) in [
+            (Errno::EMSGSIZE, true),
+            (Errno::EINVAL, true),
+            (Errno::ECONNRESET, false),
+            (Errno::EPIPE, false),
+        ] {
+            let error = not_sent(errno.into());
+            assert_eq!((error.is_the_elements(), error.ends_connection()), (!the_messages, !the_messages));
+            assert_eq!(crate::socket::tests::code(error), errno as i32);
+        }
     }
 }

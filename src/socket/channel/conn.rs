@@ -325,14 +325,6 @@ impl Conn {
         }
     }
 
-    /// Whether what came with the handshake is to be received, of which the socket does not tell.
-    pub(crate) fn is_ahead(&self) -> bool {
-        match &self.kind {
-            ConnKind::Mapping { socket, .. } | ConnKind::Plain { socket, .. } => socket.is_ahead(),
-            ConnKind::Sctp(_) => false,
-        }
-    }
-
     /// Whether it is inside TLS.
     #[cfg(test)]
     pub(crate) fn is_secure(&self) -> bool {

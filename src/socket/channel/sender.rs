@@ -126,7 +126,7 @@ impl Sender {
         half.ahead.extend_from_slice(message);
     }
 
-    /// Sends a message whole. EAGAIN: time was over before it had begun. Once it has begun, what the
+    /// Sends a message whole. [`SocketError::WouldBlock`]: time was over before it had begun. Once it has begun, what the
     /// kernel does not take in time goes to the backlog, and the message counts as sent. Every other error means that the connection is of
     /// no further use.
     pub(crate) fn send(&self, socket: &Carrier, out: &Outgoing<'_>, patience: &Patience<'_>) -> Result<()> {

@@ -52,7 +52,8 @@ pub(crate) struct Many {
 #[derive(Debug, Default)]
 struct ManyState {
     strangers: Strangers,
-    /// Sessions that have something, or seemed to.
+    /// Whom to serve before the kernel is asked again: sessions whose sockets told of something, and those that are
+    /// ahead. It may forget one: the socket tells again, and of who is ahead the beacon ([`Hub::ahead`]).
     ready: VecDeque<SessionId>,
     ids: Ids,
     /// Users' sessions that have said nothing, by the order in which they came: when descriptors are short, they make
@@ -224,12 +225,8 @@ impl Many {
                 }
                 Ok(Some(received))
             }
-            Attempt::Nothing(_) => {
-                if session.is_ahead() {
-                    self.state.lock().ready.push_back(id);
-                }
-                Ok(None)
-            }
+            // One that is ahead has its next turn behind those whose sockets tell of something.
+            Attempt::Nothing(_) => Ok(None),
             Attempt::Ended { in_order } => {
                 self.remove(&session, in_order);
                 Ok(None)
@@ -279,7 +276,11 @@ impl Many {
     fn sort(&self, events: &[EpollEvent]) {
         for event in events {
             match event.data() {
-                BEACON => self.let_in(),
+                BEACON => {
+                    self.let_in();
+                    // Whoever is ahead is served, whatever else became of its turn.
+                    self.state.lock().ready.extend(self.hub.ahead());
+                }
                 LISTENER => self.accept(),
                 token if token > STRANGERS => {
                     let known = self.state.lock().strangers.hear(self.readiness(), token);
@@ -328,7 +329,7 @@ impl Many {
     fn accept(&self) {
         let parameters = *self.base.parameters.lock();
         for _ in 0..ACCEPTS {
-            match self.endpoint.accept(&parameters, || self.base.proof()) {
+            match self.endpoint.accept(&parameters, || self.base.proof()).map_err(SocketError::from) {
                 Ok(Some((conn, peer))) => {
                     let known = self.state.lock().strangers.meet(&self.base, self.readiness(), conn, peer);
                     if let Some(conn) = known {
@@ -336,7 +337,7 @@ impl Many {
                     }
                 }
                 Ok(None) => break,
-                Err(error) if is_short_of_descriptors(&error) && self.makes_room() => {}
+                Err(error) if error.lacks_descriptors() && self.makes_room() => {}
                 Err(error) => {
                     // Connections that come are many hosts' doing; what lacks is this process's.
                     let line = format!("no new sessions for now: {error}");
@@ -375,12 +376,9 @@ impl Many {
         }
         self.hub.notify([Notification::SessionAdd { session: id }]);
         // Its echo is queued after the notification, its data can be received only then.
-        if let Ok(mut turn) = conn.receiving(Deadline::Never) {
-            session.settle(&conn, &mut turn);
-        }
-        match session.is_ahead() {
-            true => self.state.lock().ready.push_back(id),
-            false => self.state.lock().arrives(id),
+        session.adopt(&conn);
+        if !session.is_ahead() {
+            self.state.lock().arrives(id);
         }
         let token = id as u64;
         let added = if known {
@@ -410,7 +408,7 @@ impl Many {
             self.readiness().remove(conn.as_fd());
         }
         let in_order = in_order && !session.ended_here();
-        session.close();
+        self.end(session);
         if session.as_user().is_some() {
             return self.part(session.id, in_order);
         }
@@ -450,9 +448,15 @@ impl Many {
         Ok(())
     }
 
+    /// Nobody serves it any more, so it must not keep the descriptor readable.
+    fn end(&self, session: &Session) {
+        session.close();
+        debug_assert!(!self.hub.is_ahead(session.id), "an ended session is ahead");
+    }
+
     /// A correspondent that came to nothing.
     pub(crate) fn give_up(&self, session: &Session) {
-        session.close();
+        self.end(session);
         self.state.lock().ids.free.push(Reverse(session.id));
     }
 
@@ -476,8 +480,4 @@ impl Many {
             session.close();
         }
     }
-}
-
-fn is_short_of_descriptors(error: &std::io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }

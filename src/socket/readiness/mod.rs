@@ -184,7 +184,7 @@ impl Readiness {
         self.closed.load(SeqCst)
     }
 
-    /// EBADF once the descriptor was closed.
+    /// [`SocketError::Closed`] once the descriptor was closed.
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.is_closed() { Err(SocketError::Closed) } else { Ok(()) }
     }
@@ -195,7 +195,7 @@ impl Readiness {
         Ok(())
     }
 
-    /// EAGAIN for a call that would wait although the program made the descriptor non-blocking.
+    /// [`SocketError::WouldBlock`] for a call that would wait although the program made the descriptor non-blocking.
     pub(crate) fn check_blocking(&self) -> Result<()> {
         match fcntl(self.epoll().0.as_fd(), FcntlArg::F_GETFL) {
             Ok(flags) if OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK) => {

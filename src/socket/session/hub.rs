@@ -28,7 +28,8 @@ struct HubState {
     undelivered: VecDeque<Undelivered>,
     /// Sessions with a cookie echo to deliver, in the order in which these came.
     echoes: VecDeque<SessionId>,
-    /// Sessions with data read ahead.
+    /// Sessions with data read ahead, of which no socket tells. While there are any, the descriptor is readable, so each
+    /// must be one that a receive serves: a session that is over is none of them.
     ahead: BTreeSet<SessionId>,
     /// When the rest of a message was waited for in vain last.
     stalled: Option<Instant>,
@@ -107,6 +108,16 @@ impl Hub {
     /// The session whose cookie echo is next.
     pub(crate) fn next_echo(&self) -> Option<SessionId> {
         self.state.lock().echoes.front().copied()
+    }
+
+    /// Who has data read ahead: what [`Reason::Buffered`] stands for. Who hears the beacon serves them.
+    pub(crate) fn ahead(&self) -> Vec<SessionId> {
+        self.state.lock().ahead.iter().copied().collect()
+    }
+
+    /// Whether that session has data read ahead.
+    pub(crate) fn is_ahead(&self, id: SessionId) -> bool {
+        self.state.lock().ahead.contains(&id)
     }
 
     /// Whether others may wait for the rest of a message.

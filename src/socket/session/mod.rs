@@ -24,7 +24,7 @@ use crate::runtime::csp::SessionReport;
 use crate::socket::channel::conn::Conn;
 use crate::socket::channel::linger::Linger;
 use crate::socket::error::{Result, SocketError};
-use crate::socket::readiness::wait;
+use crate::socket::readiness::wait::{self, Deadline};
 use crate::socket::readiness::waitset::{Interest, WaitSet};
 use crate::socket::readiness::{Readiness, Reason};
 use crate::transport::stream;
@@ -404,15 +404,25 @@ impl Session {
     pub(crate) fn moved(&self, conn: Arc<Conn>, pe_id: PeId, failover: bool) -> Result<u64> {
         count(if failover { &COUNTERS.failovers } else { &COUNTERS.sessions_connected });
         let announce = failover && self.as_user().is_some_and(|user| user.notified);
-        self.update(|state| {
+        let generation = self.update(|state| {
             self.readiness().add(conn.as_fd(), self.id as u64)?;
             self.linger.watch(&conn);
             state.inbox.moved(announce);
-            state.conn = Some(conn);
+            state.conn = Some(conn.clone());
             state.since = Some(wait::now());
             state.pe_id = pe_id;
-            Ok(state.generation)
-        })
+            Ok::<_, SocketError>(state.generation)
+        })?;
+        self.adopt(&conn);
+        Ok(generation)
+    }
+
+    /// A connection has become the session's. What came with its handshake or its greeting was read ahead, and its socket
+    /// tells nothing of it any more: the descriptor does.
+    pub(crate) fn adopt(&self, conn: &Conn) {
+        if let Ok(mut turn) = conn.receiving(Deadline::Never) {
+            self.settle(conn, &mut turn);
+        }
     }
 
     pub(crate) fn forget_element(&self) {

@@ -77,8 +77,8 @@ impl Session {
         }
     }
 
-    /// More of the message or echo of which a part was delivered, and nothing else. ECONNRESET: it never
-    /// comes.
+    /// More of the message or echo of which a part was delivered, and nothing else.
+    /// [`SocketError::PeerGone`]: it never comes.
     pub(crate) fn receive_rest(&self, buffer: &mut [u8], deadline: &mut Deadline) -> Result<Received> {
         let echo = self.update(|state| match state.inbox.inside_echo() {
             true => state.inbox.take_echo(buffer),
@@ -263,7 +263,7 @@ impl Session {
     }
 
     /// Waits for more of a message that has begun; a peer that stalls in the middle of one does not hold
-    /// up the others on the descriptor for long. EAGAIN: not in time.
+    /// up the others on the descriptor for long. [`SocketError::WouldBlock`]: not in time.
     fn await_more(&self, conn: &Conn, deadline: &mut Deadline) -> Result<()> {
         *deadline = deadline.begin();
         let deadline = *deadline;
@@ -344,7 +344,7 @@ impl Session {
     }
 
     /// Takes apart what was read ahead; the descriptor says whether that leaves something to receive.
-    pub(crate) fn settle(&self, conn: &Conn, turn: &mut Receiving<'_>) -> Signs {
+    pub(super) fn settle(&self, conn: &Conn, turn: &mut Receiving<'_>) -> Signs {
         let ahead = self.settled(conn, turn);
         self.set_ahead(conn, ahead)
     }

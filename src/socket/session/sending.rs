@@ -8,7 +8,6 @@ use crate::socket::error::{Result, SocketError};
 use crate::socket::readiness::wait::{Deadline, Patience};
 use crate::socket::session::told::SendOptions;
 use crate::transport::sctp_socket::send_flags;
-use nix::errno::Errno;
 use std::sync::Arc;
 
 impl Session {
@@ -85,7 +84,7 @@ impl Session {
             self.linger.flush(conn);
         }
         if let Err(error) = &sent
-            && is_fatal(error)
+            && error.ends_connection()
         {
             self.readiness().check_open()?;
             if !self.state.lock().is(conn) {
@@ -115,16 +114,5 @@ impl Session {
             conn.enclose(&card);
             self.state.lock().before_card = u32::MAX;
         }
-    }
-}
-
-/// Whether a send's error says that the connection is of no further use.
-fn is_fatal(error: &SocketError) -> bool {
-    use Errno::{EBADF, EINVAL, EIO, EMFILE, EMSGSIZE, ENFILE, ENOBUFS, ENOMEM, EOPNOTSUPP};
-    let harmless = [EBADF, EINVAL, EIO, EMFILE, EMSGSIZE, ENFILE, ENOBUFS, ENOMEM, EOPNOTSUPP];
-    match error {
-        SocketError::System(_) => !error.system().is_some_and(|code| harmless.contains(&code)),
-        SocketError::SessionOver => true,
-        _ => false,
     }
 }

@@ -197,6 +197,62 @@ fn what_passes_is_tls_and_a_cut_is_no_end() {
     assert!(matches!(end, Received::End { .. }), "{end:?}");
 }
 
+/// An element that speaks at once is heard by whoever writes to it without a session: what it says comes with the end of
+/// the handshake, and the socket tells nothing of it any more.
+#[test]
+fn what_comes_with_the_handshake_is_received_without_a_session() {
+    let fake = Arc::<Fake>::default();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    fake.add(7, Protocol::Tcp, TransportUse::DataPlusControl, listener.local_addr().unwrap());
+    let theirs = security(Mode::Require, &["rserpool:element:pool"]).credentials().unwrap();
+    let element = thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        let mut engine = Engine::accepted(&theirs, Purpose::Session, None).unwrap();
+        let mut output = Vec::new();
+        while !engine.is_proved() {
+            engine.read_from(&mut socket).unwrap().unwrap();
+            engine.take_output(&mut output);
+            if engine.is_proved() {
+                // In one piece with what ends the handshake.
+                let header = FrameHeader {
+                    begin: true,
+                    end: true,
+                    unordered: false,
+                    control: false,
+                    stream: 0,
+                    length: 5,
+                    ppid: [0; 4],
+                };
+                engine.encrypt(&Greeting::ours(true).encode(), &mut output).unwrap();
+                for text in [b"hello", b"again"] {
+                    engine.encrypt(&header.encode(), &mut output).unwrap();
+                    engine.encrypt(text, &mut output).unwrap();
+                }
+            }
+            socket.write_all(&std::mem::take(&mut output)).unwrap();
+        }
+        (socket, engine)
+    });
+    let user = world_in(&fake, security(Mode::Require, &["rserpool:user"]));
+    let sd = user.library.socket(0, Style::SeqPacket, 0).unwrap();
+    assert_eq!(
+        user.library.send_to_pool(sd, b"x", &pool(), ToPool::default(), options(0)).unwrap(),
+        [PeId(7)]
+    );
+    let element = element.join().unwrap();
+    for text in [b"hello", b"again"] {
+        assert!(readable(sd, 10_000), "nothing is told of what came with the handshake");
+        assert_eq!(user.poll_in(sd, Duration::ZERO), libc::POLLIN);
+        let (received, bytes) = user.recv(sd, 99);
+        assert!(matches!(received, Received::Data { end: true, pe_id: PeId(7), .. }), "{received:?}");
+        assert_eq!(bytes, text);
+    }
+    // It is not told of twice.
+    assert!(!readable(sd, 0));
+    assert_eq!(user.nothing(sd), libc::EAGAIN);
+    drop(element);
+}
+
 /// A data-only element speaks TLS by itself, need not know of sessions, and may speak first.
 #[test]
 fn a_server_that_knows_nothing_of_pools_is_reached_by_tls() {
