@@ -69,7 +69,7 @@ impl Library {
     /// to a certain one, or to all. To whom it went. The descriptor must be of [`Style::SeqPacket`] and not
     /// connected. An element that can't be reached is reported, and another one chosen, unless `to` forbids that;
     /// of all elements each is tried once, and what did not get to one of them comes back as
-    /// [`super::Received::Undelivered`].
+    /// [`crate::socket::Received::Undelivered`].
     ///
     /// [`SocketError::Closed`]; [`SocketError::Unsupported`]: another style; [`SocketError::Misused`]: connected;
     /// [`SocketError::Invalid`]: no data, failover wanted and forbidden; [`SocketError::EmptyPool`]: also, no such element;
