@@ -59,6 +59,8 @@ pub(super) struct Home {
     kept: Option<Time>,
     /// How long it lets us wait for the next one, at most.
     gap: Duration,
+    /// When it was asked whether it lives, since another one wants its place.
+    doubted: Time,
 }
 
 impl Client {
@@ -98,6 +100,7 @@ impl Client {
             congested: false,
             kept: None,
             gap: Duration::ZERO,
+            doubted: Time::default(),
         };
         self.fx.timers.clear(&Timer::Silence);
         self.fx.timers.clear(&Timer::Suit);
@@ -342,6 +345,9 @@ impl Client {
         self.strangers.court(now, link, registrar, numbers);
         if self.fx.timers.get(&Timer::Suit).is_none() {
             self.fx.timers.set(Timer::Suit, now + ANSWER);
+            if let Some(home) = &mut self.home {
+                home.doubted = now;
+            }
             if let Some(&id) = named.first() {
                 self.ask_registration((handle.clone(), id));
             }
@@ -351,9 +357,11 @@ impl Client {
     /// The home has answered by now, or another one takes its place.
     pub(super) fn suit_over(&mut self) {
         self.fx.timers.clear(&Timer::Suit);
-        let heard = self.home.as_ref().and_then(|home| home.heard);
+        // However late we look at it.
+        let answers =
+            self.home.as_ref().is_some_and(|home| home.heard.is_some_and(|heard| heard >= home.doubted));
         let Some((link, suit)) = self.strangers.last_suit() else { return };
-        if heard.is_some_and(|heard| self.fx.now - heard <= ANSWER) {
+        if answers {
             return;
         }
         for number in suit.named {

@@ -271,6 +271,16 @@ fn nobody_takes_the_place_of_a_home_that_answers() {
     assert!(bench.take().contains(&Close(incoming(1))));
 }
 
+/// A process that has no time looks late at what came in time.
+#[test]
+fn a_home_that_answered_keeps_its_place_however_late_that_is_looked_at() {
+    let mut bench = with_a_suitor();
+    bench.receive(incoming(1), keep_alive(true, 66, "echo", Some(7))).forget();
+    bench.at(3_001).receive(link(1), registered("echo", 7));
+    bench.feed(|client, _| client.handle_timeout(Time(3_700_000))).expect([]);
+    assert_eq!(bench.client.home(), Some(RegistrarId(0)));
+}
+
 #[test]
 fn who_wants_the_place_of_a_home_that_is_silent_or_gone_has_it() {
     let mut bench = with_a_suitor();
