@@ -33,13 +33,8 @@ structures! {
     NetlinkError: 4 {
         error: i32,
     }
-    /// `struct inet_diag_req_v2`; ports and addresses in network byte order.
-    DiagRequest: 56 {
-        family: u8,
-        protocol: u8,
-        extensions: u8,
-        gap: u8,
-        states: u32,
+    /// `struct inet_diag_sockid`; ports and addresses in network byte order.
+    DiagEnds: 48 {
         port: [u8; 2],
         peer_port: [u8; 2],
         address: [u8; 16],
@@ -47,18 +42,22 @@ structures! {
         interface: u32,
         cookie: [u8; 8],
     }
+    /// `struct inet_diag_req_v2`.
+    DiagRequest: 56 {
+        family: u8,
+        protocol: u8,
+        extensions: u8,
+        gap: u8,
+        states: u32,
+        ends: DiagEnds,
+    }
     /// `struct inet_diag_msg`.
     DiagAnswer: 72 {
         family: u8,
         state: u8,
         timer: u8,
         retransmissions: u8,
-        port: [u8; 2],
-        peer_port: [u8; 2],
-        address: [u8; 16],
-        peer_address: [u8; 16],
-        interface: u32,
-        cookie: [u8; 8],
+        ends: DiagEnds,
         expires: u32,
         receive_queue: u32,
         send_queue: u32,
@@ -156,13 +155,15 @@ fn request(family: i32, states: u32, ends: Option<(SocketAddr, SocketAddr)>, por
         extensions: 0,
         gap: 0,
         states,
-        port: port.to_be_bytes(),
-        peer_port: ends.map_or(0, |(_, peer)| peer.port()).to_be_bytes(),
-        address: own,
-        peer_address: peer,
-        // Any.
-        interface: 0,
-        cookie: [0xff; 8],
+        ends: DiagEnds {
+            port: port.to_be_bytes(),
+            peer_port: ends.map_or(0, |(_, peer)| peer.port()).to_be_bytes(),
+            address: own,
+            peer_address: peer,
+            // Any.
+            interface: 0,
+            cookie: [0xff; 8],
+        },
     }
 }
 
@@ -208,7 +209,7 @@ fn answers(netlink: &OwnedFd, is_dump: bool) -> io::Result<Vec<FoundSocket>> {
 }
 
 fn found_socket(answer: DiagAnswer) -> FoundSocket {
-    let DiagAnswer { state, inode, address, .. } = answer;
+    let DiagAnswer { state, inode, ends: DiagEnds { address, .. }, .. } = answer;
     let ip = match (i32::from(answer.family), address) {
         (libc::AF_INET, [a, b, c, d, ..]) => IpAddr::from([a, b, c, d]),
         _ => IpAddr::from(address),

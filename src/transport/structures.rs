@@ -12,7 +12,7 @@ use std::{mem, ptr};
 /// Any bytes are a legal value, and every byte of a value is initialised.
 pub(super) unsafe trait Plain: Copy {}
 
-/// Declares structures of numbers and arrays of numbers, and holds their sizes.
+/// Declares structures of numbers, arrays of numbers and other such structures, and holds their sizes.
 macro_rules! structures {
     ($($(#[$meta:meta])* $name:ident: $size:literal { $($field:ident: $type:ty,)* })*) => {
         $(
@@ -23,7 +23,7 @@ macro_rules! structures {
 
             const _: () = assert!(size_of::<$name>() == $size);
 
-            // SAFETY: packed, and every field is a number or an array of bytes: any bytes are good, and all are set.
+            // SAFETY: packed, and every field is a number, an array of bytes, or such a structure: any bytes are good, and all are set.
             #[allow(unsafe_code)]
             unsafe impl $crate::transport::structures::Plain for $name {}
         )*
