@@ -471,15 +471,7 @@ impl Session {
     }
 
     fn echo(&mut self, text: &[u8]) {
-        let header = FrameHeader {
-            begin: true,
-            end: true,
-            unordered: false,
-            control: false,
-            stream: 0,
-            length: text.len() as u32,
-            ppid: [0; 4],
-        };
+        let header = FrameHeader { control: false, ..FrameHeader::control(text.len()) };
         self.stream.write_all(&[&header.encode()[..], text].concat()).expect("sent");
         if !self.greeted {
             let mut greeting = [0; GREETING_LENGTH];

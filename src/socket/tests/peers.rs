@@ -20,15 +20,7 @@ fn strangers_are_refused_and_others_served() {
         // The slow one is one of ours after all.
         let greeting = Greeting::ours(false).encode();
         slow.write_all(&greeting[6..]).unwrap();
-        let header = FrameHeader {
-            begin: true,
-            end: true,
-            unordered: false,
-            control: false,
-            stream: 0,
-            length: 2,
-            ppid: [0; 4],
-        };
+        let header = FrameHeader { control: false, ..FrameHeader::control(2) };
         slow.write_all(&[&header.encode()[..], b"hi"].concat()).unwrap();
         let session = if sd == server {
             world.library.accept(sd, LONG).unwrap()

@@ -214,15 +214,7 @@ fn what_comes_with_the_handshake_is_received_without_a_session() {
             engine.take_output(&mut output);
             if engine.is_proved() {
                 // In one piece with what ends the handshake.
-                let header = FrameHeader {
-                    begin: true,
-                    end: true,
-                    unordered: false,
-                    control: false,
-                    stream: 0,
-                    length: 5,
-                    ppid: [0; 4],
-                };
+                let header = FrameHeader { control: false, ..FrameHeader::control(5) };
                 engine.encrypt(&Greeting::ours(true).encode(), &mut output).unwrap();
                 for text in [b"hello", b"again"] {
                     engine.encrypt(&header.encode(), &mut output).unwrap();
